@@ -1,0 +1,394 @@
+//! The directory: who a connection is, from what it presents.
+
+use std::fmt;
+use std::sync::Arc;
+
+use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD};
+use hw_kit::{AccountId, Map, Time};
+
+use crate::account::{Account, AccountLimits};
+use crate::password::Password;
+use crate::permissions::Permissions;
+use crate::spec::{
+    AccountSpec, DirectorySpec, Login, PermissionsSpec, SpecError, UserKey, UserSpec, is_user_nkey,
+};
+
+/// How a connection came in; a user may be restricted to some kinds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ConnectionKind {
+    /// The client protocol over TCP or TLS.
+    #[default]
+    Standard,
+    /// The client protocol in websocket frames.
+    Websocket,
+    /// A leaf node.
+    Leafnode,
+    /// A leaf node in websocket frames.
+    LeafnodeWs,
+    /// MQTT.
+    Mqtt,
+    /// MQTT in websocket frames.
+    MqttWs,
+    /// Inside the process.
+    InProcess,
+}
+
+impl ConnectionKind {
+    /// The name in `allowed_connection_types`, in any case.
+    pub fn from_name(name: &str) -> Option<ConnectionKind> {
+        Some(match name.to_ascii_uppercase().as_str() {
+            "STANDARD" => ConnectionKind::Standard,
+            "WEBSOCKET" => ConnectionKind::Websocket,
+            "LEAFNODE" => ConnectionKind::Leafnode,
+            "LEAFNODE_WS" => ConnectionKind::LeafnodeWs,
+            "MQTT" => ConnectionKind::Mqtt,
+            "MQTT_WS" => ConnectionKind::MqttWs,
+            "IN_PROCESS" => ConnectionKind::InProcess,
+            _ => return None,
+        })
+    }
+}
+
+/// What a CONNECT presents. An empty text counts as absent.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// `user`.
+    pub user: Option<&'a str>,
+    /// `pass`.
+    pub pass: Option<&'a str>,
+    /// `auth_token`.
+    pub token: Option<&'a str>,
+    /// `nkey`, the public key.
+    pub nkey: Option<&'a str>,
+    /// `sig`, base64 of the nonce's signature.
+    pub sig: Option<&'a str>,
+    /// `jwt`; not used without operator mode, as in nats-server.
+    pub jwt: Option<&'a str>,
+    /// How the connection came in.
+    pub kind: ConnectionKind,
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("nkey", &self.nkey)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who a connection is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// Its account.
+    pub account: AccountId,
+    /// The user's name or nkey, `[REDACTED]` for a token, empty if it has none.
+    pub user: String,
+    /// `None`: everything is permitted.
+    pub permissions: Option<Arc<Permissions>>,
+    /// When it must be disconnected.
+    pub expires: Option<Time>,
+}
+
+/// Why a connection is refused. Clients are told `Authorization Violation` for all of them, so that they cannot
+/// guess names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AuthError {
+    /// Nothing was presented, and there is no `no_auth_user`.
+    #[error("no credentials")]
+    NoCredentials,
+    /// No user has this name.
+    #[error("unknown user")]
+    UnknownUser,
+    /// The password is not the user's.
+    #[error("wrong password")]
+    WrongPassword,
+    /// The token is not the server's.
+    #[error("wrong token")]
+    WrongToken,
+    /// No user has this nkey.
+    #[error("unknown nkey")]
+    UnknownNkey,
+    /// The signature is not one of the nonce by the nkey.
+    #[error("nkey signature not verified")]
+    BadSignature,
+    /// The user may not use this kind of connection.
+    #[error("connection type not allowed for this user")]
+    ConnectionKindNotAllowed,
+}
+
+/// Accounts and users: immutable, shared as an `Arc`.
+#[derive(Debug)]
+pub struct Directory {
+    accounts: Vec<Account>,
+    system: Option<AccountId>,
+    users: Map<String, User>,
+    nkeys: Map<String, User>,
+    login: Option<Secret>,
+    anonymous: Option<Identity>,
+}
+
+#[derive(Debug)]
+struct User {
+    /// `None` for an nkey.
+    password: Option<Password>,
+    identity: Identity,
+    kinds: Vec<ConnectionKind>,
+}
+
+#[derive(Debug)]
+enum Secret {
+    User { user: String, password: Password },
+    Token(Password),
+}
+
+impl Default for Directory {
+    /// `$G` with JetStream and without authorization, and `$SYS`.
+    fn default() -> Directory {
+        let spec =
+            DirectorySpec { global_jetstream: Some(crate::JsLimits::NONE), ..DirectorySpec::default() };
+        Directory::new(&spec).expect("invariant: a spec without users and names has nothing to refuse")
+    }
+}
+
+impl Directory {
+    /// Checks the spec and numbers the accounts: `$G` 0, the system account 1, the others in their order.
+    pub fn new(spec: &DirectorySpec) -> Result<Directory, SpecError> {
+        let system_name = system_name(spec)?;
+        let mut directory = Directory {
+            accounts: numbered(spec, system_name)?,
+            system: (!spec.no_system_account).then_some(AccountId::SYSTEM),
+            users: Map::default(),
+            nkeys: Map::default(),
+            login: spec.login.as_ref().map(|login| match login {
+                Login::User { user, pass } => {
+                    Secret::User { user: user.clone(), password: Password::new(pass) }
+                }
+                Login::Token(token) => Secret::Token(Password::new(token)),
+            }),
+            anonymous: None,
+        };
+        for user in &spec.users {
+            directory.add(user, AccountId::GLOBAL, spec.default_permissions.as_ref())?;
+        }
+        for account in &spec.accounts {
+            let id =
+                directory.account_id(&account.name).expect("invariant: numbered() has named every account");
+            for user in &account.users {
+                directory.add(user, id, account.default_permissions.as_ref())?;
+            }
+        }
+        let ordinary = |user: &User| user.identity.account != AccountId::SYSTEM;
+        let only_system = !directory.users.values().any(ordinary) && !directory.nkeys.values().any(ordinary);
+        if directory.login.is_some() && !(directory.users.is_empty() && directory.nkeys.is_empty()) {
+            return Err(SpecError::LoginAndUsers);
+        }
+        directory.anonymous = match &spec.no_auth_user {
+            Some(name) => Some(directory.no_auth_user(name)?),
+            // Users of the system account alone do not close the server for everybody else.
+            None if only_system && directory.login.is_none() => Some(Identity::nobody()),
+            None => None,
+        };
+        Ok(directory)
+    }
+
+    fn add(
+        &mut self,
+        spec: &UserSpec,
+        account: AccountId,
+        default: Option<&PermissionsSpec>,
+    ) -> Result<(), SpecError> {
+        let permissions =
+            spec.permissions.as_ref().or(default).map(Permissions::new).transpose()?.map(Arc::new);
+        let name = spec.key.name().to_owned();
+        let identity = Identity { account, user: name.clone(), permissions, expires: None };
+        let kinds = spec.connection_kinds.clone();
+        match &spec.key {
+            UserKey::Password { pass, .. } => {
+                let user = User { password: Some(Password::new(pass)), identity, kinds };
+                match self.users.insert(name.clone(), user) {
+                    Some(_) => Err(SpecError::DuplicateUser { user: name }),
+                    None => Ok(()),
+                }
+            }
+            UserKey::Nkey(nkey) if !is_user_nkey(nkey) => Err(SpecError::BadNkey { nkey: name }),
+            UserKey::Nkey(_) => {
+                match self.nkeys.insert(name.clone(), User { password: None, identity, kinds }) {
+                    Some(_) => Err(SpecError::DuplicateNkey { nkey: name }),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn no_auth_user(&self, name: &str) -> Result<Identity, SpecError> {
+        if self.users.is_empty() && self.nkeys.is_empty() {
+            return Err(SpecError::NoAuthUserWithoutUsers { user: name.into() });
+        }
+        let user = self.users.get(name).or_else(|| self.nkeys.get(name));
+        user.map(|user| user.identity.clone())
+            .ok_or_else(|| SpecError::NoAuthUserUnknown { user: name.into() })
+    }
+
+    /// Whether INFO must ask for credentials: nobody gets in without.
+    pub fn auth_required(&self) -> bool {
+        self.anonymous.is_none()
+    }
+
+    /// Whether INFO must carry a nonce.
+    pub fn needs_nonce(&self) -> bool {
+        !self.nkeys.is_empty()
+    }
+
+    /// The account with this number.
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(id.0 as usize)
+    }
+
+    /// The number of the account with this name.
+    pub fn account_id(&self, name: &str) -> Option<AccountId> {
+        self.accounts().find(|(_, account)| account.name == name).map(|(id, _)| id)
+    }
+
+    /// All accounts with their numbers.
+    pub fn accounts(&self) -> impl Iterator<Item = (AccountId, &Account)> {
+        (0..).map(AccountId).zip(&self.accounts)
+    }
+
+    /// The account that gets the server's events: 1, or none with `no_system_account`.
+    pub fn system_account(&self) -> Option<AccountId> {
+        self.system
+    }
+
+    /// Whether [`Directory::authenticate`] must compute a password hash, which takes tens of milliseconds: the
+    /// caller may then want to ask on a thread of its own.
+    pub fn takes_long(&self, credentials: &Credentials<'_>) -> bool {
+        match &self.login {
+            Some(Secret::User { password, .. } | Secret::Token(password)) => password.is_hashed(),
+            None => present(credentials.user)
+                .and_then(|user| self.users.get(user)?.password.as_ref())
+                .is_some_and(Password::is_hashed),
+        }
+    }
+
+    /// Who presents these credentials. `nonce` is the one that this connection's INFO carried.
+    pub fn authenticate(&self, credentials: &Credentials<'_>, nonce: &[u8]) -> Result<Identity, AuthError> {
+        if let Some(login) = &self.login {
+            return self.log_in(login, credentials);
+        }
+        let (user, pass) = (present(credentials.user), present(credentials.pass));
+        // An nkey is looked at only where nkeys are configured.
+        if let Some(nkey) = present(credentials.nkey).filter(|_| self.needs_nonce()) {
+            let found = self.nkeys.get(nkey).ok_or(AuthError::UnknownNkey)?;
+            let sig = present(credentials.sig).ok_or(AuthError::BadSignature)?;
+            if !signed(nkey, nonce, sig) {
+                return Err(AuthError::BadSignature);
+            }
+            return found.admit(credentials.kind);
+        }
+        if self.users.is_empty() && self.nkeys.is_empty() {
+            return Ok(Identity { user: user.unwrap_or_default().to_owned(), ..Identity::nobody() });
+        }
+        if user.is_none() && pass.is_none() && present(credentials.token).is_none() {
+            return self.anonymous.clone().ok_or(AuthError::NoCredentials);
+        }
+        let found = user.and_then(|user| self.users.get(user)).ok_or(AuthError::UnknownUser)?;
+        match &found.password {
+            Some(password) if password.accepts(pass.unwrap_or_default()) => found.admit(credentials.kind),
+            _ => Err(AuthError::WrongPassword),
+        }
+    }
+
+    fn log_in(&self, login: &Secret, credentials: &Credentials<'_>) -> Result<Identity, AuthError> {
+        let user = match login {
+            Secret::User { user, password } => {
+                let given = present(credentials.user).ok_or(AuthError::NoCredentials)?;
+                if given != user {
+                    return Err(AuthError::UnknownUser);
+                }
+                if !password.accepts(present(credentials.pass).unwrap_or_default()) {
+                    return Err(AuthError::WrongPassword);
+                }
+                user.clone()
+            }
+            Secret::Token(token) => {
+                let given = present(credentials.token).ok_or(AuthError::NoCredentials)?;
+                if !token.accepts(given) {
+                    return Err(AuthError::WrongToken);
+                }
+                "[REDACTED]".to_owned()
+            }
+        };
+        Ok(Identity { user, ..Identity::nobody() })
+    }
+}
+
+impl Identity {
+    /// A connection of `$G` without a name or restrictions.
+    fn nobody() -> Identity {
+        Identity { account: AccountId::GLOBAL, user: String::new(), permissions: None, expires: None }
+    }
+}
+
+impl User {
+    fn admit(&self, kind: ConnectionKind) -> Result<Identity, AuthError> {
+        match self.kinds.is_empty() || self.kinds.contains(&kind) {
+            true => Ok(self.identity.clone()),
+            false => Err(AuthError::ConnectionKindNotAllowed),
+        }
+    }
+}
+
+fn present(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn signed(nkey: &str, nonce: &[u8], sig: &str) -> bool {
+    let Ok(key) = nkeys::KeyPair::from_public_key(nkey) else {
+        return false;
+    };
+    // Clients send base64url without padding; old ones the standard alphabet with it.
+    let bytes =
+        [&BASE64URL_NOPAD, &BASE64URL, &BASE64].iter().find_map(|base| base.decode(sig.as_bytes()).ok());
+    bytes.is_some_and(|bytes| bytes.len() == 64 && key.verify(nonce, &bytes).is_ok())
+}
+
+fn system_name(spec: &DirectorySpec) -> Result<&str, SpecError> {
+    let Some(name) = spec.system_account.as_deref() else {
+        return Ok("$SYS");
+    };
+    match spec.accounts.iter().any(|account| account.name == name) {
+        true => Ok(name),
+        false => Err(SpecError::SystemAccountMissing { account: name.into() }),
+    }
+}
+
+fn numbered(spec: &DirectorySpec, system: &str) -> Result<Vec<Account>, SpecError> {
+    let account = |spec: &AccountSpec| Account {
+        name: spec.name.clone(),
+        jetstream: spec.jetstream,
+        limits: spec.limits,
+    };
+    let bare = |name: &str| Account { name: name.into(), jetstream: None, limits: AccountLimits::default() };
+    let mut accounts = vec![Account { jetstream: spec.global_jetstream, ..bare("$G") }, bare(system)];
+    let mut seen: Vec<&str> = vec![];
+    for configured in &spec.accounts {
+        let name = configured.name.as_str();
+        if name == "$G" {
+            return Err(SpecError::ReservedAccount { account: name.into() });
+        }
+        if seen.contains(&name) {
+            return Err(SpecError::DuplicateAccount { account: name.into() });
+        }
+        seen.push(name);
+        match name == system {
+            true => accounts[AccountId::SYSTEM.0 as usize] = account(configured),
+            false => accounts.push(account(configured)),
+        }
+    }
+    Ok(accounts)
+}
+
+#[cfg(test)]
+#[path = "directory/tests.rs"]
+mod tests;

@@ -1,0 +1,122 @@
+//! Acknowledgements: the subject that a delivery named, and the body that says how it ended.
+
+use bytes::Bytes;
+use hw_kit::{Seq, Span};
+use hw_stream::lead::AckKind;
+use serde::Deserialize;
+
+/// What an acknowledgement subject says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AckSubject<'a> {
+    /// The stream.
+    pub stream: &'a [u8],
+    /// The consumer.
+    pub consumer: &'a [u8],
+    /// The how-manieth delivery it was.
+    pub deliveries: u64,
+    /// The message.
+    pub stream_seq: Seq,
+    /// The delivery.
+    pub consumer_seq: u64,
+}
+
+impl<'a> AckSubject<'a> {
+    /// Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<sseq>.<cseq>.<ts>.<pending>` or the longer form with domain and
+    /// account hash before the stream. None for anything else.
+    pub fn parse(subject: &'a [u8]) -> Option<AckSubject<'a>> {
+        let mut tokens = [&b""[..]; 13];
+        let mut count = 0;
+        for token in subject.split(|&b| b == b'.') {
+            if count == tokens.len() {
+                break; // The longer form may carry more tokens at its end.
+            }
+            tokens[count] = token;
+            count += 1;
+        }
+        let fields = match count {
+            9 => &tokens[2..],
+            11.. => &tokens[4..],
+            _ => return None,
+        };
+        Some(AckSubject {
+            stream: fields[0],
+            consumer: fields[1],
+            deliveries: number(fields[2])?,
+            stream_seq: Seq(number(fields[3])?),
+            consumer_seq: number(fields[4])?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct NakBody {
+    #[serde(default)]
+    delay: i64,
+}
+
+/// Reads an acknowledgement's body; None for a body that is none. After `+NXT` comes a pull request's body.
+pub fn ack_kind(body: &[u8]) -> Option<(AckKind, &[u8])> {
+    if body.is_empty() || body == b"+ACK" || body == b"+OK" {
+        return Some((AckKind::Ack, b""));
+    }
+    let rest = |verb: &[u8]| body.strip_prefix(verb).map(<[u8]>::trim_ascii);
+    if let Some(rest) = rest(b"-NAK") {
+        return Some((AckKind::Nak(nak_delay(rest)), b""));
+    }
+    if let Some(rest) = rest(b"+NXT") {
+        return Some((AckKind::Next, rest));
+    }
+    if let Some(rest) = rest(b"+TERM") {
+        return Some((AckKind::Term(Bytes::copy_from_slice(rest)), b""));
+    }
+    rest(b"+WPI").map(|_| (AckKind::Progress, &b""[..]))
+}
+
+/// The delay of a NAK: `{"delay": ns}` or a Go duration; none when it cannot be read.
+fn nak_delay(text: &[u8]) -> Span {
+    if text.first() == Some(&b'{') {
+        return Span(serde_json::from_slice::<NakBody>(text).map_or(0, |body| body.delay.max(0)));
+    }
+    std::str::from_utf8(text).ok().and_then(Span::parse_go).unwrap_or_default()
+}
+
+fn number(token: &[u8]) -> Option<u64> {
+    if token.is_empty() || token.len() > 20 {
+        return None;
+    }
+    token.iter().try_fold(0u64, |sum, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        sum.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects() {
+        let ack = AckSubject::parse(b"$JS.ACK.S.C.2.10.11.1700000000.5").expect("version 1");
+        assert_eq!((ack.stream, ack.consumer, ack.deliveries), (&b"S"[..], &b"C"[..], 2));
+        assert_eq!((ack.stream_seq, ack.consumer_seq), (Seq(10), 11));
+        let ack = AckSubject::parse(b"$JS.ACK._.hash.S.C.2.10.11.1700000000.5").expect("version 2");
+        assert_eq!((ack.stream, ack.stream_seq), (&b"S"[..], Seq(10)));
+        for bad in ["$JS.ACK.S.C", "$JS.ACK.S.C.x.10.11.17.5", "$JS.ACK.S.C.1.99999999999999999999.1.1.1"] {
+            assert_eq!(AckSubject::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bodies() {
+        let parse = |body: &'static str| ack_kind(body.as_bytes()).map(|(kind, _)| kind);
+        assert_eq!(parse(""), Some(AckKind::Ack));
+        assert_eq!(parse("+ACK"), Some(AckKind::Ack));
+        assert_eq!(parse("-NAK"), Some(AckKind::Nak(Span(0))));
+        assert_eq!(parse("-NAK {\"delay\": 1000}"), Some(AckKind::Nak(Span(1000))));
+        assert_eq!(parse("-NAK 10s"), Some(AckKind::Nak(Span::from_secs(10))));
+        assert_eq!(parse("+WPI"), Some(AckKind::Progress));
+        assert_eq!(parse("+TERM broken"), Some(AckKind::Term(Bytes::from_static(b"broken"))));
+        assert_eq!(ack_kind(b"+NXT 3"), Some((AckKind::Next, &b"3"[..])));
+        assert_eq!(parse("hello"), None);
+    }
+}

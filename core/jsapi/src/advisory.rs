@@ -1,0 +1,125 @@
+//! Events under `$JS.EVENT.`: subject and JSON.
+
+use hw_kit::Time;
+use hw_stream::outcome::Advisory;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::to_json;
+
+/// An API request that was answered, for the audit advisory.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Audit {
+    pub server: String,
+    pub client: Value,
+    pub subject: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request: String,
+    pub response: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// To a stream: `CREATED`, `DELETED` or `UPDATED`, and the action's name.
+    Stream(&'static str, &'static str),
+    /// To a consumer of the stream, or to one of its messages.
+    Consumer(&'a Advisory),
+    /// An API request was answered.
+    Audit(&'a Audit),
+}
+
+/// The subject and the JSON of an event on `stream` in `domain` (empty: none), with `id` as its identity.
+pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: Time) -> (String, Vec<u8>) {
+    let mut fields = Map::new();
+    let (subject, kind) = match event {
+        Event::Stream(verb, action) => {
+            fields.insert("stream".into(), stream.into());
+            fields.insert("action".into(), (*action).into());
+            (format!("$JS.EVENT.ADVISORY.STREAM.{verb}.{stream}"), "advisory.v1.stream_action")
+        }
+        Event::Consumer(advisory) => {
+            fields.insert("stream".into(), stream.into());
+            consumer_event(advisory, stream, &mut fields)
+        }
+        Event::Audit(audit) => {
+            if let Ok(Value::Object(audit)) = serde_json::to_value(audit) {
+                fields.extend(audit);
+            }
+            ("$JS.EVENT.ADVISORY.API".to_owned(), "advisory.v1.api_audit")
+        }
+    };
+    if !domain.is_empty() {
+        fields.insert("domain".into(), domain.into());
+    }
+    let envelope = json!({
+        "type": format!("io.nats.jetstream.{kind}"),
+        "id": id,
+        "timestamp": now.to_rfc3339(),
+    });
+    let Value::Object(mut document) = envelope else { unreachable!("json! of braces is an object") };
+    document.append(&mut fields);
+    (subject, to_json(&document))
+}
+
+fn consumer_event(advisory: &Advisory, stream: &str, fields: &mut Map<String, Value>) -> (String, &'static str) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let name = text(advisory.consumer());
+    fields.insert("consumer".into(), name.clone().into());
+    let (verb, kind) = match advisory {
+        Advisory::ConsumerCreated { .. } => {
+            fields.insert("action".into(), "create".into());
+            ("CREATED", "advisory.v1.consumer_action")
+        }
+        Advisory::ConsumerDeleted { .. } => {
+            fields.insert("action".into(), "delete".into());
+            ("DELETED", "advisory.v1.consumer_action")
+        }
+        Advisory::ConsumerPaused { until, .. } => {
+            fields.insert("paused".into(), until.is_set().into());
+            if until.is_set() {
+                fields.insert("pause_until".into(), until.to_rfc3339().into());
+            }
+            ("PAUSE", "advisory.v1.consumer_pause")
+        }
+        Advisory::MaxDeliveries { stream_seq, deliveries, .. } => {
+            fields.insert("stream_seq".into(), stream_seq.0.into());
+            fields.insert("deliveries".into(), (*deliveries).into());
+            ("MAX_DELIVERIES", "advisory.v1.max_deliver")
+        }
+        Advisory::MessageNaked { stream_seq, consumer_seq, deliveries, .. } => {
+            fields.insert("consumer_seq".into(), (*consumer_seq).into());
+            fields.insert("stream_seq".into(), stream_seq.0.into());
+            fields.insert("deliveries".into(), (*deliveries).into());
+            ("MSG_NAKED", "advisory.v1.nak")
+        }
+        Advisory::MessageTerminated { stream_seq, consumer_seq, deliveries, reason, .. } => {
+            fields.insert("consumer_seq".into(), (*consumer_seq).into());
+            fields.insert("stream_seq".into(), stream_seq.0.into());
+            fields.insert("deliveries".into(), (*deliveries).into());
+            if !reason.is_empty() {
+                fields.insert("reason".into(), text(reason).into());
+            }
+            ("MSG_TERMINATED", "advisory.v1.terminated")
+        }
+        Advisory::GroupPinned { group, id, .. } => {
+            fields.insert("group".into(), group.as_str().into());
+            fields.insert("pinned_id".into(), text(id).into());
+            ("PINNED", "advisory.v1.consumer_group_pinned")
+        }
+        Advisory::GroupUnpinned { group, reason, .. } => {
+            fields.insert("group".into(), group.as_str().into());
+            fields.insert("reason".into(), (*reason).into());
+            ("UNPINNED", "advisory.v1.consumer_group_unpinned")
+        }
+        Advisory::AckSample { stream_seq, consumer_seq, ack_time, deliveries, .. } => {
+            fields.insert("consumer_seq".into(), (*consumer_seq).into());
+            fields.insert("stream_seq".into(), stream_seq.0.into());
+            fields.insert("ack_time".into(), ack_time.0.into());
+            fields.insert("deliveries".into(), (*deliveries).into());
+            return (format!("$JS.EVENT.METRIC.CONSUMER.ACK.{stream}.{name}"), "metric.v1.consumer_ack");
+        }
+    };
+    (format!("$JS.EVENT.ADVISORY.CONSUMER.{verb}.{stream}.{name}"), kind)
+}

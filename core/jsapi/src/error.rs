@@ -1,0 +1,139 @@
+//! One API error: its codes and its text.
+
+use hw_meta::MetaError;
+use hw_stream::outcome::{ConsumerError, PublishError, StreamError};
+use hw_stream::stream::ConfigError;
+use serde::Serialize;
+
+use crate::codes::ERRORS;
+
+/// The `error` object of a response.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct ApiError {
+    /// Like an HTTP status.
+    pub code: u16,
+    /// What clients compare.
+    pub err_code: u16,
+    /// For people.
+    pub description: String,
+}
+
+impl ApiError {
+    /// An error whose text needs nothing.
+    pub fn new(err_code: u16) -> ApiError {
+        let (code, text) = lookup(err_code);
+        ApiError { code, err_code, description: text.to_owned() }
+    }
+
+    /// An error with its first placeholder filled.
+    pub fn with(err_code: u16, fill: impl std::fmt::Display) -> ApiError {
+        let mut error = ApiError::new(err_code);
+        if let (Some(open), Some(close)) = (error.description.find('{'), error.description.find('}'))
+            && open < close
+        {
+            error.description.replace_range(open..=close, &fill.to_string());
+        }
+        error
+    }
+}
+
+fn lookup(err_code: u16) -> (u16, &'static str) {
+    match ERRORS.binary_search_by_key(&err_code, |row| row.0) {
+        Ok(at) => (ERRORS[at].1, ERRORS[at].2),
+        Err(_) => (500, "general error"),
+    }
+}
+
+impl From<&PublishError> for ApiError {
+    fn from(error: &PublishError) -> ApiError {
+        match error {
+            PublishError::Sealed => ApiError::new(10109),
+            PublishError::TooLarge => ApiError::new(10054),
+            PublishError::HeaderTooLarge => ApiError::new(10097),
+            PublishError::WrongStream => ApiError::new(10060),
+            PublishError::WrongLastSequence(seq) => ApiError::with(10071, seq),
+            PublishError::WrongLastSequenceConstant => ApiError::new(10164),
+            PublishError::ExpectedSubjectAlone => ApiError::new(10193),
+            PublishError::WrongLastMsgId(id) => ApiError::with(10070, id),
+            PublishError::Rollup(text) => ApiError::with(10111, text),
+            PublishError::MaxMessages => ApiError::with(10077, "maximum messages exceeded"),
+            PublishError::MaxBytes => ApiError::with(10077, "maximum bytes exceeded"),
+            PublishError::MaxPerSubject => ApiError::with(10077, "maximum messages per subject exceeded"),
+            PublishError::InvalidTtl => ApiError::new(10165),
+            PublishError::TtlDisabled => ApiError::new(10166),
+            PublishError::CounterDisabled => ApiError::new(10168),
+            PublishError::SchedulesDisabled => ApiError::new(10188),
+            PublishError::AtomicDisabled => ApiError::new(10174),
+            PublishError::BatchDisabled => ApiError::new(10205),
+            PublishError::SourceHeader => ApiError::new(10227),
+            PublishError::ApiLevel => ApiError::new(10185),
+            PublishError::AccountLimit => ApiError::new(10002),
+            PublishError::ServerLimit => ApiError::new(10023),
+            PublishError::DiskFull => ApiError::with(10077, "no space left on device"),
+        }
+    }
+}
+
+impl From<&StreamError> for ApiError {
+    fn from(error: &StreamError) -> ApiError {
+        match error {
+            StreamError::Sealed => ApiError::new(10109),
+            StreamError::DeleteDenied => ApiError::with(10057, "message delete not permitted"),
+            StreamError::PurgeDenied => ApiError::with(10110, "stream purge not permitted"),
+            StreamError::SequenceNotFound(seq) => ApiError::with(10043, seq),
+            StreamError::BadRequest => ApiError::new(10003),
+        }
+    }
+}
+
+impl From<&ConsumerError> for ApiError {
+    fn from(error: &ConsumerError) -> ApiError {
+        match error {
+            ConsumerError::NotFound => ApiError::new(10014),
+            ConsumerError::Exists => ApiError::new(10148),
+            ConsumerError::Missing => ApiError::new(10149),
+            ConsumerError::TooMany => ApiError::new(10026),
+            ConsumerError::Rule { err_code, text } => ApiError::with(*err_code, text),
+        }
+    }
+}
+
+impl From<&ConfigError> for ApiError {
+    fn from(error: &ConfigError) -> ApiError {
+        match error {
+            ConfigError::Invalid(text) => ApiError::with(10052, text),
+            ConfigError::PathSeparators => ApiError::new(10128),
+            ConfigError::NegativeReplicas => ApiError::new(10133),
+            ConfigError::NotClustered => ApiError::new(10074),
+            ConfigError::Pedantic(text) => ApiError::with(10157, text),
+            ConfigError::TransformSource(text) => ApiError::with(10155, text),
+            ConfigError::TransformDestination(text) => ApiError::with(10156, text),
+            ConfigError::ViolatesConsumers(text) => ApiError::with(10052, text),
+            ConfigError::Unsupported(what) => ApiError::with(10052, format!("{what} is not supported yet")),
+        }
+    }
+}
+
+impl From<&MetaError> for ApiError {
+    fn from(error: &MetaError) -> ApiError {
+        match error {
+            MetaError::NameInUse => ApiError::new(10058),
+            MetaError::NotFound => ApiError::new(10059),
+            MetaError::SubjectsOverlap => ApiError::new(10065),
+            MetaError::TooMany => ApiError::new(10027),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_texts_fill() {
+        assert!(ERRORS.is_sorted_by_key(|row| row.0));
+        let error = ApiError::with(10071, 7);
+        assert_eq!((error.code, error.description.as_str()), (400, "wrong last sequence: 7"));
+        assert_eq!(ApiError::new(10059).description, "stream not found");
+    }
+}

@@ -1,0 +1,28 @@
+//! The JetStream JSON API: requests to typed values, results and errors to replies. Nothing else knows this JSON, and error
+//! codes live here alone.
+
+mod ack;
+mod advisory;
+mod codes;
+mod direct;
+mod error;
+mod json;
+mod pub_ack;
+mod pull;
+mod request;
+mod response;
+mod user;
+
+pub use ack::{AckSubject, ack_kind};
+pub use advisory::{Audit, Event, advisory};
+pub use direct::{DirectGet, DirectRefusal, direct_headers, status_header};
+pub use error::ApiError;
+pub use json::to_json;
+pub use pub_ack::pub_ack;
+pub use pull::pull_request;
+pub use request::{ConsumerCreate, GetMessage, Parsed, Refused, Request, parse};
+pub use user::{ServerInfo, UserInfo, user_info};
+pub use response::{
+    API_LEVEL, AccountInfo, AccountLimits, ApiStats, Kind, consumer_info, consumer_list, consumer_pause, consumer_reset, error, message,
+    names, purged, stream_create, stream_info, stamp, stream_list, success,
+};

@@ -1,0 +1,63 @@
+//! The reply to a publish, written by hand: it is on the data path.
+
+use hw_stream::outcome::{PublishError, Stored};
+use serde::Serialize;
+
+use crate::{ApiError, to_json};
+
+#[derive(Serialize)]
+struct RefusedAck<'a> {
+    error: ApiError,
+    stream: &'a str,
+    seq: u64,
+}
+
+/// Appends the acknowledgement, or the refusal, of a publish on `stream` in `domain` (empty: none).
+pub fn pub_ack(out: &mut Vec<u8>, stream: &str, domain: &str, result: &Result<Stored, PublishError>) {
+    let stored = match result {
+        Ok(stored) => stored,
+        Err(error) => {
+            out.extend_from_slice(&to_json(&RefusedAck { error: error.into(), stream, seq: 0 }));
+            return;
+        }
+    };
+    // Stream names and domains hold no character that JSON escapes: they were checked when they were made.
+    out.extend_from_slice(b"{\"stream\":\"");
+    out.extend_from_slice(stream.as_bytes());
+    out.push(b'"');
+    if !domain.is_empty() {
+        out.extend_from_slice(b",\"domain\":\"");
+        out.extend_from_slice(domain.as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b",\"seq\":");
+    out.extend_from_slice(itoa::Buffer::new().format(stored.seq.0).as_bytes());
+    if stored.duplicate {
+        out.extend_from_slice(b",\"duplicate\": true");
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hw_kit::Seq;
+
+    fn text(domain: &str, result: &Result<Stored, PublishError>) -> String {
+        let mut out = Vec::new();
+        pub_ack(&mut out, "S", domain, result);
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn as_the_real_server_writes_them() {
+        let stored = |duplicate| Ok(Stored { seq: Seq(3), duplicate });
+        assert_eq!(text("", &stored(false)), r#"{"stream":"S","seq":3}"#);
+        assert_eq!(text("hub", &stored(true)), r#"{"stream":"S","domain":"hub","seq":3,"duplicate": true}"#);
+        let refused = text("", &Err(PublishError::WrongLastSequence(Seq(2))));
+        assert_eq!(
+            refused,
+            r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 2"},"stream":"S","seq":0}"#
+        );
+    }
+}

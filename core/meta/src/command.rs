@@ -1,0 +1,72 @@
+//! What can happen to the set of streams, and its bytes (docs/format.md, "Meta commands").
+
+use bytes::Bytes;
+use hw_kit::{GroupId, Time};
+use serde::{Deserialize, Serialize};
+
+/// A change to the set of streams. Meta commands are rare: they are JSON documents in the log.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MetaCommand {
+    /// Create a stream, or confirm that it exists with this configuration.
+    Create {
+        /// The proposing server's clock, nanoseconds.
+        ts: i64,
+        /// The account's name.
+        account: String,
+        /// The configuration, already checked and completed.
+        config: Box<hw_stream::StreamConfig>,
+        /// The most streams that the account may have; negative means no limit.
+        max_streams: i64,
+    },
+    /// Replace a stream's configuration.
+    Update {
+        /// The proposing server's clock, nanoseconds.
+        ts: i64,
+        /// The account's name.
+        account: String,
+        /// The configuration, already checked against the old one.
+        config: Box<hw_stream::StreamConfig>,
+    },
+    /// Delete a stream and what it holds.
+    Delete {
+        /// The proposing server's clock, nanoseconds.
+        ts: i64,
+        /// The account's name.
+        account: String,
+        /// The stream's name.
+        name: String,
+    },
+    /// The files of a deleted stream are gone; its tombstone may go too.
+    Dropped {
+        /// Whose.
+        group: u64,
+    },
+}
+
+impl MetaCommand {
+    /// Appends the command's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(out, self).expect("plain data with text keys always encodes");
+    }
+
+    /// Reads a command; the error says what is wrong with the document.
+    pub fn decode(bytes: &Bytes) -> Result<MetaCommand, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The proposing server's clock.
+    pub fn time(&self) -> Option<Time> {
+        match self {
+            MetaCommand::Create { ts, .. } | MetaCommand::Update { ts, .. } | MetaCommand::Delete { ts, .. } => {
+                Some(Time(*ts))
+            }
+            MetaCommand::Dropped { .. } => None,
+        }
+    }
+
+    /// The group whose files are gone.
+    pub fn dropped(group: GroupId) -> MetaCommand {
+        MetaCommand::Dropped { group: group.0 }
+    }
+}

@@ -1,0 +1,10 @@
+//! Which streams exist: a state machine of its own, group 0 of the log.
+//!
+//! It decides existence, names and subjects; what is inside a stream is the stream's business. Data is never deleted
+//! because an entry is missing here: only a `Delete` that was applied leaves a tombstone that allows it.
+
+mod command;
+mod state;
+
+pub use command::MetaCommand;
+pub use state::{Asset, Created, Meta, MetaAnswer, MetaError};

@@ -1,0 +1,222 @@
+//! The set of streams and the rules between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hw_kit::{GroupId, Time};
+use hw_stream::StreamConfig;
+use hw_subject::Filter;
+use serde::{Deserialize, Serialize};
+
+use crate::MetaCommand;
+
+/// A stream as the meta group knows it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Asset {
+    /// Its group, whose log and files are its own. Never reused.
+    pub group: u64,
+    /// When it was created, nanoseconds.
+    pub created: i64,
+    /// Raised by every update: the stream applies each configuration once.
+    pub revision: u64,
+    /// What the user set.
+    pub config: StreamConfig,
+}
+
+impl Asset {
+    /// Its group.
+    pub fn group(&self) -> GroupId {
+        GroupId(self.group)
+    }
+
+    /// When it was created.
+    pub fn created(&self) -> Time {
+        Time(self.created)
+    }
+}
+
+/// All streams of all accounts. Accounts are known by name: their numbers belong to one run of the server.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Meta {
+    accounts: BTreeMap<String, BTreeMap<String, Asset>>,
+    tombstones: BTreeSet<u64>,
+    last_group: u64,
+}
+
+/// What an applied create did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Created {
+    /// The stream is new.
+    New,
+    /// It was there with the same configuration.
+    Same,
+}
+
+/// The answer to one applied command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetaAnswer {
+    /// The stream exists.
+    Created(Result<(GroupId, Created), MetaError>),
+    /// The stream has a new configuration.
+    Updated(Result<GroupId, MetaError>),
+    /// The stream is gone; its group's files may be removed.
+    Deleted(Result<GroupId, MetaError>),
+    /// Nobody waits.
+    Done,
+}
+
+/// Why the set of streams stays as it is.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum MetaError {
+    /// Another configuration has the name.
+    #[error("stream name already in use with a different configuration")]
+    NameInUse,
+    /// No such stream.
+    #[error("stream not found")]
+    NotFound,
+    /// Another stream of the account takes some of these subjects.
+    #[error("subjects overlap with an existing stream")]
+    SubjectsOverlap,
+    /// The account has as many streams as it may.
+    #[error("maximum number of streams reached")]
+    TooMany,
+}
+
+impl Meta {
+    /// Applies a command: total and deterministic.
+    pub fn apply(&mut self, command: MetaCommand) -> MetaAnswer {
+        match command {
+            MetaCommand::Create { ts, account, config, max_streams } => {
+                MetaAnswer::Created(self.create(Time(ts), account, *config, max_streams))
+            }
+            MetaCommand::Update { account, config, .. } => MetaAnswer::Updated(self.update(&account, *config)),
+            MetaCommand::Delete { account, name, .. } => MetaAnswer::Deleted(self.delete(&account, &name)),
+            MetaCommand::Dropped { group } => {
+                self.tombstones.remove(&group);
+                MetaAnswer::Done
+            }
+        }
+    }
+
+    /// One stream.
+    pub fn stream(&self, account: &str, name: &str) -> Option<&Asset> {
+        self.accounts.get(account)?.get(name)
+    }
+
+    /// An account's streams by name.
+    pub fn streams(&self, account: &str) -> impl Iterator<Item = &Asset> {
+        self.accounts.get(account).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Every stream with its account.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Asset)> {
+        self.accounts.iter().flat_map(|(name, streams)| streams.values().map(move |asset| (name.as_str(), asset)))
+    }
+
+    /// Groups that were deleted and whose files may still be there.
+    pub fn tombstones(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.tombstones.iter().map(|&group| GroupId(group))
+    }
+
+    /// Forgets streams that did not survive the restart: those in memory.
+    pub fn forget(&mut self, mut gone: impl FnMut(&Asset) -> bool) {
+        for streams in self.accounts.values_mut() {
+            streams.retain(|_, asset| !gone(asset));
+        }
+    }
+
+    /// The checkpoint's bytes.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(out, self).expect("plain data with text keys always encodes");
+    }
+
+    /// Reads a checkpoint's bytes.
+    pub fn restore(bytes: &[u8]) -> Result<Meta, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    fn create(
+        &mut self,
+        ts: Time,
+        account: String,
+        config: StreamConfig,
+        max_streams: i64,
+    ) -> Result<(GroupId, Created), MetaError> {
+        if let Some(asset) = self.stream(&account, &config.name) {
+            let same = asset.config == config;
+            return if same { Ok((asset.group(), Created::Same)) } else { Err(MetaError::NameInUse) };
+        }
+        if self.overlaps(&account, &config) {
+            return Err(MetaError::SubjectsOverlap);
+        }
+        let streams = self.accounts.entry(account).or_default();
+        if max_streams >= 0 && streams.len() as i64 >= max_streams {
+            return Err(MetaError::TooMany);
+        }
+        self.last_group += 1;
+        let asset = Asset { group: self.last_group, created: ts.0, revision: 1, config };
+        streams.insert(asset.config.name.clone(), asset);
+        Ok((GroupId(self.last_group), Created::New))
+    }
+
+    fn update(&mut self, account: &str, config: StreamConfig) -> Result<GroupId, MetaError> {
+        if self.stream(account, &config.name).is_none() {
+            return Err(MetaError::NotFound);
+        }
+        if self.overlaps(account, &config) {
+            return Err(MetaError::SubjectsOverlap);
+        }
+        let streams = self.accounts.get_mut(account).ok_or(MetaError::NotFound)?;
+        let asset = streams.get_mut(&config.name).ok_or(MetaError::NotFound)?;
+        if asset.config != config {
+            asset.revision += 1;
+            asset.config = config;
+        }
+        Ok(asset.group())
+    }
+
+    fn delete(&mut self, account: &str, name: &str) -> Result<GroupId, MetaError> {
+        let streams = self.accounts.get_mut(account).ok_or(MetaError::NotFound)?;
+        let asset = streams.remove(name).ok_or(MetaError::NotFound)?;
+        self.tombstones.insert(asset.group);
+        Ok(asset.group())
+    }
+
+    /// Whether another stream of the account takes a subject that `config` wants.
+    fn overlaps(&self, account: &str, config: &StreamConfig) -> bool {
+        let wanted: Vec<Filter> = config.subjects.iter().filter_map(|text| Filter::parse(text).ok()).collect();
+        self.streams(account).filter(|other| other.config.name != config.name).any(|other| {
+            let taken = other.config.subjects.iter().filter_map(|text| Filter::parse(text).ok());
+            taken.into_iter().any(|taken| wanted.iter().any(|wanted| wanted.overlaps(&taken)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(meta: &mut Meta, name: &str, subjects: &[&str]) -> MetaAnswer {
+        let subjects = subjects.iter().map(|s| (*s).to_owned()).collect();
+        let config = Box::new(StreamConfig { name: name.into(), subjects, ..StreamConfig::default() });
+        meta.apply(MetaCommand::Create { ts: 1, account: "$G".into(), config, max_streams: 2 })
+    }
+
+    #[test]
+    fn names_subjects_and_limits() {
+        let mut meta = Meta::default();
+        assert_eq!(create(&mut meta, "A", &["a.>"]), MetaAnswer::Created(Ok((GroupId(1), Created::New))));
+        assert_eq!(create(&mut meta, "A", &["a.>"]), MetaAnswer::Created(Ok((GroupId(1), Created::Same))));
+        assert_eq!(create(&mut meta, "A", &["a.*"]), MetaAnswer::Created(Err(MetaError::NameInUse)));
+        assert_eq!(create(&mut meta, "B", &["*.b"]), MetaAnswer::Created(Err(MetaError::SubjectsOverlap)));
+        assert_eq!(create(&mut meta, "B", &["b.>"]), MetaAnswer::Created(Ok((GroupId(2), Created::New))));
+        assert_eq!(create(&mut meta, "C", &["c.>"]), MetaAnswer::Created(Err(MetaError::TooMany)));
+        let delete = MetaCommand::Delete { ts: 2, account: "$G".into(), name: "A".into() };
+        assert_eq!(meta.apply(delete.clone()), MetaAnswer::Deleted(Ok(GroupId(1))));
+        assert_eq!(meta.apply(delete), MetaAnswer::Deleted(Err(MetaError::NotFound)));
+        assert_eq!(meta.tombstones().collect::<Vec<_>>(), [GroupId(1)]);
+        assert_eq!(create(&mut meta, "A", &["a.>"]), MetaAnswer::Created(Ok((GroupId(3), Created::New))));
+        let mut bytes = Vec::new();
+        meta.snapshot(&mut bytes);
+        assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
+    }
+}

@@ -1,0 +1,214 @@
+//! API requests on their way through the machines: parse, check, propose or answer.
+
+use bytes::Bytes;
+use hw_hub::{Hub, Message, Origin as Sender};
+use hw_jsapi::{ApiError, ConsumerCreate, Kind, Parsed, Request};
+use hw_kit::{AccountId, GroupId, Seq, Time};
+use hw_meta::MetaCommand;
+use hw_stream::{Command, StreamConfig};
+
+use crate::jetstream::JetStream;
+use crate::log::Origin;
+use crate::shard::owned;
+
+/// One API request and where its answer goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// The account that asks.
+    pub(crate) account: AccountId,
+    /// Who asked, for the audit.
+    pub(crate) sender: Sender,
+    /// The subject as it was sent.
+    pub(crate) subject: Bytes,
+    /// Where the answer goes; empty: nowhere.
+    pub(crate) reply: Bytes,
+    /// The header block.
+    pub(crate) header: Bytes,
+    /// The body.
+    pub(crate) body: Bytes,
+    /// The kind of the answer, once it is known.
+    pub(crate) kind: Kind,
+}
+
+impl Call {
+    pub(crate) fn new(sender: Sender, msg: &Message<'_>) -> Call {
+        Call {
+            account: sender.account,
+            sender,
+            subject: owned(msg.subject),
+            reply: owned(msg.reply),
+            header: owned(msg.header),
+            body: owned(msg.payload),
+            kind: Kind::AccountInfo,
+        }
+    }
+}
+
+/// The answer to a request that needs no command: JSON, or an error.
+pub(crate) type Reply = Result<Vec<u8>, ApiError>;
+
+/// What became of a request.
+pub(crate) enum Handled {
+    /// Answer now.
+    Answer(Reply),
+    /// The answer comes later: when a command is applied, or a block is loaded.
+    Proposed,
+}
+
+impl JetStream {
+    /// Carries out the requests that came in since the last time.
+    pub(crate) fn run_calls(&mut self, now: Time, hub: &mut Hub) {
+        while let Some(mut call) = self.calls.pop_front() {
+            let subject = String::from_utf8_lossy(&call.subject).into_owned();
+            let Some(verb) = self.api_verb(&subject) else { continue };
+            self.api_total += 1;
+            let (kind, handled) = match hw_jsapi::parse(verb, &call.body, self.config.strict) {
+                Parsed::Silent => continue,
+                Parsed::Refused(refused) => (refused.kind, Handled::Answer(Err(refused.error))),
+                Parsed::Request(kind, request) => {
+                    call.kind = kind;
+                    (kind, self.handle_request(now, hub, &call, request))
+                }
+            };
+            if let Handled::Answer(reply) = handled {
+                call.kind = kind;
+                self.answer(now, hub, &call, reply);
+            }
+        }
+    }
+
+    /// Sends the answer to a request, and the audit advisory when somebody watches.
+    pub(crate) fn answer(&mut self, now: Time, hub: &Hub, call: &Call, reply: Reply) {
+        let json = match reply {
+            Ok(json) => json,
+            Err(error) => {
+                self.api_errors += 1;
+                hw_jsapi::error(call.kind, &error)
+            }
+        };
+        self.audit(now, hub, call, &json);
+        self.outbox.send(call.account, call.reply.clone(), json);
+    }
+
+    /// The subject below `$JS.API.`, or below `$JS.<domain>.API.`.
+    fn api_verb<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let domain = self.config.domain.as_str();
+        subject.strip_prefix(crate::limits::API_PREFIX).or_else(|| {
+            let rest = subject.strip_prefix("$JS.")?.strip_prefix(domain)?;
+            if domain.is_empty() { None } else { rest.strip_prefix(".API.") }
+        })
+    }
+
+    fn handle_request(&mut self, now: Time, hub: &mut Hub, call: &Call, request: Request) -> Handled {
+        if self.limits_of(call.account).is_none() {
+            return Handled::Answer(Err(ApiError::new(10039)));
+        }
+        match request {
+            Request::StreamCreate { config, pedantic } => self.stream_create(now, call, *config, pedantic),
+            Request::StreamUpdate { config, pedantic } => self.stream_update(now, call, *config, pedantic),
+            Request::StreamDelete { stream } => self.stream_delete(now, call, stream),
+            Request::StreamPurge { stream, filter, seq, keep } => {
+                let filter = Bytes::from(filter);
+                self.propose_to(call, &stream, |ts| Command::Purge { ts, filter, seq, keep }, now)
+            }
+            Request::MessageDelete { stream, seq, no_erase } => {
+                self.propose_to(call, &stream, |ts| Command::DeleteMessage { ts, seq, erase: !no_erase }, now)
+            }
+            Request::ConsumerCreate(create) => self.consumer_create(now, call, *create),
+            Request::ConsumerDelete { stream, consumer } => {
+                let name = Bytes::from(consumer);
+                self.propose_to(call, &stream, |ts| Command::DeleteConsumer { ts, name }, now)
+            }
+            Request::ConsumerPause { stream, consumer, until } => {
+                let (name, until) = (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
+                self.propose_to(call, &stream, |ts| Command::PauseConsumer { ts, name, until }, now)
+            }
+            Request::ConsumerReset { stream, consumer, seq } => self.consumer_reset(now, call, stream, consumer, seq),
+            other => self.look_up(now, hub, call, other).map_or(Handled::Proposed, Handled::Answer),
+        }
+    }
+
+    fn stream_create(&mut self, now: Time, call: &Call, config: StreamConfig, pedantic: bool) -> Handled {
+        let checked = self.check_new(call.account, &config, pedantic);
+        let config = match checked {
+            Ok(config) => Box::new(config),
+            Err(error) => return Handled::Answer(Err(error)),
+        };
+        let account = self.account_name(call.account);
+        let max_streams = self.limits_of(call.account).map_or(-1, |limits| limits.max_streams);
+        self.propose_meta(call, &MetaCommand::Create { ts: now.0, account, config, max_streams });
+        Handled::Proposed
+    }
+
+    fn stream_update(&mut self, now: Time, call: &Call, config: StreamConfig, pedantic: bool) -> Handled {
+        let config = match self.check_change(call.account, &config, pedantic) {
+            Ok(config) => Box::new(config),
+            Err(error) => return Handled::Answer(Err(error)),
+        };
+        let account = self.account_name(call.account);
+        self.propose_meta(call, &MetaCommand::Update { ts: now.0, account, config });
+        Handled::Proposed
+    }
+
+    fn stream_delete(&mut self, now: Time, call: &Call, name: String) -> Handled {
+        let account = self.account_name(call.account);
+        if self.meta.stream(&account, &name).is_none() {
+            return Handled::Answer(Err(ApiError::new(10059)));
+        }
+        self.propose_meta(call, &MetaCommand::Delete { ts: now.0, account, name });
+        Handled::Proposed
+    }
+
+    fn consumer_create(&mut self, now: Time, call: &Call, create: ConsumerCreate) -> Handled {
+        let Some(group) = self.group_named(call.account, &create.stream) else {
+            return Handled::Answer(Err(ApiError::new(10059)));
+        };
+        let mut name = create.name;
+        if name.is_empty() {
+            name = String::from_utf8_lossy(&self.rng.base62::<8>()).into_owned();
+        }
+        let command = Command::PutConsumer {
+            ts: now,
+            name: name.into(),
+            action: create.action,
+            pedantic: create.pedantic,
+            config: create.config.to_document().into(),
+        };
+        self.propose(group, Origin::Api(Box::new(call.clone())), &command);
+        Handled::Proposed
+    }
+
+    fn consumer_reset(
+        &mut self,
+        now: Time,
+        call: &Call,
+        stream: String,
+        consumer: String,
+        seq: Option<Seq>,
+    ) -> Handled {
+        let command = Command::ResetConsumer { ts: now, name: consumer.into(), seq: seq.unwrap_or_default() };
+        self.propose_to(call, &stream, |_| command, now)
+    }
+
+    /// Proposes a command to a stream that must exist.
+    fn propose_to(
+        &mut self,
+        call: &Call,
+        stream: &str,
+        command: impl FnOnce(Time) -> Command,
+        now: Time,
+    ) -> Handled {
+        match self.group_named(call.account, stream) {
+            None => Handled::Answer(Err(ApiError::new(10059))),
+            Some(group) => {
+                self.propose(group, Origin::Api(Box::new(call.clone())), &command(now));
+                Handled::Proposed
+            }
+        }
+    }
+
+    /// The group of an account's stream.
+    pub(crate) fn group_named(&self, account: AccountId, stream: &str) -> Option<GroupId> {
+        self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)
+    }
+}

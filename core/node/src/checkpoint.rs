@@ -1,0 +1,101 @@
+//! Checkpoints: the groups' states and the messages that are in no segment yet, handed to the disk in the background.
+
+use bytes::Bytes;
+use hw_meta::MetaCommand;
+use hw_store::{CheckpointDone, CheckpointJob, GroupCheckpoint, NewSegment};
+
+use crate::commit::META;
+use crate::jetstream::{DiskRequest, JetStream};
+use crate::log::Origin;
+
+impl JetStream {
+    /// Begins a checkpoint when the log has grown enough since the last one.
+    pub(crate) fn begin_checkpoint(&mut self) {
+        let due = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
+        if due && !self.disk.checkpoint_running && self.disk.failed.is_none() {
+            self.checkpoint();
+        }
+    }
+
+    /// Begins a checkpoint now.
+    fn checkpoint(&mut self) {
+        let full = self.disk.wants_full;
+        self.disk.dropping = std::mem::take(&mut self.disk.dropped);
+        let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full };
+        if full || self.meta_changed {
+            let mut state = Vec::new();
+            self.meta.snapshot(&mut state);
+            job.groups.push(GroupCheckpoint {
+                group: META,
+                applied: self.meta_log.applied(),
+                term: self.meta_log.term(),
+                state: state.into(),
+                ..GroupCheckpoint::default()
+            });
+            self.meta_changed = false;
+        }
+        for group in self.groups.values_mut().filter(|group| !group.is_volatile() && (full || group.changed)) {
+            job.groups.push(group.checkpoint());
+        }
+        self.disk.bytes_since_checkpoint = 0;
+        self.disk.checkpoint_running = true;
+        self.disk.requests.push(DiskRequest::Checkpoint(job));
+    }
+
+    /// A checkpoint is complete, or failed and changed nothing.
+    pub(crate) fn handle_checkpoint(&mut self, result: Result<CheckpointDone, String>, wants_full: bool) {
+        self.disk.checkpoint_running = false;
+        self.disk.wants_full = wants_full;
+        match result {
+            Ok(done) => {
+                for (id, written) in done.written {
+                    if let Some(group) = self.groups.get_mut(&id) {
+                        group.stream.messages_mut().handle_written(written);
+                        group.writing = None;
+                    }
+                }
+                for group in std::mem::take(&mut self.disk.dropping) {
+                    let gone = MetaCommand::dropped(group);
+                    self.meta_log.propose(Origin::None, |out| gone.encode(out));
+                }
+            }
+            Err(_) => {
+                self.disk.dropped.append(&mut self.disk.dropping);
+                for group in self.groups.values_mut() {
+                    group.changed = true;
+                    if let Some(segment) = group.writing.take() {
+                        group.stream.messages_mut().handle_write_failed(segment);
+                    }
+                }
+                self.meta_changed = true;
+            }
+        }
+    }
+}
+
+impl crate::group::Group {
+    fn checkpoint(&mut self) -> GroupCheckpoint {
+        let messages = self.stream.messages_mut();
+        let number = self.last_segment + 1;
+        let unwritten = messages.take_unwritten(number);
+        let mut new_segments = Vec::new();
+        if !unwritten.is_empty() {
+            self.last_segment = number;
+            self.writing = Some(number);
+            new_segments.push(NewSegment { number, messages: unwritten });
+        }
+        messages.dead_segments();
+        let live_segments = messages.live_segments().iter().map(|segment| segment.segment).collect();
+        let mut state = Vec::new();
+        self.stream.snapshot(&mut state);
+        self.changed = false;
+        GroupCheckpoint {
+            group: self.id,
+            applied: self.log.applied(),
+            term: self.log.term(),
+            state: Bytes::from(state),
+            new_segments,
+            live_segments,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What the disk has made durable is applied: answers go to whoever waits, effects to clients.
+
+use bytes::Bytes;
+use hw_hub::Hub;
+use hw_jsapi::{ApiError, Event, Kind};
+use hw_kit::{GroupId, Seq, Time};
+use hw_meta::{Created, MetaAnswer, MetaCommand};
+use hw_store::Frame;
+use hw_stream::outcome::{Answer, Effect};
+use hw_stream::Command;
+
+use crate::api::{Call, Reply};
+use crate::completion::DiskCompletion;
+use crate::group::interest_in;
+use crate::jetstream::JetStream;
+use crate::log::Origin;
+use crate::outbox::Outgoing;
+
+/// The meta group's number.
+pub(crate) const META: GroupId = GroupId(0);
+
+impl JetStream {
+    /// The disk finished something.
+    pub(crate) fn handle_disk(&mut self, now: Time, hub: &mut Hub, completion: DiskCompletion) {
+        match completion {
+            DiskCompletion::Synced { ticket } => {
+                while let Some(frames) = self.disk.synced(ticket) {
+                    for frame in frames {
+                        self.apply_frame(now, hub, &frame);
+                    }
+                }
+                self.begin_checkpoint();
+            }
+            DiskCompletion::Failed { reason } => self.disk.fail(reason),
+            DiskCompletion::Checkpointed { result, wants_full } => self.handle_checkpoint(result, wants_full),
+            DiskCompletion::Loaded { group, block, messages } => self.handle_block(now, hub, group, block, messages),
+            DiskCompletion::Space { full } => self.disk.full = full,
+        }
+    }
+
+    /// Applies a frame's commands in order.
+    pub(crate) fn apply_frame(&mut self, now: Time, hub: &mut Hub, frame: &Frame) {
+        let id = frame.group();
+        for entry in frame.entries() {
+            if id == META {
+                self.apply_meta(now, hub, &entry);
+            } else if !self.apply_command(now, hub, id, &entry) {
+                return; // The stream was deleted after this was proposed.
+            }
+        }
+    }
+
+    fn apply_meta(&mut self, now: Time, hub: &mut Hub, entry: &Bytes) {
+        let (_, origin) = self.meta_log.apply_next();
+        self.meta_changed = true;
+        let command = MetaCommand::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let answer = self.meta.apply(command);
+        self.carry_out(now, hub, &answer);
+        let Origin::Api(call) = origin else { return };
+        let reply = self.meta_reply(now, &answer, call.kind);
+        let mark = hub.interest_mark();
+        self.answer_after(now, hub, &call, reply, mark);
+    }
+
+    /// Streams come, change and go with the meta group's decisions.
+    fn carry_out(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
+        match answer {
+            MetaAnswer::Created(Ok((id, Created::New))) => {
+                self.open_group(now, hub, *id);
+                self.advise_stream(now, hub, *id, &Event::Stream("CREATED", "create"));
+            }
+            MetaAnswer::Updated(Ok(id)) => {
+                self.configure_group(now, hub, *id);
+                self.advise_stream(now, hub, *id, &Event::Stream("UPDATED", "modify"));
+            }
+            MetaAnswer::Deleted(Ok(id)) => {
+                self.close_group(now, hub, *id);
+            }
+            _ => {}
+        }
+    }
+
+    fn meta_reply(&mut self, now: Time, answer: &MetaAnswer, kind: Kind) -> Reply {
+        match answer {
+            MetaAnswer::Created(Ok((id, created))) => {
+                let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                Ok(hw_jsapi::stream_create(kind, &info, *created == Created::New))
+            }
+            MetaAnswer::Updated(Ok(id)) => {
+                let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                Ok(hw_jsapi::stream_create(kind, &info, false))
+            }
+            MetaAnswer::Deleted(Ok(_)) | MetaAnswer::Done => Ok(hw_jsapi::success(kind)),
+            MetaAnswer::Created(Err(error)) => Err(error.into()),
+            MetaAnswer::Updated(Err(error)) => Err(error.into()),
+            MetaAnswer::Deleted(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Applies one command of a stream; false when the stream is gone.
+    fn apply_command(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Bytes) -> bool {
+        let Some(group) = self.groups.get_mut(&id) else { return false };
+        let (index, origin) = group.log.apply_next();
+        let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        group.changed = true;
+        let note = Note::of(&command);
+        let mut effects = Vec::new();
+        let answer = group.stream.apply(index, command, &mut effects);
+        if let Note::Delivered(consumer, seqs) = &note {
+            let interest = interest_in(hub, group.account);
+            group.hand_out(now, (consumer, seqs), &interest, &mut effects);
+        }
+        self.perform(now, hub, id, effects);
+        self.follow(now, hub, id, &answer, &note);
+        self.reply(now, hub, id, (answer, note), origin);
+        self.touch(id);
+        true
+    }
+
+    /// The volatile half and the interest follow what was applied.
+    fn follow(&mut self, now: Time, hub: &mut Hub, id: GroupId, answer: &Answer, note: &Note) {
+        match (answer, note) {
+            (Answer::ConsumerPut(Ok(put)), _) => self.lead_consumer(now, hub, id, &put.name),
+            (Answer::ConsumerDeleted(Ok(())), Note::Consumer(name)) => self.drop_consumer(hub, id, name),
+            (_, Note::Expired) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.expiring = false;
+                }
+            }
+            (_, Note::Configured) => {
+                if let Some(group) = self.groups.get_mut(&id)
+                    && group.stream.revision() >= group.revision
+                {
+                    group.wanted = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reply(&mut self, now: Time, hub: &mut Hub, id: GroupId, (answer, note): (Answer, Note), origin: Origin) {
+        match origin {
+            Origin::None => {}
+            Origin::Ack(to) => {
+                if let Some(group) = self.groups.get(&id) {
+                    self.outbox.send(group.account, to, Bytes::new());
+                }
+            }
+            Origin::Publish(reply) => {
+                if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
+                    self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
+                }
+            }
+            Origin::Api(call) => {
+                let reply = self.command_reply(now, id, (answer, note), call.kind);
+                let mark = hub.interest_mark();
+                self.answer_after(now, hub, &call, reply, mark);
+            }
+        }
+    }
+
+    fn command_reply(&mut self, now: Time, id: GroupId, (answer, note): (Answer, Note), kind: Kind) -> Reply {
+        match answer {
+            Answer::Purged(result) => result.map(hw_jsapi::purged).map_err(|error| (&error).into()),
+            Answer::MessageDeleted(result) => {
+                result.map(|()| hw_jsapi::success(kind)).map_err(|error| (&error).into())
+            }
+            Answer::ConsumerPut(Ok(put)) => {
+                let info = self.consumer_view(now, id, &put.name).ok_or_else(|| ApiError::new(10014))?;
+                Ok(hw_jsapi::consumer_info(kind, &info))
+            }
+            Answer::ConsumerReset(Ok(seq)) => {
+                let info = self.consumer_view(now, id, note.consumer()).ok_or_else(|| ApiError::new(10014))?;
+                Ok(hw_jsapi::consumer_reset(&info, seq))
+            }
+            Answer::ConsumerDeleted(Ok(())) => Ok(hw_jsapi::success(kind)),
+            Answer::ConsumerPaused(Ok(until)) => Ok(hw_jsapi::consumer_pause(now, until)),
+            Answer::ConsumerPut(Err(error))
+            | Answer::ConsumerDeleted(Err(error))
+            | Answer::ConsumerPaused(Err(error))
+            | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
+            Answer::Published(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+        }
+    }
+
+    /// Answers once the other shards know the interest up to `mark`.
+    fn answer_after(&mut self, now: Time, hub: &Hub, call: &Call, reply: Reply, mark: u64) {
+        let before = self.outbox.ready.len();
+        self.answer(now, hub, call, reply);
+        if mark > hub.interest_settled() {
+            let held = self.outbox.ready.split_off(before);
+            self.outbox.gated.extend(held.into_iter().map(|outgoing| (mark, outgoing)));
+        }
+    }
+
+    /// Turns a stream's effects into messages, requests and proposals.
+    pub(crate) fn perform(&mut self, now: Time, hub: &Hub, id: GroupId, effects: Vec<Effect>) {
+        for effect in effects {
+            let Some(group) = self.groups.get_mut(&id) else { return };
+            let account = group.account;
+            match effect {
+                Effect::Deliver { to, group: _, reply, record } => {
+                    self.outbox.push(Outgoing::Deliver { account, to, reply, record });
+                }
+                Effect::Send { to, reply, header, payload } => {
+                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                }
+                Effect::Advise(advisory) => self.advise_stream(now, hub, id, &Event::Consumer(&advisory)),
+                Effect::Load(block) => self.load(id, block),
+                Effect::Propose(command) => group.log.propose(Origin::None, |out| command.encode(out)),
+            }
+        }
+    }
+}
+
+/// What must be known of a command after it was applied.
+enum Note {
+    Delivered(Bytes, Vec<Seq>),
+    Consumer(Bytes),
+    Expired,
+    Configured,
+    Nothing,
+}
+
+impl Note {
+    fn of(command: &Command) -> Note {
+        match command {
+            Command::Delivered { consumer, seqs, .. } => Note::Delivered(consumer.clone(), seqs.clone()),
+            Command::DeleteConsumer { name, .. }
+            | Command::ResetConsumer { name, .. }
+            | Command::PauseConsumer { name, .. } => Note::Consumer(name.clone()),
+            Command::Expire { .. } => Note::Expired,
+            Command::Configure { .. } => Note::Configured,
+            _ => Note::Nothing,
+        }
+    }
+
+    /// The consumer that the command was about; empty without one.
+    fn consumer(&self) -> &[u8] {
+        match self {
+            Note::Consumer(name) => name,
+            _ => b"",
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One stream on this server: its machine, its log, and the volatile halves of its consumers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use hw_hub::Hub;
+use hw_kit::{AccountId, GroupId, Rng, Seq, Time};
+use hw_store::messages::BlockId;
+use hw_stream::config::Storage;
+use hw_stream::lead::{Moment, PumpOut};
+use hw_stream::outcome::Effect;
+use hw_stream::{Lead, Stream};
+
+use crate::log::{Log, Origin};
+use crate::read::Waiting;
+
+/// A stream and everything that this server keeps around it.
+pub(crate) struct Group {
+    /// Its number.
+    pub(crate) id: GroupId,
+    /// Its account.
+    pub(crate) account: AccountId,
+    /// The machine.
+    pub(crate) stream: Stream,
+    /// The meta revision of the configuration that was last proposed.
+    pub(crate) revision: u64,
+    /// Its log.
+    pub(crate) log: Log,
+    /// The volatile halves of its consumers.
+    pub(crate) leads: BTreeMap<Bytes, Lead>,
+    /// Reads that wait for blocks from the disk.
+    pub(crate) waiting: VecDeque<Waiting>,
+    /// Blocks that were asked for.
+    pub(crate) loading: Vec<BlockId>,
+    /// Whether it is on the list of groups to act.
+    pub(crate) dirty: bool,
+    /// Whether it has commands that are not in a frame yet.
+    pub(crate) open: bool,
+    /// Whether an expiry was proposed and not applied yet.
+    pub(crate) expiring: bool,
+    /// When it is next due, as the shard knows it.
+    pub(crate) armed: Option<Time>,
+    /// Whether it changed since the last checkpoint.
+    pub(crate) changed: bool,
+    /// The highest segment number that was used.
+    pub(crate) last_segment: u64,
+    /// The segment that the running checkpoint writes.
+    pub(crate) writing: Option<u64>,
+    /// A configuration that is decided but not applied yet.
+    pub(crate) wanted: Option<hw_stream::StreamConfig>,
+    /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
+    pub(crate) damage: Option<String>,
+}
+
+/// Who listens to a subject; the second argument is a queue group, empty for none.
+type Interest<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;
+
+impl Group {
+    /// A stream whose state is `stream`.
+    pub(crate) fn new(id: GroupId, account: AccountId, revision: u64, stream: Stream, log: Log) -> Group {
+        Group {
+            id,
+            account,
+            stream,
+            revision,
+            log,
+            leads: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            loading: Vec::new(),
+            dirty: false,
+            open: false,
+            expiring: false,
+            armed: None,
+            changed: true,
+            last_segment: 0,
+            writing: None,
+            wanted: None,
+            damage: None,
+        }
+    }
+
+    /// Whether its log is in memory only: its commands commit at once.
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.stream.config().storage == Storage::Memory
+    }
+
+    /// When anything of it is next due.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let expiry = if self.expiring { None } else { self.stream.next_deadline() };
+        let leads = self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
+        expiry.into_iter().chain(leads).min()
+    }
+
+    /// Starts leading a consumer that is new or has changed.
+    pub(crate) fn lead(&mut self, now: Time, name: &Bytes, rng: &mut Rng, interest: Interest<'_>) {
+        let Some(consumer) = self.stream.consumer(name) else { return };
+        if self.leads.contains_key(name) {
+            return;
+        }
+        let moment = Moment { now, consumer, messages: self.stream.messages(), interest };
+        let lead = Lead::new(self.stream.config().name.as_bytes(), rng.next_u64(), &moment);
+        self.leads.insert(name.clone(), lead);
+    }
+
+    /// Has one consumer's volatile half do something.
+    pub(crate) fn with_lead<T>(
+        &mut self,
+        now: Time,
+        name: &[u8],
+        interest: Interest<'_>,
+        act: impl FnOnce(&mut Lead, &Moment<'_>) -> T,
+    ) -> Option<T> {
+        let (consumer, lead) = (self.stream.consumer(name)?, self.leads.get_mut(name)?);
+        let moment = Moment { now, consumer, messages: self.stream.messages(), interest };
+        Some(act(lead, &moment))
+    }
+
+    /// Lets every consumer that can deliver choose and propose.
+    pub(crate) fn pump(&mut self, now: Time, interest: Interest<'_>, effects: &mut Vec<Effect>) {
+        let waiting: Vec<Bytes> =
+            self.leads.iter().filter(|(_, lead)| lead.is_waiting()).map(|(name, _)| name.clone()).collect();
+        for name in waiting {
+            let mut out = PumpOut::default();
+            loop {
+                self.with_lead(now, &name, interest, |lead, moment| lead.pump(moment, &mut out));
+                let more = out.more;
+                self.take(now, &name, interest, &mut out, effects);
+                if !more {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Carries out what a lead wants: proposals, unlogged progress, effects.
+    pub(crate) fn take(
+        &mut self,
+        now: Time,
+        name: &Bytes,
+        interest: Interest<'_>,
+        out: &mut PumpOut,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.append(&mut out.effects);
+        for command in out.proposals.drain(..) {
+            self.log.propose(Origin::None, |bytes| command.encode(bytes));
+        }
+        let seqs = std::mem::take(&mut out.apply_now);
+        if !seqs.is_empty() {
+            self.stream.apply_unlogged(now, name, &seqs, effects);
+            self.with_lead(now, name, interest, |lead, moment| lead.handle_delivered(moment, &seqs, out));
+            effects.append(&mut out.effects);
+        }
+        out.clear();
+    }
+
+    /// A `Delivered` was applied: its messages go out.
+    pub(crate) fn hand_out(
+        &mut self,
+        now: Time,
+        (name, seqs): (&Bytes, &[Seq]),
+        interest: Interest<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut out = PumpOut::default();
+        self.with_lead(now, name, interest, |lead, moment| lead.handle_delivered(moment, seqs, &mut out));
+        self.take(now, name, interest, &mut out, effects);
+    }
+
+    /// Time has passed: the stream's own deadline, and its consumers'.
+    pub(crate) fn handle_timeout(&mut self, now: Time, interest: Interest<'_>, effects: &mut Vec<Effect>) {
+        if !self.expiring && self.stream.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.expiring = true;
+            let command = hw_stream::Command::Expire { ts: now };
+            self.log.propose(Origin::None, |bytes| command.encode(bytes));
+        }
+        let due: Vec<Bytes> =
+            self.leads.iter().filter(|(_, lead)| lead.next_deadline() <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            let mut out = PumpOut::default();
+            self.with_lead(now, &name, interest, |lead, moment| lead.handle_timeout(moment, &mut out));
+            self.take(now, &name, interest, &mut out, effects);
+        }
+    }
+}
+
+/// The interest that a group's consumers ask about.
+pub(crate) fn interest_in(hub: &Hub, account: AccountId) -> impl Fn(&[u8], &[u8]) -> bool + '_ {
+    move |subject, _queue| hub.has_interest(account, subject)
+}

@@ -1,0 +1,340 @@
+//! JetStream on this server: the meta group, the streams, and what they want from hub and disk.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hw_auth::{Directory, JsLimits};
+use hw_hub::Hub;
+use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Time};
+use hw_meta::{Meta, MetaCommand};
+use hw_store::messages::BlockId;
+use hw_store::{CheckpointJob, Frame};
+use hw_stream::Command;
+use hw_stream::lead::PumpOut;
+use hw_stream::outcome::{Effect, PublishError, Stored};
+
+use crate::api::Call;
+use crate::group::{Group, interest_in};
+use crate::limits::UNSYNCED_BYTES_MAX;
+use crate::log::{Log, Origin};
+use crate::outbox::{Outbox, Outgoing};
+use crate::pull::Said;
+use crate::view::Damaged;
+
+/// Settings of JetStream.
+#[derive(Clone, Debug)]
+pub struct JetStreamConfig {
+    /// The domain's name; empty: none.
+    pub domain: String,
+    /// Whether unknown fields in API requests are refused.
+    pub strict: bool,
+    /// The most bytes in memory streams; negative: no limit.
+    pub max_memory: i64,
+    /// The most bytes in file streams; negative: no limit.
+    pub max_storage: i64,
+    /// The longest duplicate window that a stream may have; zero: no limit.
+    pub max_duplicate_window: hw_kit::Span,
+    /// The most unacknowledged deliveries that a consumer may have; 0: no limit.
+    pub max_ack_pending: i64,
+    /// The largest batch that a pull may ask for; 0: no limit.
+    pub max_request_batch: i64,
+    /// The version that is announced.
+    pub version: String,
+    /// The server's id and name, for advisories and info.
+    pub server_id: String,
+    /// The server's name.
+    pub server_name: String,
+    /// A checkpoint is begun when the log grew by so many bytes since the last one.
+    pub checkpoint_bytes: u64,
+    /// What names and ids are drawn from.
+    pub seed: u64,
+}
+
+/// What JetStream wants from the disk. Frames are synced in the order of their tickets.
+#[derive(Debug)]
+pub enum DiskRequest {
+    /// Make these frames durable.
+    Append {
+        /// Names the request in its completion; rises by one.
+        ticket: u64,
+        /// Commands of one or more groups.
+        frames: Vec<Frame>,
+    },
+    /// Write a checkpoint.
+    Checkpoint(CheckpointJob),
+    /// Read a block of a segment.
+    Load {
+        /// Whose.
+        group: GroupId,
+        /// Which.
+        block: BlockId,
+    },
+}
+
+/// JetStream's part of a shard.
+pub(crate) struct JetStream {
+    pub(crate) config: JetStreamConfig,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) rng: Rng,
+    pub(crate) ids: Nuid,
+    pub(crate) meta: Meta,
+    pub(crate) meta_log: Log,
+    pub(crate) meta_changed: bool,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    /// Groups that something happened to, in the order in which it did.
+    pub(crate) dirty: VecDeque<GroupId>,
+    /// Groups with commands that are not in a frame yet.
+    pub(crate) open: Vec<GroupId>,
+    /// API requests that wait for their turn.
+    pub(crate) calls: VecDeque<Call>,
+    /// What consumers' clients said.
+    pub(crate) said: Vec<(GroupId, Said)>,
+    /// Groups whose deadline has passed.
+    pub(crate) due: Vec<GroupId>,
+    /// Direct gets: group, subject, reply subject, body.
+    pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Bytes)>,
+    /// Streams that cannot be used.
+    pub(crate) quarantined: Vec<Damaged>,
+    pub(crate) outbox: Outbox,
+    pub(crate) disk: DiskQueue,
+    pub(crate) deadlines: BTreeSet<(Time, GroupId)>,
+    pub(crate) api_total: u64,
+    pub(crate) api_errors: u64,
+}
+
+/// What is on its way to the disk.
+#[derive(Default)]
+pub(crate) struct DiskQueue {
+    pub(crate) requests: Vec<DiskRequest>,
+    pub(crate) unsynced: VecDeque<(u64, Vec<Frame>)>,
+    pub(crate) unsynced_bytes: usize,
+    pub(crate) last_ticket: u64,
+    pub(crate) bytes_since_checkpoint: u64,
+    pub(crate) checkpoint_running: bool,
+    pub(crate) failed: Option<String>,
+    pub(crate) full: bool,
+    /// Deleted groups whose files are still there.
+    pub(crate) dropped: Vec<GroupId>,
+    /// Those of them that the running checkpoint removes.
+    pub(crate) dropping: Vec<GroupId>,
+    /// Whether the next checkpoint must hold every group.
+    pub(crate) wants_full: bool,
+}
+
+impl JetStream {
+    /// An empty JetStream; `recover` fills it.
+    pub(crate) fn new(config: JetStreamConfig, directory: Arc<Directory>) -> JetStream {
+        let mut rng = Rng::new(config.seed);
+        let ids = Nuid::new(&mut rng);
+        JetStream {
+            config,
+            directory,
+            ids,
+            rng,
+            meta: Meta::default(),
+            meta_log: Log::new(GroupId(0), LogIndex(0)),
+            meta_changed: false,
+            groups: BTreeMap::new(),
+            dirty: VecDeque::new(),
+            open: Vec::new(),
+            calls: VecDeque::new(),
+            said: Vec::new(),
+            direct: Vec::new(),
+            due: Vec::new(),
+            quarantined: Vec::new(),
+            outbox: Outbox::default(),
+            disk: DiskQueue::default(),
+            deadlines: BTreeSet::new(),
+            api_total: 0,
+            api_errors: 0,
+        }
+    }
+
+    /// What the account may use; None when JetStream is not for it.
+    pub(crate) fn limits_of(&self, account: AccountId) -> Option<&JsLimits> {
+        self.directory.account(account)?.jetstream.as_ref()
+    }
+
+    /// The account's name.
+    pub(crate) fn account_name(&self, account: AccountId) -> String {
+        self.directory.account(account).map_or_else(String::new, |account| account.name.clone())
+    }
+
+    /// Proposes a command to the meta group.
+    pub(crate) fn propose_meta(&mut self, call: &Call, command: &MetaCommand) {
+        let origin = Origin::Api(Box::new(call.clone()));
+        self.meta_log.propose(origin, |out| command.encode(out));
+    }
+
+    /// Proposes a command to a stream that exists.
+    pub(crate) fn propose(&mut self, group: GroupId, origin: Origin, command: &Command) {
+        if let Some(found) = self.groups.get_mut(&group) {
+            found.log.propose(origin, |out| command.encode(out));
+            self.touch(group);
+        }
+    }
+
+    /// Something happened to a group: it acts before the round ends.
+    pub(crate) fn touch(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.get_mut(&id)
+            && !std::mem::replace(&mut group.dirty, true)
+        {
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Everything that this round's inputs caused, until nothing more happens without the disk or a client.
+    pub(crate) fn settle(&mut self, now: Time, hub: &mut Hub) {
+        self.act_on_time(now, hub);
+        self.run_calls(now, hub);
+        self.hear(now, hub);
+        self.answer_direct(now, hub);
+        while let Some(id) = self.dirty.pop_front() {
+            self.settle_group(now, hub, id);
+        }
+        self.outbox.settle(hub.interest_settled());
+    }
+
+    /// Lets one group's consumers act and applies what needs no disk.
+    fn settle_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.dirty = false;
+        let mut effects = Vec::new();
+        group.pump(now, &interest_in(hub, group.account), &mut effects);
+        self.perform(now, hub, id, effects);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.is_volatile() {
+            if let Some(frame) = group.log.cut() {
+                self.apply_frame(now, hub, &frame);
+            }
+        } else if group.log.is_open() && !std::mem::replace(&mut group.open, true) {
+            self.open.push(id);
+        }
+        self.rearm(id);
+    }
+
+    /// Notes when a group is next due.
+    pub(crate) fn rearm(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let deadline = group.next_deadline();
+        if deadline != group.armed {
+            if let Some(armed) = group.armed.take() {
+                self.deadlines.remove(&(armed, id));
+            }
+            if let Some(deadline) = deadline {
+                self.deadlines.insert((deadline, id));
+            }
+            group.armed = deadline;
+        }
+    }
+
+    /// When anything is next due.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Time has passed: groups that are due act.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        while let Some(&(deadline, id)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.armed = None;
+            }
+            self.due.push(id);
+        }
+    }
+
+    /// Groups whose time has come act.
+    fn act_on_time(&mut self, now: Time, hub: &Hub) {
+        for id in std::mem::take(&mut self.due) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let mut effects = Vec::new();
+            let interest = interest_in(hub, group.account);
+            group.handle_timeout(now, &interest, &mut effects);
+            self.perform(now, hub, id, effects);
+            self.touch(id);
+        }
+    }
+
+    /// Sends what was proposed to the disk.
+    pub(crate) fn cut_frames(&mut self) {
+        let mut frames: Vec<Frame> = self.meta_log.cut().into_iter().collect();
+        for id in std::mem::take(&mut self.open) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.open = false;
+                frames.extend(group.log.cut());
+            }
+        }
+        if !frames.is_empty() {
+            self.disk.append(frames);
+        }
+    }
+
+    /// Whether input should wait because too much waits for the disk.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.disk.unsynced_bytes > UNSYNCED_BYTES_MAX
+    }
+
+    /// The server stops: waiting pulls are told.
+    pub(crate) fn handle_shutdown(&mut self) {
+        let mut said = Vec::new();
+        for group in self.groups.values_mut() {
+            for lead in group.leads.values_mut() {
+                let mut out = PumpOut::default();
+                lead.handle_stepdown("409 Server Shutdown", true, &mut out);
+                said.push((group.account, out.effects));
+            }
+        }
+        for (account, effects) in said {
+            self.send_effects(account, effects);
+        }
+    }
+
+    /// Sends the messages among a consumer's last words.
+    pub(crate) fn send_effects(&mut self, account: AccountId, effects: Vec<Effect>) {
+        for effect in effects {
+            if let Effect::Send { to, reply, header, payload } = effect {
+                self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+            }
+        }
+    }
+
+    /// The acknowledgement of a publish on a stream.
+    pub(crate) fn pub_ack(&self, id: GroupId, result: &Result<Stored, PublishError>, out: &mut Vec<u8>) {
+        if let Some(group) = self.groups.get(&id) {
+            hw_jsapi::pub_ack(out, &group.stream.config().name, &self.config.domain, result);
+        }
+    }
+}
+
+impl DiskQueue {
+    /// The next frames whose ticket is durable.
+    pub(crate) fn synced(&mut self, ticket: u64) -> Option<Vec<Frame>> {
+        if self.unsynced.front()?.0 > ticket {
+            return None;
+        }
+        let (_, frames) = self.unsynced.pop_front()?;
+        self.unsynced_bytes -= frames.iter().map(|frame| frame.body().len()).sum::<usize>();
+        Some(frames)
+    }
+
+    /// The log failed: what waits is never acknowledged.
+    pub(crate) fn fail(&mut self, reason: String) {
+        self.failed.get_or_insert(reason);
+        self.unsynced.clear();
+        self.unsynced_bytes = 0;
+    }
+
+    fn append(&mut self, frames: Vec<Frame>) {
+        self.last_ticket += 1;
+        let bytes: usize = frames.iter().map(|frame| frame.body().len()).sum();
+        self.unsynced_bytes += bytes;
+        self.bytes_since_checkpoint += bytes as u64;
+        self.unsynced.push_back((self.last_ticket, frames.clone()));
+        self.requests.push(DiskRequest::Append { ticket: self.last_ticket, frames });
+    }
+}

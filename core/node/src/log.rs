@@ -1,0 +1,80 @@
+//! A group's log on this server: what was proposed, in which frame, and who waits for the answer.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hw_kit::{GroupId, LogIndex};
+use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
+
+use crate::api::Call;
+
+/// Who waits for the answer to a proposed command.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// Nobody.
+    None,
+    /// A publisher, at this reply subject.
+    Publish(Bytes),
+    /// A client that confirms its acknowledgement, at this reply subject.
+    Ack(Bytes),
+    /// An API request.
+    Api(Box<Call>),
+}
+
+/// The log of one group: a group of one commits what its disk has synced.
+pub(crate) struct Log {
+    group: GroupId,
+    term: u64,
+    next: LogIndex,
+    applied: LogIndex,
+    builder: FrameBuilder,
+    origins: VecDeque<Origin>,
+}
+
+impl Log {
+    /// A log whose commands up to `applied` are in the group's state.
+    pub(crate) fn new(group: GroupId, applied: LogIndex) -> Log {
+        let builder = FrameBuilder::new();
+        Log { group, term: 1, next: applied.next(), applied, builder, origins: VecDeque::new() }
+    }
+
+    /// Proposes a command: `encode` appends its bytes.
+    pub(crate) fn propose(&mut self, origin: Origin, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(self.builder.begin_entry());
+        self.builder.end_entry();
+        self.origins.push_back(origin);
+    }
+
+    /// Whether something was proposed since the last cut.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.builder.is_empty()
+    }
+
+    /// Makes a frame of what was proposed since the last cut.
+    pub(crate) fn cut(&mut self) -> Option<Frame> {
+        if !self.is_open() {
+            return None;
+        }
+        let first = self.next;
+        let meta = FrameMeta { group: self.group, term: self.term, first, kind: FrameKind::Entries };
+        let frame = self.builder.finish(meta);
+        self.next = frame.last().next();
+        Some(frame)
+    }
+
+    /// The next command is applied: its index and who waits. Commands are applied in the order of their proposal.
+    pub(crate) fn apply_next(&mut self) -> (LogIndex, Origin) {
+        self.applied = self.applied.next();
+        (self.applied, self.origins.pop_front().unwrap_or(Origin::None))
+    }
+
+    /// The term of its commands: a group of one has one term.
+    pub(crate) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The last command that is in the group's state.
+    pub(crate) fn applied(&self) -> LogIndex {
+        self.applied
+    }
+}

@@ -1,0 +1,61 @@
+//! Messages for JetStream: which machine gets them, and publishes on their way into a stream's log.
+
+use hw_hub::{Message, Origin as Sender};
+use hw_kit::{GroupId, Time};
+use hw_stream::command;
+use hw_stream::outcome::PublishError;
+
+use crate::api::Call;
+use crate::inside::Target;
+use crate::jetstream::JetStream;
+use crate::log::Origin;
+use crate::outbox::Outgoing;
+use crate::shard::owned;
+
+impl JetStream {
+    /// A message for one of JetStream's inside subscriptions.
+    pub(crate) fn deliver(&mut self, now: Time, target: Target, from: Sender, msg: &Message<'_>) {
+        match target {
+            Target::Publish(group) => self.publish(now, group, msg),
+            Target::Ack(group) => self.handle_ack(group, msg),
+            Target::Pull(group) => self.handle_pull(group, msg),
+            Target::FlowControl(group) => self.handle_flow_control(group, msg),
+            Target::DirectGet(group) => self.handle_direct_get(group, msg),
+            Target::Api => self.calls.push_back(Call::new(from, msg)),
+            Target::System => {}
+        }
+    }
+
+    /// A publish on one of a stream's subjects: it is decided when it is applied, unless it is refused for certain.
+    fn publish(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
+        let refusal = self.refusal();
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
+        let refusal = match msg.subject.len() > usize::from(u16::MAX) {
+            true => Some(PublishError::TooLarge),
+            false => refusal.filter(|_| !group.is_volatile()),
+        };
+        if let Some(error) = refusal {
+            if wants_ack {
+                let reply = owned(msg.reply);
+                self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result: Err(error) });
+            }
+            return;
+        }
+        let origin = if wants_ack { Origin::Publish(owned(msg.reply)) } else { Origin::None };
+        group.log.propose(origin, |out| {
+            let fits = command::encode_publish(out, now, msg.subject, msg.header, msg.payload);
+            assert!(fits, "the subject's length was checked");
+        });
+        self.touch(id);
+    }
+
+    /// Why no file stream takes a publish at the moment.
+    fn refusal(&self) -> Option<PublishError> {
+        match &self.disk {
+            disk if disk.failed.is_some() => Some(PublishError::ServerLimit),
+            disk if disk.full => Some(PublishError::DiskFull),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Reads: look-ups of the API, message gets and direct gets, some of which wait for a block from the disk.
+
+use bytes::Bytes;
+use hw_hub::{Hub, Message as Incoming};
+use hw_jsapi::{
+    ApiError, DirectGet, DirectRefusal, GetMessage, Kind, Request, direct_headers, status_header,
+};
+use hw_kit::{AccountId, GroupId, Seq, Time};
+use hw_store::messages::{BlockId, Fetch, Message};
+use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
+
+use crate::api::{Call, Reply};
+use crate::group::Group;
+use crate::jetstream::{DiskRequest, JetStream};
+use crate::outbox::Outgoing;
+use crate::shard::owned;
+
+/// A read that is not answered yet.
+pub(crate) enum Waiting {
+    /// `STREAM.MSG.GET`.
+    Message { call: Box<Call>, seq: Seq, no_hdr: bool },
+    /// A direct get of one message.
+    Direct { reply: Bytes, seq: Seq, no_hdr: bool },
+    /// A direct get of several.
+    Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
+}
+
+/// How far a read came.
+enum Progress {
+    Done,
+    Load(BlockId, Waiting),
+}
+
+/// How many names or counts a page of a stream's subjects holds.
+const SUBJECTS_PAGE: u64 = 100_000;
+
+impl JetStream {
+    /// Answers a request that changes nothing; None when the answer comes once a block is loaded.
+    pub(crate) fn look_up(&mut self, now: Time, hub: &Hub, call: &Call, request: Request) -> Option<Reply> {
+        let account = call.account;
+        Some(match request {
+            Request::AccountInfo => {
+                self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
+            }
+            Request::StreamNames { offset, subject } => {
+                let names: Vec<&str> = self.filtered(account, &subject).map(|group| name_of(group)).collect();
+                Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
+            }
+            Request::StreamList { offset, subject } => {
+                let infos: Vec<_> = self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                Ok(hw_jsapi::stream_list(&infos, offset))
+            }
+            Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
+                self.stream_info(now, account, &stream, deleted_details, (&subjects_filter, offset))
+            }
+            Request::ConsumerNames { stream, offset } => self.with_stream(account, &stream, |group| {
+                let names: Vec<_> = group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
+                let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+                hw_jsapi::names(Kind::ConsumerNames, &names, offset)
+            }),
+            Request::ConsumerList { stream, offset } => self.with_stream(account, &stream, |group| {
+                let names = group.stream.consumers().map(|consumer| consumer.name());
+                let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
+                hw_jsapi::consumer_list(&infos, offset)
+            }),
+            Request::ConsumerInfo { stream, consumer } => {
+                let Some(id) = self.group_named(account, &stream) else { return Some(Err(ApiError::new(10059))) };
+                let info = self.consumer_view(now, id, consumer.as_bytes());
+                let mut info = match info {
+                    Some(info) => info,
+                    None => return Some(Err(ApiError::new(10014))),
+                };
+                info.cluster = None;
+                Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
+            }
+            Request::MessageGet { stream, get, no_hdr } => return self.message_get(now, hub, call, &stream, get, no_hdr),
+            _ => Err(ApiError::new(10003)),
+        })
+    }
+
+    fn with_stream(&self, account: AccountId, name: &str, answer: impl FnOnce(&Group) -> Vec<u8>) -> Reply {
+        let group = self.group_named(account, name).and_then(|id| self.groups.get(&id));
+        group.map(answer).ok_or_else(|| ApiError::new(10059))
+    }
+
+    /// An account's streams, or those of them that take a subject in common with a filter.
+    fn filtered<'a>(&'a self, account: AccountId, subject: &'a str) -> impl Iterator<Item = &'a Group> {
+        let filter = hw_subject::Filter::parse(subject).ok();
+        let takes = move |group: &&Group| {
+            subject.is_empty()
+                || filter.as_ref().is_some_and(|filter| {
+                    let subjects = group.stream.config().subjects.iter();
+                    subjects.filter_map(|own| hw_subject::Filter::parse(own).ok()).any(|own| own.overlaps(filter))
+                })
+        };
+        self.groups_of(account).filter(takes)
+    }
+
+    fn stream_info(
+        &self,
+        now: Time,
+        account: AccountId,
+        stream: &str,
+        deleted: bool,
+        (filter, offset): (&str, u64),
+    ) -> Reply {
+        let Some(id) = self.group_named(account, stream) else { return Err(ApiError::new(10059)) };
+        let (Some(mut info), Some(group)) = (self.stream_view(now, id), self.groups.get(&id)) else {
+            return Err(ApiError::new(10059));
+        };
+        let messages = group.stream.messages();
+        if deleted {
+            info.state = info.state.with_deleted(messages);
+        }
+        let mut page = (0, 0, 0);
+        if !filter.is_empty() {
+            let (state, total) = info.state.with_subjects(messages, filter, (offset, SUBJECTS_PAGE));
+            info.state = state;
+            page = (total, offset, SUBJECTS_PAGE);
+        }
+        info.cluster = self.cluster();
+        Ok(hw_jsapi::stream_info(&info, page))
+    }
+
+    fn message_get(
+        &mut self,
+        now: Time,
+        hub: &Hub,
+        call: &Call,
+        stream: &str,
+        get: GetMessage,
+        no_hdr: bool,
+    ) -> Option<Reply> {
+        let Some(id) = self.group_named(call.account, stream) else { return Some(Err(ApiError::new(10059))) };
+        let group = self.groups.get(&id)?;
+        let seq = match get {
+            GetMessage::Seq(seq) => Some(seq),
+            GetMessage::Last(subject) => group.stream.last_by_subject(&subject),
+            GetMessage::Next(seq, subject) => group.stream.next_by_subject(seq, &subject),
+        };
+        let Some(seq) = seq else { return Some(Err(ApiError::new(10037))) };
+        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), seq, no_hdr });
+        None
+    }
+
+    /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
+    pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
+        if !msg.reply.is_empty() {
+            let (subject, reply, body) = (owned(msg.subject), owned(msg.reply), owned(msg.payload));
+            self.direct.push((id, subject, reply, body));
+        }
+    }
+
+    /// Answers the direct gets that came in since the last time.
+    pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
+        for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
+            let Some(group) = self.groups.get(&id) else { continue };
+            match group.direct_read(&subject, &reply, &body) {
+                Ok(waiting) => self.start_read(now, hub, id, waiting),
+                Err(refusal) => {
+                    let account = group.account;
+                    self.refuse_direct(account, reply, refusal);
+                }
+            }
+        }
+    }
+
+    fn refuse_direct(&mut self, account: AccountId, to: Bytes, refusal: DirectRefusal) {
+        let header = status_header(refusal.status(), &[]);
+        self.outbox.push(Outgoing::Send { account, to, reply: Bytes::new(), header, payload: Bytes::new() });
+    }
+
+    /// Goes on with a read; what needs the disk waits for its block.
+    fn start_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {
+        if let Progress::Load(block, waiting) = self.advance(now, hub, id, waiting) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.waiting.push_back(waiting);
+            }
+            self.load(id, block);
+        }
+    }
+
+    /// Asks the disk for a block, once.
+    pub(crate) fn load(&mut self, id: GroupId, block: BlockId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if !group.loading.contains(&block) {
+            group.loading.push(block);
+            self.disk.requests.push(DiskRequest::Load { group: id, block });
+        }
+    }
+
+    /// A block was read, or is damaged: whatever waits goes on.
+    pub(crate) fn handle_block(
+        &mut self,
+        now: Time,
+        hub: &Hub,
+        id: GroupId,
+        block: BlockId,
+        messages: Result<Vec<Message>, String>,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.loading.retain(|loading| *loading != block);
+        match messages {
+            Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
+            Err(reason) => group.damage = Some(reason),
+        }
+        let waiting = std::mem::take(&mut group.waiting);
+        if group.damage.is_some() {
+            // Damaged bytes are never served: whoever asked gets an error, not a guess.
+            for waiting in waiting {
+                self.fail_read(now, hub, id, waiting);
+            }
+            return;
+        }
+        for waiting in waiting {
+            self.start_read(now, hub, id, waiting);
+        }
+        self.touch(id);
+    }
+
+    fn fail_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let account = group.account;
+        match waiting {
+            Waiting::Message { call, .. } => self.answer(now, hub, &call, Err(ApiError::with(10051, "message is damaged"))),
+            Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
+                let header = status_header("500 message is damaged", &[]);
+                let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
+                self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+            }
+        }
+    }
+
+    fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
+        let Some(group) = self.groups.get(&id) else { return Progress::Done };
+        let account = group.account;
+        match waiting {
+            Waiting::Message { call, seq, no_hdr } => {
+                let reply = match group.stream.get(seq) {
+                    Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Message { call, seq, no_hdr }),
+                    Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Fetch::Absent => Err(ApiError::new(10037)),
+                };
+                self.answer(now, hub, &call, reply);
+            }
+            Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
+                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
+                Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
+                Fetch::Message(message) => {
+                    let outgoing = direct(account, name_of(group), &message, reply, no_hdr, None);
+                    self.outbox.push(outgoing);
+                }
+            },
+            Waiting::Batch { reply, mut read, no_hdr } => loop {
+                let Some(group) = self.groups.get(&id) else { return Progress::Done };
+                match group.stream.batch_step(&mut read) {
+                    BatchStep::Load(block) => return Progress::Load(block, Waiting::Batch { reply, read, no_hdr }),
+                    BatchStep::Message { message, pending, last } => {
+                        let more = Some((pending, last));
+                        let outgoing = direct(account, name_of(group), &message, reply.clone(), no_hdr, more);
+                        self.outbox.push(outgoing);
+                    }
+                    BatchStep::End(end) => {
+                        let mut lines = vec![
+                            ("Nats-Num-Pending", end.pending.to_string()),
+                            ("Nats-Last-Sequence", end.last.0.to_string()),
+                        ];
+                        if let Some(up_to) = end.up_to {
+                            lines.push(("Nats-UpTo-Sequence", up_to.0.to_string()));
+                        }
+                        let header = status_header("204 EOB", &lines);
+                        let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
+                        self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                        break;
+                    }
+                }
+            },
+        }
+        Progress::Done
+    }
+}
+
+impl Group {
+    /// What a direct get wants to read.
+    fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
+        let reply = reply.clone();
+        let text = String::from_utf8_lossy(subject);
+        let stream = &self.stream;
+        if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
+            let no_hdr = DirectGet::parse_no_hdr(body)?;
+            let seq = stream.last_by_subject(last).ok_or(DirectRefusal::NotFound)?;
+            return Ok(Waiting::Direct { reply, seq, no_hdr });
+        }
+        let (get, no_hdr) = DirectGet::parse(body)?;
+        let read = match get {
+            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, seq, no_hdr }),
+            DirectGet::Last(filter) => {
+                let seq = stream.last_by_subject(&filter).ok_or(DirectRefusal::NotFound)?;
+                return Ok(Waiting::Direct { reply, seq, no_hdr });
+            }
+            DirectGet::Next(from, filter) => {
+                let seq = stream.next_by_subject(from, &filter).ok_or(DirectRefusal::NotFound)?;
+                return Ok(Waiting::Direct { reply, seq, no_hdr });
+            }
+            DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
+                let from = start.map_or(seq, |start| stream.messages().seq_at(start));
+                let refused = |_| DirectRefusal::NotFound;
+                stream.batch_read(from, &filter, batch, max_bytes).map_err(refused)?
+            }
+            DirectGet::MultiLast { filters, batch, max_bytes, up_to, up_to_time } => {
+                let up_to = up_to_time.map_or(up_to, |time| stream.up_to_time(time));
+                let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| match refused {
+                    BatchRefused::Nothing => DirectRefusal::NoResults,
+                    BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                })?
+            }
+        };
+        Ok(Waiting::Batch { reply, read: Box::new(read), no_hdr })
+    }
+}
+
+fn name_of(group: &Group) -> &str {
+    &group.stream.config().name
+}
+
+/// A message as the answer to a direct get.
+fn direct(
+    account: AccountId,
+    stream: &str,
+    message: &Message,
+    to: Bytes,
+    no_hdr: bool,
+    more: Option<(u64, Seq)>,
+) -> Outgoing {
+    let header = if no_hdr { Bytes::new() } else { direct_headers(stream, message, more) };
+    let payload = Bytes::copy_from_slice(message.record.payload());
+    Outgoing::Send { account, to, reply: Bytes::new(), header, payload }
+}

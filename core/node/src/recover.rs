@@ -1,0 +1,240 @@
+//! From what the disk gives back to a running JetStream: states, segment indexes, and the log's tail through `apply`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hw_auth::Directory;
+use hw_hub::Hub;
+use hw_kit::{GroupId, LogIndex, Time};
+use hw_meta::{Meta, MetaAnswer, MetaCommand};
+use hw_store::messages::BlockId;
+use hw_store::{Recovered, RecoveredGroup, Replay, SegmentIndex};
+use hw_stream::config::Storage;
+use hw_stream::stream::StreamRestore;
+use hw_stream::{Command, Stream};
+
+use crate::commit::META;
+use crate::group::Group;
+use crate::inside::Target;
+use crate::jetstream::{JetStream, JetStreamConfig};
+use crate::log::Log;
+use crate::streams::prefixes;
+use crate::view::Damaged;
+
+/// Collects what [`hw_store::recover`] hands out, in its order; [`Recovery::finish`] is the running JetStream.
+#[derive(Default)]
+pub struct Recovery {
+    meta: Meta,
+    meta_applied: LogIndex,
+    states: BTreeMap<GroupId, State>,
+    streams: BTreeMap<GroupId, Restored>,
+    quarantined: BTreeMap<GroupId, String>,
+    replaying: bool,
+}
+
+/// A group's state before its segments are known.
+struct State {
+    restore: StreamRestore,
+    applied: LogIndex,
+    last_segment: u64,
+    damage: Option<String>,
+}
+
+/// A stream as of the commands that were applied so far.
+struct Restored {
+    stream: Stream,
+    applied: LogIndex,
+    last_segment: u64,
+    damage: Option<String>,
+}
+
+impl Recovery {
+    /// Nothing found yet.
+    pub fn new() -> Recovery {
+        Recovery::default()
+    }
+
+    /// Takes one piece.
+    pub fn handle(&mut self, piece: Recovered) {
+        match piece {
+            Recovered::Group(group) if group.group == META => self.meta_state(&group),
+            Recovered::Group(group) => self.stream_state(group),
+            Recovered::Segment(index) => self.segment(&index),
+            Recovered::SegmentDamaged { id, damage } => {
+                if let Some(state) = self.states.get_mut(&id.group) {
+                    state.damage = Some(damage.to_string());
+                }
+            }
+            Recovered::Replay(replay) => self.replay(&replay),
+            Recovered::Quarantined { group, reason } => self.quarantine(group, reason),
+        }
+    }
+
+    /// What could not be used, and why.
+    pub fn quarantined(&self) -> impl Iterator<Item = (GroupId, &str)> {
+        self.quarantined.iter().map(|(group, reason)| (*group, reason.as_str()))
+    }
+
+    fn quarantine(&mut self, group: GroupId, reason: String) {
+        self.states.remove(&group);
+        self.streams.remove(&group);
+        self.quarantined.insert(group, reason);
+    }
+
+    fn meta_state(&mut self, group: &RecoveredGroup) {
+        match Meta::restore(&group.state) {
+            Ok(meta) => (self.meta, self.meta_applied) = (meta, group.applied),
+            Err(error) => self.quarantine(META, error.to_string()),
+        }
+    }
+
+    fn stream_state(&mut self, group: RecoveredGroup) {
+        let (id, applied, last_segment) = (group.group, group.applied, group.last_segment);
+        match StreamRestore::open(&group.state) {
+            Ok(restore) => {
+                self.states.insert(id, State { restore, applied, last_segment, damage: None });
+            }
+            Err(error) => self.quarantine(id, error.to_string()),
+        }
+    }
+
+    fn segment(&mut self, index: &SegmentIndex) {
+        let Some(state) = self.states.get_mut(&index.id.group) else { return };
+        for (number, entries) in index.entries.iter().enumerate() {
+            let id = BlockId { segment: index.id.number, block: number as u32 };
+            if let Err(error) = state.restore.messages.add_block(id, entries) {
+                state.damage = Some(error.to_string());
+            }
+        }
+    }
+
+    /// All states are here when the first command comes.
+    fn begin_replay(&mut self) {
+        if std::mem::replace(&mut self.replaying, true) {
+            return;
+        }
+        for (id, state) in std::mem::take(&mut self.states) {
+            let State { restore, applied, last_segment, mut damage } = state;
+            match restore.finish() {
+                Ok((stream, lost)) => {
+                    if !lost.is_empty() && damage.is_none() {
+                        damage = Some(format!("{} messages are in no segment", lost.len()));
+                    }
+                    self.streams.insert(id, Restored { stream, applied, last_segment, damage });
+                }
+                Err(error) => self.quarantine(id, error.to_string()),
+            }
+        }
+    }
+
+    fn replay(&mut self, replay: &Replay) {
+        self.begin_replay();
+        let id = replay.frame.group();
+        for (index, entry) in replay.entries() {
+            let done = if id == META { self.replay_meta(index, &entry) } else { self.replay_stream(id, index, &entry) };
+            if let Err(reason) = done {
+                return self.quarantine(id, reason);
+            }
+        }
+    }
+
+    fn replay_meta(&mut self, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
+        let command = MetaCommand::decode(entry).map_err(|error| error.to_string())?;
+        self.meta_applied = index;
+        match self.meta.apply(command) {
+            MetaAnswer::Deleted(Ok(group)) => {
+                self.streams.remove(&group);
+            }
+            MetaAnswer::Created(Ok((group, _))) => self.start_stream(group),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A stream whose creation is in the tail: its machine starts empty.
+    fn start_stream(&mut self, id: GroupId) {
+        let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let stream = Stream::new(asset.config.clone(), asset.created());
+        self.streams.entry(id).or_insert(Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None });
+    }
+
+    fn replay_stream(&mut self, id: GroupId, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
+        let Some(restored) = self.streams.get_mut(&id) else { return Ok(()) }; // Deleted, or quarantined before.
+        let command = Command::decode(entry).map_err(|error| error.to_string())?;
+        restored.stream.apply(index, command, &mut Vec::new());
+        restored.applied = index;
+        Ok(())
+    }
+
+    /// The running JetStream: its streams are open and listened to.
+    pub(crate) fn finish(
+        mut self,
+        now: Time,
+        config: JetStreamConfig,
+        directory: Arc<Directory>,
+        hub: &mut Hub,
+    ) -> JetStream {
+        self.begin_replay();
+        let mut js = JetStream::new(config, directory);
+        self.meta.forget(|asset| asset.config.storage == Storage::Memory);
+        js.meta = self.meta;
+        js.meta_log = Log::new(META, self.meta_applied);
+        js.meta_changed = true;
+        listen(&js, hub);
+        let assets: Vec<_> = js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
+        for (account, asset) in assets {
+            let id = asset.group();
+            if let Some(reason) = self.quarantined.get(&id) {
+                js.quarantined.push(Damaged { account, stream: asset.config.name.clone(), reason: reason.clone() });
+                continue;
+            }
+            let Some(account) = js.directory.account_id(&account) else { continue };
+            let found = self.streams.remove(&id).unwrap_or_else(|| Restored {
+                stream: Stream::new(asset.config.clone(), asset.created()),
+                applied: LogIndex(0),
+                last_segment: 0,
+                damage: None,
+            });
+            let revision = found.stream.revision().max(1);
+            let mut group = Group::new(id, account, revision, found.stream, Log::new(id, found.applied));
+            group.last_segment = found.last_segment;
+            group.damage = found.damage;
+            js.add_group(now, hub, group);
+            js.configure_group(now, hub, id);
+        }
+        // What was deleted before its files went: they go with the next checkpoint.
+        js.disk.dropped = js.meta.tombstones().collect();
+        js
+    }
+}
+
+/// What the JetStream API listens to in every account that has it. `CONSUMER.MSG.NEXT` and `DIRECT.GET` are left out:
+/// consumers and streams listen there themselves, so that an unknown one gives "no responders".
+fn listen(js: &JetStream, hub: &mut Hub) {
+    const VERBS: &[&str] = &[
+        "INFO",
+        "STREAM.>",
+        "CONSUMER.CREATE.>",
+        "CONSUMER.DURABLE.>",
+        "CONSUMER.NAMES.>",
+        "CONSUMER.LIST.>",
+        "CONSUMER.INFO.>",
+        "CONSUMER.DELETE.>",
+        "CONSUMER.PAUSE.>",
+        "CONSUMER.UNPIN.>",
+        "CONSUMER.RESET.>",
+        "CONSUMER.LEADER.>",
+        "CONSUMER.PEER.>",
+        "ACCOUNT.>",
+        "META.>",
+        "SERVER.>",
+    ];
+    let accounts: Vec<_> = js.directory.accounts().map(|(id, _)| id).collect();
+    for account in accounts {
+        for prefix in prefixes(&js.config.domain) {
+            for verb in VERBS {
+                hub.subscribe_internal(account, format!("{prefix}.{verb}").as_bytes(), None, Target::Api.id());
+            }
+        }
+    }
+}

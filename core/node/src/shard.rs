@@ -1,0 +1,208 @@
+//! A shard: the sessions of its connections, the interest it needs, and on shard 0 JetStream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hw_auth::Directory;
+use hw_hub::{CloseReason, Hub, HubConfig, Inside, InternalId, Message, Origin, Peer, PeerBatch};
+use hw_kit::{ConnId, ShardId, Time};
+
+use crate::completion::DiskCompletion;
+use crate::inside::Target;
+use crate::jetstream::{DiskRequest, JetStream, JetStreamConfig};
+use crate::outbox::Outgoing;
+use crate::recover::Recovery;
+use crate::system::System;
+use crate::view::JetStreamView;
+
+/// One shard of a server.
+pub struct Shard {
+    hub: Hub,
+    rooms: Rooms,
+    scratch: Vec<u8>,
+}
+
+/// What lives behind the hub's inside subscriptions.
+pub(crate) struct Rooms {
+    pub(crate) js: Option<JetStream>,
+    pub(crate) system: System,
+}
+
+impl Inside for Rooms {
+    fn deliver(&mut self, now: Time, to: InternalId, from: Origin, msg: &Message<'_>) {
+        match (Target::of(to), &mut self.js) {
+            (Some(Target::System), _) => self.system.handle_request(from, msg),
+            (Some(target), Some(js)) => js.deliver(now, target, from, msg),
+            _ => {}
+        }
+    }
+}
+
+impl Shard {
+    /// A shard without connections; `js` comes with what was recovered, on shard 0 of a server with JetStream.
+    pub fn new(now: Time, config: HubConfig, js: Option<(JetStreamConfig, Recovery)>) -> Shard {
+        let directory: Arc<Directory> = config.directory.clone();
+        let first = config.shard == ShardId(0);
+        let mut hub = Hub::new(config);
+        let system = System::new(directory.clone());
+        if first {
+            system.subscribe(&mut hub);
+        }
+        let js = js.map(|(config, recovery)| recovery.finish(now, config, directory, &mut hub));
+        let mut shard = Shard { hub, rooms: Rooms { js, system }, scratch: Vec::new() };
+        shard.settle(now);
+        shard
+    }
+
+    /// A connection was accepted.
+    pub fn handle_open(&mut self, now: Time, conn: ConnId, peer: Peer) {
+        self.hub.handle_open(now, conn, peer);
+    }
+
+    /// Bytes came in; says how many were used. The rest must be offered again, with more.
+    pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) -> usize {
+        self.hub.handle_bytes(now, conn, bytes, &mut self.rooms)
+    }
+
+    /// A connection is gone.
+    pub fn handle_closed(&mut self, now: Time, conn: ConnId, reason: CloseReason) {
+        self.hub.handle_closed(now, conn, reason);
+    }
+
+    /// So many bytes of a connection's taken output are not written yet.
+    pub fn set_in_flight(&mut self, conn: ConnId, bytes: usize) {
+        self.hub.set_in_flight(conn, bytes);
+    }
+
+    /// A batch from another shard.
+    pub fn handle_peer(&mut self, now: Time, from: ShardId, batch: PeerBatch) {
+        self.hub.handle_peer(now, from, batch, &mut self.rooms);
+    }
+
+    /// The disk finished something.
+    pub fn handle_disk(&mut self, now: Time, completion: DiskCompletion) {
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_disk(now, &mut self.hub, completion);
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.hub.handle_timeout(now);
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_timeout(now);
+        }
+    }
+
+    /// When [`Shard::handle_timeout`] should be called at the latest.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let js = self.rooms.js.as_ref().and_then(JetStream::next_deadline);
+        self.hub.next_deadline().into_iter().chain(js).min()
+    }
+
+    /// Ends a round: everything that the inputs since the last call caused is carried out or handed over.
+    pub fn settle(&mut self, now: Time) {
+        loop {
+            let Rooms { js, system } = &mut self.rooms;
+            let mut outgoing = system.answers(now, &self.hub);
+            if let Some(js) = js {
+                js.settle(now, &mut self.hub);
+                outgoing.append(&mut js.outbox.ready);
+            }
+            if outgoing.is_empty() {
+                break;
+            }
+            for message in outgoing {
+                self.publish(now, message);
+            }
+        }
+        if let Some(js) = &mut self.rooms.js {
+            js.cut_frames();
+        }
+    }
+
+    /// What the disk should do.
+    pub fn take_disk(&mut self) -> Vec<DiskRequest> {
+        self.rooms.js.as_mut().map(|js| std::mem::take(&mut js.disk.requests)).unwrap_or_default()
+    }
+
+    /// Whether input should wait because the disk or another shard is behind.
+    pub fn is_congested(&self) -> bool {
+        self.rooms.js.as_ref().is_some_and(JetStream::is_congested)
+    }
+
+    /// Batches for other shards.
+    pub fn take_peer_batches(&mut self) -> Vec<(ShardId, PeerBatch)> {
+        self.hub.take_peer_ops()
+    }
+
+    /// Connections with output or a reason to close, appended to `into`.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnId>) {
+        self.hub.take_dirty(into);
+    }
+
+    /// Takes a connection's output and leaves `spare` in its place.
+    pub fn swap_output(&mut self, conn: ConnId, spare: Vec<u8>) -> Vec<u8> {
+        self.hub.swap_output(conn, spare)
+    }
+
+    /// Why a connection must be closed once its output is written.
+    pub fn closing(&self, conn: ConnId) -> Option<CloseReason> {
+        self.hub.closing(conn)
+    }
+
+    /// The sessions, for monitoring and for what an operator does.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The sessions, to change what clients are told or to close connections.
+    pub fn hub_mut(&mut self) -> &mut Hub {
+        &mut self.hub
+    }
+
+    /// JetStream as monitoring sees it; None where this shard has none.
+    pub fn jetstream(&self) -> Option<JetStreamView<'_>> {
+        self.rooms.js.as_ref().map(JetStreamView::new)
+    }
+
+    /// The server stops: waiting pulls are told.
+    pub fn handle_shutdown(&mut self, now: Time) {
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_shutdown();
+        }
+        self.settle(now);
+    }
+
+    fn publish(&mut self, now: Time, outgoing: Outgoing) {
+        let (hub, rooms) = (&mut self.hub, &mut self.rooms);
+        match outgoing {
+            Outgoing::PubAck { account, group, reply, result } => {
+                let Some(js) = &rooms.js else { return };
+                self.scratch.clear();
+                js.pub_ack(group, &result, &mut self.scratch);
+                let message = Message { subject: &reply, reply: b"", header: b"", payload: &self.scratch };
+                hub.publish(now, account, &reply, &message, rooms);
+            }
+            Outgoing::Deliver { account, to, reply, record } => {
+                let message = Message {
+                    subject: record.subject(),
+                    reply: &reply,
+                    header: record.header(),
+                    payload: record.payload(),
+                };
+                hub.publish(now, account, &to, &message, rooms);
+            }
+            Outgoing::Send { account, to, reply, header, payload } => {
+                let message = Message { subject: &to, reply: &reply, header: &header, payload: &payload };
+                hub.publish(now, account, &to, &message, rooms);
+            }
+        }
+    }
+}
+
+
+/// An owned copy of a message's part.
+pub(crate) fn owned(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}

@@ -1,0 +1,225 @@
+//! Streams on this server: opened, configured and closed as the meta group decides, with the interest they have.
+
+use bytes::Bytes;
+use hw_hub::Hub;
+use hw_jsapi::{ApiError, Event};
+use hw_kit::{AccountId, GroupId, LogIndex, Time};
+use hw_stream::config::Storage;
+use hw_stream::lead::PumpOut;
+use hw_stream::stream::{StreamLimits, check, check_update};
+use hw_stream::{Command, Stream, StreamConfig};
+
+use crate::group::{Group, interest_in};
+use crate::inside::Target;
+use crate::jetstream::JetStream;
+use crate::log::{Log, Origin};
+
+impl JetStream {
+    /// The complete configuration of a new stream, or why it is refused.
+    pub(crate) fn check_new(
+        &self,
+        account: AccountId,
+        config: &StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamConfig, ApiError> {
+        let config = check(config, self.stream_limits(), pedantic).map_err(|error| ApiError::from(&error))?;
+        let account_name = self.account_name(account);
+        if self.meta.stream(&account_name, &config.name).is_none() {
+            self.check_space(account, &config, 0)?;
+        }
+        Ok(config)
+    }
+
+    /// The complete configuration of a stream that exists, or why it stays as it is.
+    pub(crate) fn check_change(
+        &self,
+        account: AccountId,
+        config: &StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamConfig, ApiError> {
+        let group = self.group_named(account, &config.name).and_then(|id| self.groups.get(&id));
+        let group = group.ok_or_else(|| ApiError::new(10059))?;
+        let old = group.stream.config();
+        let checked = check_update(old, config, group.stream.consumers(), self.stream_limits(), pedantic);
+        let config = checked.map_err(|error| ApiError::from(&error))?;
+        self.check_space(account, &config, old.max_bytes.max(0))?;
+        Ok(config)
+    }
+
+    fn stream_limits(&self) -> StreamLimits {
+        StreamLimits { clustered: false, duplicate_window: self.config.max_duplicate_window }
+    }
+
+    /// Whether account and server have room for what the stream reserves beyond `held`.
+    fn check_space(&self, account: AccountId, config: &StreamConfig, held: i64) -> Result<(), ApiError> {
+        let Some(limits) = self.limits_of(account) else { return Err(ApiError::new(10039)) };
+        let memory = config.storage == Storage::Memory;
+        let (of_account, of_stream, of_server, no_room) = match memory {
+            true => (limits.max_memory, limits.memory_max_stream_bytes, self.config.max_memory, 10028),
+            false => (limits.max_storage, limits.storage_max_stream_bytes, self.config.max_storage, 10047),
+        };
+        if limits.max_bytes_required && config.max_bytes <= 0 {
+            return Err(ApiError::new(10113));
+        }
+        if of_stream > 0 && config.max_bytes > of_stream {
+            return Err(ApiError::new(10122));
+        }
+        let wanted = config.max_bytes.max(0).saturating_sub(held);
+        if of_account >= 0 && self.reserved(Some(account), memory).saturating_add(wanted) > of_account {
+            return Err(ApiError::new(10002));
+        }
+        if of_server >= 0 && self.reserved(None, memory).saturating_add(wanted) > of_server {
+            return Err(ApiError::new(no_room));
+        }
+        Ok(())
+    }
+
+    /// The bytes that streams reserve by their `max_bytes`, in one account or in all.
+    pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
+        let groups = self.groups.values().filter(|group| account.is_none_or(|account| account == group.account));
+        let of_kind = groups.filter(|group| group.is_volatile() == memory);
+        of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
+    }
+
+    /// A stream was created: its machine starts, and publishes on its subjects reach it.
+    pub(crate) fn open_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some((account, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let Some(account) = self.directory.account_id(account) else { return };
+        let stream = Stream::new(asset.config.clone(), asset.created());
+        let group = Group::new(id, account, asset.revision, stream, Log::new(id, LogIndex(0)));
+        self.add_group(now, hub, group);
+    }
+
+    /// Adds a group and everything that its stream and consumers listen to.
+    pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Group) {
+        let id = group.id;
+        let consumers: Vec<Bytes> = group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
+        for (filter, target) in interest_of(&group, &self.config.domain) {
+            hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        }
+        self.groups.insert(id, group);
+        for name in consumers {
+            self.lead_consumer(now, hub, id, &name);
+        }
+        self.touch(id);
+    }
+
+    /// A stream has a new configuration: its interest follows at once, its machine when the command is applied.
+    pub(crate) fn configure_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let (revision, config) = (asset.revision, asset.config.clone());
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.revision == revision {
+            return;
+        }
+        group.revision = revision;
+        let before = interest_of(group, &self.config.domain);
+        let command = Command::Configure { ts: now, revision, config: config.to_document().into() };
+        // Applied at once, beside the log: the meta group has decided, and the answer shows the new configuration.
+        group.log.propose(Origin::None, |out| command.encode(out));
+        group.wanted = Some(config);
+        let after = interest_of(group, &self.config.domain);
+        for (filter, target) in before.iter().filter(|old| !after.contains(old)) {
+            hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        }
+        for (filter, target) in after.iter().filter(|new| !before.contains(new)) {
+            hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        }
+        self.touch(id);
+    }
+
+    /// A stream was deleted: nobody reaches it any more, and its files may go.
+    pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        self.advise_deleted(now, hub, id);
+        let Some(mut group) = self.groups.remove(&id) else { return };
+        for (filter, target) in interest_of(&group, &self.config.domain) {
+            hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        }
+        let names: Vec<Bytes> = group.leads.keys().cloned().collect();
+        let mut effects = Vec::new();
+        for name in names {
+            for filter in pull_subjects(&group, &name, &self.config.domain) {
+                hub.unsubscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
+            }
+            let mut out = PumpOut::default();
+            if let Some(lead) = group.leads.get_mut(&name) {
+                lead.handle_deleted(&mut out);
+            }
+            effects.append(&mut out.effects);
+        }
+        if let Some(armed) = group.armed {
+            self.deadlines.remove(&(armed, id));
+        }
+        self.send_effects(group.account, effects);
+        if !group.is_volatile() {
+            self.disk.dropped.push(id);
+        }
+    }
+
+    /// A consumer is there: its pulls reach it, and its volatile half runs.
+    pub(crate) fn lead_consumer(&mut self, now: Time, hub: &mut Hub, id: GroupId, name: &Bytes) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if !group.leads.contains_key(name) {
+            for filter in pull_subjects(group, name, &self.config.domain) {
+                hub.subscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
+            }
+            let interest = interest_in(hub, group.account);
+            group.lead(now, name, &mut self.rng, &interest);
+        }
+        self.touch(id);
+    }
+
+    /// A consumer was deleted: whoever waits is told.
+    pub(crate) fn drop_consumer(&mut self, hub: &mut Hub, id: GroupId, name: &Bytes) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(mut lead) = group.leads.remove(name) else { return };
+        for filter in pull_subjects(group, name, &self.config.domain) {
+            hub.unsubscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
+        }
+        let account = group.account;
+        let mut out = PumpOut::default();
+        lead.handle_deleted(&mut out);
+        self.send_effects(account, out.effects);
+    }
+
+    fn advise_deleted(&mut self, now: Time, hub: &Hub, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let names: Vec<Bytes> = group.leads.keys().cloned().collect();
+        for consumer in names {
+            let gone = hw_stream::Advisory::ConsumerDeleted { consumer };
+            self.advise_stream(now, hub, id, &Event::Consumer(&gone));
+        }
+        self.advise_stream(now, hub, id, &Event::Stream("DELETED", "delete"));
+    }
+}
+
+/// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets.
+fn interest_of(group: &Group, domain: &str) -> Vec<(String, Target)> {
+    let config = group.wanted.as_ref().unwrap_or_else(|| group.stream.config());
+    let (id, name) = (group.id, &config.name);
+    let mut interest: Vec<(String, Target)> =
+        config.subjects.iter().map(|subject| (subject.clone(), Target::Publish(id))).collect();
+    // Both forms of acknowledgement subjects: with domain and account hash before the stream, and without.
+    interest.push((format!("$JS.ACK.{name}.>"), Target::Ack(id)));
+    interest.push((format!("$JS.ACK.*.*.{name}.>"), Target::Ack(id)));
+    interest.push((format!("$JS.FC.{name}.>"), Target::FlowControl(id)));
+    if config.allow_direct {
+        for prefix in prefixes(domain) {
+            interest.push((format!("{prefix}.DIRECT.GET.{name}"), Target::DirectGet(id)));
+            interest.push((format!("{prefix}.DIRECT.GET.{name}.>"), Target::DirectGet(id)));
+        }
+    }
+    interest
+}
+
+/// Where a consumer's pulls arrive.
+fn pull_subjects(group: &Group, consumer: &[u8], domain: &str) -> Vec<String> {
+    let (stream, consumer) = (&group.stream.config().name, String::from_utf8_lossy(consumer));
+    prefixes(domain).map(|prefix| format!("{prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}")).collect()
+}
+
+/// The API's prefixes: the plain one, and the domain's where there is one.
+pub(crate) fn prefixes(domain: &str) -> impl Iterator<Item = String> {
+    let of_domain = (!domain.is_empty()).then(|| format!("$JS.{domain}.API"));
+    std::iter::once("$JS.API".to_owned()).chain(of_domain)
+}

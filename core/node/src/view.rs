@@ -1,0 +1,240 @@
+//! What the API and monitoring show: infos of streams and consumers, totals of accounts and of the server.
+
+use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
+use hw_kit::{AccountId, GroupId, Time};
+use hw_stream::info::{ClusterInfo, ConsumerInfo, LeadInfo, StreamInfo};
+use serde_json::Value;
+
+use crate::group::Group;
+use crate::jetstream::JetStream;
+
+/// JetStream as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct JetStreamTotals {
+    pub memory: u64,
+    pub storage: u64,
+    pub reserved_memory: u64,
+    pub reserved_storage: u64,
+    pub accounts: usize,
+    pub streams: usize,
+    pub consumers: usize,
+    pub messages: u64,
+    pub bytes: u64,
+    pub api: ApiStats,
+}
+
+/// Whether the data is sound and can be written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JetStreamHealth {
+    /// Why nothing is written any more.
+    pub failed: Option<String>,
+    /// Streams with damage.
+    pub damage: Vec<Damaged>,
+}
+
+/// A stream with damage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Damaged {
+    /// Its account.
+    pub account: String,
+    /// Its name.
+    pub stream: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// An account's part.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct AccountView {
+    pub name: String,
+    pub memory: u64,
+    pub storage: u64,
+    pub reserved_memory: u64,
+    pub reserved_storage: u64,
+    pub api: ApiStats,
+    pub streams: Vec<StreamView>,
+}
+
+/// A stream for monitoring.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct StreamView {
+    pub name: String,
+    pub created: Time,
+    pub leader: String,
+    pub config: Value,
+    pub state: Value,
+    pub consumers: Vec<Value>,
+}
+
+/// JetStream, for reading.
+pub struct JetStreamView<'a> {
+    js: &'a JetStream,
+}
+
+impl<'a> JetStreamView<'a> {
+    pub(crate) fn new(js: &'a JetStream) -> JetStreamView<'a> {
+        JetStreamView { js }
+    }
+
+    /// Everything together.
+    pub fn totals(&self) -> JetStreamTotals {
+        let js = self.js;
+        let mut totals = JetStreamTotals {
+            reserved_memory: js.reserved(None, true).unsigned_abs(),
+            reserved_storage: js.reserved(None, false).unsigned_abs(),
+            accounts: js.directory.accounts().filter(|(_, account)| account.jetstream.is_some()).count(),
+            api: js.api_stats(),
+            ..JetStreamTotals::default()
+        };
+        for group in js.groups.values() {
+            let messages = group.stream.messages();
+            totals.streams += 1;
+            totals.consumers += group.stream.consumers().len();
+            totals.messages += messages.len();
+            totals.bytes += messages.bytes();
+            *(if group.is_volatile() { &mut totals.memory } else { &mut totals.storage }) += messages.bytes();
+        }
+        totals
+    }
+
+    /// Whether everything is sound.
+    pub fn health(&self) -> JetStreamHealth {
+        let damaged = self.js.groups.values().filter_map(|group| {
+            Some(Damaged {
+                account: self.js.account_name(group.account),
+                stream: group.stream.config().name.clone(),
+                reason: group.damage.clone()?,
+            })
+        });
+        let lost = self.js.quarantined.iter().cloned();
+        JetStreamHealth { failed: self.js.disk.failed.clone(), damage: damaged.chain(lost).collect() }
+    }
+
+    /// The names of a stream's consumers; None without the stream.
+    pub fn consumers_of(&self, account: &str, stream: &str) -> Option<Vec<String>> {
+        let group = self.js.groups.get(&self.js.meta.stream(account, stream)?.group())?;
+        let names = group.stream.consumers().map(|consumer| String::from_utf8_lossy(consumer.name()).into_owned());
+        Some(names.collect())
+    }
+
+    /// Accounts that have streams.
+    pub fn accounts(&self, now: Time, with_consumers: bool) -> Vec<AccountView> {
+        let js = self.js;
+        let with_js = js.directory.accounts().filter(|(_, account)| account.jetstream.is_some());
+        with_js.map(|(id, account)| js.account_view(now, id, &account.name, with_consumers)).collect()
+    }
+}
+
+impl JetStream {
+    fn account_view(&self, now: Time, id: AccountId, name: &str, with_consumers: bool) -> AccountView {
+        let (memory, storage) = self.used(id);
+        let streams = self.groups_of(id).map(|group| {
+            let info = group.stream.info(now);
+            let names = group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
+            let infos = names.filter_map(|name| group.consumer_info(now, &name));
+            let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
+            StreamView {
+                name: info.config.name.clone(),
+                created: info.created,
+                leader: self.config.server_name.clone(),
+                config: json(serde_json::to_value(&info.config)),
+                state: json(serde_json::to_value(&info.state)),
+                consumers: infos.map(|info| json(serde_json::to_value(info))).collect(),
+            }
+        });
+        AccountView {
+            name: name.to_owned(),
+            memory,
+            storage,
+            reserved_memory: self.reserved(Some(id), true).unsigned_abs(),
+            reserved_storage: self.reserved(Some(id), false).unsigned_abs(),
+            api: self.api_stats(),
+            streams: streams.collect(),
+        }
+    }
+
+    pub(crate) fn api_stats(&self) -> ApiStats {
+        ApiStats { level: API_LEVEL, total: self.api_total, errors: self.api_errors }
+    }
+
+    /// An account's streams by name.
+    pub(crate) fn groups_of(&self, account: AccountId) -> impl Iterator<Item = &Group> {
+        let name = self.account_name(account);
+        let ids: Vec<GroupId> = self.meta.streams(&name).map(hw_meta::Asset::group).collect();
+        ids.into_iter().filter_map(|id| self.groups.get(&id))
+    }
+
+    /// The bytes in an account's streams: in memory, on disk.
+    pub(crate) fn used(&self, account: AccountId) -> (u64, u64) {
+        self.groups_of(account).fold((0, 0), |(memory, storage), group| {
+            let bytes = group.stream.messages().bytes();
+            if group.is_volatile() { (memory + bytes, storage) } else { (memory, storage + bytes) }
+        })
+    }
+
+    /// What an account has and may have.
+    pub(crate) fn account_info(&self, account: AccountId) -> Option<AccountInfo> {
+        let limits = self.limits_of(account)?;
+        let (memory, storage) = self.used(account);
+        Some(AccountInfo {
+            memory,
+            storage,
+            reserved_memory: self.reserved(Some(account), true).unsigned_abs(),
+            reserved_storage: self.reserved(Some(account), false).unsigned_abs(),
+            streams: self.groups_of(account).count(),
+            consumers: self.groups_of(account).map(|group| group.stream.consumers().len()).sum(),
+            limits: AccountLimits {
+                max_memory: limits.max_memory,
+                max_storage: limits.max_storage,
+                max_streams: limits.max_streams,
+                max_consumers: limits.max_consumers,
+                max_ack_pending: limits.max_ack_pending,
+                memory_max_stream_bytes: limits.memory_max_stream_bytes,
+                storage_max_stream_bytes: limits.storage_max_stream_bytes,
+                max_bytes_required: limits.max_bytes_required,
+            },
+            domain: self.config.domain.clone(),
+            api: self.api_stats(),
+        })
+    }
+
+    /// A stream as a response about it shows it.
+    pub(crate) fn stream_view(&self, now: Time, id: GroupId) -> Option<StreamInfo> {
+        let group = self.groups.get(&id)?;
+        let mut info = group.stream.info(now);
+        if let Some(wanted) = &group.wanted {
+            info.config = wanted.clone();
+        }
+        info.domain.clone_from(&self.config.domain);
+        stamp(&mut info.config.metadata, &self.config.version);
+        Some(info)
+    }
+
+    /// The only replica of an asset.
+    pub(crate) fn cluster(&self) -> Option<ClusterInfo> {
+        Some(ClusterInfo { leader: self.config.server_name.clone(), ..ClusterInfo::default() })
+    }
+
+    /// A consumer as a response about it shows it.
+    pub(crate) fn consumer_view(&self, now: Time, id: GroupId, name: &[u8]) -> Option<ConsumerInfo> {
+        let mut info = self.groups.get(&id)?.consumer_info(now, name)?;
+        stamp(&mut info.config.metadata, &self.config.version);
+        Some(info)
+    }
+}
+
+impl Group {
+    /// A consumer as lists show it.
+    pub(crate) fn consumer_info(&self, now: Time, name: &[u8]) -> Option<ConsumerInfo> {
+        let consumer = self.stream.consumer(name)?;
+        let lead = self.leads.get(name).map_or_else(LeadInfo::default, |lead| LeadInfo {
+            num_waiting: lead.num_waiting() as u64,
+            push_bound: lead.is_push_bound(),
+            ..LeadInfo::default()
+        });
+        Some(consumer.info(&self.stream, lead, now))
+    }
+}

@@ -1,0 +1,123 @@
+//! Numbers in byte strings: little-endian, fixed or variable length; reading never goes past the end.
+
+use bytes::Bytes;
+
+/// Reads from the front of a buffer.
+pub(crate) struct Reader<'a> {
+    bytes: &'a Bytes,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a Bytes) -> Reader<'a> {
+        Reader { bytes, at: 0 }
+    }
+
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let end = self.at.checked_add(N)?;
+        let array = self.bytes.get(self.at..end)?.try_into().ok()?;
+        self.at = end;
+        Some(array)
+    }
+
+    /// The next bytes, sharing the buffer.
+    pub(crate) fn slice(&mut self, len: usize) -> Option<Bytes> {
+        let end = self.at.checked_add(len)?;
+        if end > self.bytes.len() {
+            return None;
+        }
+        let slice = self.bytes.slice(self.at..end);
+        self.at = end;
+        Some(slice)
+    }
+
+    /// LEB128, at most ten bytes.
+    pub(crate) fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn signed_varint(&mut self) -> Option<i64> {
+        let zigzag = self.varint()?;
+        Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+}
+
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put_signed_varint(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned());
+}
+
+/// A number at a place that is known to exist; 0 where the caller's length check would have been wrong.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|part| part.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// As `u32_at`.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back() {
+        let mut out = Vec::new();
+        let numbers = [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX];
+        let signed = [0, -1, 1, 63, -64, i64::MIN, i64::MAX];
+        numbers.iter().for_each(|&number| put_varint(&mut out, number));
+        signed.iter().for_each(|&number| put_signed_varint(&mut out, number));
+        let bytes = Bytes::from(out);
+        let mut reader = Reader::new(&bytes);
+        assert!(numbers.iter().all(|&number| reader.varint() == Some(number)));
+        assert!(signed.iter().all(|&number| reader.signed_varint() == Some(number)));
+        assert!(reader.is_empty());
+        assert_eq!((reader.varint(), reader.u32(), reader.slice(1)), (None, None, None));
+    }
+
+    #[test]
+    fn an_endless_number_is_refused() {
+        let bytes = Bytes::from(vec![0xff; 11]);
+        assert_eq!(Reader::new(&bytes).varint(), None);
+    }
+}

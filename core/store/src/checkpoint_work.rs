@@ -1,0 +1,409 @@
+//! Making a checkpoint: checked and numbered on the shard's writer, encoded and written elsewhere, settled by the writer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use hw_kit::{GroupId, LogIndex};
+
+use crate::checkpoint::{CheckpointHead, Entry, EntryKind, encode};
+use crate::layout::{Dir, FileId};
+use crate::messages::{Message, Written};
+use crate::op::DiskOp;
+use crate::segment::{SegmentId, SegmentJob};
+use crate::storage::{GroupMeta, Storage};
+use crate::wal::{Seen, WindowMark};
+use crate::wal_window::WalPosition;
+
+/// What a checkpoint is to hold.
+#[derive(Debug, Default)]
+pub struct CheckpointJob {
+    /// Groups as they are now. Those that did not change since they were last in a checkpoint may be left out, unless
+    /// the checkpoint is full. A note counts as a change.
+    pub groups: Vec<GroupCheckpoint>,
+    /// Groups that are gone for good: their segments are removed, their log entries never come back.
+    pub dropped: Vec<GroupId>,
+    /// Whether it holds all groups, so that earlier checkpoints can go; see [`Storage::wants_full`].
+    pub full: bool,
+}
+
+/// One group's part.
+#[derive(Debug, Default)]
+pub struct GroupCheckpoint {
+    /// Which.
+    pub group: GroupId,
+    /// The last log entry that the state contains.
+    pub applied: LogIndex,
+    /// That entry's term.
+    pub term: u64,
+    /// Everything that is not in segments; includes what notes said.
+    pub state: Bytes,
+    /// Segments to write, numbered above all earlier ones.
+    pub new_segments: Vec<NewSegment>,
+    /// The numbers of all segments that hold messages of the state, new ones included. Others are removed.
+    pub live_segments: Vec<u64>,
+}
+
+/// Messages to write to a segment.
+#[derive(Debug, Default)]
+pub struct NewSegment {
+    /// Its number.
+    pub number: u64,
+    /// Its messages in ascending order.
+    pub messages: Vec<Message>,
+}
+
+/// Why a checkpoint was not begun. Nothing has changed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CheckpointRefused {
+    /// A disk operation failed before.
+    #[error("the store stopped after a failure: {reason}")]
+    Stopped {
+        /// The failure.
+        reason: String,
+    },
+    /// One is being made.
+    #[error("another checkpoint is being made")]
+    Busy,
+    /// A full checkpoint must hold all groups.
+    #[error("group {group} is missing in a full checkpoint")]
+    Missing {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group appears twice, or is dropped and kept.
+    #[error("group {group} appears twice in a checkpoint")]
+    Twice {
+        /// The group.
+        group: GroupId,
+    },
+    /// A state cannot be older than one that was saved.
+    #[error("group {group} was saved at entry {saved} and cannot be saved at {applied}")]
+    Backwards {
+        /// The group.
+        group: GroupId,
+        /// The entry of the last checkpoint.
+        saved: LogIndex,
+        /// The entry of this one.
+        applied: LogIndex,
+    },
+    /// A segment number is used again, or a live segment does not exist.
+    #[error("segment {number} of group {group} is used twice or does not exist")]
+    Segment {
+        /// The group.
+        group: GroupId,
+        /// The segment.
+        number: u64,
+    },
+}
+
+/// What a checkpoint wrote.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CheckpointDone {
+    /// The checkpoint's number.
+    pub number: u64,
+    /// The segments that it wrote.
+    pub written: Vec<(GroupId, Written)>,
+    /// The segments that it made superfluous.
+    pub removed: Vec<SegmentId>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start,
+    Segments,
+    Checkpoint,
+    Rename,
+    Done,
+}
+
+/// A checkpoint that is being made. Plain data: it may go to another thread.
+#[derive(Debug)]
+pub struct CheckpointWork {
+    head: CheckpointHead,
+    full: bool,
+    entries: Vec<Entry>,
+    segments: VecDeque<(SegmentId, Vec<Message>)>,
+    open: Option<(SegmentId, SegmentJob)>,
+    stage: Stage,
+    first: Vec<DiskOp>,
+    file_len: u64,
+    metas: BTreeMap<GroupId, GroupMeta>,
+    dropped: Vec<GroupId>,
+    done: CheckpointDone,
+}
+
+impl CheckpointWork {
+    pub(crate) fn begin(
+        storage: &mut Storage,
+        job: CheckpointJob,
+    ) -> Result<CheckpointWork, CheckpointRefused> {
+        check(storage, &job)?;
+        let captured = storage.wal.next_mark();
+        let mut metas = BTreeMap::new();
+        let mut entries = Vec::with_capacity(job.groups.len());
+        let mut segments = VecDeque::new();
+        let mut removed = Vec::new();
+        for group in job.groups {
+            let id = group.group;
+            let before = storage.groups.get(&id);
+            let dead = before.into_iter().flat_map(|meta| &meta.live).copied();
+            let dead = dead.filter(|number| !group.live_segments.contains(number));
+            removed.extend(dead.map(|number| SegmentId { group: id, number }));
+            let newest = group.new_segments.iter().map(|segment| segment.number).max().unwrap_or(0);
+            let meta = GroupMeta {
+                applied: group.applied,
+                term: group.term,
+                captured,
+                last_segment: newest.max(before.map_or(0, |meta| meta.last_segment)),
+                live: group.live_segments,
+                quarantine: None,
+            };
+            entries.push(entry(id, EntryKind::Live, &meta, group.state));
+            metas.insert(id, meta);
+            segments.extend(
+                group
+                    .new_segments
+                    .into_iter()
+                    .map(|segment| (SegmentId { group: id, number: segment.number }, segment.messages)),
+            );
+        }
+        let start = storage.wal.start_for(|group, seen| {
+            let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
+            let dropped = storage.dropped.contains_key(&group) || job.dropped.contains(&group);
+            !dropped && is_needed(meta, seen)
+        });
+        for &group in &job.dropped {
+            entries.push(tombstone(group, captured));
+            let live = storage.groups.get(&group).into_iter().flat_map(|meta| &meta.live);
+            removed.extend(live.map(|&number| SegmentId { group, number }));
+        }
+        carry_quarantined(storage, &mut entries);
+        if job.full {
+            carry_tombstones(storage, start.position, &mut entries);
+        }
+        let previous = if job.full { 0 } else { storage.chain.last().map_or(0, |(number, _)| *number) };
+        let number = storage.next_checkpoint;
+        let durable = storage.wal.durable();
+        let head =
+            CheckpointHead { shard: storage.options.shard, number, previous, start, captured, durable };
+        storage.next_checkpoint += 1;
+        storage.checkpoint_runs = true;
+        // A state must not be ahead of the durable log: an index it contains could be given out again.
+        let mut first = storage.wal.sync_ops();
+        if storage.is_full() && std::mem::replace(&mut storage.has_reserve, false) {
+            first.push(DiskOp::Remove(FileId::Reserve));
+        }
+        Ok(CheckpointWork {
+            head,
+            full: job.full,
+            entries,
+            segments,
+            open: None,
+            stage: Stage::Start,
+            first,
+            file_len: 0,
+            metas,
+            dropped: job.dropped,
+            done: CheckpointDone { number, written: Vec::new(), removed },
+        })
+    }
+
+    /// The next operations, to be run in order; None when all have been given. Encoding happens here.
+    pub fn next_ops(&mut self) -> Option<Vec<DiskOp>> {
+        match self.stage {
+            Stage::Start => {
+                self.stage = Stage::Segments;
+                Some(std::mem::take(&mut self.first))
+            }
+            Stage::Segments => Some(self.segment_ops()),
+            Stage::Checkpoint => {
+                self.stage = Stage::Rename;
+                let file = FileId::CheckpointTemp(self.head.number);
+                let data = encode(&self.head, &std::mem::take(&mut self.entries));
+                self.file_len = data.iter().map(|piece| piece.len() as u64).sum();
+                Some(vec![DiskOp::Create(file), DiskOp::Write { file, offset: 0, data }, DiskOp::Sync(file)])
+            }
+            Stage::Rename => {
+                self.stage = Stage::Done;
+                let number = self.head.number;
+                let (from, to) = (FileId::CheckpointTemp(number), FileId::Checkpoint(number));
+                Some(vec![DiskOp::Rename { from, to }, DiskOp::SyncDir(Dir::Root)])
+            }
+            Stage::Done => None,
+        }
+    }
+
+    /// What was written so far; complete once `next_ops` gave None.
+    pub fn done(&self) -> &CheckpointDone {
+        &self.done
+    }
+
+    fn segment_ops(&mut self) -> Vec<DiskOp> {
+        let next = self
+            .open
+            .take()
+            .or_else(|| self.segments.pop_front().map(|(id, messages)| (id, SegmentJob::new(id, messages))));
+        let Some((id, mut job)) = next else {
+            self.stage = Stage::Checkpoint;
+            return if self.done.written.is_empty() {
+                Vec::new()
+            } else {
+                vec![DiskOp::SyncDir(Dir::Segments)]
+            };
+        };
+        let (ops, written) = job.next_ops();
+        match written {
+            Some(written) => self.done.written.push((id.group, written)),
+            None => self.open = Some((id, job)),
+        }
+        ops
+    }
+
+    /// The checkpoint is durable: what it supersedes can go.
+    pub(crate) fn finish(mut self, storage: &mut Storage) -> Vec<DiskOp> {
+        assert!(matches!(self.stage, Stage::Done), "a checkpoint is settled after its last operation");
+        let mut ops = Vec::new();
+        let session = self.head.captured.session;
+        let mut put_away = |file: FileId, is_held: bool| match file.quarantined(session).filter(|_| is_held) {
+            Some(to) => ops.push(DiskOp::Rename { from: file, to }),
+            None => ops.push(DiskOp::Remove(file)),
+        };
+        if self.full {
+            for (number, _) in std::mem::take(&mut storage.chain) {
+                put_away(FileId::Checkpoint(number), storage.held.checkpoints.remove(&number));
+            }
+        }
+        storage.chain.push((self.head.number, self.file_len));
+        for (group, meta) in std::mem::take(&mut self.metas) {
+            storage.wal.handle_applied(group, meta.applied);
+            storage.groups.insert(group, meta);
+        }
+        for group in &self.dropped {
+            storage.groups.remove(group);
+            storage.wal.handle_dropped(*group);
+            storage.dropped.insert(*group, self.head.captured);
+        }
+        if self.full {
+            let start = self.head.start.position.file;
+            let wal = &storage.wal;
+            storage.dropped.retain(|&group, _| wal.has_frames_of(group, start));
+        }
+        self.done.removed.iter().for_each(|&id| put_away(id.file(), storage.held.segments.remove(&id)));
+        ops.push(DiskOp::SyncDir(Dir::Root));
+        storage.release_wal(self.head.start.position, &mut ops);
+        if !storage.is_full() {
+            storage.refill_reserve(&mut ops);
+        }
+        ops
+    }
+
+    /// What takes back what was written of it.
+    pub(crate) fn undo(self) -> Vec<DiskOp> {
+        let mut ops = vec![DiskOp::Remove(FileId::CheckpointTemp(self.head.number))];
+        for (group, written) in self.done.written {
+            ops.push(DiskOp::Remove(FileId::Segment(group, written.segment)));
+        }
+        ops.extend(self.open.map(|(id, _)| DiskOp::Remove(id.file())));
+        ops
+    }
+}
+
+fn check(storage: &Storage, job: &CheckpointJob) -> Result<(), CheckpointRefused> {
+    if storage.checkpoint_runs {
+        return Err(CheckpointRefused::Busy);
+    }
+    let mut named = BTreeSet::new();
+    for group in job.groups.iter().map(|group| group.group).chain(job.dropped.iter().copied()) {
+        if !named.insert(group) || (storage.dropped.contains_key(&group) && !job.dropped.contains(&group)) {
+            return Err(CheckpointRefused::Twice { group });
+        }
+    }
+    if job.full {
+        let missing = storage
+            .groups
+            .iter()
+            .find(|(group, meta)| meta.quarantine.is_none() && !named.contains(group))
+            .map(|(group, _)| *group);
+        if let Some(group) = missing {
+            return Err(CheckpointRefused::Missing { group });
+        }
+    }
+    job.groups.iter().try_for_each(|group| check_group(storage.groups.get(&group.group), group))
+}
+
+fn check_group(before: Option<&GroupMeta>, now: &GroupCheckpoint) -> Result<(), CheckpointRefused> {
+    let group = now.group;
+    let (saved, mut last_segment) = before.map_or((LogIndex(0), 0), |meta| (meta.applied, meta.last_segment));
+    if now.applied < saved && before.is_some_and(|meta| meta.quarantine.is_none()) {
+        return Err(CheckpointRefused::Backwards { group, saved, applied: now.applied });
+    }
+    let mut known: BTreeSet<u64> = before.map(|meta| meta.live.iter().copied().collect()).unwrap_or_default();
+    for segment in &now.new_segments {
+        if segment.number <= last_segment {
+            return Err(CheckpointRefused::Segment { group, number: segment.number });
+        }
+        last_segment = segment.number;
+        known.insert(segment.number);
+    }
+    let mut live = BTreeSet::new();
+    let wrong = now.live_segments.iter().find(|number| !known.contains(number) || !live.insert(**number));
+    match wrong {
+        Some(&number) => Err(CheckpointRefused::Segment { group, number }),
+        None => Ok(()),
+    }
+}
+
+/// Whether the log must be kept for what a file holds of a group.
+fn is_needed(meta: Option<&GroupMeta>, seen: Seen) -> bool {
+    match meta {
+        // Not in any checkpoint yet: the log is all there is.
+        None => true,
+        Some(meta) if meta.quarantine.is_some() => false,
+        Some(meta) => {
+            let has_note = seen.note != WindowMark::default() && seen.note >= meta.captured;
+            seen.last > meta.applied || has_note
+        }
+    }
+}
+
+/// Every checkpoint says which groups are in quarantine: once the damaged part of the log is put aside, nothing else
+/// tells that their state is not the last one.
+fn carry_quarantined(storage: &Storage, entries: &mut Vec<Entry>) {
+    let named: BTreeSet<GroupId> = entries.iter().map(|entry| entry.group).collect();
+    for (&group, meta) in storage.groups.iter().filter(|(group, _)| !named.contains(group)) {
+        if let Some(kept) = &meta.quarantine {
+            let state = kept.state.clone();
+            entries.push(Entry {
+                reason: kept.reason.clone(),
+                ..entry(group, EntryKind::Quarantined, meta, state)
+            });
+        }
+    }
+}
+
+/// A full checkpoint takes over the groups whose frames are still in the log although they were dropped.
+fn carry_tombstones(storage: &Storage, start: WalPosition, entries: &mut Vec<Entry>) {
+    let named: BTreeSet<GroupId> = entries.iter().map(|entry| entry.group).collect();
+    let dropped = storage.dropped.iter().filter(|(group, _)| !named.contains(group));
+    let in_log = dropped.filter(|(group, _)| storage.wal.has_frames_of(**group, start.file));
+    entries.extend(in_log.map(|(&group, &captured)| tombstone(group, captured)));
+}
+
+fn entry(group: GroupId, kind: EntryKind, meta: &GroupMeta, state: Bytes) -> Entry {
+    Entry {
+        group,
+        kind,
+        applied: meta.applied,
+        term: meta.term,
+        captured: meta.captured,
+        last_segment: meta.last_segment,
+        live: meta.live.clone(),
+        reason: String::new(),
+        state,
+    }
+}
+
+fn tombstone(group: GroupId, captured: WindowMark) -> Entry {
+    let meta = GroupMeta { captured, ..GroupMeta::default() };
+    entry(group, EntryKind::Dropped, &meta, Bytes::new())
+}

@@ -1,0 +1,60 @@
+//! The store: what is kept, where, and how it survives.
+//!
+//! `messages` is the index of one stream's messages, `wal`, `segment`, `checkpoint` and `recover` are the bytes on disk.
+//! Nothing here does I/O: bytes come in, operations go out. The store knows no JetStream rule and no permission.
+//!
+//! # The durable half
+//! A shard owns one folder with one write-ahead log; it hosts many groups. Bytes: `docs/format.md`. In order of life:
+//!
+//! 1. [`recover`]`(options, disk, each)`: `disk` runs one [`DiskOp`] and answers; `each` gets, in this order, every
+//!    [`Recovered::Group`] (state of the last checkpoint) followed by its [`Recovered::Segment`]s (the index only, no
+//!    messages), then every [`Recovered::Replay`] in log order (entries that are not yet in the group's state: `skip` the
+//!    first so many). [`Recovered::Damaged`] may come at any point. The result is a [`Storage`].
+//! 2. [`FrameBuilder`] → [`Frame`]: consecutive commands of one group. A replicated group overwrites an uncommitted
+//!    suffix by appending a frame whose `first` is not after its last index; a gap is refused. [`FrameKind::Note`] is a
+//!    group's small state outside of its log (term, vote, commit); the last one counts, and a checkpoint that contains the
+//!    group replaces it.
+//! 3. [`Storage::append`]`(&[Frame], &mut Vec<DiskOp>) -> Result<WalPosition, AppendError>`: one window, one write, one
+//!    sync. When the ops have run: [`Storage::handle_synced`]`(position)`, or [`Storage::handle_failed`] once and for all.
+//! 4. [`Storage::begin_checkpoint`]`(CheckpointJob) -> CheckpointWork` (plain data that may go to another thread): run
+//!    what [`CheckpointWork::next_ops`] gives until None, then [`Storage::handle_checkpoint`]`(work, result)` gives the ops
+//!    that tidy up. One at a time. The job holds the groups that changed since they were last in one; `full` ones all.
+//! 5. [`Storage::spare_job`] / [`Storage::handle_spare`]: the next log file, made ready beside the writer.
+//!    [`Storage::is_full`] says that only the reserve is left: publishes must be refused, deletes still fit.
+//! 6. [`SegmentReader::load`] → the messages of one block. [`check_store`] verifies all.
+
+mod bytes_io;
+mod check;
+mod checkpoint;
+mod checkpoint_work;
+mod damage;
+mod frame;
+pub mod layout;
+pub mod limits;
+pub mod messages;
+pub mod op;
+pub mod record;
+mod recover;
+pub mod segment;
+mod segment_reader;
+mod storage;
+mod wal;
+mod wal_scan;
+mod wal_window;
+
+pub use check::{CheckReport, check_store};
+pub use checkpoint_work::{
+    CheckpointDone, CheckpointJob, CheckpointRefused, CheckpointWork, GroupCheckpoint, NewSegment,
+};
+pub use damage::{Damage, Flaw};
+pub use frame::{Entries, Frame, FrameBuilder, FrameKind, FrameMeta};
+pub use layout::{Dir, FileId, Kept};
+pub use messages::Messages;
+pub use op::{Disk, DiskAnswer, DiskError, DiskOp, DiskResult, run_all};
+pub use record::Record;
+pub use recover::{RecoverError, Recovered, RecoveredGroup, RecoveryReport, Replay, recover};
+pub use segment::{SegmentId, SegmentIndex};
+pub use segment_reader::{ReadError, SegmentReader};
+pub use storage::{SpareJob, Storage, StorageOptions, SyncPolicy};
+pub use wal::AppendError;
+pub use wal_window::WalPosition;

@@ -1,0 +1,215 @@
+//! What a checkpoint holds of a stream's messages: the numbers and which sequences exist. The messages themselves are
+//! in segments, whose indexes fill in the rest. docs/format.md, "Stream state".
+
+use bytes::Bytes;
+use hw_kit::{Seq, Time};
+use roaring::RoaringTreemap;
+
+use super::segments::Segment;
+use super::slots::Slot;
+use super::{BlockId, Keep, Message, Messages};
+
+const VERSION: u8 = 1;
+
+/// A message as a segment's index lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexEntry {
+    /// Its sequence.
+    pub seq: Seq,
+    /// When it was stored.
+    pub ts: Time,
+    /// Its subject.
+    pub subject: Bytes,
+    /// Bytes of header.
+    pub header_len: u32,
+    /// Bytes of payload.
+    pub payload_len: u32,
+}
+
+/// Why a snapshot cannot be read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RestoreError {
+    /// The bytes end too early or contradict themselves.
+    #[error("the stream's state is damaged")]
+    Damaged,
+    /// Written by a version that is not known.
+    #[error("the stream's state has the unknown version {0}")]
+    Version(u8),
+    /// Messages were handed in out of order.
+    #[error("sequence {0} does not follow the one before")]
+    Order(Seq),
+}
+
+impl Messages {
+    /// Appends the state to `out`: numbers, live sequences and the segments that hold them.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        out.push(match self.keep {
+            Keep::File => 0,
+            Keep::Memory => 1,
+        });
+        for number in [self.first.0, self.last.0, self.last_ts.0 as u64] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        let mut live: RoaringTreemap =
+            RoaringTreemap::from_sorted_iter(self.slots.iter()).expect("slots ascend");
+        live.optimize();
+        let size = live.serialized_size() as u64;
+        out.extend_from_slice(&size.to_le_bytes());
+        live.serialize_into(&mut *out).expect("a Vec takes everything");
+        let segments: Vec<u64> = self.segments.by_first.values().map(|segment| segment.id).collect();
+        out.extend_from_slice(&(segments.len() as u32).to_le_bytes());
+        for segment in segments {
+            out.extend_from_slice(&segment.to_le_bytes());
+        }
+    }
+}
+
+/// Reads a snapshot: open it, hand in the segments' indexes (or messages) in order, finish.
+#[derive(Debug)]
+pub struct Restore {
+    messages: Messages,
+    live: RoaringTreemap,
+    segments: Vec<u64>,
+    first: Seq,
+    last: Seq,
+    last_ts: Time,
+    added: Option<Seq>,
+}
+
+impl Restore {
+    /// Reads the state that [`Messages::snapshot`] wrote at the start of `bytes`; gives what follows it, too.
+    pub fn open(bytes: &[u8]) -> Result<(Restore, &[u8]), RestoreError> {
+        let mut reader = Reader(bytes);
+        match reader.take(1)? {
+            [VERSION] => {}
+            other => return Err(RestoreError::Version(other[0])),
+        }
+        let keep = match reader.take(1)? {
+            [0] => Keep::File,
+            [1] => Keep::Memory,
+            _ => return Err(RestoreError::Damaged),
+        };
+        let (first, last) = (Seq(reader.u64()?), Seq(reader.u64()?));
+        let last_ts = Time(reader.u64()? as i64);
+        let size = usize::try_from(reader.u64()?).map_err(|_| RestoreError::Damaged)?;
+        let live = RoaringTreemap::deserialize_from(reader.take(size)?).map_err(|_| RestoreError::Damaged)?;
+        let count = reader.u32()?;
+        let segments = (0..count).map(|_| reader.u64()).collect::<Result<Vec<u64>, RestoreError>>()?;
+        let inside = |seq: u64| seq >= first.0 && seq <= last.0;
+        if !live.min().is_none_or(inside) || !live.max().is_none_or(inside) || last.0 == u64::MAX {
+            return Err(RestoreError::Damaged);
+        }
+        let messages = Messages::new(first, keep);
+        let restore = Restore { messages, live, segments, first, last, last_ts, added: None };
+        Ok((restore, reader.0))
+    }
+
+    /// The segments that hold messages, in the order in which their indexes are to be handed in.
+    pub fn segments(&self) -> &[u64] {
+        &self.segments
+    }
+
+    /// Where messages are kept.
+    pub fn keep(&self) -> Keep {
+        self.messages.keep
+    }
+
+    /// Whether a sequence exists in the snapshot.
+    pub fn is_live(&self, seq: Seq) -> bool {
+        self.live.contains(seq.0)
+    }
+
+    /// The index of one block of a segment. Blocks come in order.
+    pub fn add_block(&mut self, id: BlockId, entries: &[IndexEntry]) -> Result<(), RestoreError> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let segments = &mut self.messages.segments.by_first;
+        let continues =
+            segments.last_entry().filter(|entry| entry.get().id == id.segment).map(|entry| *entry.key());
+        let key = continues.unwrap_or(first.seq.0);
+        let fresh = Segment { id: id.segment, last: first.seq.0, blocks: Vec::new(), live: 0, total: 0 };
+        let segment = segments.entry(key).or_insert(fresh);
+        if segment.blocks.len() > id.block as usize {
+            return Err(RestoreError::Damaged);
+        }
+        // A block that could not be read has no messages: its place is kept so that the numbers stay right.
+        segment.blocks.resize(id.block as usize + 1, first.seq.0);
+        for entry in entries {
+            if self.added.is_some_and(|added| entry.seq <= added) {
+                return Err(RestoreError::Order(entry.seq));
+            }
+            self.added = Some(entry.seq);
+            segment.last = entry.seq.0;
+            segment.total += 1;
+            if self.live.contains(entry.seq.0) {
+                segment.live += 1;
+                let (payload, header) = (entry.payload_len as usize, entry.header_len as usize);
+                let size = self.messages.keep.size(payload, entry.subject.len(), header);
+                let subject = self.messages.subjects.push(&entry.subject, entry.seq.0);
+                let slot = Slot { ts: entry.ts.0, subject, size: u32::try_from(size).unwrap_or(u32::MAX) };
+                self.messages.bytes += u64::from(slot.size);
+                self.messages.slots.push(entry.seq.0, slot, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole message: how memory streams come to another server.
+    pub fn add_message(&mut self, message: Message) -> Result<(), RestoreError> {
+        if self.added.is_some_and(|added| message.seq <= added) || message.seq > self.last {
+            return Err(RestoreError::Order(message.seq));
+        }
+        self.added = Some(message.seq);
+        if self.live.contains(message.seq.0) {
+            self.messages.append(message.seq, message.ts, message.record);
+        }
+        Ok(())
+    }
+
+    /// The messages, and the sequences that the snapshot has but nobody handed in: they are lost here.
+    pub fn finish(self) -> (Messages, Vec<Seq>) {
+        let Restore { mut messages, mut live, first, last, last_ts, .. } = self;
+        for seq in messages.slots.iter() {
+            live.remove(seq);
+        }
+        let lost: Vec<Seq> = live.iter().map(Seq).collect();
+        messages.last = last;
+        messages.last_ts = last_ts;
+        messages.first = match messages.slots.next(0) {
+            Some(seq) => Seq(seq),
+            None if lost.is_empty() => first,
+            None => last.next(),
+        };
+        let written = messages.segments.by_first.last_key_value().map_or(0, |(_, segment)| segment.last);
+        messages.segments.written_to = written;
+        messages.segments.taken_to = match messages.keep {
+            Keep::File => last.0,
+            Keep::Memory => written,
+        };
+        let firsts: Vec<u64> = messages.segments.by_first.keys().copied().collect();
+        for first in firsts {
+            messages.segments.bury(first);
+        }
+        (messages, lost)
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], RestoreError> {
+        let (head, rest) = self.0.split_at_checked(count).ok_or(RestoreError::Damaged)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn u64(&mut self) -> Result<u64, RestoreError> {
+        let bytes: [u8; 8] = self.take(8)?.try_into().expect("eight bytes");
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn u32(&mut self) -> Result<u32, RestoreError> {
+        let bytes: [u8; 4] = self.take(4)?.try_into().expect("four bytes");
+        Ok(u32::from_le_bytes(bytes))
+    }
+}

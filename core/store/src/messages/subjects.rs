@@ -1,0 +1,145 @@
+//! The subjects of a stream's messages: numbers for names, the sequences of each, and which match a filter.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use hw_subject::SubjectTree;
+
+use super::seqs::Seqs;
+
+/// How many of the latest newcomers a matcher can catch up with; one that is further behind starts again.
+const NEWCOMERS: usize = 4096;
+
+/// A subject's number in its stream; used again after the subject's last message is gone.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SubjectId(pub(super) u32);
+
+#[derive(Debug)]
+struct Subject {
+    name: Bytes,
+    /// None while the number is free.
+    seqs: Option<Seqs>,
+}
+
+/// All subjects that have messages.
+#[derive(Debug, Default)]
+pub(super) struct Subjects {
+    names: SubjectTree<u32>,
+    by_id: Vec<Subject>,
+    free: Vec<u32>,
+    /// How many subjects were ever added: matchers compare it with what they have seen.
+    epoch: u64,
+    newcomers: VecDeque<u32>,
+}
+
+impl Subjects {
+    pub fn len(&self) -> u64 {
+        self.names.len() as u64
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The subjects added after an epoch, or None when that is too long ago.
+    pub fn since(&self, epoch: u64) -> Option<impl Iterator<Item = u32> + '_> {
+        let missing = usize::try_from(self.epoch - epoch).ok()?;
+        let start = self.newcomers.len().checked_sub(missing)?;
+        Some(self.newcomers.range(start..).copied())
+    }
+
+    pub fn name(&self, id: u32) -> &Bytes {
+        &self.by_id[id as usize].name
+    }
+
+    pub fn find(&self, name: &[u8]) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
+    /// None for a number that is free.
+    pub fn seqs(&self, id: u32) -> Option<&Seqs> {
+        self.by_id.get(id as usize)?.seqs.as_ref()
+    }
+
+    /// Notes a message; gives the number of its subject.
+    pub fn push(&mut self, name: &[u8], seq: u64) -> u32 {
+        if let Some(&id) = self.names.get(name) {
+            self.by_id[id as usize].seqs.as_mut().expect("a named subject has messages").push(seq);
+            return id;
+        }
+        let name = Bytes::copy_from_slice(name);
+        let subject = Subject { name, seqs: Some(Seqs::One(seq)) };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.by_id[id as usize] = subject;
+                id
+            }
+            None => {
+                self.by_id.push(subject);
+                u32::try_from(self.by_id.len() - 1).expect("fewer than 2^32 subjects fit into memory")
+            }
+        };
+        self.names.insert(&self.by_id[id as usize].name, id);
+        self.epoch += 1;
+        if self.newcomers.len() == NEWCOMERS {
+            self.newcomers.pop_front();
+        }
+        self.newcomers.push_back(id);
+        id
+    }
+
+    /// Forgets a message, and its subject with the last one.
+    pub fn remove(&mut self, id: u32, seq: u64) {
+        let subject = &mut self.by_id[id as usize];
+        if subject.seqs.as_mut().is_some_and(|seqs| seqs.remove(seq)) {
+            subject.seqs = None;
+            let name = std::mem::take(&mut subject.name);
+            self.names.remove(&name);
+            self.free.push(id);
+        }
+    }
+
+    /// Forgets everything; matchers notice, because the epoch goes on.
+    pub fn clear(&mut self) {
+        // The gap in the epoch is larger than any matcher can catch up with, so that none trusts an old number.
+        *self = Subjects { epoch: self.epoch + NEWCOMERS as u64 + 1, ..Subjects::default() };
+    }
+
+    /// Calls `f` with every subject that matches the filter, ordered by name, until it returns false; false if it did.
+    pub fn for_each(&self, filter: &Filter, mut f: impl FnMut(u32, &Bytes, &Seqs) -> bool) -> bool {
+        let visit = |_: &[u8], &id: &u32| {
+            let subject = &self.by_id[id as usize];
+            let seqs = subject.seqs.as_ref().expect("a named subject has messages");
+            if f(id, &subject.name, seqs) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.names.for_each_match(&filter.0, visit).is_continue()
+    }
+}
+
+/// A subject filter; what is no valid filter matches nothing but itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Filter(Bytes);
+
+impl Filter {
+    pub fn new(text: &str) -> Filter {
+        Filter(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// Whether every subject matches.
+    pub fn is_all(&self) -> bool {
+        self.0.as_ref() == b">"
+    }
+
+    pub fn is_literal(&self) -> bool {
+        hw_subject::is_literal(&self.0)
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    pub fn matches(&self, subject: &[u8]) -> bool {
+        hw_subject::matches(&self.0, subject)
+    }
+}

@@ -1,0 +1,126 @@
+//! Reading segments through a disk that is handed in: the index when the store is opened, single blocks later.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hw_kit::{GroupId, Map};
+
+use crate::damage::{Damage, Flaw};
+use crate::limits::FOOTER_READ_BYTES;
+use crate::messages::{BlockId, Message};
+use crate::op::{Disk, DiskError, length, read};
+use crate::segment::{Block, SegmentId, SegmentIndex, TRAILER_BYTES, read_block, read_trailer};
+
+/// Why a read gave nothing.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes are not what was written.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The segment has no such block.
+    #[error("segment {} has no block {block}", .id.file())]
+    NoBlock {
+        /// Which segment.
+        id: SegmentId,
+        /// The position that was asked for.
+        block: u32,
+    },
+}
+
+/// The index of a segment whose file is `len` long.
+pub(crate) fn read_segment_index(
+    id: SegmentId,
+    len: u64,
+    disk: &mut Disk<'_>,
+) -> Result<SegmentIndex, Damage> {
+    let tail_start = len.saturating_sub(FOOTER_READ_BYTES);
+    let tail = read_exact(id, tail_start, len - tail_start, disk)?;
+    let trailer = read_trailer(id, len, &tail)?;
+    let (start, table_len) = (trailer.table_offset(), trailer.table_len() as usize);
+    let both = table_len + trailer.index_len() as usize;
+    let bytes = match start.checked_sub(tail_start) {
+        // The trailer was checked: table and index end where it starts.
+        Some(skip) => tail.slice(skip as usize..skip as usize + both),
+        None => read_exact(id, start, both as u64, disk)?,
+    };
+    let blocks = trailer.read_table(&bytes[..table_len])?;
+    trailer.read_index(blocks, &bytes.slice(table_len..))
+}
+
+/// The table of blocks alone.
+fn read_table(id: SegmentId, disk: &mut Disk<'_>) -> Result<Vec<Block>, Damage> {
+    let len = length(id.file(), disk).map_err(|error| unreadable(id, 0, error))?;
+    let start = len.saturating_sub(TRAILER_BYTES as u64);
+    let tail = read_exact(id, start, len - start, disk)?;
+    let trailer = read_trailer(id, len, &tail)?;
+    let table = read_exact(id, trailer.table_offset(), trailer.table_len(), disk)?;
+    trailer.read_table(&table)
+}
+
+pub(crate) fn read_exact(id: SegmentId, offset: u64, len: u64, disk: &mut Disk<'_>) -> Result<Bytes, Damage> {
+    let file = id.file();
+    let bytes = read(file, offset, len, disk).map_err(|error| unreadable(id, offset, error))?;
+    if bytes.len() as u64 != len {
+        return Err(Damage::new(file, offset, Flaw::Truncated { len: offset + bytes.len() as u64 }));
+    }
+    Ok(bytes)
+}
+
+fn unreadable(id: SegmentId, offset: u64, error: DiskError) -> Damage {
+    let flaw = match error {
+        DiskError::NotFound { .. } => Flaw::Missing,
+        DiskError::Full { .. } | DiskError::Failed { .. } => Flaw::Unreadable { reason: error.to_string() },
+    };
+    Damage::new(id.file(), offset, flaw)
+}
+
+/// Reads single blocks and remembers the tables of the segments that were asked for last.
+#[derive(Debug)]
+pub struct SegmentReader {
+    tables: Map<SegmentId, Vec<Block>>,
+    order: VecDeque<SegmentId>,
+    tables_max: usize,
+}
+
+impl SegmentReader {
+    /// Remembers the tables of at most so many segments.
+    pub fn new(tables_max: usize) -> SegmentReader {
+        SegmentReader { tables: Map::default(), order: VecDeque::new(), tables_max: tables_max.max(1) }
+    }
+
+    /// The messages of one block, all checked.
+    pub fn load(
+        &mut self,
+        group: GroupId,
+        id: BlockId,
+        disk: &mut Disk<'_>,
+    ) -> Result<Vec<Message>, ReadError> {
+        let BlockId { segment: number, block } = id;
+        let id = SegmentId { group, number };
+        let row =
+            self.table(id, disk)?.get(block as usize).copied().ok_or(ReadError::NoBlock { id, block })?;
+        let bytes = read_exact(id, row.offset, u64::from(row.len), disk)?;
+        Ok(read_block(id, &row, &bytes)?)
+    }
+
+    /// Forgets a segment that is gone.
+    pub fn handle_dropped(&mut self, id: SegmentId) {
+        if self.tables.remove(&id).is_some() {
+            self.order.retain(|other| *other != id);
+        }
+    }
+
+    fn table(&mut self, id: SegmentId, disk: &mut Disk<'_>) -> Result<&[Block], Damage> {
+        if !self.tables.contains_key(&id) {
+            let table = read_table(id, disk)?;
+            if self.order.len() == self.tables_max
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.tables.remove(&oldest);
+            }
+            self.order.push_back(id);
+            self.tables.insert(id, table);
+        }
+        Ok(self.tables.get(&id).map_or(&[], Vec::as_slice))
+    }
+}

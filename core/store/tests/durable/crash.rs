@@ -1,0 +1,95 @@
+//! Power cuts at every operation: what was acknowledged is there, in order, and nothing else is.
+
+use crate::disk::MemDisk;
+use crate::model::{Node, open};
+use hw_kit::{Rng, Span};
+use hw_store::SyncPolicy;
+
+const STEPS: u64 = 150;
+const POLICIES: [SyncPolicy; 2] = [SyncPolicy::Always, SyncPolicy::Interval(Span(1))];
+
+/// Runs a seed's steps until the power fails; how many operations that took.
+fn live(node: &mut Node, steps: u64) -> u64 {
+    for _ in 0..steps {
+        if node.step().is_err() {
+            break;
+        }
+    }
+    node.disk.ops_done
+}
+
+/// Cuts the power after `ops` operations, and again soon after each recovery.
+fn check(seed: u64, sync: SyncPolicy, ops: u64, damage: u64) {
+    let mut rng = Rng::new(seed ^ ops << 20 ^ damage << 50);
+    let mut disk = MemDisk::default();
+    let reborn = open(sync, &mut disk).expect("a new store opens");
+    disk.ops_left = Some(ops);
+    let mut node = Node::new(reborn, disk, sync, seed);
+    live(&mut node, STEPS);
+    for round in 0..3 {
+        let Node { mut disk, model, .. } = node;
+        disk.crash(&mut rng);
+        // The power fails during recovery, too.
+        for _ in 0..rng.below(3) {
+            disk.ops_left = Some(rng.below(30));
+            match open(sync, &mut disk) {
+                Ok(reborn) => model.check(&reborn.groups),
+                Err(error) => assert!(error.to_string().contains("power cut"), "{error}"),
+            }
+            disk.crash(&mut rng);
+        }
+        let reborn = open(sync, &mut disk).unwrap_or_else(|error| {
+            panic!(
+                "{seed} {sync:?} {ops} {damage} round {round}: {error} {:?}",
+                disk.files()
+                    .iter()
+                    .map(|f| (
+                        f.path(),
+                        disk.content(*f).unwrap().len(),
+                        disk.content(*f)
+                            .unwrap()
+                            .chunks(512)
+                            .enumerate()
+                            .filter(|(_, c)| c.starts_with(b"HWwi"))
+                            .map(|(i, c)| (i, c[4], c[8], c[16], c[24], c[40]))
+                            .collect::<Vec<_>>()
+                    ))
+                    .collect::<Vec<_>>()
+            )
+        });
+        assert_eq!(
+            (reborn.damaged_segments, reborn.quarantined.len()),
+            (0, 0),
+            "{seed} {sync:?} {ops} {damage}"
+        );
+        model.check(&reborn.groups);
+        disk.ops_left = Some(rng.below(60));
+        node = Node::new(reborn, disk, sync, seed + 100 + round);
+        live(&mut node, 20);
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
+    for sync in POLICIES {
+        let mut disk = MemDisk::default();
+        let reborn = open(sync, &mut disk).expect("a new store opens");
+        let start = disk.ops_done;
+        let all = live(&mut Node::new(reborn, disk, sync, 1), STEPS) - start;
+        assert!(all > 100, "the run is long enough: {all}");
+        for ops in 0..all {
+            for damage in 0..4 {
+                check(1, sync, ops, damage);
+            }
+        }
+    }
+}
+
+#[test]
+fn power_cuts_in_many_different_runs() {
+    for seed in 2..400 {
+        let mut rng = Rng::new(seed);
+        let sync = POLICIES[seed as usize % 2];
+        check(seed, sync, rng.below(400), seed);
+    }
+}

@@ -1,0 +1,148 @@
+//! What can happen to a stream: one entry of its group's log, and its bytes (docs/format.md, "Commands").
+//!
+//! A command carries every outside fact, the leader's clock reading first of all, so that applying it needs nothing
+//! else. Decoding shares the batch's buffer: a stored message is a slice of the log frame that brought it.
+
+mod codec;
+
+use bytes::Bytes;
+use hw_kit::{Seq, Time};
+use hw_store::Record;
+
+pub use codec::{DecodeError, encode_publish};
+
+/// A change to a stream. `ts` is the proposing leader's clock.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// A message published on one of the stream's subjects.
+    Publish {
+        /// The leader's clock.
+        ts: Time,
+        /// Subject, header block and payload in one buffer.
+        record: Record,
+    },
+    /// Remove messages (`STREAM.PURGE`).
+    Purge {
+        /// The leader's clock.
+        ts: Time,
+        /// Only subjects that match; empty means all.
+        filter: Bytes,
+        /// Up to but excluding this sequence; 0 means no bound.
+        seq: Seq,
+        /// How many to keep; 0 means none.
+        keep: u64,
+    },
+    /// Remove one message (`STREAM.MSG.DELETE`).
+    DeleteMessage {
+        /// The leader's clock.
+        ts: Time,
+        /// Which.
+        seq: Seq,
+        /// Whether its bytes are to be overwritten.
+        erase: bool,
+    },
+    /// Remove what max_age and message TTLs have outlived at `ts`.
+    Expire {
+        /// The leader's clock.
+        ts: Time,
+    },
+    /// A new stream configuration, already checked by the meta group; a JSON document.
+    Configure {
+        /// The leader's clock.
+        ts: Time,
+        /// The configuration's revision in the meta group.
+        revision: u64,
+        /// `StreamConfig` as JSON.
+        config: Bytes,
+    },
+    /// Create or update a consumer.
+    PutConsumer {
+        /// The leader's clock.
+        ts: Time,
+        /// The name, given by the client or drawn by the leader.
+        name: Bytes,
+        /// What the request allows.
+        action: ConsumerAction,
+        /// Whether adjustments are refused instead of made.
+        pedantic: bool,
+        /// `ConsumerConfig` as JSON.
+        config: Bytes,
+    },
+    /// Remove a consumer.
+    DeleteConsumer {
+        /// The leader's clock.
+        ts: Time,
+        /// Which.
+        name: Bytes,
+    },
+    /// Messages were handed to a client of a consumer.
+    Delivered {
+        /// The leader's clock: the ack wait starts here.
+        ts: Time,
+        /// Which consumer.
+        consumer: Bytes,
+        /// Stream sequences in delivery order; redeliveries are among them.
+        seqs: Vec<Seq>,
+    },
+    /// Deliveries of a consumer were settled.
+    Settled {
+        /// The leader's clock.
+        ts: Time,
+        /// Which consumer.
+        consumer: Bytes,
+        /// What was settled, in order of arrival.
+        acks: Vec<Settlement>,
+    },
+    /// Pause a consumer until an instant, or resume it (`Time(0)`).
+    PauseConsumer {
+        /// The leader's clock.
+        ts: Time,
+        /// Which.
+        name: Bytes,
+        /// Until when.
+        until: Time,
+    },
+    /// Start a consumer again at a sequence (`CONSUMER.RESET`); 0 means after its ack floor.
+    ResetConsumer {
+        /// The leader's clock.
+        ts: Time,
+        /// Which.
+        name: Bytes,
+        /// Where.
+        seq: Seq,
+    },
+}
+
+/// What a create request allows (the `action` field).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ConsumerAction {
+    /// Create or update.
+    #[default]
+    Any,
+    /// It must not exist, or be the same.
+    Create,
+    /// It must exist.
+    Update,
+}
+
+/// How one delivery ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settlement {
+    /// The stream sequence.
+    pub seq: Seq,
+    /// The consumer sequence that the acknowledged delivery had (ack all needs it).
+    pub consumer_seq: u64,
+    /// How.
+    pub verdict: Verdict,
+}
+
+/// The end of a delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Acknowledged.
+    Ack,
+    /// Terminated by the client, with its reason.
+    Term(Bytes),
+    /// Out of deliveries: stays in the stream, is not delivered again.
+    Exhausted,
+}

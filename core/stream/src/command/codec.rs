@@ -1,0 +1,378 @@
+//! A command's bytes in the log: one byte for the kind, the clock reading, then the fields in order. Numbers are
+//! little-endian, texts have a length of four bytes, and what comes last goes to the end. docs/format.md, "Commands".
+
+use bytes::Bytes;
+use hw_kit::{Seq, Time};
+use hw_store::Record;
+
+use super::{Command, ConsumerAction, Settlement, Verdict};
+
+const PUBLISH: u8 = 1;
+const PURGE: u8 = 2;
+const DELETE_MESSAGE: u8 = 3;
+const EXPIRE: u8 = 4;
+const CONFIGURE: u8 = 5;
+const PUT_CONSUMER: u8 = 6;
+const DELETE_CONSUMER: u8 = 7;
+const DELIVERED: u8 = 8;
+const SETTLED: u8 = 9;
+const PAUSE_CONSUMER: u8 = 10;
+const RESET_CONSUMER: u8 = 11;
+
+/// Why bytes are not a command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end before the command does.
+    #[error("the command ends early")]
+    Short,
+    /// Bytes are left after the command.
+    #[error("{0} bytes follow the command")]
+    Long(usize),
+    /// Written by a later version, or damaged.
+    #[error("unknown command kind {0}")]
+    Kind(u8),
+    /// A field has a value that it cannot have.
+    #[error("a field of the command has no meaning")]
+    Field,
+}
+
+/// Writes a publish from its parts, as [`Command::encode`] does; false when the subject is longer than 65,535 bytes.
+pub fn encode_publish(out: &mut Vec<u8>, ts: Time, subject: &[u8], header: &[u8], payload: &[u8]) -> bool {
+    let (Ok(subject_len), Ok(header_len)) = (u16::try_from(subject.len()), u32::try_from(header.len()))
+    else {
+        return false;
+    };
+    out.reserve(15 + subject.len() + header.len() + payload.len());
+    publish_head(out, ts, subject_len, header_len);
+    out.extend_from_slice(subject);
+    out.extend_from_slice(header);
+    out.extend_from_slice(payload);
+    true
+}
+
+fn publish_head(out: &mut Vec<u8>, ts: Time, subject_len: u16, header_len: u32) {
+    head(out, PUBLISH, ts);
+    out.extend_from_slice(&subject_len.to_le_bytes());
+    out.extend_from_slice(&header_len.to_le_bytes());
+}
+
+fn head(out: &mut Vec<u8>, kind: u8, ts: Time) {
+    out.push(kind);
+    number(out, ts.0 as u64);
+}
+
+fn number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn text(out: &mut Vec<u8>, value: &[u8]) {
+    // A command is far smaller than 4 GiB: a message is at most 64 MiB, everything else less.
+    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+impl Command {
+    /// The leader's clock when it proposed this.
+    pub fn ts(&self) -> Time {
+        match self {
+            Command::Publish { ts, .. }
+            | Command::Purge { ts, .. }
+            | Command::DeleteMessage { ts, .. }
+            | Command::Expire { ts }
+            | Command::Configure { ts, .. }
+            | Command::PutConsumer { ts, .. }
+            | Command::DeleteConsumer { ts, .. }
+            | Command::Delivered { ts, .. }
+            | Command::Settled { ts, .. }
+            | Command::PauseConsumer { ts, .. }
+            | Command::ResetConsumer { ts, .. } => *ts,
+        }
+    }
+
+    /// Appends the command's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Command::Publish { ts, record } => {
+                let (subject_len, header_len) = record.lengths();
+                publish_head(out, *ts, subject_len, header_len);
+                out.extend_from_slice(record.joined());
+            }
+            Command::Purge { ts, filter, seq, keep } => {
+                head(out, PURGE, *ts);
+                number(out, seq.0);
+                number(out, *keep);
+                out.extend_from_slice(filter);
+            }
+            Command::DeleteMessage { ts, seq, erase } => {
+                head(out, DELETE_MESSAGE, *ts);
+                number(out, seq.0);
+                out.push(u8::from(*erase));
+            }
+            Command::Expire { ts } => head(out, EXPIRE, *ts),
+            Command::Configure { ts, revision, config } => {
+                head(out, CONFIGURE, *ts);
+                number(out, *revision);
+                out.extend_from_slice(config);
+            }
+            Command::PutConsumer { ts, name, action, pedantic, config } => {
+                head(out, PUT_CONSUMER, *ts);
+                out.push(match action {
+                    ConsumerAction::Any => 0,
+                    ConsumerAction::Create => 1,
+                    ConsumerAction::Update => 2,
+                });
+                out.push(u8::from(*pedantic));
+                text(out, name);
+                out.extend_from_slice(config);
+            }
+            Command::DeleteConsumer { ts, name } => {
+                head(out, DELETE_CONSUMER, *ts);
+                out.extend_from_slice(name);
+            }
+            Command::Delivered { ts, consumer, seqs } => {
+                head(out, DELIVERED, *ts);
+                text(out, consumer);
+                seqs.iter().for_each(|seq| number(out, seq.0));
+            }
+            Command::Settled { ts, consumer, acks } => {
+                head(out, SETTLED, *ts);
+                text(out, consumer);
+                acks.iter().for_each(|ack| encode_settlement(out, ack));
+            }
+            Command::PauseConsumer { ts, name, until } => {
+                head(out, PAUSE_CONSUMER, *ts);
+                number(out, until.0 as u64);
+                out.extend_from_slice(name);
+            }
+            Command::ResetConsumer { ts, name, seq } => {
+                head(out, RESET_CONSUMER, *ts);
+                number(out, seq.0);
+                out.extend_from_slice(name);
+            }
+        }
+    }
+
+    /// Reads a command; its bytes stay shared.
+    pub fn decode(bytes: &Bytes) -> Result<Command, DecodeError> {
+        let mut r = Reader(bytes.clone());
+        let kind = r.byte()?;
+        let ts = Time(r.number()? as i64);
+        let command = match kind {
+            PUBLISH => {
+                let lengths = r.take(6)?;
+                let subject_len = u16::from_le_bytes([lengths[0], lengths[1]]);
+                let header_len = u32::from_le_bytes([lengths[2], lengths[3], lengths[4], lengths[5]]);
+                let record =
+                    Record::from_joined(r.rest(), subject_len, header_len).ok_or(DecodeError::Short)?;
+                Command::Publish { ts, record }
+            }
+            PURGE => Command::Purge { ts, seq: Seq(r.number()?), keep: r.number()?, filter: r.rest() },
+            DELETE_MESSAGE => Command::DeleteMessage { ts, seq: Seq(r.number()?), erase: r.flag()? },
+            EXPIRE => Command::Expire { ts },
+            CONFIGURE => Command::Configure { ts, revision: r.number()?, config: r.rest() },
+            PUT_CONSUMER => Command::PutConsumer {
+                ts,
+                action: match r.byte()? {
+                    0 => ConsumerAction::Any,
+                    1 => ConsumerAction::Create,
+                    2 => ConsumerAction::Update,
+                    _ => return Err(DecodeError::Field),
+                },
+                pedantic: r.flag()?,
+                name: r.text()?,
+                config: r.rest(),
+            },
+            DELETE_CONSUMER => Command::DeleteConsumer { ts, name: r.rest() },
+            DELIVERED => {
+                let consumer = r.text()?;
+                let mut seqs = Vec::with_capacity(r.0.len() / 8);
+                while !r.0.is_empty() {
+                    seqs.push(Seq(r.number()?));
+                }
+                Command::Delivered { ts, consumer, seqs }
+            }
+            SETTLED => {
+                let consumer = r.text()?;
+                let mut acks = Vec::with_capacity(r.0.len() / 17);
+                while !r.0.is_empty() {
+                    acks.push(r.settlement()?);
+                }
+                Command::Settled { ts, consumer, acks }
+            }
+            PAUSE_CONSUMER => Command::PauseConsumer { ts, until: Time(r.number()? as i64), name: r.rest() },
+            RESET_CONSUMER => Command::ResetConsumer { ts, seq: Seq(r.number()?), name: r.rest() },
+            other => return Err(DecodeError::Kind(other)),
+        };
+        match r.0.len() {
+            0 => Ok(command),
+            left => Err(DecodeError::Long(left)),
+        }
+    }
+}
+
+fn encode_settlement(out: &mut Vec<u8>, ack: &Settlement) {
+    out.push(match ack.verdict {
+        Verdict::Ack => 0,
+        Verdict::Term(_) => 1,
+        Verdict::Exhausted => 2,
+    });
+    number(out, ack.seq.0);
+    number(out, ack.consumer_seq);
+    if let Verdict::Term(reason) = &ack.verdict {
+        text(out, reason);
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn take(&mut self, count: usize) -> Result<Bytes, DecodeError> {
+        if self.0.len() < count {
+            return Err(DecodeError::Short);
+        }
+        Ok(self.0.split_to(count))
+    }
+
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::Field),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
+    }
+
+    fn text(&mut self) -> Result<Bytes, DecodeError> {
+        let length = self.take(4)?;
+        self.take(u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize)
+    }
+
+    fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.0)
+    }
+
+    fn settlement(&mut self) -> Result<Settlement, DecodeError> {
+        let kind = self.byte()?;
+        let (seq, consumer_seq) = (Seq(self.number()?), self.number()?);
+        let verdict = match kind {
+            0 => Verdict::Ack,
+            1 => Verdict::Term(self.text()?),
+            2 => Verdict::Exhausted,
+            _ => return Err(DecodeError::Field),
+        };
+        Ok(Settlement { seq, consumer_seq, verdict })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind, with the bytes that are on disks: they may never change.
+    fn cases() -> Vec<(Command, &'static [u8])> {
+        let ts = Time(0x0102_0304_0506_0708);
+        let b = Bytes::from_static;
+        let record = Record::join(b"s.a", b"NATS/1.0\r\n\r\n", b"hi").expect("it is short");
+        let acks = vec![
+            Settlement { seq: Seq(7), consumer_seq: 3, verdict: Verdict::Ack },
+            Settlement { seq: Seq(8), consumer_seq: 4, verdict: Verdict::Term(b(b"no")) },
+            Settlement { seq: Seq(9), consumer_seq: 5, verdict: Verdict::Exhausted },
+        ];
+        vec![
+            (
+                Command::Publish { ts, record },
+                b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x03\x00\x0c\x00\x00\x00s.aNATS/1.0\r\n\r\nhi",
+            ),
+            (
+                Command::Purge { ts, filter: b(b"a.>"), seq: Seq(5), keep: 2 },
+                b"\x02\x08\x07\x06\x05\x04\x03\x02\x01\x05\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0a.>",
+            ),
+            (
+                Command::DeleteMessage { ts, seq: Seq(6), erase: true },
+                b"\x03\x08\x07\x06\x05\x04\x03\x02\x01\x06\0\0\0\0\0\0\0\x01",
+            ),
+            (Command::Expire { ts }, b"\x04\x08\x07\x06\x05\x04\x03\x02\x01"),
+            (
+                Command::Configure { ts, revision: 3, config: b(b"{}") },
+                b"\x05\x08\x07\x06\x05\x04\x03\x02\x01\x03\0\0\0\0\0\0\0{}",
+            ),
+            (
+                Command::PutConsumer {
+                    ts,
+                    name: b(b"C"),
+                    action: ConsumerAction::Update,
+                    pedantic: true,
+                    config: b(b"{}"),
+                },
+                b"\x06\x08\x07\x06\x05\x04\x03\x02\x01\x02\x01\x01\0\0\0C{}",
+            ),
+            (Command::DeleteConsumer { ts, name: b(b"C") }, b"\x07\x08\x07\x06\x05\x04\x03\x02\x01C"),
+            (
+                Command::Delivered { ts, consumer: b(b"C"), seqs: vec![Seq(1), Seq(2)] },
+                b"\x08\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0C\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0",
+            ),
+            (
+                Command::Settled { ts, consumer: b(b"C"), acks },
+                b"\x09\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0C\
+                  \0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\
+                  \x01\x08\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x02\0\0\0no\
+                  \x02\x09\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0",
+            ),
+            (
+                Command::PauseConsumer { ts, name: b(b"C"), until: Time(1) },
+                b"\x0a\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\0\0C",
+            ),
+            (
+                Command::ResetConsumer { ts, name: b(b"C"), seq: Seq(2) },
+                b"\x0b\x08\x07\x06\x05\x04\x03\x02\x01\x02\0\0\0\0\0\0\0C",
+            ),
+        ]
+    }
+
+    #[test]
+    fn bytes_are_pinned() {
+        for (command, expected) in cases() {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(bytes, expected, "{command:?}");
+            assert_eq!(Command::decode(&bytes.into()), Ok(command));
+        }
+    }
+
+    #[test]
+    fn a_publish_from_parts_is_the_same() {
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        assert!(encode_publish(&mut a, Time(5), b"s", b"h", b"p"));
+        Command::Publish { ts: Time(5), record: Record::join(b"s", b"h", b"p").expect("short") }
+            .encode(&mut b);
+        assert_eq!(a, b);
+        assert!(!encode_publish(&mut a, Time(5), &[b'x'; 70_000], b"", b""));
+    }
+
+    #[test]
+    fn damage_never_panics() {
+        for (command, bytes) in cases() {
+            for cut in 0..bytes.len() {
+                let _ = Command::decode(&Bytes::copy_from_slice(&bytes[..cut]));
+            }
+            for at in 0..bytes.len() {
+                let mut bytes = bytes.to_vec();
+                bytes[at] ^= 0xff;
+                assert_ne!(Command::decode(&bytes.into()), Ok(command.clone()));
+            }
+        }
+        assert_eq!(Command::decode(&Bytes::new()), Err(DecodeError::Short));
+        assert_eq!(Command::decode(&Bytes::from_static(b"\x04\0\0\0\0\0\0\0\0x")), Err(DecodeError::Long(1)));
+        assert_eq!(
+            Command::decode(&Bytes::from_static(b"\xff\0\0\0\0\0\0\0\0")),
+            Err(DecodeError::Kind(255))
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Sending: what was chosen goes out when its `Delivered` is applied, in order, to whom it was chosen for.
+
+use bytes::Bytes;
+use hw_kit::Seq;
+use hw_store::Record;
+
+use super::pull::say_ended;
+use super::status::AckNumbers;
+use super::{Batch, Lead, Moment, Pick, PumpOut};
+use crate::outcome::Effect;
+
+impl Lead {
+    /// A `Delivered` of this consumer was applied just now, by whomever it was proposed.
+    pub fn handle_delivered(&mut self, m: &Moment<'_>, seqs: &[Seq], out: &mut PumpOut) {
+        let own = self.inflight.front().is_some_and(|batch| batch.seqs == seqs);
+        let batch = match self.inflight.pop_front().filter(|_| own) {
+            Some(batch) => batch,
+            None => return self.handle_foreign(m, seqs, out),
+        };
+        self.inflight_all = self.inflight_all.saturating_sub(batch.seqs.len() as u64);
+        self.inflight_new = self.inflight_new.saturating_sub(batch.new);
+        let ignored = batch
+            .seqs
+            .iter()
+            .any(|seq| *seq > m.consumer.delivered().stream_seq && m.messages.contains(*seq));
+        if m.consumer.wants_acks() {
+            self.send_batch(m, batch, out);
+            self.acks.rest();
+        }
+        if ignored {
+            // What was in flight before this was lost, so nothing of it counts.
+            self.restart(m, out);
+        }
+        self.refresh_deadline(m);
+    }
+
+    /// A former leader's proposal: its clients are not ours.
+    fn handle_foreign(&mut self, m: &Moment<'_>, seqs: &[Seq], out: &mut PumpOut) {
+        for &seq in seqs {
+            if let Some(delivery) = m.consumer.pending().get(seq)
+                && !self.queued.contains(&seq)
+            {
+                self.due.push(delivery.ts + m.consumer.ack_wait(delivery.count), seq);
+            }
+        }
+        self.restart(m, out);
+        self.refresh_deadline(m);
+    }
+
+    fn send_batch(&mut self, m: &Moment<'_>, batch: Batch, out: &mut PumpOut) {
+        let Batch { seqs, mut picks, .. } = batch;
+        let (mut given, mut new) = (0, 0);
+        let mut at = 0;
+        for seq in &seqs {
+            let delivery = m.consumer.pending().get(*seq);
+            given += u64::from(delivery.is_some());
+            new += u64::from(delivery.is_some_and(|delivery| delivery.count == 1));
+            if let Some(pick) = picks.get_mut(at).filter(|pick| pick.message.seq == *seq) {
+                pick.count = delivery.map_or(0, |delivery| delivery.count);
+                at += 1;
+            }
+        }
+        let mut consumer_seq = m.consumer.delivered().consumer_seq.saturating_sub(given);
+        let mut pending = m.consumer.counted() + new;
+        let mut picks = picks.into_iter().peekable();
+        out.effects.reserve(seqs.len());
+        for seq in seqs {
+            let pick = picks.next_if(|pick| pick.message.seq == seq);
+            self.queued.remove(&seq);
+            let Some(delivery) = m.consumer.pending().get(seq).copied() else {
+                if let Some(pick) = pick {
+                    self.refund(&pick, out);
+                }
+                continue;
+            };
+            consumer_seq += 1;
+            pending = pending.saturating_sub(u64::from(delivery.count == 1));
+            self.due.push(delivery.ts + m.consumer.ack_wait(delivery.count), seq);
+            if let Some(pick) = pick {
+                let (count, ts) = (delivery.count, pick.message.ts);
+                self.send(m, pick, AckNumbers { count, seq, consumer_seq, ts, pending }, out);
+            }
+        }
+    }
+
+    /// Sends one message to whom it was chosen for.
+    pub(super) fn send(&mut self, m: &Moment<'_>, pick: Pick, numbers: AckNumbers, out: &mut PumpOut) {
+        let reply = self.acks.write(numbers);
+        let mut record = pick.message.record;
+        if m.consumer.config().headers_only {
+            record =
+                with_header(&record, b"Nats-Msg-Size", record.payload().len().to_string().as_bytes(), b"");
+        }
+        let Some((place, _)) = pick.place else {
+            return self.send_push(m, reply, record, out);
+        };
+        let Some(waiting) = self.requests.get_mut(place) else { return };
+        waiting.beat_at = m.now + waiting.heartbeat;
+        let terms = waiting.group.as_deref().filter(|terms| !terms.id.is_empty());
+        let pinned = terms.map(|terms| terms.group);
+        if let Some(terms) = terms {
+            record = with_header(&record, b"Nats-Pin-Id", &terms.id, record.payload());
+        }
+        let to = waiting.reply.clone();
+        out.effects.push(Effect::Deliver { to, group: Bytes::new(), reply, record });
+        if let Some(group) = pinned {
+            self.extend_pin(m, group);
+        }
+        if let Some(ended) = self.requests.settle(place) {
+            say_ended(&ended, out);
+        }
+    }
+
+    /// Takes back what was chosen and does not go out.
+    pub(super) fn refund(&mut self, pick: &Pick, out: &mut PumpOut) {
+        match pick.place {
+            Some((place, bytes)) => {
+                if let Some(ended) = self.requests.refund(place, bytes) {
+                    say_ended(&ended, out);
+                }
+            }
+            None => self.refund_push(pick),
+        }
+    }
+}
+
+/// The record with another header line and the given payload; as it is if it cannot grow.
+fn with_header(record: &Record, name: &[u8], value: &[u8], payload: &[u8]) -> Record {
+    let old = record.header().strip_suffix(b"\r\n").unwrap_or(b"NATS/1.0\r\n");
+    let header = [old, name, b": ", value, b"\r\n\r\n"].concat();
+    Record::join(record.subject(), &header, payload).unwrap_or_else(|| record.clone())
+}

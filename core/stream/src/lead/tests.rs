@@ -1,0 +1,5 @@
+//! Scripts: what happens to a consumer, and what its leader does. Lines with `>` are inputs, the others what comes out.
+
+mod model;
+mod scripts;
+mod world;

@@ -1,0 +1,233 @@
+//! What a publish must pass, in the order in which `nats-server` checks it: the one place that refuses a message.
+
+use hw_kit::Seq;
+
+use super::Stream;
+use super::headers;
+use super::ttl::{InvalidTtl, Ttl};
+use crate::config::{Discard, Retention, StreamConfig};
+use crate::outcome::PublishError;
+
+/// A message on its way in; subject and header as they will be stored.
+pub(super) struct Incoming<'a> {
+    pub subject: &'a [u8],
+    pub header: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+/// The header fields that mean something to a stream. The first of a name counts; an empty value is none.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    pub msg_id: Option<&'a [u8]>,
+    expected_stream: Option<&'a [u8]>,
+    expected_last: Option<&'a [u8]>,
+    expected_subject_last: Option<&'a [u8]>,
+    expected_subject: Option<&'a [u8]>,
+    expected_msg_id: Option<&'a [u8]>,
+    rollup: Option<&'a [u8]>,
+    ttl: Option<&'a [u8]>,
+    incr: Option<&'a [u8]>,
+    schedule: Option<&'a [u8]>,
+    batch_id: Option<&'a [u8]>,
+    source: Option<&'a [u8]>,
+    marker_reason: Option<&'a [u8]>,
+    kv_operation: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn of(header: &'a [u8]) -> Fields<'a> {
+        let mut fields = Fields::default();
+        for (name, value) in headers::fields(header) {
+            let field = match name {
+                b"Nats-Msg-Id" => &mut fields.msg_id,
+                b"Nats-Expected-Stream" => &mut fields.expected_stream,
+                b"Nats-Expected-Last-Sequence" => &mut fields.expected_last,
+                b"Nats-Expected-Last-Subject-Sequence" => &mut fields.expected_subject_last,
+                b"Nats-Expected-Last-Subject-Sequence-Subject" => &mut fields.expected_subject,
+                b"Nats-Expected-Last-Msg-Id" => &mut fields.expected_msg_id,
+                b"Nats-Rollup" => &mut fields.rollup,
+                b"Nats-TTL" => &mut fields.ttl,
+                b"Nats-Incr" => &mut fields.incr,
+                b"Nats-Schedule" => &mut fields.schedule,
+                b"Nats-Batch-Id" => &mut fields.batch_id,
+                b"Nats-Stream-Source" => &mut fields.source,
+                b"Nats-Marker-Reason" => &mut fields.marker_reason,
+                b"KV-Operation" => &mut fields.kv_operation,
+                _ => continue,
+            };
+            if field.is_none() {
+                *field = Some(value);
+            }
+        }
+        for field in [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup] {
+            *field = field.filter(|value| !value.is_empty());
+        }
+        fields
+    }
+
+    /// Whether the message says that something is gone, so that its own end needs no further word.
+    pub fn is_marker(&self) -> bool {
+        self.marker_reason.is_some() || self.kv_operation == Some(b"PURGE")
+    }
+}
+
+/// What a message replaces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Rollup {
+    None,
+    Subject,
+    All,
+}
+
+/// The outcome for a message that is not refused.
+pub(super) enum Admitted {
+    /// Seen within the duplicate window; this is the first one's sequence.
+    Duplicate(Seq),
+    /// It takes a sequence, but no consumer is interested, so it is not kept.
+    Unwanted,
+    /// It is stored.
+    Stored { rollup: Rollup, ttl: Option<Ttl> },
+}
+
+/// `Some(None)`: there is an expectation that no sequence meets.
+fn sequence(value: Option<&[u8]>) -> Option<Option<u64>> {
+    let value = value.filter(|value| !value.is_empty())?;
+    let digits = value.iter().all(u8::is_ascii_digit);
+    Some(std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok()))
+}
+
+impl Stream {
+    pub(super) fn admit(&mut self, message: &Incoming<'_>, f: &Fields<'_>) -> Result<Admitted, PublishError> {
+        check_shape(&self.config, message, f)?;
+        let ttl = f.ttl.map(Ttl::parse);
+        if matches!(ttl, Some(Ok(_))) && !self.config.allow_msg_ttl {
+            return Err(PublishError::TtlDisabled);
+        }
+        self.check_expected(message, f)?;
+        if f.schedule.is_some() {
+            return Err(PublishError::SchedulesDisabled);
+        }
+        if f.source.is_some() {
+            return Err(PublishError::SourceHeader);
+        }
+        if let Some(id) = f.msg_id {
+            self.dedupe.expire(self.clock, self.config.duplicate_window);
+            if let Some(seq) = self.dedupe.find(id) {
+                return Ok(Admitted::Duplicate(seq));
+            }
+            if self.dedupe.is_full() && !self.config.duplicate_window.is_zero() {
+                return Err(PublishError::ServerLimit);
+            }
+        }
+        if let Some(expected) = f.expected_msg_id.filter(|id| !id.is_empty())
+            && expected != self.last_msg_id
+        {
+            return Err(PublishError::WrongLastMsgId(
+                String::from_utf8_lossy(&self.last_msg_id).into_owned(),
+            ));
+        }
+        let rollup = check_rollup(&self.config, f)?;
+        let ttl = match ttl {
+            Some(Err(InvalidTtl)) => return Err(PublishError::InvalidTtl),
+            Some(Ok(ttl)) => Some(ttl),
+            None => None,
+        };
+        if self.config.retention == Retention::Interest && !self.is_wanted(message.subject) {
+            return Ok(Admitted::Unwanted);
+        }
+        self.check_room(message, rollup)?;
+        Ok(Admitted::Stored { rollup, ttl })
+    }
+
+    fn check_expected(&self, message: &Incoming<'_>, f: &Fields<'_>) -> Result<(), PublishError> {
+        let subject = f.expected_subject.filter(|subject| !subject.is_empty());
+        match sequence(f.expected_subject_last) {
+            Some(expected) => {
+                let last = match subject.map(std::str::from_utf8) {
+                    None => self.messages.last_of(message.subject),
+                    Some(Ok(filter)) => self.messages.last_matching(filter, self.messages.last_seq()),
+                    // No filter: nothing matches it.
+                    Some(Err(_)) => None,
+                };
+                let last = last.unwrap_or_default();
+                if expected != Some(last.0) {
+                    return Err(PublishError::WrongLastSequence(last));
+                }
+            }
+            None if subject.is_some() => return Err(PublishError::ExpectedSubjectAlone),
+            None => {}
+        }
+        let last = self.messages.last_seq();
+        match sequence(f.expected_last) {
+            Some(expected) if expected != Some(last.0) => Err(PublishError::WrongLastSequence(last)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Discard policy `new`: whether there is room. A message that takes the place of an older one of its subject needs
+    /// none, as long as it is not larger.
+    fn check_room(&self, message: &Incoming<'_>, rollup: Rollup) -> Result<(), PublishError> {
+        let config = &self.config;
+        if config.discard != Discard::New {
+            return Ok(());
+        }
+        let per_subject = config.max_msgs_per_subject;
+        let replaces = per_subject > 0 && self.messages.count_of(message.subject) >= per_subject as u64;
+        if replaces && config.discard_new_per_subject && rollup == Rollup::None {
+            return Err(PublishError::MaxPerSubject);
+        }
+        if config.max_msgs > 0 && self.messages.len() >= config.max_msgs as u64 && !replaces {
+            return Err(PublishError::MaxMessages);
+        }
+        let size =
+            self.messages.keep().size(message.payload.len(), message.subject.len(), message.header.len());
+        if config.max_bytes > 0 && self.messages.bytes() + size > config.max_bytes as u64 {
+            let oldest = self.messages.first_of(message.subject).and_then(|seq| self.messages.size_of(seq));
+            if !replaces || oldest.is_none_or(|oldest| size > oldest) {
+                return Err(PublishError::MaxBytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Size and kind: what needs no look at the stored messages.
+fn check_shape(config: &StreamConfig, message: &Incoming<'_>, f: &Fields<'_>) -> Result<(), PublishError> {
+    if config.sealed {
+        return Err(PublishError::Sealed);
+    }
+    let size = message.header.len() + message.payload.len();
+    if config.max_msg_size >= 0 && size > config.max_msg_size as usize {
+        return Err(PublishError::TooLarge);
+    }
+    if f.batch_id.is_some() {
+        return Err(PublishError::AtomicDisabled);
+    }
+    if message.header.len() > headers::MAX_BYTES {
+        return Err(PublishError::HeaderTooLarge);
+    }
+    if f.incr.is_some() {
+        return Err(PublishError::CounterDisabled);
+    }
+    match f.expected_stream {
+        Some(expected) if !expected.is_empty() && expected != config.name.as_bytes() => {
+            Err(PublishError::WrongStream)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_rollup(config: &StreamConfig, f: &Fields<'_>) -> Result<Rollup, PublishError> {
+    let Some(value) = f.rollup else { return Ok(Rollup::None) };
+    if !config.allow_rollup_hdrs || config.deny_purge {
+        return Err(PublishError::Rollup("rollup not permitted".to_owned()));
+    }
+    if value.eq_ignore_ascii_case(b"sub") {
+        Ok(Rollup::Subject)
+    } else if value.eq_ignore_ascii_case(b"all") {
+        Ok(Rollup::All)
+    } else {
+        let value = String::from_utf8_lossy(value);
+        Err(PublishError::Rollup(format!("rollup value invalid: {value:?}")))
+    }
+}

@@ -1,0 +1,126 @@
+//! The stream's side of its consumers: who exists, and what their progress means for the messages.
+
+use bytes::Bytes;
+use hw_kit::{Seq, Time};
+
+use super::Stream;
+use crate::command::{ConsumerAction, Settlement};
+use crate::config::ConsumerConfig;
+use crate::consumer::{self, Applied, Consumer, Request, ServerLimits};
+use crate::outcome::{Advisory, ConsumerError, ConsumerPut, Effect};
+
+/// The server's limits count before a command is proposed; a command that was proposed is not held to them again, for
+/// replicas may be configured differently.
+const NO_LIMITS: ServerLimits = ServerLimits { max_ack_pending: 0, max_request_batch: 0, clustered: true };
+
+impl Stream {
+    /// The complete configuration that a request leads to, or why it is refused. [`Stream::apply`] decides the same way,
+    /// but without the server's limits.
+    pub fn check_consumer(
+        &self,
+        name: &[u8],
+        request: Request<'_>,
+        limits: ServerLimits,
+    ) -> Result<ConsumerConfig, ConsumerError> {
+        let existing = self.consumers.get(name);
+        let config = consumer::check(request, &self.config, limits, existing)?;
+        let others = self.consumers.values().filter(|other| other.name() != name).map(Consumer::config);
+        consumer::check_siblings(&config, &self.config, others)?;
+        let counted = self.consumers.values().filter(|consumer| !consumer.config().direct).count();
+        let limit = self.config.max_consumers;
+        if existing.is_none() && !config.direct && limit > 0 && counted as u64 >= limit as u64 {
+            return Err(ConsumerError::TooMany);
+        }
+        Ok(config)
+    }
+
+    pub(super) fn put_consumer(
+        &mut self,
+        name: Bytes,
+        (action, pedantic): (ConsumerAction, bool),
+        config: &Bytes,
+        fx: &mut Vec<Effect>,
+    ) -> Result<ConsumerPut, ConsumerError> {
+        let mut config: ConsumerConfig = serde_json::from_slice(config).map_err(|error| {
+            ConsumerError::Rule { err_code: 10025, text: format!("invalid JSON: {error}") }
+        })?;
+        config.name = String::from_utf8_lossy(&name).into_owned();
+        let request = Request { config: &config, action, pedantic };
+        let config = self.check_consumer(&name, request, NO_LIMITS)?;
+        if let Some(existing) = self.consumers.get_mut(&name) {
+            if config != *existing.config() {
+                existing.update(config, &self.messages);
+                self.drop_unneeded(fx);
+            }
+            return Ok(ConsumerPut { name, created: false });
+        }
+        let at = (self.clock, &self.messages);
+        let consumer = Consumer::new(name.clone(), config, self.config.retention, at);
+        self.consumers.insert(name.clone(), consumer);
+        fx.push(Effect::Advise(Advisory::ConsumerCreated { consumer: name.clone() }));
+        Ok(ConsumerPut { name, created: true })
+    }
+
+    pub(super) fn delete_consumer(
+        &mut self,
+        name: &Bytes,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), ConsumerError> {
+        self.consumers.remove(name).ok_or(ConsumerError::NotFound)?;
+        fx.push(Effect::Advise(Advisory::ConsumerDeleted { consumer: name.clone() }));
+        self.drop_unneeded(fx);
+        Ok(())
+    }
+
+    /// Deliveries of a consumer whose progress is not in the log: they count at once, on this server alone.
+    pub fn apply_unlogged(&mut self, now: Time, name: &Bytes, seqs: &[Seq], fx: &mut Vec<Effect>) {
+        let Some(consumer) = self.consumers.get_mut(name) else { return };
+        let mut applied = Applied::default();
+        consumer.apply_delivered(now, seqs, &self.messages, &mut applied);
+        fx.append(&mut applied.effects);
+    }
+
+    pub(super) fn handle_delivered(&mut self, name: &Bytes, seqs: &[Seq], fx: &mut Vec<Effect>) {
+        let Some(consumer) = self.consumers.get_mut(name) else { return };
+        let mut applied = Applied::default();
+        consumer.apply_delivered(self.clock, seqs, &self.messages, &mut applied);
+        self.take(applied, fx);
+    }
+
+    pub(super) fn handle_settled(&mut self, name: &Bytes, acks: &[Settlement], fx: &mut Vec<Effect>) {
+        let Some(consumer) = self.consumers.get_mut(name) else { return };
+        let mut applied = Applied::default();
+        consumer.apply_settled(self.clock, acks, &mut applied);
+        self.take(applied, fx);
+    }
+
+    fn take(&mut self, mut applied: Applied, fx: &mut Vec<Effect>) {
+        fx.append(&mut applied.effects);
+        self.handle_done(&applied.done, fx);
+    }
+
+    pub(super) fn pause_consumer(
+        &mut self,
+        name: &Bytes,
+        until: Time,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Time, ConsumerError> {
+        let consumer = self.consumers.get_mut(name).ok_or(ConsumerError::NotFound)?;
+        let mut applied = Applied::default();
+        let until = consumer.apply_pause(self.clock, until, &mut applied);
+        self.take(applied, fx);
+        Ok(until)
+    }
+
+    pub(super) fn reset_consumer(
+        &mut self,
+        name: &Bytes,
+        seq: Seq,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Seq, ConsumerError> {
+        let consumer = self.consumers.get_mut(name).ok_or(ConsumerError::NotFound)?;
+        let first = consumer.apply_reset(seq, &self.messages)?;
+        self.drop_unneeded(fx);
+        Ok(first)
+    }
+}

@@ -1,0 +1,194 @@
+//! A stream's state as bytes, for checkpoints and for replicas that are far behind. The messages' own bytes are not in
+//! it: they are in segments, or follow one by one. docs/format.md, "Stream state".
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hw_kit::{LogIndex, Seq, Time};
+use hw_store::messages::{self, Restore};
+
+use super::dedupe::Dedupe;
+use super::expiry::{Expiry, Special};
+use super::{Mappings, Stream};
+use crate::config::StreamConfig;
+use crate::consumer::Consumer;
+
+const VERSION: u8 = 1;
+
+/// Why a snapshot cannot be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RestoreError {
+    /// The bytes end too early or contradict themselves.
+    #[error("the stream's state is damaged")]
+    Damaged,
+    /// Written by a version that is not known.
+    #[error("the stream's state has the unknown version {0}")]
+    Version(u8),
+    /// The configuration is not readable.
+    #[error("the stream's configuration is not readable: {0}")]
+    Config(String),
+    /// A consumer's state is not readable.
+    #[error("the state of consumer {0:?} is not readable")]
+    Consumer(String),
+    /// The index of messages is not readable.
+    #[error(transparent)]
+    Messages(#[from] messages::RestoreError),
+}
+
+fn number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn block(out: &mut Vec<u8>, bytes: &[u8]) {
+    number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+impl Stream {
+    /// Appends the whole state except for the messages' bytes.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        for value in [
+            self.created.0 as u64,
+            self.revision,
+            self.applied.0,
+            self.clock.0 as u64,
+            self.age_checked.0,
+            self.fingerprint,
+        ] {
+            number(out, value);
+        }
+        block(out, &serde_json::to_vec(&self.config).expect("a configuration has only string keys"));
+        block(out, &self.last_msg_id);
+        number(out, self.dedupe.iter().len() as u64);
+        for (ts, id, seq) in self.dedupe.iter() {
+            number(out, ts.0 as u64);
+            number(out, seq.0);
+            block(out, id);
+        }
+        number(out, self.expiry.iter().len() as u64);
+        for (seq, special) in self.expiry.iter() {
+            number(out, seq.0);
+            number(out, special.expires.0 as u64);
+            out.push(u8::from(special.is_marker));
+        }
+        number(out, self.consumers.len() as u64);
+        let mut bytes = Vec::new();
+        for (name, consumer) in &self.consumers {
+            bytes.clear();
+            consumer.encode(&mut bytes);
+            block(out, name);
+            block(out, &bytes);
+        }
+        self.messages.snapshot(out);
+    }
+}
+
+/// Reads a snapshot: open it, hand in the segments' indexes or the messages, finish.
+#[derive(Debug)]
+pub struct StreamRestore {
+    /// Everything but messages and consumers.
+    stream: Stream,
+    consumers: Vec<(Bytes, Bytes)>,
+    /// The messages' part, which says which segments it needs.
+    pub messages: Restore,
+}
+
+impl StreamRestore {
+    /// Reads what [`Stream::snapshot`] wrote.
+    pub fn open(bytes: &Bytes) -> Result<StreamRestore, RestoreError> {
+        let mut r = Reader(bytes.clone());
+        match r.take(1)?[0] {
+            VERSION => {}
+            other => return Err(RestoreError::Version(other)),
+        }
+        let (created, revision) = (Time(r.number()? as i64), r.number()?);
+        let (applied, clock) = (LogIndex(r.number()?), Time(r.number()? as i64));
+        let (age_checked, fingerprint) = (Seq(r.number()?), r.number()?);
+        let config = r.block()?;
+        let config: StreamConfig =
+            serde_json::from_slice(&config).map_err(|error| RestoreError::Config(error.to_string()))?;
+        let last_msg_id = r.block()?;
+        let mut dedupe = Dedupe::default();
+        for _ in 0..r.number()? {
+            let (ts, seq) = (Time(r.number()? as i64), Seq(r.number()?));
+            dedupe.insert(ts, &r.block()?, seq);
+        }
+        let mut expiry = Expiry::default();
+        for _ in 0..r.number()? {
+            let (seq, expires) = (Seq(r.number()?), Time(r.number()? as i64));
+            let is_marker = r.take(1)?[0] != 0;
+            expiry.insert(seq, Special { expires, is_marker });
+        }
+        let mut consumers = Vec::new();
+        for _ in 0..r.number()? {
+            consumers.push((r.block()?, r.block()?));
+        }
+        let (messages, rest) = Restore::open(&r.0)?;
+        if !rest.is_empty() {
+            return Err(RestoreError::Damaged);
+        }
+        let stream = Stream {
+            mappings: Mappings::of(&config),
+            revision,
+            applied,
+            clock,
+            dedupe,
+            last_msg_id: Bytes::copy_from_slice(&last_msg_id),
+            expiry,
+            age_checked,
+            fingerprint,
+            ..Stream::new(config, created)
+        };
+        Ok(StreamRestore { stream, consumers, messages })
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.stream.config.name
+    }
+
+    /// The command that the state includes last.
+    pub fn applied(&self) -> LogIndex {
+        self.stream.applied
+    }
+
+    /// The stream, and the sequences that it should have but nobody handed in.
+    pub fn finish(self) -> Result<(Stream, Vec<Seq>), RestoreError> {
+        let StreamRestore { mut stream, consumers, messages } = self;
+        let (messages, lost) = messages.finish();
+        stream.messages = messages;
+        for seq in &lost {
+            stream.expiry.remove(*seq);
+        }
+        let mut restored = BTreeMap::new();
+        for (name, bytes) in consumers {
+            let consumer = Consumer::decode(&bytes, stream.config.retention, &stream.messages);
+            let damaged = || RestoreError::Consumer(String::from_utf8_lossy(&name).into_owned());
+            let (consumer, _) = consumer.filter(|(_, rest)| rest.is_empty()).ok_or_else(damaged)?;
+            restored.insert(Bytes::copy_from_slice(&name), consumer);
+        }
+        stream.consumers = restored;
+        Ok((stream, lost))
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn take(&mut self, count: usize) -> Result<Bytes, RestoreError> {
+        if self.0.len() < count {
+            return Err(RestoreError::Damaged);
+        }
+        Ok(self.0.split_to(count))
+    }
+
+    fn number(&mut self) -> Result<u64, RestoreError> {
+        Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
+    }
+
+    fn block(&mut self) -> Result<Bytes, RestoreError> {
+        let length = usize::try_from(self.number()?).map_err(|_| RestoreError::Damaged)?;
+        self.take(length)
+    }
+}

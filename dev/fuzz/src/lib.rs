@@ -1,0 +1,1 @@
+//! Fuzz targets for every byte that comes from outside.

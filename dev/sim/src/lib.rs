@@ -1,0 +1,1 @@
+//! Whole servers on a virtual clock, network and disk, from one seed.

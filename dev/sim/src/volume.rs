@@ -1,0 +1,330 @@
+//! The durable half of a running server: the store's machine on a virtual disk, driven as the disk threads drive it.
+//!
+//! Three lanes run operations side by side, each its own in order: the log's writer, which takes everything that waits
+//! into one write and one sync; the checkpoint; the next log file. A fourth reads segments.
+
+use std::collections::VecDeque;
+
+use hw_kit::{GroupId, Rng, Span, Time};
+use hw_node::{DiskCompletion, DiskRequest};
+use hw_store::messages::BlockId;
+use hw_store::{
+    AppendError, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob, Storage,
+    WalPosition,
+};
+use hw_testkit::disk::{MemDisk, SyncBegun};
+
+use crate::planted::Planted;
+use crate::trace::Trace;
+
+/// Bytes of frames that one write takes at most: far below a log file, so that it always fits.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+
+/// Who works on the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lane {
+    /// Writes and syncs the log.
+    Writer,
+    /// Writes checkpoints and tidies up.
+    Checkpoint,
+    /// Makes the next log file.
+    Spare,
+    /// Reads segments.
+    Reader,
+}
+
+/// What a volume works with.
+pub struct Io<'a> {
+    /// The disk.
+    pub disk: &'a mut MemDisk,
+    /// For delays.
+    pub rng: &'a mut Rng,
+    /// What happened.
+    pub trace: &'a mut Trace,
+    /// What time it is.
+    pub now: Time,
+    /// What ends when: to be planned by the caller.
+    pub planned: Vec<(Lane, Span)>,
+}
+
+#[derive(Default)]
+struct Track {
+    ops: VecDeque<DiskOp>,
+    running: Option<Running>,
+}
+
+enum Running {
+    Sync(SyncBegun),
+    Other(Result<(), DiskError>),
+}
+
+enum Waiting {
+    Append { ticket: u64, frames: Vec<Frame> },
+    Checkpoint(CheckpointJob),
+}
+
+/// The store of a running server.
+pub struct Volume {
+    storage: Storage,
+    reader: SegmentReader,
+    waiting: VecDeque<Waiting>,
+    writer: Track,
+    checkpoint: Track,
+    spare: Track,
+    writing: Option<(u64, WalPosition)>,
+    making: Option<CheckpointWork>,
+    sparing: Option<SpareJob>,
+    loads: VecDeque<(GroupId, BlockId)>,
+    loading: bool,
+    was_full: bool,
+    checkpoints: u64,
+    planted: Planted,
+    done: Vec<DiskCompletion>,
+}
+
+impl Volume {
+    /// A store that was just recovered.
+    pub fn new(storage: Storage, planted: Planted) -> Volume {
+        Volume {
+            storage,
+            reader: SegmentReader::new(4),
+            waiting: VecDeque::new(),
+            writer: Track::default(),
+            checkpoint: Track::default(),
+            spare: Track::default(),
+            writing: None,
+            making: None,
+            sparing: None,
+            loads: VecDeque::new(),
+            loading: false,
+            was_full: false,
+            checkpoints: 0,
+            planted,
+            done: Vec::new(),
+        }
+    }
+
+    /// A request of the shard.
+    pub fn submit(&mut self, request: DiskRequest) {
+        match request {
+            DiskRequest::Append { ticket, frames } => self.waiting.push_back(Waiting::Append { ticket, frames }),
+            DiskRequest::Checkpoint(job) => self.waiting.push_back(Waiting::Checkpoint(job)),
+            DiskRequest::Load { group, block } => self.loads.push_back((group, block)),
+        }
+    }
+
+    /// What has ended since the last call.
+    pub fn take_done(&mut self) -> Vec<DiskCompletion> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Checkpoints that were completed.
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        let tracks = [&self.writer, &self.checkpoint, &self.spare];
+        self.waiting.is_empty() && self.loads.is_empty() && tracks.iter().all(|track| track.is_idle())
+    }
+
+    /// Starts what can start.
+    pub fn pump(&mut self, io: &mut Io<'_>) {
+        if self.sparing.is_none()
+            && self.spare.is_idle()
+            && let Some(mut job) = self.storage.spare_job()
+        {
+            self.spare.ops = job.take_ops().into();
+            self.sparing = Some(job);
+            self.advance(Lane::Spare, io);
+        }
+        if self.writing.is_none() && self.writer.is_idle() {
+            self.write_next(io);
+        }
+        if !self.loading && !self.loads.is_empty() {
+            self.loading = true;
+            io.planned.push((Lane::Reader, delay(io.rng, 100)));
+        }
+        let is_full = self.storage.is_full();
+        if is_full != self.was_full {
+            self.was_full = is_full;
+            self.done.push(DiskCompletion::Space { full: is_full });
+        }
+    }
+
+    /// What was planned for a lane has ended.
+    pub fn handle_end(&mut self, lane: Lane, io: &mut Io<'_>) {
+        if lane == Lane::Reader {
+            self.read(io);
+        } else if let Some(running) = self.track(lane).running.take() {
+            let result = match running {
+                Running::Sync(begun) => io.disk.finish_sync(begun).map(|_| ()),
+                Running::Other(result) => result,
+            };
+            match result {
+                Ok(()) => self.advance(lane, io),
+                Err(error) => {
+                    self.track(lane).ops.clear();
+                    self.lane_ended(lane, Err(error), io);
+                }
+            }
+        }
+        self.pump(io);
+    }
+
+    fn track(&mut self, lane: Lane) -> &mut Track {
+        match lane {
+            Lane::Checkpoint => &mut self.checkpoint,
+            Lane::Spare => &mut self.spare,
+            Lane::Writer | Lane::Reader => &mut self.writer,
+        }
+    }
+
+    /// Starts a lane's next operation, or ends the lane's work.
+    fn advance(&mut self, lane: Lane, io: &mut Io<'_>) {
+        let Some(op) = self.track(lane).ops.pop_front() else {
+            return self.lane_ended(lane, Ok(()), io);
+        };
+        if self.planted == Planted::AckBeforeSync && lane == Lane::Writer && matches!(op, DiskOp::Sync(_)) {
+            self.acknowledge();
+        }
+        io.trace.disk(io.now, &op);
+        let (running, micros) = match io.disk.begin_sync(&op) {
+            Some(Ok(begun)) => (Running::Sync(begun), 400),
+            Some(Err(error)) => (Running::Other(Err(error)), 10),
+            None => (Running::Other(io.disk.run(op).map(|_| ())), 60),
+        };
+        self.track(lane).running = Some(running);
+        io.planned.push((lane, delay(io.rng, micros)));
+    }
+
+    fn lane_ended(&mut self, lane: Lane, result: Result<(), DiskError>, io: &mut Io<'_>) {
+        match lane {
+            Lane::Writer => match result {
+                Ok(()) => {
+                    if let Some((_, position)) = self.writing {
+                        self.storage.handle_synced(position);
+                    }
+                    self.acknowledge();
+                    self.writing = None;
+                }
+                Err(error) => {
+                    self.storage.handle_failed(&error);
+                    self.writing = None;
+                    self.done.push(DiskCompletion::Failed { reason: error.to_string() });
+                }
+            },
+            Lane::Checkpoint => self.checkpoint_ended(result, io),
+            Lane::Spare => {
+                let Some(job) = self.sparing.take() else { return };
+                self.spare.ops = self.storage.handle_spare(job, result).into();
+                if !self.spare.ops.is_empty() {
+                    self.advance(Lane::Spare, io);
+                }
+            }
+            Lane::Reader => {}
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        if let Some((ticket, _)) = self.writing {
+            self.done.push(DiskCompletion::Synced { ticket });
+        }
+    }
+
+    fn write_next(&mut self, io: &mut Io<'_>) {
+        while let Some(Waiting::Checkpoint(_)) = self.waiting.front() {
+            let Some(Waiting::Checkpoint(job)) = self.waiting.pop_front() else { return };
+            self.begin_checkpoint(job, io);
+        }
+        let (mut frames, mut bytes, mut last) = (Vec::new(), 0, None);
+        let mut taken = 0;
+        for waiting in &self.waiting {
+            let Waiting::Append { ticket, frames: more } = waiting else { break };
+            bytes += more.iter().map(|frame| frame.body().len()).sum::<usize>();
+            if taken > 0 && bytes > WRITE_BYTES_MAX {
+                break;
+            }
+            frames.extend(more.iter().cloned());
+            last = Some(*ticket);
+            taken += 1;
+        }
+        let Some(ticket) = last else { return };
+        let mut ops = Vec::new();
+        match self.storage.append(&frames, &mut ops) {
+            Ok(position) => {
+                self.waiting.drain(..taken);
+                self.writing = Some((ticket, position));
+                self.writer.ops = ops.into();
+                self.advance(Lane::Writer, io);
+            }
+            // When the next log file is ready, this is tried again.
+            Err(AppendError::NotReady) => {}
+            Err(error) => {
+                self.waiting.clear();
+                self.done.push(DiskCompletion::Failed { reason: error.to_string() });
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self, job: CheckpointJob, io: &mut Io<'_>) {
+        match self.storage.begin_checkpoint(job) {
+            Ok(work) => {
+                self.making = Some(work);
+                if self.checkpoint.is_idle() {
+                    self.advance(Lane::Checkpoint, io);
+                }
+            }
+            Err(refused) => {
+                let wants_full = self.storage.wants_full();
+                self.done.push(DiskCompletion::Checkpointed { result: Err(refused.to_string()), wants_full });
+            }
+        }
+    }
+
+    fn checkpoint_ended(&mut self, result: Result<(), DiskError>, io: &mut Io<'_>) {
+        let Some(mut work) = self.making.take() else { return };
+        let more = if result.is_ok() { work.next_ops() } else { None };
+        if let Some(ops) = more {
+            self.checkpoint.ops = ops.into();
+            self.making = Some(work);
+            return self.advance(Lane::Checkpoint, io);
+        }
+        let done = work.done().clone();
+        self.checkpoint.ops = self.storage.handle_checkpoint(work, &result).into();
+        self.checkpoints += u64::from(result.is_ok());
+        let result = result.map(|()| done).map_err(|error| error.to_string());
+        self.done.push(DiskCompletion::Checkpointed { result, wants_full: self.storage.wants_full() });
+        if !self.checkpoint.ops.is_empty() {
+            self.advance(Lane::Checkpoint, io);
+        }
+    }
+
+    fn read(&mut self, io: &mut Io<'_>) {
+        self.loading = false;
+        let Some((group, block)) = self.loads.pop_front() else { return };
+        if self.planted == Planted::LostReads && io.rng.chance(1, 4) {
+            return;
+        }
+        let Io { disk, trace, now, .. } = io;
+        let mut run = |op: DiskOp| {
+            trace.disk(*now, &op);
+            disk.run(op)
+        };
+        let messages = self.reader.load(group, block, &mut run).map_err(|error| error.to_string());
+        self.done.push(DiskCompletion::Loaded { group, block, messages });
+    }
+}
+
+impl Track {
+    fn is_idle(&self) -> bool {
+        self.ops.is_empty() && self.running.is_none()
+    }
+}
+
+/// Around so many microseconds; now and then far more.
+fn delay(rng: &mut Rng, micros: u64) -> Span {
+    let slow = if rng.chance(1, 50) { 20 } else { 1 };
+    Span((1000 * slow * (micros / 2 + rng.below(micros))) as i64)
+}

@@ -1,0 +1,158 @@
+//! Everything that must hold before a change is taken, with the totals at the end.
+
+use std::{
+    io::{BufRead, BufReader, IsTerminal},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use crate::{arrows, tidy};
+
+/// What the test runners counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Totals {
+    /// Adds what a closing line of a test runner says; other lines say nothing.
+    fn read(&mut self, line: &str) {
+        let Some(rest) = line.trim().strip_prefix("test result: ") else { return };
+        let Some((_, counts)) = rest.split_once(". ") else { return };
+        for part in counts.split(';') {
+            let mut words = part.split_whitespace();
+            let (Some(count), Some(what)) =
+                (words.next().and_then(|word| word.parse::<usize>().ok()), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A running check of everything; all of it runs even if something failed.
+struct Ci<'a> {
+    root: &'a Path,
+    totals: Totals,
+    broken: Vec<String>,
+}
+
+/// `cargo xtask ci`
+pub fn run(root: &Path) -> ExitCode {
+    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    ci.house("tidy", tidy::check);
+    ci.house("arrows", arrows::check);
+    ci.cargo("fmt", &["fmt", "--all", "--check"]);
+    ci.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
+    ci.cargo("test", &["test", "--workspace", "--exclude", "hw-conform", "--no-fail-fast", "--quiet"]);
+    ci.conform(&[]);
+    ci.end()
+}
+
+/// `cargo xtask conform [WORD...]`
+pub fn conform(root: &Path, words: &[String]) -> ExitCode {
+    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    ci.conform(words);
+    ci.end()
+}
+
+impl Ci<'_> {
+    fn conform(&mut self, words: &[String]) {
+        if !self.cargo("build", &["build", "--quiet", "--package", "headwater-cli"]) {
+            return;
+        }
+        let mut arguments = vec!["test", "--package", "hw-conform", "--no-fail-fast", "--quiet"];
+        if !words.is_empty() {
+            arguments.push("--");
+            arguments.extend(words.iter().map(String::as_str));
+        }
+        self.cargo("conform", &arguments);
+    }
+
+    fn house(&mut self, name: &str, check: fn(&Path) -> Result<Vec<String>, String>) {
+        println!("== {name}");
+        let problems = check(self.root).unwrap_or_else(|what| vec![what]);
+        problems.iter().for_each(|problem| println!("{problem}"));
+        self.count(name, problems.is_empty(), 0);
+    }
+
+    fn cargo(&mut self, name: &str, arguments: &[&str]) -> bool {
+        println!("== {name}: cargo {}", arguments.join(" "));
+        let (started, before) = (Instant::now(), self.totals);
+        let succeeded = self.stream(arguments).unwrap_or_else(|error| {
+            println!("cargo: {error}");
+            false
+        });
+        println!("== {name}: {:.0} s", started.elapsed().as_secs_f64());
+        self.count(name, succeeded, self.totals.failed - before.failed);
+        succeeded
+    }
+
+    /// Passes the output through and reads the totals from it. `hw-conform` prints thousands of lines of `ok`:
+    /// where nobody watches they are left out.
+    fn stream(&mut self, arguments: &[&str]) -> std::io::Result<bool> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(arguments).current_dir(self.root).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let is_watched = std::io::stdout().is_terminal();
+        if let Some(output) = child.stdout.take() {
+            for line in BufReader::new(output).split(b'\n') {
+                let line = line?;
+                let line = String::from_utf8_lossy(&line);
+                self.totals.read(&line);
+                if is_watched || !(line.starts_with("test ") && line.ends_with(" ... ok")) {
+                    println!("{line}");
+                }
+            }
+        }
+        Ok(child.wait()?.success())
+    }
+
+    /// A check is one test; one whose own tests failed is in the totals already.
+    fn count(&mut self, name: &str, succeeded: bool, failed_tests: usize) {
+        if succeeded {
+            self.totals.passed += 1;
+        } else {
+            self.broken.push(name.to_owned());
+            self.totals.failed += usize::from(failed_tests == 0);
+        }
+    }
+
+    fn end(self) -> ExitCode {
+        if !self.broken.is_empty() {
+            println!("broken: {}", self.broken.join(", "));
+        }
+        let Totals { passed, failed, skipped } = self.totals;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if self.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_read_from_closing_lines_alone() {
+        let mut totals = Totals::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 12 passed; 0 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.01s",
+            "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+            "5 passed",
+        ] {
+            totals.read(line);
+        }
+        assert_eq!(totals, Totals { passed: 13, failed: 3, skipped: 2 });
+    }
+}

@@ -1,0 +1,177 @@
+//! A bucket's entries, read in order through an ordered consumer.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::bucket::stream_name;
+use crate::command::connect::Session;
+use crate::command::error::Failure;
+use crate::command::units;
+
+/// A put or a deletion.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    pub key: String,
+    pub revision: u64,
+    /// How many entries follow.
+    pub delta: u64,
+    /// `PUT`, `DELETE` or `PURGE`.
+    pub operation: &'static str,
+    #[serde(serialize_with = "as_rfc3339")]
+    at: Timestamp,
+    #[serde(serialize_with = "as_text")]
+    pub value: Bytes,
+}
+
+fn as_rfc3339<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&at.to_string())
+}
+
+fn as_text<S: Serializer>(value: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&String::from_utf8_lossy(value))
+}
+
+impl Entry {
+    /// When it was stored, in the local zone.
+    pub fn created(&self) -> String {
+        units::local(self.at)
+    }
+
+    /// The value, short enough for a table.
+    pub fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(&self.value);
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(41).collect();
+        if line.chars().count() > 40 { line.chars().take(37).chain("...".chars()).collect() } else { line }
+    }
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy)]
+pub enum From {
+    /// All that is stored.
+    First,
+    /// The last entry of each key.
+    Last,
+    /// Only what comes.
+    Now,
+    Revision(u64),
+}
+
+/// The entries that are stored now.
+pub async fn stored(
+    session: &Session,
+    bucket: &str,
+    filter: &str,
+    from: From,
+) -> Result<Vec<Entry>, Failure> {
+    let mut entries = Vec::new();
+    let (pending, mut messages) = open(session, bucket, filter, from).await?;
+    if pending == 0 {
+        return Ok(entries);
+    }
+    let doing = format!("read bucket {bucket}");
+    loop {
+        let next = tokio::time::timeout(session.timeout.max(Duration::from_secs(1)), messages.next()).await;
+        let next = next.map_err(|_| Failure::request(&doing, "the server fell silent"))?;
+        let Some(message) = next else { return Ok(entries) };
+        let entry = entry(&message.map_err(|error| Failure::request(&doing, error))?, bucket, &doing)?;
+        let at_end = entry.delta == 0;
+        entries.push(entry);
+        if at_end {
+            return Ok(entries);
+        }
+    }
+}
+
+/// Hands over every entry as it comes, until `show` says that it was enough.
+pub async fn each(
+    session: &Session,
+    bucket: &str,
+    filter: &str,
+    from: From,
+    mut show: impl FnMut(Entry) -> bool,
+) -> Result<(), Failure> {
+    let doing = format!("watch bucket {bucket}");
+    let (_, mut messages) = open(session, bucket, filter, from).await?;
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(|error| Failure::request(&doing, error))?;
+        if !show(entry(&message, bucket, &doing)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn open(
+    session: &Session,
+    bucket: &str,
+    filter: &str,
+    from: From,
+) -> Result<(u64, pull::Ordered), Failure> {
+    super::bucket::fetch(session, bucket).await?;
+    let doing = format!("read bucket {bucket}");
+    let failed = |error: &dyn std::fmt::Display| Failure::request(&doing, error);
+    let stream = session.jetstream.get_stream(stream_name(bucket)?).await.map_err(|error| failed(&error))?;
+    let deliver_policy = match from {
+        From::First => DeliverPolicy::All,
+        From::Last => DeliverPolicy::LastPerSubject,
+        From::Now => DeliverPolicy::New,
+        From::Revision(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
+    };
+    let filter_subject = format!("$KV.{bucket}.{filter}");
+    let config = pull::OrderedConfig { deliver_policy, filter_subject, ..pull::OrderedConfig::default() };
+    let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+    let pending = consumer.cached_info().num_pending;
+    Ok((pending, consumer.messages().await.map_err(|error| failed(&error))?))
+}
+
+fn entry(message: &Message, bucket: &str, doing: &str) -> Result<Entry, Failure> {
+    let info = message.info().map_err(|error| Failure::request(doing, error))?;
+    let at = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos());
+    let header = |name: &str| {
+        let value = message.headers.as_ref().and_then(|headers| headers.get(name));
+        value.map(|value| value.as_str().to_owned()).unwrap_or_default()
+    };
+    // A key that ran out of time leaves a marker that the server wrote, with a header of its own.
+    let operation = match (header("KV-Operation").as_str(), header("Nats-Marker-Reason").as_str()) {
+        ("DEL", _) | (_, "Remove") => "DELETE",
+        ("PURGE", _) | (_, "MaxAge" | "Purge") => "PURGE",
+        _ => "PUT",
+    };
+    let prefix = format!("$KV.{bucket}.");
+    Ok(Entry {
+        key: message.subject.strip_prefix(&prefix).unwrap_or(&message.subject).to_owned(),
+        revision: info.stream_sequence,
+        delta: info.pending,
+        operation,
+        at: at.map_err(|error| Failure::request(doing, error))?,
+        value: message.payload.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_one_short_line() {
+        let entry = |value: &str| Entry {
+            key: "k".into(),
+            revision: 1,
+            delta: 0,
+            operation: "PUT",
+            at: Timestamp::UNIX_EPOCH,
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        };
+        assert_eq!(entry("short").excerpt(), "short");
+        assert_eq!(entry("two\nlines").excerpt(), "two lines");
+        assert_eq!(entry(&"x".repeat(40)).excerpt().len(), 40);
+        assert_eq!(entry(&"x".repeat(41)).excerpt(), format!("{}...", "x".repeat(37)));
+    }
+}

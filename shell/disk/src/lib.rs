@@ -1,0 +1,1 @@
+//! Files: the write-ahead log's writer thread, segment and checkpoint files.

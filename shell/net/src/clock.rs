@@ -1,0 +1,26 @@
+//! The wall clock, made monotonic: what the shards are told as `now`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hw_kit::Time;
+
+/// Reads the system's time; never goes back within one shard.
+#[derive(Debug, Default)]
+pub struct Clock {
+    last: i64,
+}
+
+impl Clock {
+    /// The current time, at least as late as the previous answer.
+    pub fn now(&mut self) -> Time {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last = self.last.max(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX));
+        Time(self.last)
+    }
+
+    /// How long to sleep until `deadline`; at most an hour, so that a clock that was set forward is noticed.
+    pub fn until(&mut self, deadline: Time) -> Duration {
+        let nanos = deadline.since(self.now()).0.clamp(0, 3_600_000_000_000);
+        Duration::from_nanos(nanos.unsigned_abs())
+    }
+}

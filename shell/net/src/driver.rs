@@ -1,0 +1,237 @@
+//! Runs one shard: reads, timers and mail go in; output, disk requests and peers' batches go out, once per round.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hw_hub::{CloseReason, PeerBatch};
+use hw_kit::{ConnId, ShardId, Span, Time};
+use hw_node::{DiskRequest, Shard};
+use tokio::sync::Notify;
+
+use crate::limits::{SPARE_BYTES_MAX, SPARES_MAX};
+use crate::mailbox::{Adopted, Mail, Mailbox, Socket};
+use crate::{Clock, stream, tcp};
+
+/// What a shard wants done outside its thread.
+pub trait Outside {
+    /// Hand a batch to another shard.
+    fn post(&mut self, to: ShardId, batch: PeerBatch);
+    /// Have the disk do something.
+    fn disk(&mut self, request: DiskRequest);
+    /// A connection is gone.
+    fn closed(&mut self, conn: ConnId);
+}
+
+/// Settings of a driver.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// A connection whose peer takes no bytes for this long is closed as a slow consumer.
+    pub write_deadline: Span,
+}
+
+/// One shard and its sockets, on one thread.
+pub struct Driver {
+    pub(crate) state: RefCell<State>,
+    pub(crate) config: DriverConfig,
+    mailbox: Arc<Mailbox>,
+    round: Notify,
+    timer: Notify,
+}
+
+pub(crate) struct State {
+    pub(crate) shard: Shard,
+    pub(crate) clock: Clock,
+    pub(crate) lines: HashMap<ConnId, Line>,
+    outside: Box<dyn Outside>,
+    spares: Vec<Vec<u8>>,
+    pub(crate) scratch: Vec<u8>,
+    dirty: Vec<ConnId>,
+    armed: Option<Time>,
+}
+
+/// How a connection's output leaves.
+pub(crate) enum Line {
+    Tcp(tcp::Line),
+    Stream(Rc<Notify>),
+}
+
+impl Driver {
+    /// Joins a shard with its mailbox and the outside.
+    pub fn new(shard: Shard, mailbox: Arc<Mailbox>, outside: Box<dyn Outside>, config: DriverConfig) -> Rc<Driver> {
+        let state = State {
+            shard,
+            clock: Clock::default(),
+            lines: HashMap::new(),
+            outside,
+            spares: Vec::new(),
+            scratch: Vec::new(),
+            dirty: Vec::new(),
+            armed: None,
+        };
+        Rc::new(Driver {
+            state: RefCell::new(state),
+            config,
+            mailbox,
+            round: Notify::new(),
+            timer: Notify::new(),
+        })
+    }
+
+    /// Runs until the mailbox says stop. Must be polled inside a `LocalSet`.
+    pub async fn run(self: Rc<Self>) {
+        let rounds = tokio::task::spawn_local(self.clone().rounds());
+        let timers = tokio::task::spawn_local(self.clone().timers());
+        self.end_round();
+        loop {
+            self.mailbox.arrived().await;
+            if self.read_mail() {
+                break;
+            }
+            self.end_round();
+        }
+        self.settle();
+        rounds.abort();
+        timers.abort();
+    }
+
+    /// Says that something was handled: what it causes leaves when every ready connection was read.
+    pub(crate) fn end_round(&self) {
+        self.round.notify_one();
+    }
+
+    /// A connection is gone.
+    pub(crate) fn closed(&self, conn: ConnId, reason: CloseReason) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.lines.remove(&conn).is_some() {
+            let now = state.clock.now();
+            state.shard.handle_closed(now, conn, reason);
+            state.outside.closed(conn);
+        }
+        self.round.notify_one();
+    }
+
+    fn read_mail(self: &Rc<Self>) -> bool {
+        for mail in self.mailbox.take() {
+            if matches!(mail, Mail::Stop) {
+                return true;
+            }
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let now = state.clock.now();
+            match mail {
+                Mail::Peer(from, batch) => state.shard.handle_peer(now, from, batch),
+                Mail::Disk(completion) => state.shard.handle_disk(now, completion),
+                Mail::Run(question) => question(&mut state.shard, now),
+                Mail::Adopt(adopted) => self.adopt(state, now, adopted),
+                Mail::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn adopt(self: &Rc<Self>, state: &mut State, now: Time, adopted: Adopted) {
+        let Adopted { conn, socket, peer } = adopted;
+        match socket {
+            Socket::Tcp(socket) => match tcp::Line::new(socket) {
+                Ok(line) => {
+                    tokio::task::spawn_local(tcp::read(self.clone(), conn, line.socket.clone()));
+                    state.lines.insert(conn, Line::Tcp(line));
+                }
+                Err(error) => {
+                    tracing::debug!(%conn, %error, "connection was lost before it was read");
+                    return;
+                }
+            },
+            Socket::Other(socket) => {
+                let output = Rc::new(Notify::new());
+                tokio::task::spawn_local(stream::serve(self.clone(), conn, socket, output.clone()));
+                state.lines.insert(conn, Line::Stream(output));
+            }
+        }
+        state.shard.handle_open(now, conn, peer);
+    }
+
+    async fn rounds(self: Rc<Self>) {
+        loop {
+            self.round.notified().await;
+            self.settle();
+        }
+    }
+
+    async fn timers(self: Rc<Self>) {
+        loop {
+            let deadline = self.state.borrow().armed;
+            let wait = {
+                let mut state = self.state.borrow_mut();
+                deadline.map(|deadline| state.clock.until(deadline))
+            };
+            match wait {
+                None => self.timer.notified().await,
+                Some(wait) => {
+                    if tokio::time::timeout(wait, self.timer.notified()).await.is_err() {
+                        let mut state = self.state.borrow_mut();
+                        let state = &mut *state;
+                        state.armed = None;
+                        let now = state.clock.now();
+                        state.shard.handle_timeout(now);
+                        self.round.notify_one();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a round: everything that the inputs caused leaves the shard.
+    fn settle(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let now = state.clock.now();
+        state.shard.settle(now);
+        for request in state.shard.take_disk() {
+            state.outside.disk(request);
+        }
+        for (to, batch) in state.shard.take_peer_batches() {
+            state.outside.post(to, batch);
+        }
+        let mut dirty = std::mem::take(&mut state.dirty);
+        state.shard.take_dirty(&mut dirty);
+        for conn in dirty.drain(..) {
+            self.flush(state, conn);
+        }
+        state.dirty = dirty;
+        let deadline = state.shard.next_deadline();
+        if let Some(deadline) = deadline
+            && state.armed.is_none_or(|armed| deadline < armed)
+        {
+            state.armed = Some(deadline);
+            self.timer.notify_one();
+        }
+    }
+
+    fn flush(self: &Rc<Self>, state: &mut State, conn: ConnId) {
+        match state.lines.get(&conn) {
+            None => {}
+            Some(Line::Stream(output)) => output.notify_one(),
+            Some(Line::Tcp(_)) => tcp::flush(self, state, conn),
+        }
+    }
+}
+
+impl State {
+    /// Takes a connection's output, leaving an empty buffer.
+    pub(crate) fn take_output(&mut self, conn: ConnId) -> Vec<u8> {
+        let spare = self.spares.pop().unwrap_or_default();
+        self.shard.swap_output(conn, spare)
+    }
+
+    /// Keeps a buffer for later, unless it is large or there are enough.
+    pub(crate) fn keep(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= SPARE_BYTES_MAX && self.spares.len() < SPARES_MAX {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+}

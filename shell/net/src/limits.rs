@@ -1,0 +1,12 @@
+//! The limits of this crate, side by side.
+
+/// What one read may bring: large enough that a busy publisher costs few system calls.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// An output buffer above this size is not kept for the next use.
+pub const SPARE_BYTES_MAX: usize = 256 * 1024;
+
+/// How many spare output buffers a shard keeps.
+pub const SPARES_MAX: usize = 64;
+
+const _: () = assert!(SPARE_BYTES_MAX >= READ_BYTES, "a reply to one full read fits a kept buffer");

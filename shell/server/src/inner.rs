@@ -1,0 +1,145 @@
+//! What all parts of a running server share: facts that never change, and the way to each shard.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::Mutex;
+
+use hw_auth::Directory;
+use hw_hub::{HubCounters, HubLimits};
+use hw_kit::{ConnId, Span, Time};
+use hw_net::{Clock, Mailbox};
+use hw_node::{JetStreamHealth, JetStreamTotals};
+
+use crate::monitor::Requests;
+use crate::usage::Usage;
+
+/// A running server as its threads see it.
+pub(crate) struct Inner {
+    pub(crate) facts: Facts,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
+    pub(crate) start: Time,
+    pub(crate) cores: usize,
+    pub(crate) requests: Requests,
+    pub(crate) usage: Mutex<Usage>,
+    ready: AtomicBool,
+    next_conn: AtomicU64,
+    open: AtomicI64,
+}
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) http_host: String,
+    pub(crate) http_port: u16,
+    pub(crate) http_base_path: String,
+    pub(crate) auth_required: bool,
+    pub(crate) connect_urls: Vec<String>,
+    pub(crate) max_connections: i64,
+    pub(crate) limits: HubLimits,
+    pub(crate) write_deadline: Span,
+    pub(crate) config_digest: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) system_account: String,
+    pub(crate) jetstream: Option<JetStreamFacts>,
+}
+
+/// JetStream's settings, for monitoring.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JetStreamFacts {
+    pub(crate) store_dir: PathBuf,
+    pub(crate) domain: String,
+    pub(crate) strict: bool,
+    pub(crate) max_memory: i64,
+    pub(crate) max_storage: i64,
+    pub(crate) sync_interval: Span,
+    pub(crate) max_ack_pending: i64,
+    pub(crate) max_request_batch: i64,
+    pub(crate) duplicate_window: Span,
+}
+
+impl Inner {
+    pub(crate) fn new(facts: Facts, directory: Arc<Directory>, mailboxes: Vec<Arc<Mailbox>>) -> Inner {
+        Inner {
+            facts,
+            directory,
+            mailboxes,
+            start: Clock::default().now(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            requests: Requests::new(),
+            usage: Mutex::new(Usage::default()),
+            ready: AtomicBool::new(false),
+            next_conn: AtomicU64::new(1),
+            open: AtomicI64::new(0),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Clock::default().now()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// A number for a new connection, and the shard that takes it.
+    pub(crate) fn next_conn(&self) -> (ConnId, usize) {
+        let number = self.next_conn.fetch_add(1, Ordering::Relaxed);
+        (ConnId(number), number as usize % self.mailboxes.len())
+    }
+
+    /// Counts a new connection; says how many there are now.
+    pub(crate) fn connection_opened(&self) -> i64 {
+        self.open.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts a connection that is gone.
+    pub(crate) fn connection_closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Accounts' names by number.
+    pub(crate) fn account_names(&self) -> Vec<String> {
+        self.directory.accounts().map(|(_, account)| account.name.clone()).collect()
+    }
+
+    /// All shards' counters together.
+    pub(crate) async fn counters(&self) -> HubCounters {
+        let mut total = HubCounters::default();
+        for mailbox in &self.mailboxes {
+            if let Some(part) = mailbox.ask(|shard, _| shard.hub().counters()).await {
+                total.add(&part);
+            }
+        }
+        total
+    }
+
+    /// Memory in bytes and CPU in percent of this process.
+    pub(crate) fn usage(&self) -> (u64, f64) {
+        self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner).read()
+    }
+
+    pub(crate) async fn jetstream_totals(&self) -> Option<JetStreamTotals> {
+        self.mailboxes.first()?.ask(|shard, _| shard.jetstream().map(|js| js.totals())).await?
+    }
+
+    pub(crate) async fn jetstream_health(&self) -> Option<JetStreamHealth> {
+        self.mailboxes.first()?.ask(|shard, _| shard.jetstream().map(|js| js.health())).await?
+    }
+
+    pub(crate) async fn consumers_of(&self, account: String, stream: String) -> Option<Vec<String>> {
+        let mailbox = self.mailboxes.first()?;
+        mailbox.ask(move |shard, _| shard.jetstream()?.consumers_of(&account, &stream)).await?
+    }
+}

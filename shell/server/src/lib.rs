@@ -1,0 +1,39 @@
+//! Headwater, a JetStream server, as a library.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), headwater::StartError> {
+//! let server = headwater::Server::builder().port(0).store_dir("data").start()?;
+//! println!("clients connect to {}", server.client_url());
+//! server.shutdown(); // waits until everything is on disk
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The server runs on threads of its own and needs no async runtime from the program. [`Server::connect`] gives a
+//! connection inside the process, without a socket.
+
+mod accept;
+mod addresses;
+mod banner;
+mod builder;
+mod inner;
+mod log;
+mod monitor;
+mod ports;
+mod server;
+mod shards;
+mod start;
+mod store;
+mod usage;
+
+pub use builder::Builder;
+pub use log::{FATAL, LogConfig, Sink};
+pub use ports::Ports;
+pub use server::Server;
+pub use start::StartError;
+
+/// The nats-server version whose behaviour this server has, and that it announces.
+pub const NATS_VERSION: &str = "2.15.1";
+
+/// Headwater's own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,119 @@
+//! The monitoring port: JSON about the server, its connections and JetStream, under the real server's paths and field names.
+
+mod connz;
+mod healthz;
+mod jsz;
+mod subsz;
+mod varz;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+
+use crate::inner::Inner;
+
+/// How often each page was asked for.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pages: BTreeMap<&'static str, AtomicU64>,
+}
+
+const PAGES: &[&str] = &["/", "/connz", "/healthz", "/jsz", "/subsz", "/varz"];
+
+impl Requests {
+    pub(crate) fn new() -> Requests {
+        Requests { pages: PAGES.iter().map(|page| (*page, AtomicU64::new(0))).collect() }
+    }
+
+    fn count(&self, page: &'static str) {
+        if let Some(count) = self.pages.get(page) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let counts = self.pages.iter().map(|(page, count)| (*page, count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+type Arguments = Query<BTreeMap<String, String>>;
+
+/// The pages below `base` (`http_base_path`; empty: none).
+pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
+    let pages = Router::new()
+        .route("/", get(index))
+        .route("/varz", get(varz_page))
+        .route("/connz", get(connz_page))
+        .route("/subsz", get(subsz_page))
+        .route("/subscriptionsz", get(subsz_page))
+        .route("/jsz", get(jsz_page))
+        .route("/healthz", get(healthz_page))
+        .with_state(inner);
+    match base.trim_matches('/') {
+        "" => pages,
+        base => Router::new().nest(&format!("/{base}"), pages),
+    }
+}
+
+async fn index(State(inner): State<Arc<Inner>>) -> Html<String> {
+    inner.requests.count("/");
+    let links: String = PAGES[1..].iter().map(|page| format!("<li><a href=\".{page}\">{page}</a></li>")).collect();
+    let name = &inner.facts.name;
+    Html(format!("<!doctype html><title>{name}</title><h1>Headwater {name}</h1><ul>{links}</ul>"))
+}
+
+async fn varz_page(State(inner): State<Arc<Inner>>) -> Response {
+    inner.requests.count("/varz");
+    json(StatusCode::OK, &varz::page(&inner).await)
+}
+
+async fn connz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/connz");
+    match connz::page(&inner, &arguments).await {
+        Ok(page) => json(StatusCode::OK, &page),
+        Err(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+    }
+}
+
+async fn subsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/subsz");
+    json(StatusCode::OK, &subsz::page(&inner, &arguments).await)
+}
+
+async fn jsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/jsz");
+    json(StatusCode::OK, &jsz::page(&inner, &arguments).await)
+}
+
+async fn healthz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/healthz");
+    let (status, page) = healthz::page(&inner, &arguments).await;
+    json(status, &page)
+}
+
+/// Indented JSON that any web page may read, as the real server answers.
+fn json(status: StatusCode, page: &impl Serialize) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+    match serde_json::to_vec_pretty(page) {
+        Ok(body) => (status, headers, body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Whether an argument is there and says yes.
+fn is_set(arguments: &BTreeMap<String, String>, name: &str) -> bool {
+    arguments.get(name).is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "detail"))
+}
+
+/// A number among the arguments.
+fn number<T: std::str::FromStr>(arguments: &BTreeMap<String, String>, name: &str) -> Option<T> {
+    arguments.get(name)?.parse().ok()
+}

@@ -1,0 +1,188 @@
+//! `/varz`: the server as a whole.
+
+use std::collections::BTreeMap;
+
+use hw_kit::Time;
+use serde::Serialize;
+
+use crate::inner::Inner;
+use crate::monitor::jsz;
+
+#[derive(Serialize)]
+pub(crate) struct Varz {
+    server_id: String,
+    server_name: String,
+    version: &'static str,
+    headwater: &'static str,
+    proto: i32,
+    go: &'static str,
+    host: String,
+    port: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    auth_required: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connect_urls: Vec<String>,
+    max_connections: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_subscriptions: usize,
+    ping_interval: i64,
+    ping_max: u32,
+    http_host: String,
+    http_port: u16,
+    http_base_path: String,
+    https_port: u16,
+    auth_timeout: f64,
+    max_control_line: usize,
+    max_payload: usize,
+    max_pending: usize,
+    cluster: Empty,
+    gateway: Empty,
+    leaf: Empty,
+    mqtt: Empty,
+    websocket: Empty,
+    jetstream: jsz::Summary,
+    tls_timeout: f64,
+    write_deadline: i64,
+    start: String,
+    now: String,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    gomaxprocs: usize,
+    cpu: f64,
+    connections: u64,
+    total_connections: u64,
+    routes: u64,
+    remotes: u64,
+    leafnodes: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    subscriptions: u64,
+    http_req_stats: BTreeMap<&'static str, u64>,
+    config_load_time: String,
+    config_digest: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    system_account: String,
+    slow_consumer_stats: SlowConsumers,
+}
+
+#[derive(Default, Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+struct SlowConsumers {
+    clients: u64,
+    routes: u64,
+    gateways: u64,
+    leafs: u64,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+pub(crate) async fn page(inner: &Inner) -> Varz {
+    let now = inner.now();
+    let facts = &inner.facts;
+    let total = inner.counters().await;
+    let (mem, cpu) = inner.usage();
+    Varz {
+        server_id: facts.id.clone(),
+        server_name: facts.name.clone(),
+        version: crate::NATS_VERSION,
+        headwater: crate::VERSION,
+        proto: 1,
+        go: "",
+        host: facts.host.clone(),
+        port: facts.port,
+        auth_required: facts.auth_required,
+        connect_urls: facts.connect_urls.clone(),
+        max_connections: facts.max_connections,
+        max_subscriptions: facts.limits.max_subscriptions,
+        ping_interval: facts.limits.ping_interval.0,
+        ping_max: facts.limits.ping_max,
+        http_host: facts.http_host.clone(),
+        http_port: facts.http_port,
+        http_base_path: facts.http_base_path.clone(),
+        https_port: 0,
+        auth_timeout: facts.limits.auth_timeout.0 as f64 / 1e9,
+        max_control_line: facts.limits.max_control_line,
+        max_payload: facts.limits.max_payload,
+        max_pending: facts.limits.max_pending,
+        cluster: Empty {},
+        gateway: Empty {},
+        leaf: Empty {},
+        mqtt: Empty {},
+        websocket: Empty {},
+        jetstream: jsz::summary(inner).await,
+        tls_timeout: 2.0,
+        write_deadline: facts.write_deadline.0,
+        start: inner.start.to_rfc3339(),
+        now: now.to_rfc3339(),
+        uptime: uptime(inner.start, now),
+        mem,
+        cores: inner.cores,
+        gomaxprocs: inner.cores,
+        cpu,
+        connections: total.connections,
+        total_connections: total.total_connections,
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: total.traffic.in_msgs,
+        in_bytes: total.traffic.in_bytes,
+        in_client_msgs: total.traffic.in_msgs,
+        in_client_bytes: total.traffic.in_bytes,
+        out_msgs: total.traffic.out_msgs,
+        out_bytes: total.traffic.out_bytes,
+        out_client_msgs: total.traffic.out_msgs,
+        out_client_bytes: total.traffic.out_bytes,
+        slow_consumers: total.slow_consumers,
+        stale_connections: total.stale_connections,
+        subscriptions: total.subscriptions,
+        http_req_stats: inner.requests.counts(),
+        config_load_time: inner.start.to_rfc3339(),
+        config_digest: facts.config_digest.clone(),
+        tags: facts.tags.clone(),
+        metadata: facts.metadata.clone(),
+        system_account: facts.system_account.clone(),
+        slow_consumer_stats: SlowConsumers { clients: total.slow_consumers, routes: 0, gateways: 0, leafs: 0 },
+    }
+}
+
+/// A time span as `1d2h3m4s`: the largest unit that is not zero comes first.
+pub(crate) fn uptime(start: Time, now: Time) -> String {
+    let seconds = now.since(start).millis().max(0) / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{}m{}s", minutes % 60, seconds % 60),
+        _ => format!("{days}d{}h{}m{}s", hours % 24, minutes % 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hw_kit::Span;
+
+    #[test]
+    fn uptimes() {
+        let start = Time(1);
+        for (seconds, text) in [(5, "5s"), (65, "1m5s"), (3_661, "1h1m1s"), (90_061, "1d1h1m1s")] {
+            assert_eq!(uptime(start, start + Span::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A running server and its graceful end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hw_conf::Options;
+use hw_disk::DiskHandle;
+use hw_hub::{CloseReason, Peer};
+use hw_net::{Mail, Socket};
+use tokio::sync::oneshot;
+
+use crate::inner::Inner;
+use crate::ports::Ports;
+use crate::{Builder, Sink, StartError, accept, banner, monitor};
+
+/// A server that runs until [`Server::shutdown`], or until it is dropped.
+pub struct Server {
+    inner: Arc<Inner>,
+    address: SocketAddr,
+    ports: Ports,
+    log: Option<Sink>,
+    disk: Option<Arc<DiskHandle>>,
+    shards: Vec<JoinHandle<()>>,
+    control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    lame_duck: (Duration, Duration),
+}
+
+/// What a started server is made of.
+pub(crate) struct Parts {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) shards: Vec<JoinHandle<()>>,
+    pub(crate) clients: TcpListener,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) log: Option<Sink>,
+    pub(crate) ports: Ports,
+    pub(crate) address: SocketAddr,
+    pub(crate) disk: Option<Arc<DiskHandle>>,
+}
+
+impl Server {
+    /// Settings for a server in this process.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Opens the doors.
+    pub(crate) fn run(parts: Parts, options: &Options) -> Result<Server, StartError> {
+        let Parts { inner, shards, clients, http, log, ports, address, disk } = parts;
+        let (stop, stopped) = oneshot::channel();
+        let doors = Doors { inner: inner.clone(), clients, http };
+        let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || doors.keep(stopped));
+        let control = control.map_err(StartError::system("starting the control thread"))?;
+        inner.set_ready(true);
+        banner::ready(&inner.facts.host, inner.facts.port);
+        let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
+        let lame_duck = (span(options.server.lame_duck_grace_period), span(options.server.lame_duck_duration));
+        let control = Some((stop, control));
+        Ok(Server { inner, address, ports, log, disk, shards, control, lame_duck })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as a URL for clients on this machine.
+    pub fn client_url(&self) -> String {
+        self.ports.nats.first().cloned().unwrap_or_default()
+    }
+
+    /// The monitoring port's URL, if there is one.
+    pub fn monitor_url(&self) -> Option<String> {
+        self.ports.monitoring.first().cloned()
+    }
+
+    /// Everything that this server listens on.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The server's id.
+    pub fn id(&self) -> &str {
+        &self.inner.facts.id
+    }
+
+    /// A connection inside the process: the client protocol over memory instead of a socket. INFO comes first.
+    pub fn connect(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BYTES);
+        accept::adopt(&self.inner, Socket::Other(Box::new(ours)), Peer { ip: "pipe".to_owned(), ..Peer::default() });
+        theirs
+    }
+
+    /// Opens the log file again, after it was moved away.
+    pub fn reopen_log(&self) -> std::io::Result<()> {
+        self.log.as_ref().map_or(Ok(()), Sink::reopen)
+    }
+
+    /// Lame duck mode: new connections are refused, clients are told to go, and are then closed one by one over
+    /// `lame_duck_duration`. Returns when they are gone; call [`Server::shutdown`] then.
+    pub fn lame_duck(&mut self) {
+        tracing::info!("Entering lame duck mode, stop accepting new clients");
+        self.close_doors();
+        for mailbox in &self.inner.mailboxes {
+            mailbox.post(Mail::Run(Box::new(|shard, _| shard.hub_mut().lame_duck())));
+        }
+        let (grace, duration) = self.lame_duck;
+        let open = self.open_connections();
+        if open.is_empty() {
+            return;
+        }
+        std::thread::sleep(grace);
+        let pause = (duration.saturating_sub(grace) / open.len().max(1) as u32).min(Duration::from_secs(1));
+        for (mailbox, conn) in open {
+            self.inner.mailboxes[mailbox].post(Mail::Run(Box::new(move |shard, _| {
+                shard.hub_mut().close(conn, CloseReason::ServerShutdown);
+            })));
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Stops: no new connections, waiting pulls are told, everything that was accepted is on disk, then all ends.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn open_connections(&self) -> Vec<(usize, hw_kit::ConnId)> {
+        let mut open = Vec::new();
+        for (index, mailbox) in self.inner.mailboxes.iter().enumerate() {
+            let (answer, answers) = std::sync::mpsc::sync_channel(1);
+            mailbox.post(Mail::Run(Box::new(move |shard, _| {
+                let conns: Vec<_> = shard.hub().connections().map(|view| view.conn).collect();
+                let _ = answer.send(conns);
+            })));
+            open.extend(answers.recv().unwrap_or_default().into_iter().map(|conn| (index, conn)));
+        }
+        open
+    }
+
+    fn close_doors(&mut self) {
+        if let Some((stop, thread)) = self.control.take() {
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.shards.is_empty() {
+            return;
+        }
+        tracing::info!("Initiating Shutdown...");
+        self.inner.set_ready(false);
+        self.close_doors();
+        for mailbox in &self.inner.mailboxes {
+            mailbox.post(Mail::Run(Box::new(|shard, now| shard.handle_shutdown(now))));
+            mailbox.post(Mail::Stop);
+        }
+        for shard in self.shards.drain(..) {
+            let _ = shard.join();
+        }
+        if let Some(disk) = self.disk.take() {
+            disk.close();
+        }
+        tracing::info!("Server Exiting..");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What an in-process connection may have under way in each direction.
+const IN_PROCESS_BYTES: usize = 1024 * 1024;
+
+/// The listeners and their thread.
+struct Doors {
+    inner: Arc<Inner>,
+    clients: TcpListener,
+    http: Option<TcpListener>,
+}
+
+impl Doors {
+    fn keep(self, stopped: oneshot::Receiver<()>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!("the control thread cannot run: {error}");
+                return;
+            }
+        };
+        runtime.block_on(async move {
+            if let Err(error) = self.open(stopped).await {
+                tracing::error!("cannot listen: {error}");
+            }
+        });
+    }
+
+    async fn open(self, stopped: oneshot::Receiver<()>) -> std::io::Result<()> {
+        let clients = tokio::net::TcpListener::from_std(self.clients)?;
+        tokio::spawn(accept::clients(self.inner.clone(), clients));
+        if let Some(http) = self.http {
+            let http = tokio::net::TcpListener::from_std(http)?;
+            banner::monitoring(http.local_addr()?);
+            let base = self.inner.facts.http_base_path.clone();
+            let router = monitor::router(self.inner.clone(), &base);
+            tokio::spawn(async move { axum::serve(http, router).await });
+        }
+        let _ = stopped.await;
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The shards' threads: each runs one shard on a runtime of its own.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use hw_disk::DiskHandle;
+use hw_hub::{HubConfig, PeerBatch};
+use hw_kit::{ConnId, ShardId, Span};
+use hw_net::{Clock, Driver, DriverConfig, Mail, Outside};
+use hw_node::{DiskRequest, JetStreamConfig, Recovery, Shard};
+
+use crate::StartError;
+use crate::inner::Inner;
+
+/// What each shard's thread starts with.
+pub(crate) struct Plan {
+    pub(crate) hubs: Vec<HubConfig>,
+    pub(crate) jetstream: Option<(JetStreamConfig, Recovery, Arc<DiskHandle>)>,
+    pub(crate) write_deadline: Span,
+}
+
+/// Starts a thread for each shard; returns when all of them have their shard ready.
+pub(crate) fn spawn(inner: &Arc<Inner>, plan: Plan) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let Plan { hubs, mut jetstream, write_deadline } = plan;
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(hubs.len());
+    let mut threads = Vec::new();
+    for (index, hub) in hubs.into_iter().enumerate() {
+        let (inner, ready) = (inner.clone(), ready.clone());
+        let mut js = if index == 0 { jetstream.take() } else { None };
+        let run = move || {
+            let disk = js.as_ref().map(|(_, _, disk)| disk.clone());
+            let recovery = js.take().map(|(config, recovery, _)| (config, recovery));
+            let shard = Shard::new(Clock::default().now(), hub, recovery);
+            let outside = Wires { inner: inner.clone(), index, disk };
+            let config = DriverConfig { write_deadline };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = runtime else { return };
+            let local = tokio::task::LocalSet::new();
+            let mailbox = inner.mailboxes[index].clone();
+            local.block_on(&runtime, async move {
+                let driver = Driver::new(shard, mailbox, Box::new(outside), config);
+                let _ = ready.send(());
+                driver.run().await;
+            });
+        };
+        let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(run);
+        threads.push(thread.map_err(StartError::system("starting a shard's thread"))?);
+    }
+    drop(ready);
+    let started = is_ready.iter().count();
+    match started == threads.len() {
+        true => Ok(threads),
+        false => Err(StartError::Config("a shard could not start".to_owned())),
+    }
+}
+
+/// A shard's way to the other shards and to the disk.
+struct Wires {
+    inner: Arc<Inner>,
+    index: usize,
+    disk: Option<Arc<DiskHandle>>,
+}
+
+impl Outside for Wires {
+    fn post(&mut self, to: ShardId, batch: PeerBatch) {
+        let from = ShardId(self.index as u16);
+        self.inner.mailboxes[usize::from(to.0)].post(Mail::Peer(from, batch));
+    }
+
+    fn disk(&mut self, request: DiskRequest) {
+        if let Some(disk) = &self.disk {
+            crate::store::perform(disk, request);
+        }
+    }
+
+    fn closed(&mut self, _: ConnId) {
+        self.inner.connection_closed();
+    }
+}

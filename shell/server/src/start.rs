@@ -1,0 +1,265 @@
+//! From options to a running server: check, open the store, start the shards, listen.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
+use hw_auth::Directory;
+use hw_conf::{Listen, Options};
+use hw_hub::{HubConfig, HubLimits};
+use hw_kit::{ShardId, Span};
+use hw_net::Mailbox;
+use hw_node::JetStreamConfig;
+use hw_wire::Info;
+
+use crate::banner;
+use crate::inner::{Facts, Inner, JetStreamFacts};
+use crate::ports::Ports;
+use crate::server::{Parts, Server};
+use crate::shards::{self, Plan};
+use crate::store::{self, Opened};
+use crate::{NATS_VERSION, Sink, VERSION};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// The address cannot be listened on.
+    #[error("Error listening on port: {address}, {error}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        error: String,
+    },
+    /// The store cannot be opened.
+    #[error("Can't start JetStream: {0}")]
+    Store(String),
+    /// The log cannot be opened.
+    #[error("error opening log file: {error}")]
+    Log {
+        /// What the system said.
+        error: String,
+    },
+    /// A file (pid, ports) cannot be written, or a thread cannot be started.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: String,
+    },
+}
+
+impl StartError {
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+        move |error| StartError::System { what, error: error.to_string() }
+    }
+}
+
+/// Starts a server.
+pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, StartError> {
+    options.validate().map_err(|error| StartError::Config(error.to_string()))?;
+    refuse_unbuilt(&options)?;
+    let directory = options.directory().map_err(|error| StartError::Config(error.to_string()))?;
+    let directory = Arc::new(directory);
+    let id = server_id()?;
+    banner::starting(&options, &id);
+    let http = options.monitor.http.as_ref().map(|http| bind(&http_address(&options, http))).transpose()?;
+    let opened = match options.jetstream.enabled {
+        true => Some(store::open(&options.jetstream)?),
+        false => None,
+    };
+    let clients = bind(&options.server.listen)?;
+    let address = clients.local_addr().map_err(StartError::system("listening"))?;
+    let facts = facts(&options, &id, address, http.as_ref(), opened.as_ref());
+    let shard_count = shard_count();
+    let mailboxes: Vec<Arc<Mailbox>> = (0..shard_count).map(|_| Arc::new(Mailbox::default())).collect();
+    let inner = Arc::new(Inner::new(facts, directory.clone(), mailboxes));
+    let js = opened.as_ref().map(|_| jetstream_config(&inner, &options));
+    let plan = Plan { hubs: hub_configs(&inner, &options, directory), jetstream: js, write_deadline: options.limits.write_deadline };
+    let shards = shards::spawn(&inner, plan, opened)?;
+    let ports = ports(&inner, http.as_ref());
+    let parts = Parts { inner, shards, clients, http, log, ports, address };
+    Server::run(parts, &options)
+}
+
+/// Settings that parse but whose service is not built: refused by name, never ignored.
+fn refuse_unbuilt(options: &Options) -> Result<(), StartError> {
+    let refuse = |what: &str| Err(StartError::Config(format!("{what} is not supported yet")));
+    if options.tls.is_some() {
+        return refuse("tls");
+    }
+    if options.monitor.https.is_some() {
+        return refuse("https_port");
+    }
+    Ok(())
+}
+
+fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
+    let address = format!("{}:{}", listen.host, listen.port);
+    let refuse = |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
+    let found: Vec<SocketAddr> = (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
+    let listener = TcpListener::bind(&found[..]).map_err(refuse)?;
+    listener.set_nonblocking(true).map_err(refuse)?;
+    Ok(listener)
+}
+
+fn http_address(options: &Options, http: &Listen) -> Listen {
+    let host = if http.host.is_empty() { &options.server.listen.host } else { &http.host };
+    Listen { host: host.clone(), port: http.port }
+}
+
+/// A fresh server identity: the public half of an nkey.
+fn server_id() -> Result<String, StartError> {
+    Ok(nkeys::KeyPair::new_server().public_key())
+}
+
+fn shard_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn hub_configs(inner: &Inner, options: &Options, directory: Arc<Directory>) -> Vec<HubConfig> {
+    let facts = &inner.facts;
+    let info = Info {
+        server_id: facts.id.clone(),
+        server_name: facts.name.clone(),
+        version: NATS_VERSION.to_owned(),
+        proto: 1,
+        headwater: VERSION.to_owned(),
+        host: facts.host.clone(),
+        port: facts.port,
+        headers: !options.server.no_header_support,
+        auth_required: facts.auth_required,
+        max_payload: options.limits.max_payload as usize,
+        jetstream: facts.jetstream.is_some(),
+        domain: options.jetstream.domain.clone().unwrap_or_default(),
+        connect_urls: facts.connect_urls.clone(),
+        api_level: if facts.jetstream.is_some() { hw_jsapi::API_LEVEL as i32 } else { 0 },
+        ..Info::default()
+    };
+    let shards = inner.mailboxes.len() as u16;
+    let config = |shard| HubConfig {
+        shard: ShardId(shard),
+        shards,
+        seed: seed(),
+        info: info.clone(),
+        limits: inner.facts.limits,
+        directory: directory.clone(),
+    };
+    (0..shards).map(config).collect()
+}
+
+/// A seed from the system: shards draw names and choose queue members with it.
+pub(crate) fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+fn hub_limits(options: &Options) -> HubLimits {
+    let limits = &options.limits;
+    let count = |number: i64| usize::try_from(number).unwrap_or(0);
+    HubLimits {
+        max_payload: limits.max_payload as usize,
+        max_control_line: limits.max_control_line as usize,
+        max_subscriptions: count(limits.max_subscriptions),
+        max_subscription_tokens: limits.max_subscription_tokens.map_or(0, usize::from),
+        max_pending: usize::try_from(limits.max_pending).unwrap_or(usize::MAX),
+        ping_interval: limits.ping_interval,
+        ping_max: limits.ping_max,
+        auth_timeout: options.auth_timeout(),
+        max_closed_clients: count(limits.max_closed_clients),
+    }
+}
+
+fn facts(
+    options: &Options,
+    id: &str,
+    address: SocketAddr,
+    http: Option<&TcpListener>,
+    opened: Option<&Opened>,
+) -> Facts {
+    let http_port = http.and_then(|http| http.local_addr().ok()).map_or(0, |address| address.port());
+    let http_host = options.monitor.http.as_ref().map(|http| http_address(options, http).host);
+    let directory = options.directory().ok();
+    let system = directory.as_ref().and_then(|d| d.system_account().and_then(|id| d.account(id)).map(|a| a.name.clone()));
+    Facts {
+        id: id.to_owned(),
+        name: options.server.name.clone().unwrap_or_else(|| id.to_owned()),
+        host: options.server.listen.host.clone(),
+        port: address.port(),
+        http_host: http_host.unwrap_or_default(),
+        http_port,
+        http_base_path: options.monitor.base_path.clone(),
+        auth_required: directory.as_ref().is_some_and(Directory::auth_required),
+        connect_urls: connect_urls(options, address),
+        max_connections: options.limits.max_connections,
+        limits: hub_limits(options),
+        write_deadline: options.limits.write_deadline,
+        config_digest: String::new(),
+        tags: options.server.tags.clone(),
+        metadata: options.server.metadata.clone(),
+        system_account: system.unwrap_or_default(),
+        jetstream: opened.map(|opened| jetstream_facts(options, opened)),
+    }
+}
+
+fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
+    let js = &options.jetstream;
+    JetStreamFacts {
+        store_dir: opened.folder.clone(),
+        domain: js.domain.clone().unwrap_or_default(),
+        strict: js.strict,
+        max_memory: opened.max_memory,
+        max_storage: opened.max_storage,
+        sync_interval: js.sync_interval.unwrap_or(Span::ZERO),
+        max_ack_pending: js.limits.max_ack_pending.unwrap_or(0),
+        max_request_batch: js.limits.max_request_batch.unwrap_or(0),
+        duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
+    }
+}
+
+fn jetstream_config(inner: &Inner, options: &Options) -> JetStreamConfig {
+    let facts = inner.facts.jetstream.clone().unwrap_or_default();
+    JetStreamConfig {
+        domain: facts.domain,
+        strict: facts.strict,
+        max_memory: facts.max_memory,
+        max_storage: facts.max_storage,
+        max_duplicate_window: facts.duplicate_window,
+        max_ack_pending: facts.max_ack_pending,
+        max_request_batch: facts.max_request_batch,
+        version: NATS_VERSION.to_owned(),
+        server_id: inner.facts.id.clone(),
+        server_name: inner.facts.name.clone(),
+        max_payload: options.limits.max_payload,
+        seed: seed(),
+    }
+}
+
+/// What clients are told: the advertised address, or this machine's addresses when it listens on all of them.
+fn connect_urls(options: &Options, address: SocketAddr) -> Vec<String> {
+    if let Some(advertised) = &options.server.client_advertise {
+        return vec![advertised.clone()];
+    }
+    match address.ip().is_unspecified() {
+        true => crate::addresses::of_this_machine().iter().map(|ip| SocketAddr::new(*ip, address.port()).to_string()).collect(),
+        false => Vec::new(),
+    }
+}
+
+fn ports(inner: &Inner, http: Option<&TcpListener>) -> Ports {
+    let url = |scheme: &str, host: &str, port: u16| {
+        let host = if host.is_empty() || host == "0.0.0.0" || host == "::" { "127.0.0.1" } else { host };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        vec![format!("{scheme}://{host}:{port}")]
+    };
+    let facts = &inner.facts;
+    Ports {
+        nats: url("nats", &facts.host, facts.port),
+        monitoring: http.map(|_| url("http", &facts.http_host, facts.http_port)).unwrap_or_default(),
+        ..Ports::default()
+    }
+}
+
