@@ -95,6 +95,22 @@ pub struct HubCounters {
     pub lost_events: u64,
 }
 
+impl HubCounters {
+    /// Adds another shard's counters.
+    pub fn add(&mut self, other: &HubCounters) {
+        self.connections += other.connections;
+        self.total_connections += other.total_connections;
+        self.subscriptions += other.subscriptions;
+        self.traffic.in_msgs += other.traffic.in_msgs;
+        self.traffic.in_bytes += other.traffic.in_bytes;
+        self.traffic.out_msgs += other.traffic.out_msgs;
+        self.traffic.out_bytes += other.traffic.out_bytes;
+        self.slow_consumers += other.slow_consumers;
+        self.stale_connections += other.stale_connections;
+        self.lost_events += other.lost_events;
+    }
+}
+
 impl Hub {
     /// All open connections.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionView> {

@@ -8,6 +8,9 @@ use crate::commit::META;
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::log::Origin;
 
+/// Every so many checkpoints hold all groups; those between only the ones that changed.
+const FULL_EVERY: u64 = 8;
+
 impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
@@ -19,7 +22,9 @@ impl JetStream {
 
     /// Begins a checkpoint now.
     fn checkpoint(&mut self) {
-        let full = self.disk.wants_full;
+        // A full one now and then lets the partial ones before it go.
+        self.disk.checkpoints += 1;
+        let full = self.disk.checkpoints % FULL_EVERY == 1;
         self.disk.dropping = std::mem::take(&mut self.disk.dropped);
         let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full };
         if full || self.meta_changed {
@@ -43,9 +48,8 @@ impl JetStream {
     }
 
     /// A checkpoint is complete, or failed and changed nothing.
-    pub(crate) fn handle_checkpoint(&mut self, result: Result<CheckpointDone, String>, wants_full: bool) {
+    pub(crate) fn handle_checkpoint(&mut self, result: Result<CheckpointDone, String>) {
         self.disk.checkpoint_running = false;
-        self.disk.wants_full = wants_full;
         match result {
             Ok(done) => {
                 for (id, written) in done.written {

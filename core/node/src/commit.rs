@@ -32,7 +32,7 @@ impl JetStream {
                 self.begin_checkpoint();
             }
             DiskCompletion::Failed { reason } => self.disk.fail(reason),
-            DiskCompletion::Checkpointed { result, wants_full } => self.handle_checkpoint(result, wants_full),
+            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(result),
             DiskCompletion::Loaded { group, block, messages } => self.handle_block(now, hub, group, block, messages),
             DiskCompletion::Space { full } => self.disk.full = full,
         }
@@ -142,8 +142,13 @@ impl JetStream {
         match origin {
             Origin::None => {}
             Origin::Ack(to) => {
-                if let Some(group) = self.groups.get(&id) {
-                    self.outbox.send(group.account, to, Bytes::new());
+                // Without its consumer, deleted in between, it did not count.
+                let counts = self.groups.get(&id).filter(|group| group.stream.consumer(note.consumer()).is_some());
+                let account = self.groups.get(&id).map(|group| group.account);
+                let header = if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
+                if let Some(account) = account {
+                    let (reply, payload) = (Bytes::new(), Bytes::new());
+                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
                 }
             }
             Origin::Publish(reply) => {
@@ -229,6 +234,7 @@ impl Note {
             Command::DeleteConsumer { name, .. }
             | Command::ResetConsumer { name, .. }
             | Command::PauseConsumer { name, .. } => Note::Consumer(name.clone()),
+            Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
             Command::Configure { .. } => Note::Configured,
             _ => Note::Nothing,

@@ -21,8 +21,6 @@ pub enum DiskCompletion {
     Checkpointed {
         /// What was written, or why it was not.
         result: Result<CheckpointDone, String>,
-        /// Whether the next one should hold every group.
-        wants_full: bool,
     },
     /// A block of a segment.
     Loaded {

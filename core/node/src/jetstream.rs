@@ -16,7 +16,7 @@ use hw_stream::outcome::{Effect, PublishError, Stored};
 
 use crate::api::Call;
 use crate::group::{Group, interest_in};
-use crate::limits::UNSYNCED_BYTES_MAX;
+use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
@@ -118,8 +118,8 @@ pub(crate) struct DiskQueue {
     pub(crate) dropped: Vec<GroupId>,
     /// Those of them that the running checkpoint removes.
     pub(crate) dropping: Vec<GroupId>,
-    /// Whether the next checkpoint must hold every group.
-    pub(crate) wants_full: bool,
+    /// How many checkpoints were begun.
+    pub(crate) checkpoints: u64,
 }
 
 impl JetStream {
@@ -205,7 +205,7 @@ impl JetStream {
         self.perform(now, hub, id, effects);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.is_volatile() {
-            if let Some(frame) = group.log.cut() {
+            for frame in group.log.cut() {
                 self.apply_frame(now, hub, &frame);
             }
         } else if group.log.is_open() && !std::mem::replace(&mut group.open, true) {
@@ -262,16 +262,14 @@ impl JetStream {
 
     /// Sends what was proposed to the disk.
     pub(crate) fn cut_frames(&mut self) {
-        let mut frames: Vec<Frame> = self.meta_log.cut().into_iter().collect();
+        let mut frames = self.meta_log.cut();
         for id in std::mem::take(&mut self.open) {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.open = false;
                 frames.extend(group.log.cut());
             }
         }
-        if !frames.is_empty() {
-            self.disk.append(frames);
-        }
+        self.disk.append(frames);
     }
 
     /// Whether input should wait because too much waits for the disk.
@@ -329,9 +327,24 @@ impl DiskQueue {
         self.unsynced_bytes = 0;
     }
 
+    /// Sends frames to the disk, as many under one ticket as should wait for one write.
     fn append(&mut self, frames: Vec<Frame>) {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for frame in frames {
+            bytes += frame.body().len();
+            part.push(frame);
+            if bytes >= APPEND_BYTES {
+                self.append_part(std::mem::take(&mut part), bytes);
+                bytes = 0;
+            }
+        }
+        if !part.is_empty() {
+            self.append_part(part, bytes);
+        }
+    }
+
+    fn append_part(&mut self, frames: Vec<Frame>, bytes: usize) {
         self.last_ticket += 1;
-        let bytes: usize = frames.iter().map(|frame| frame.body().len()).sum();
         self.unsynced_bytes += bytes;
         self.bytes_since_checkpoint += bytes as u64;
         self.unsynced.push_back((self.last_ticket, frames.clone()));

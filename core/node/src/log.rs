@@ -7,6 +7,7 @@ use hw_kit::{GroupId, LogIndex};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use crate::api::Call;
+use crate::limits::FRAME_BYTES;
 
 /// Who waits for the answer to a proposed command.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Log {
     next: LogIndex,
     applied: LogIndex,
     builder: FrameBuilder,
+    /// Frames that were full before the round ended.
+    full: Vec<Frame>,
     origins: VecDeque<Origin>,
 }
 
@@ -35,7 +38,7 @@ impl Log {
     /// A log whose commands up to `applied` are in the group's state.
     pub(crate) fn new(group: GroupId, applied: LogIndex) -> Log {
         let builder = FrameBuilder::new();
-        Log { group, term: 1, next: applied.next(), applied, builder, origins: VecDeque::new() }
+        Log { group, term: 1, next: applied.next(), applied, builder, full: Vec::new(), origins: VecDeque::new() }
     }
 
     /// Proposes a command: `encode` appends its bytes.
@@ -43,23 +46,29 @@ impl Log {
         encode(self.builder.begin_entry());
         self.builder.end_entry();
         self.origins.push_back(origin);
+        if self.builder.bytes() >= FRAME_BYTES {
+            self.close_frame();
+        }
     }
 
     /// Whether something was proposed since the last cut.
     pub(crate) fn is_open(&self) -> bool {
-        !self.builder.is_empty()
+        !self.builder.is_empty() || !self.full.is_empty()
     }
 
-    /// Makes a frame of what was proposed since the last cut.
-    pub(crate) fn cut(&mut self) -> Option<Frame> {
-        if !self.is_open() {
-            return None;
+    /// Gives what was proposed since the last cut.
+    pub(crate) fn cut(&mut self) -> Vec<Frame> {
+        if !self.builder.is_empty() {
+            self.close_frame();
         }
-        let first = self.next;
-        let meta = FrameMeta { group: self.group, term: self.term, first, kind: FrameKind::Entries };
+        std::mem::take(&mut self.full)
+    }
+
+    fn close_frame(&mut self) {
+        let meta = FrameMeta { group: self.group, term: self.term, first: self.next, kind: FrameKind::Entries };
         let frame = self.builder.finish(meta);
         self.next = frame.last().next();
-        Some(frame)
+        self.full.push(frame);
     }
 
     /// The next command is applied: its index and who waits. Commands are applied in the order of their proposal.

@@ -93,6 +93,14 @@ impl Group {
                 self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_flow(m, &subject));
                 None
             }
+            Said::Ack { consumer, reply, .. } if self.stream.consumer(&consumer).is_none() => {
+                // A confirmation would say that it counts.
+                if !reply.is_empty() {
+                    let (to, header) = (reply, status_header("503", &[]));
+                    effects.push(Effect::Send { to, reply: Bytes::new(), header, payload: Bytes::new() });
+                }
+                None
+            }
             Said::Ack { consumer, reply, ack, next } => {
                 let settlement = self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_ack(m, ack, &mut out));
                 let confirmed = self.settle(now, &consumer, &reply, settlement.flatten());

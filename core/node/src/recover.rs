@@ -118,7 +118,7 @@ impl Recovery {
             match restore.finish() {
                 Ok((stream, lost)) => {
                     if !lost.is_empty() && damage.is_none() {
-                        damage = Some(format!("{} messages are in no segment", lost.len()));
+                        damage = Some(format!("messages of {} stretches of sequences are in no segment", lost.len()));
                     }
                     self.streams.insert(id, Restored { stream, applied, last_segment, damage });
                 }

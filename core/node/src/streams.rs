@@ -13,6 +13,7 @@ use crate::group::{Group, interest_in};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::log::{Log, Origin};
+use crate::outbox::Outgoing;
 
 impl JetStream {
     /// The complete configuration of a new stream, or why it is refused.
@@ -131,6 +132,7 @@ impl JetStream {
     /// A stream was deleted: nobody reaches it any more, and its files may go.
     pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         self.advise_deleted(now, hub, id);
+        self.write_acks(id);
         let Some(mut group) = self.groups.remove(&id) else { return };
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
@@ -153,6 +155,28 @@ impl JetStream {
         self.send_effects(group.account, effects);
         if !group.is_volatile() {
             self.disk.dropped.push(id);
+        }
+    }
+
+    /// Writes the acknowledgements of a stream that is about to go: later nobody knows its name.
+    fn write_acks(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let name = &group.stream.config().name;
+        for outgoing in &mut self.outbox.ready {
+            if let Outgoing::PubAck { account, group, reply, result } = outgoing
+                && *group == id
+            {
+                let mut json = Vec::new();
+                hw_jsapi::pub_ack(&mut json, name, &self.config.domain, result);
+                let (to, none) = (std::mem::take(reply), Bytes::new());
+                *outgoing = Outgoing::Send {
+                    account: *account,
+                    to,
+                    reply: none.clone(),
+                    header: none,
+                    payload: json.into(),
+                };
+            }
         }
     }
 

@@ -14,8 +14,9 @@
 //!    suffix by appending a frame whose `first` is not after its last index; a gap is refused. [`FrameKind::Note`] is a
 //!    group's small state outside of its log (term, vote, commit); the last one counts, and a checkpoint that contains the
 //!    group replaces it.
-//! 3. [`Storage::append`]`(&[Frame], &mut Vec<DiskOp>) -> Result<WalPosition, AppendError>`: one window, one write, one
+//! 3. [`Storage::append`]`(&[Frame], &mut Vec<DiskOp>) -> Result<Appended, AppendError>`: one window, one write, one
 //!    sync. When the ops have run: [`Storage::handle_synced`]`(position)`, or [`Storage::handle_failed`] once and for all.
+//!    Takes fewer frames (`taken`) or says `NotReady` when the next log file is still being made: see 5.
 //! 4. [`Storage::begin_checkpoint`]`(CheckpointJob) -> CheckpointWork` (plain data that may go to another thread): run
 //!    what [`CheckpointWork::next_ops`] gives until None, then [`Storage::handle_checkpoint`]`(work, result)` gives the ops
 //!    that tidy up. One at a time. The job holds the groups that changed since they were last in one; `full` ones all.
@@ -55,6 +56,6 @@ pub use record::Record;
 pub use recover::{RecoverError, Recovered, RecoveredGroup, RecoveryReport, Replay, recover};
 pub use segment::{SegmentId, SegmentIndex};
 pub use segment_reader::{ReadError, SegmentReader};
-pub use storage::{SpareJob, Storage, StorageOptions, SyncPolicy};
+pub use storage::{Appended, SpareJob, Storage, StorageOptions, SyncPolicy};
 pub use wal::AppendError;
 pub use wal_window::WalPosition;

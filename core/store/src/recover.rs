@@ -478,7 +478,8 @@ fn open_wal(
             continue;
         }
         // A new salt: windows that were cut together with the tail are not seen again.
-        let header = FileHeader { shard: options.shard, number, len, salt: salts.next_u64() };
+        let previous = parts.spares.back().map_or(parts.end.file, |spare| spare.number);
+        let header = FileHeader { shard: options.shard, number, previous, len, salt: salts.next_u64() };
         let file = FileId::Wal(number);
         ops.push(DiskOp::Write { file, offset: 0, data: vec![header.encode()] });
         ops.push(DiskOp::Sync(file));

@@ -131,6 +131,15 @@ pub struct Storage {
     salts: Rng,
 }
 
+/// What an append did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Appended {
+    /// What to tell `handle_synced`.
+    pub position: WalPosition,
+    /// How many frames were taken, in order. The others need the next log file: see [`Storage::spare_job`].
+    pub taken: usize,
+}
+
 /// A spare log file that is being made.
 #[derive(Debug)]
 pub struct SpareJob {
@@ -179,18 +188,20 @@ impl Storage {
         }
     }
 
-    /// Adds frames to the log: all of them or none. The operations are one write, mostly, and with `SyncPolicy::Always`
-    /// one sync; the frames are durable once they have run and `handle_synced` was told. Gives the position to tell.
-    pub fn append(&mut self, frames: &[Frame], ops: &mut Vec<DiskOp>) -> Result<WalPosition, AppendError> {
+    /// Adds frames to the log, all if the log files that are ready have space for them, otherwise the first so many.
+    /// The operations are one write, mostly, and with `SyncPolicy::Always` one sync; the frames are durable once they
+    /// have run and `handle_synced` was told. On a full disk all are taken or none.
+    pub fn append(&mut self, frames: &[Frame], ops: &mut Vec<DiskOp>) -> Result<Appended, AppendError> {
         self.check_running()?;
-        let position = self.wal.append(frames, ops).map_err(|error| match error {
-            AppendError::NotReady if self.disk_full && !self.spare_runs => AppendError::Full,
+        let is_last_space = self.disk_full && !self.spare_runs;
+        let taken = self.wal.append(frames, is_last_space, ops).map_err(|error| match error {
+            AppendError::NotReady if is_last_space => AppendError::Full,
             other => other,
         })?;
         if self.options.sync == SyncPolicy::Always {
             self.wal.sync(ops);
         }
-        Ok(position)
+        Ok(Appended { position: self.wal.end(), taken })
     }
 
     /// Syncs what `SyncPolicy::Interval` left open; gives the position that is durable afterwards.

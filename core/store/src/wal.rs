@@ -48,7 +48,7 @@ pub(crate) struct WalFile {
     pub groups: Map<GroupId, Seen>,
 }
 
-/// Why frames were refused. Nothing of them was written.
+/// Why frames were refused. Nothing of these was written.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AppendError {
     /// The next log file is being made ready: try again when it is.
@@ -154,28 +154,33 @@ impl Wal {
         }
     }
 
-    /// Adds frames: writes without the sync that must follow.
+    /// Adds frames, as many as there is space for: writes without the sync that must follow. Gives how many; with
+    /// `all`, none are written unless all are.
     pub(crate) fn append(
         &mut self,
         frames: &[Frame],
+        all: bool,
         ops: &mut Vec<DiskOp>,
-    ) -> Result<WalPosition, AppendError> {
+    ) -> Result<usize, AppendError> {
         self.check_lengths(frames)?;
-        self.check_space(frames)?;
-        self.advance_tails(frames)?;
-        let mut rest = frames;
+        let taken = self.check_space(frames);
+        if taken < frames.len() && (all || taken == 0) {
+            return Err(AppendError::NotReady);
+        }
+        self.advance_tails(&frames[..taken])?;
+        let mut rest = &frames[..taken];
         while !rest.is_empty() {
-            let taken = fitting(rest, self.room());
-            if taken == 0 {
+            let fitting = fitting(rest, self.room());
+            if fitting == 0 {
                 assert!(self.switch(), "invariant: check_space found a spare for this frame");
                 continue;
             }
-            let (window, later) = rest.split_at(taken);
+            let (window, later) = rest.split_at(fitting);
             self.write(WindowKind::Frames, window, ops);
             rest = later;
         }
         assert!(self.durable <= self.end, "nothing is durable that was not written");
-        Ok(self.end)
+        Ok(taken)
     }
 
     /// Adds a window without frames, if there is room; what it claims protects all before it.
@@ -283,7 +288,8 @@ impl Wal {
                 len_new
             }
         };
-        let header = FileHeader { shard: self.limits.shard, number, len, salt };
+        let previous = self.newest();
+        let header = FileHeader { shard: self.limits.shard, number, previous, len, salt };
         ops.push(DiskOp::Write { file, offset: 0, data: vec![header.encode()] });
         ops.push(DiskOp::Sync(file));
         ops.push(DiskOp::SyncDir(Dir::Root));
@@ -326,6 +332,11 @@ impl Wal {
         full - self.room()
     }
 
+    /// The newest file that is ready or in use; 0 if there is none.
+    fn newest(&self) -> u64 {
+        self.spares.back().map_or(self.end.file, |spare| spare.number)
+    }
+
     fn room(&self) -> u64 {
         self.files.back().map_or(0, |file| file.header.len - self.end.offset.min(file.header.len))
     }
@@ -355,7 +366,8 @@ impl Wal {
         if longest > max { Err(AppendError::TooLong { bytes: longest, max }) } else { Ok(()) }
     }
 
-    fn check_space(&self, frames: &[Frame]) -> Result<(), AppendError> {
+    /// How many frames there is space for.
+    fn check_space(&self, frames: &[Frame]) -> usize {
         let mut spares = self.spares.iter();
         let mut offset = self.end.offset;
         let mut len = self.files.back().map_or(0, |file| file.header.len);
@@ -363,14 +375,14 @@ impl Wal {
         while !rest.is_empty() {
             let taken = fitting(rest, len.saturating_sub(offset));
             if taken == 0 {
-                len = spares.next().ok_or(AppendError::NotReady)?.len;
-                offset = WAL_HEADER_BYTES;
+                let Some(spare) = spares.next() else { break };
+                (len, offset) = (spare.len, WAL_HEADER_BYTES);
                 continue;
             }
             offset = align(offset + window_bytes(&rest[..taken]));
             rest = &rest[taken..];
         }
-        Ok(())
+        frames.len() - rest.len()
     }
 
     fn switch(&mut self) -> bool {

@@ -158,6 +158,7 @@ impl<'a, 'd> WalScan<'a, 'd> {
         each: &mut dyn FnMut(ScannedFrame),
     ) -> Result<Scanned, ScanError> {
         let mut out = Scanned { next_window: 1, ..Scanned::default() };
+        self.check_chain(start.map_or(1, |start| start.position.file))?;
         if let Some(at) = self.enter(start, &mut out)? {
             self.follow(at, &mut out, each)?;
         }
@@ -172,12 +173,28 @@ impl<'a, 'd> WalScan<'a, 'd> {
         Ok(out)
     }
 
+    /// Whether a file from `oldest` on is missing or too short: a file is whole before the next one is made.
+    fn check_chain(&self, oldest: u64) -> Result<(), ScanError> {
+        let later = self.found.iter().filter(|file| file.number > oldest).filter_map(|file| file.header);
+        for number in later.map(|header| header.previous).filter(|&number| number >= oldest) {
+            let file = self.found.iter().find(|file| file.number == number);
+            let flaw = match file {
+                None => Flaw::Missing,
+                Some(Found { header: Some(header), len, .. }) if *len >= header.len => continue,
+                Some(Found { header: Some(_), len, .. }) => Flaw::Truncated { len: *len },
+                Some(Found { header: None, .. }) => Flaw::Checksum { part: "header" },
+            };
+            return Err(Damage::new(FileId::Wal(number), 0, flaw).into());
+        }
+        Ok(())
+    }
+
     /// Finds the file in which reading starts.
     fn enter(&mut self, start: Option<WalStart>, out: &mut Scanned) -> Result<Option<usize>, ScanError> {
         let Some(start) = start else {
             let first = WindowMark { session: 0, number: 1 };
             if let Some(index) = self.file_that_starts_with(0, first)? {
-                self.push_file(index, WalStart { window: 1, ..WalStart::default() }, out);
+                self.push_file(index, WalStart { window: 1, ..WalStart::default() }, out)?;
                 return Ok(Some(index));
             }
             let behind = self.behind(0, WAL_HEADER_BYTES - WINDOW_ALIGN, 0)?;
@@ -195,12 +212,16 @@ impl<'a, 'd> WalScan<'a, 'd> {
         if self.found[index].header.is_none() {
             return Err(Damage::checksum(file, 0, "header").into());
         }
-        self.push_file(index, start, out);
+        self.push_file(index, start, out)?;
         Ok(Some(index))
     }
 
-    fn push_file(&self, index: usize, start: WalStart, out: &mut Scanned) {
-        let Some(header) = self.found[index].header else { return };
+    fn push_file(&self, index: usize, start: WalStart, out: &mut Scanned) -> Result<(), ScanError> {
+        let Some(header) = self.found[index].header else { return Ok(()) };
+        let len = self.found[index].len;
+        if len < header.len {
+            return Err(Damage::new(FileId::Wal(header.number), len, Flaw::Truncated { len }).into());
+        }
         let first = WalPosition { file: header.number, offset: WAL_HEADER_BYTES };
         let position = start.position.max(first);
         out.files.push_back(WalFile {
@@ -210,6 +231,7 @@ impl<'a, 'd> WalScan<'a, 'd> {
         });
         out.end = position;
         (out.next_window, out.session) = (start.window, start.session);
+        Ok(())
     }
 
     fn follow(
@@ -225,11 +247,8 @@ impl<'a, 'd> WalScan<'a, 'd> {
                 if let Some(next) = self.file_that_starts_with(index + 1, expected)? {
                     index = next;
                     let (window, session) = (expected.number, expected.session);
-                    self.push_file(
-                        index,
-                        WalStart { position: WalPosition::default(), window, session },
-                        out,
-                    );
+                    let goes_on = WalStart { position: WalPosition::default(), window, session };
+                    self.push_file(index, goes_on, out)?;
                     continue;
                 }
                 return self.finish(index, expected, out);

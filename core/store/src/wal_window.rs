@@ -10,7 +10,7 @@ use crate::limits::{FRAME_HEAD_BYTES, WAL_HEADER_BYTES, WINDOW_ALIGN, WINDOW_FRA
 pub(crate) const WAL_VERSION: u16 = 1;
 const FILE_MAGIC: [u8; 8] = *b"HWWAL\r\n\x1a";
 const WINDOW_MAGIC: u32 = u32::from_le_bytes(*b"HWwi");
-const HEADER_USED: usize = 48;
+const HEADER_USED: usize = 56;
 /// Where the header's second copy is: in another sector and another flash page half.
 const SECOND_COPY: usize = 2048;
 
@@ -40,6 +40,8 @@ pub(crate) enum WindowKind {
 pub(crate) struct FileHeader {
     pub shard: ShardId,
     pub number: u64,
+    /// The file that was the newest when this one was made, 0 if there was none: if it is missing, it was lost.
+    pub previous: u64,
     pub len: u64,
     /// Goes into all checksums of the file's windows: what it held before it was recycled cannot pass for new.
     pub salt: u64,
@@ -87,8 +89,9 @@ impl FileHeader {
         copy[16..24].copy_from_slice(&self.number.to_le_bytes());
         copy[24..32].copy_from_slice(&self.len.to_le_bytes());
         copy[32..40].copy_from_slice(&self.salt.to_le_bytes());
-        let crc = crc32fast::hash(&copy[..44]);
-        copy[44..48].copy_from_slice(&crc.to_le_bytes());
+        copy[40..48].copy_from_slice(&self.previous.to_le_bytes());
+        let crc = crc32fast::hash(&copy[..52]);
+        copy[52..56].copy_from_slice(&crc.to_le_bytes());
         let mut page = vec![0u8; WAL_HEADER_BYTES as usize];
         page[..HEADER_USED].copy_from_slice(&copy);
         page[SECOND_COPY..SECOND_COPY + HEADER_USED].copy_from_slice(&copy);
@@ -100,7 +103,7 @@ impl FileHeader {
         let mut found = HeaderFound::None;
         for start in [0, SECOND_COPY] {
             let Some(copy) = page.get(start..start + HEADER_USED) else { continue };
-            if copy[..8] != FILE_MAGIC || u32_at(copy, 44) != crc32fast::hash(&copy[..44]) {
+            if copy[..8] != FILE_MAGIC || u32_at(copy, 52) != crc32fast::hash(&copy[..52]) {
                 continue;
             }
             let version = u16::from_le_bytes([copy[8], copy[9]]);
@@ -113,6 +116,7 @@ impl FileHeader {
                 number: u64_at(copy, 16),
                 len: u64_at(copy, 24),
                 salt: u64_at(copy, 32),
+                previous: u64_at(copy, 40),
             });
         }
         found
@@ -224,7 +228,8 @@ mod tests {
     use super::*;
     use crate::frame::FrameBuilder;
 
-    const FILE: FileHeader = FileHeader { shard: ShardId(3), number: 9, len: 1 << 20, salt: 0x1122_3344 };
+    const FILE: FileHeader =
+        FileHeader { shard: ShardId(3), number: 9, previous: 8, len: 1 << 20, salt: 0x1122_3344 };
 
     fn frames() -> Vec<Frame> {
         let mut builder = FrameBuilder::new();

@@ -51,7 +51,8 @@ pub struct Consumer {
     exhausted: BTreeSet<Seq>,
     /// What deliver policy last_per_subject still has to deliver of the past.
     lasts: Option<Box<Lasts>>,
-    matcher: Matcher,
+    /// None when everything matches: most consumers need none.
+    matcher: Option<Box<Matcher>>,
     /// Matching undelivered messages up to `counted_to`.
     counted: u64,
     counted_to: Seq,
@@ -72,7 +73,7 @@ impl Consumer {
     /// A new consumer with a checked configuration, at its starting position.
     pub fn new(name: Bytes, config: ConsumerConfig, retention: Retention, at: (Time, &Messages)) -> Consumer {
         let (ts, messages) = at;
-        let matcher = messages.matcher(&config.filters());
+        let matcher = matcher_of(&config, messages);
         let mut consumer = Consumer {
             name,
             config,
@@ -115,7 +116,8 @@ impl Consumer {
                 messages.seq_at(self.config.opt_start_time.unwrap_or_default()).max(first).prev()
             }
             DeliverPolicy::LastPerSubject => {
-                let seqs: VecDeque<Seq> = messages.last_per_subject(&mut self.matcher, Seq(0), last).into();
+                let mut matcher = self.matcher(messages);
+                let seqs: VecDeque<Seq> = messages.last_per_subject(&mut matcher, Seq(0), last).into();
                 let before = seqs.front().copied().unwrap_or(last).prev();
                 self.lasts = Some(Box::new(Lasts { seqs, resume: last.next() }));
                 before
@@ -132,10 +134,11 @@ impl Consumer {
             return;
         }
         self.shifted = true;
-        self.matcher = messages.matcher(&self.config.filters());
+        self.matcher = matcher_of(&self.config, messages);
         if let Some(lasts) = &mut self.lasts {
             let (from, up_to) = (self.delivered.stream_seq.next(), lasts.resume.prev());
-            lasts.seqs = messages.last_per_subject(&mut self.matcher, from, up_to).into();
+            let mut matcher = messages.matcher(&self.config.filters());
+            lasts.seqs = messages.last_per_subject(&mut matcher, from, up_to).into();
         }
         self.recount(messages);
     }
@@ -217,7 +220,7 @@ impl Consumer {
 
     /// Whether messages of a subject are among those that it delivers.
     pub fn matches(&self, subject: &[u8]) -> bool {
-        self.matcher.matches(subject)
+        self.matcher.as_ref().is_none_or(|matcher| matcher.matches(subject))
     }
 
     /// Whether a message must be kept on this consumer's behalf (retention `interest` and `workqueue`).
@@ -267,20 +270,35 @@ impl Consumer {
     fn recount(&mut self, messages: &Messages) {
         let from = self.delivered.stream_seq.next();
         self.counted_to = messages.last_seq();
-        self.counted = match &self.lasts {
-            None => messages.count_from(from, &mut self.matcher),
-            Some(lasts) => {
-                lasts.seqs.len() as u64 + messages.count_from(from.max(lasts.resume), &mut self.matcher)
-            }
+        let (left, from) = match &self.lasts {
+            None => (0, from),
+            Some(lasts) => (lasts.seqs.len() as u64, from.max(lasts.resume)),
         };
+        self.counted = left + with_matcher(&mut self.matcher, messages, |m| messages.count_from(from, m));
     }
 
     fn count_new(&mut self, messages: &Messages) {
         if self.counted_to < messages.last_seq() {
             let from = self.counted_to.max(self.delivered.stream_seq).next();
-            self.counted += messages.count_from(from, &mut self.matcher);
+            self.counted += with_matcher(&mut self.matcher, messages, |m| messages.count_from(from, m));
             self.counted_to = messages.last_seq();
         }
+    }
+}
+
+fn matcher_of(config: &ConsumerConfig, messages: &Messages) -> Option<Box<Matcher>> {
+    let matcher = messages.matcher(&config.filters());
+    (!matcher.is_all()).then(|| Box::new(matcher))
+}
+
+fn with_matcher<T>(
+    matcher: &mut Option<Box<Matcher>>,
+    messages: &Messages,
+    f: impl FnOnce(&mut Matcher) -> T,
+) -> T {
+    match matcher {
+        Some(matcher) => f(matcher),
+        None => f(&mut messages.matcher(&[])),
     }
 }
 

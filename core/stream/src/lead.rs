@@ -30,9 +30,10 @@ pub use requests::PullRequest;
 use crate::command::Command;
 use crate::config::ReplayPolicy;
 use crate::consumer::Consumer;
+use crate::info::{LeadInfo, PriorityGroupInfo};
 use crate::outcome::Effect;
 use due::Due;
-use group::Groups;
+use group::{Groups, Pin};
 use pump::Replay;
 use push::Push;
 use requests::{Place, Requests};
@@ -81,8 +82,6 @@ struct Pick {
     message: Message,
     /// The request that it was chosen for and the bytes that it takes of it; none for push consumers.
     place: Option<(Place, u64)>,
-    /// How many deliveries it has with this one; 0 until applied, and still then if it must not go out.
-    count: u32,
 }
 
 /// One proposal: what it names, and what goes out when it is applied. Deliveries without acknowledgements are sent
@@ -172,14 +171,42 @@ impl Lead {
         self.push.as_ref().is_some_and(|push| push.active)
     }
 
+    /// What only the leader knows of the consumer, for its info.
+    pub fn info(&self) -> LeadInfo {
+        let group = |pin: &Pin| PriorityGroupInfo {
+            group: pin.group.clone(),
+            pinned_client_id: String::from_utf8_lossy(&pin.id).into_owned(),
+            pinned_ts: pin.since,
+        };
+        LeadInfo {
+            num_waiting: self.num_waiting() as u64,
+            push_bound: self.is_push_bound(),
+            priority_groups: self.pins().iter().map(group).collect(),
+        }
+    }
+
     /// Whether a new message could be delivered now: only then is pumping after an append worth anything.
     pub fn is_waiting(&self) -> bool {
         !self.requests.is_empty() || self.is_push_bound()
     }
 
-    /// Drops what is in flight and chooses it again: proposals were refused or lost.
-    pub fn handle_refused(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
-        self.restart(m, out);
+    /// A proposed `Delivered` will never be applied (refused, or lost on its way): its messages are chosen again, and so
+    /// are those of later proposals, for they would not follow what is delivered.
+    pub fn handle_refused(&mut self, m: &Moment<'_>, seqs: &[Seq], out: &mut PumpOut) {
+        let Some(at) = self.inflight.iter().position(|batch| batch.seqs == seqs) else { return };
+        for batch in self.inflight.split_off(at).into_iter().rev() {
+            self.inflight_all = self.inflight_all.saturating_sub(batch.seqs.len() as u64);
+            self.inflight_new = self.inflight_new.saturating_sub(batch.new);
+            for &seq in batch.seqs.iter().rev() {
+                match self.queued.contains(&seq) {
+                    true => self.redeliver.push_front(seq),
+                    false => self.next_new = self.next_new.min(seq),
+                }
+            }
+            for pick in &batch.picks {
+                self.refund(pick, out);
+            }
+        }
         self.refresh_deadline(m);
     }
 
@@ -210,33 +237,38 @@ impl Lead {
         self.requests = Requests::default();
     }
 
-    /// Takes over a changed configuration or position.
+    /// Takes over a changed configuration or position. What is in flight may still hold: that shows when it is applied.
     fn sync(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
-        if self.revision != m.consumer.revision() {
-            self.revision = m.consumer.revision();
-            self.restart(m, out);
-            if let Some(push) = &mut self.push {
-                push.reconfigure(m.consumer);
-            }
-            self.refresh_groups(m, out);
-            self.refresh_interest(m);
+        if self.revision == m.consumer.revision() {
+            return;
         }
+        self.revision = m.consumer.revision();
+        self.matcher = None;
+        if self.inflight.is_empty() {
+            self.next_new = m.consumer.delivered().stream_seq.next();
+        }
+        self.queued.retain(|seq| m.consumer.pending().get(*seq).is_some());
+        self.redeliver.retain(|seq| self.queued.contains(seq));
+        // Deadlines that clients moved stay.
+        self.due.rebuild_with(m.consumer);
+        if let Some(push) = &mut self.push {
+            push.reconfigure(m.consumer);
+        }
+        self.refresh_groups(m, out);
+        self.refresh_interest(m);
     }
 
+    /// Drops everything that is in flight and begins after what is delivered.
     fn restart(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
         for batch in std::mem::take(&mut self.inflight) {
-            for pick in batch.picks {
-                self.refund(&pick, out);
+            for pick in &batch.picks {
+                self.refund(pick, out);
             }
         }
         (self.inflight_new, self.inflight_all) = (0, 0);
-        self.matcher = None;
         self.next_new = m.consumer.delivered().stream_seq.next();
-        // What was in flight again, or queued, keeps its turn; deadlines that were moved are kept by the new ones.
-        self.redeliver = std::mem::take(&mut self.queued).into_iter().collect();
-        self.redeliver.retain(|seq| m.consumer.pending().get(*seq).is_some());
-        self.queued = self.redeliver.iter().copied().collect();
-        self.due.rebuild_with(m.consumer);
+        self.queued.retain(|seq| m.consumer.pending().get(*seq).is_some());
+        self.redeliver = self.queued.iter().copied().collect();
     }
 
     /// Runs `f` with the matcher, which is made if there is none.

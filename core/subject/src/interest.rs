@@ -1,18 +1,16 @@
 //! [`Interest`]: who subscribed to what, answered per published subject.
 //!
-//! Literal filters live in one hash map, filters with wildcards in a trie of tokens; results are cached per subject.
+//! Literal filters live in a [`SubjectTree`], filters with wildcards in a trie of tokens; results are cached per subject.
 //! A subscription to a literal subject forgets that subject's cached result alone, one with a wildcard forgets all.
 
 mod cache;
 mod subscribers;
 mod trie;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use hw_kit::Map;
-
-use crate::token;
+use crate::{SubjectTree, token};
 use cache::Cache;
 pub use subscribers::Matched;
 use subscribers::Subscribers;
@@ -24,7 +22,7 @@ use trie::Trie;
 /// Filters are valid filters, published subjects may be anything: one with an empty token interests nobody.
 #[derive(Debug)]
 pub struct Interest<T> {
-    literals: Map<Bytes, Subscribers<T>>,
+    literals: SubjectTree<Subscribers<T>>,
     wildcards: Trie<Subscribers<T>>,
     /// Subscriptions, not filters.
     len: usize,
@@ -34,18 +32,14 @@ pub struct Interest<T> {
 impl<T> Interest<T> {
     /// No subscriptions.
     pub fn new() -> Interest<T> {
-        Interest { literals: Map::default(), wildcards: Trie::new(), len: 0, cache: Cache::new() }
+        Interest { literals: SubjectTree::new(), wildcards: Trie::new(), len: 0, cache: Cache::new() }
     }
 
     /// Adds a subscription, to the queue group if one is given.
     pub fn insert(&mut self, filter: &[u8], queue: Option<&[u8]>, subscriber: T) {
         let subscribers = if token::is_literal(filter) {
             self.cache.forget(filter);
-            // A plain `entry` would copy the filter for every subscriber of it.
-            if !self.literals.contains_key(filter) {
-                self.literals.insert(Bytes::copy_from_slice(filter), Subscribers::new());
-            }
-            self.literals.get_mut(filter).expect("it was there or was inserted above")
+            self.literals.get_or_insert_with(filter, Subscribers::new)
         } else {
             self.cache.forget_all();
             self.wildcards.entry(filter, Subscribers::new)
@@ -120,10 +114,7 @@ impl<T> Interest<T> {
         if self.wildcards.overlaps(filter) {
             return true;
         }
-        if token::is_literal(filter) {
-            return self.literals.contains_key(filter);
-        }
-        self.literals.keys().any(|literal| token::matches(filter, literal))
+        self.literals.for_each_match(filter, |_, _| ControlFlow::Break(())).is_break()
     }
 
     /// How many subscriptions there are.
@@ -138,9 +129,10 @@ impl<T> Interest<T> {
 
     /// Calls `f(filter, queue, subscriber)` for every subscription, in an order that history alone decides.
     pub fn for_each(&self, mut f: impl FnMut(&[u8], Option<&[u8]>, &T)) {
-        for (filter, subscribers) in &self.literals {
+        let _: ControlFlow<()> = self.literals.for_each_match(b">", |filter, subscribers| {
             subscribers.for_each(|queue, subscriber| f(filter, queue, subscriber));
-        }
+            ControlFlow::Continue(())
+        });
         self.wildcards.for_each(|filter, all| all.for_each(|queue, subscriber| f(filter, queue, subscriber)));
     }
 

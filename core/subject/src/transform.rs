@@ -161,8 +161,8 @@ impl Transform {
             }
             step.write(subject, &tokens, &mut rng, &mut out);
         }
-        for token in self.tail.map_or(&[][..], |at| &tokens[at..]) {
-            if !out.is_empty() {
+        for (index, token) in self.tail.map_or(&[][..], |at| &tokens[at..]).iter().enumerate() {
+            if self.steps.len() + index > 0 {
                 out.push(b'.');
             }
             out.extend_from_slice(token);

@@ -1,1 +1,24 @@
 //! Whole servers on a virtual clock, network and disk, from one seed.
+//!
+//! [`simulate`] runs a seed: a server made of the real machines, its store on a disk that can lose what was not synced,
+//! clients that do random things, kills and power cuts at random times. After each restart and at the end the
+//! invariants judge what the clients saw. The same seed gives the same bytes.
+
+mod audit;
+mod client;
+mod clock;
+mod history;
+mod invariants;
+mod net;
+mod planted;
+mod server;
+mod simulate;
+mod tamper;
+mod trace;
+mod volume;
+mod workload;
+mod world;
+
+pub use history::Violation;
+pub use planted::Planted;
+pub use simulate::{Failure, Plan, Report, simulate};

@@ -9,16 +9,13 @@ use hw_kit::{GroupId, Rng, Span, Time};
 use hw_node::{DiskCompletion, DiskRequest};
 use hw_store::messages::BlockId;
 use hw_store::{
-    AppendError, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob, Storage,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob, Storage,
     WalPosition,
 };
 use hw_testkit::disk::{MemDisk, SyncBegun};
 
 use crate::planted::Planted;
 use crate::trace::Trace;
-
-/// Bytes of frames that one write takes at most: far below a log file, so that it always fits.
-const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// Who works on the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,7 +68,11 @@ pub struct Volume {
     writer: Track,
     checkpoint: Track,
     spare: Track,
-    writing: Option<(u64, WalPosition)>,
+    /// The last ticket that will be complete, and where the log ends then.
+    writing: Option<(Option<u64>, WalPosition)>,
+    marking: Option<WalPosition>,
+    /// Whether something was written since the last mark.
+    unmarked: bool,
     making: Option<CheckpointWork>,
     sparing: Option<SpareJob>,
     loads: VecDeque<(GroupId, BlockId)>,
@@ -93,6 +94,8 @@ impl Volume {
             checkpoint: Track::default(),
             spare: Track::default(),
             writing: None,
+            marking: None,
+            unmarked: false,
             making: None,
             sparing: None,
             loads: VecDeque::new(),
@@ -121,12 +124,6 @@ impl Volume {
     /// Checkpoints that were completed.
     pub fn checkpoints(&self) -> u64 {
         self.checkpoints
-    }
-
-    /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
-        let tracks = [&self.writer, &self.checkpoint, &self.spare];
-        self.waiting.is_empty() && self.loads.is_empty() && tracks.iter().all(|track| track.is_idle())
     }
 
     /// Starts what can start.
@@ -203,11 +200,13 @@ impl Volume {
         match lane {
             Lane::Writer => match result {
                 Ok(()) => {
-                    if let Some((_, position)) = self.writing {
+                    let written = self.writing.map(|(_, position)| position);
+                    if let Some(position) = written.or(self.marking.take()) {
                         self.storage.handle_synced(position);
                     }
                     self.acknowledge();
                     self.writing = None;
+                    self.unmarked |= written.is_some();
                 }
                 Err(error) => {
                     self.storage.handle_failed(&error);
@@ -228,7 +227,7 @@ impl Volume {
     }
 
     fn acknowledge(&mut self) {
-        if let Some((ticket, _)) = self.writing {
+        if let Some((Some(ticket), _)) = self.writing {
             self.done.push(DiskCompletion::Synced { ticket });
         }
     }
@@ -238,24 +237,18 @@ impl Volume {
             let Some(Waiting::Checkpoint(job)) = self.waiting.pop_front() else { return };
             self.begin_checkpoint(job, io);
         }
-        let (mut frames, mut bytes, mut last) = (Vec::new(), 0, None);
-        let mut taken = 0;
+        let mut frames = Vec::new();
         for waiting in &self.waiting {
-            let Waiting::Append { ticket, frames: more } = waiting else { break };
-            bytes += more.iter().map(|frame| frame.body().len()).sum::<usize>();
-            if taken > 0 && bytes > WRITE_BYTES_MAX {
-                break;
-            }
+            let Waiting::Append { frames: more, .. } = waiting else { break };
             frames.extend(more.iter().cloned());
-            last = Some(*ticket);
-            taken += 1;
         }
-        let Some(ticket) = last else { return };
+        if frames.is_empty() {
+            return self.mark(io);
+        }
         let mut ops = Vec::new();
         match self.storage.append(&frames, &mut ops) {
-            Ok(position) => {
-                self.waiting.drain(..taken);
-                self.writing = Some((ticket, position));
+            Ok(Appended { position, taken }) => {
+                self.writing = Some((self.take_frames(taken), position));
                 self.writer.ops = ops.into();
                 self.advance(Lane::Writer, io);
             }
@@ -268,6 +261,32 @@ impl Volume {
         }
     }
 
+    /// The first so many frames are being written; gives the last ticket of which that is all.
+    fn take_frames(&mut self, mut taken: usize) -> Option<u64> {
+        let mut complete = None;
+        while let Some(Waiting::Append { ticket, frames }) = self.waiting.front_mut() {
+            if frames.len() > taken {
+                frames.drain(..taken);
+                break;
+            }
+            taken -= frames.len();
+            complete = Some(*ticket);
+            self.waiting.pop_front();
+        }
+        complete
+    }
+
+    /// Now and then an idle writer says how far the log is durable.
+    fn mark(&mut self, io: &mut Io<'_>) {
+        let mut ops = Vec::new();
+        if self.unmarked && io.rng.chance(1, 8) && self.storage.mark(&mut ops).is_ok() {
+            self.unmarked = false;
+            self.marking = Some(self.storage.end());
+            self.writer.ops = ops.into();
+            self.advance(Lane::Writer, io);
+        }
+    }
+
     fn begin_checkpoint(&mut self, job: CheckpointJob, io: &mut Io<'_>) {
         match self.storage.begin_checkpoint(job) {
             Ok(work) => {
@@ -277,8 +296,7 @@ impl Volume {
                 }
             }
             Err(refused) => {
-                let wants_full = self.storage.wants_full();
-                self.done.push(DiskCompletion::Checkpointed { result: Err(refused.to_string()), wants_full });
+                self.done.push(DiskCompletion::Checkpointed { result: Err(refused.to_string()) });
             }
         }
     }
@@ -294,8 +312,11 @@ impl Volume {
         let done = work.done().clone();
         self.checkpoint.ops = self.storage.handle_checkpoint(work, &result).into();
         self.checkpoints += u64::from(result.is_ok());
+        if result.is_ok() {
+            done.removed.iter().for_each(|&segment| self.reader.handle_dropped(segment));
+        }
         let result = result.map(|()| done).map_err(|error| error.to_string());
-        self.done.push(DiskCompletion::Checkpointed { result, wants_full: self.storage.wants_full() });
+        self.done.push(DiskCompletion::Checkpointed { result });
         if !self.checkpoint.ops.is_empty() {
             self.advance(Lane::Checkpoint, io);
         }

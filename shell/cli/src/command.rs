@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod kv;
 mod object;
+mod ordered;
 mod output;
 mod publish;
 mod reply;
@@ -225,6 +226,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// A command's own value under a global flag's id would be taken for that flag.
+    #[test]
+    fn no_command_reuses_a_global_flag() {
+        fn visit(command: &clap::Command, taken: &[String]) {
+            for sub in command.get_subcommands() {
+                let clash =
+                    sub.get_arguments().find(|own| taken.iter().any(|id| own.get_id() == id.as_str()));
+                assert!(clash.is_none(), "{}: {}", sub.get_name(), clash.expect("found above").get_id());
+                visit(sub, taken);
+            }
+        }
+        let command = Cli::command();
+        let taken: Vec<String> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
+        assert!(taken.contains(&"server".to_owned()));
+        visit(&command, &taken);
     }
 
     #[test]

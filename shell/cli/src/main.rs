@@ -10,5 +10,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    if command::wanted(&args[1..]) { command::run(args) } else { server::run(args) }
+    let words = args.get(1..).unwrap_or_default();
+    if command::wanted(words) {
+        return command::run(args);
+    }
+    let asks_for_help = words.iter().any(|word| ["-h", "--help", "help"].iter().any(|help| word == help));
+    let code = server::run(args);
+    if asks_for_help {
+        println!("\nClient commands (each has a --help):\n{}", command::overview());
+    }
+    code
 }

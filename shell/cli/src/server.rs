@@ -1,12 +1,206 @@
-//! The server half of the binary: flags in `nats-server`'s manner.
+//! The server half of the binary: `nats-server`'s flags, log, files, signals and exit codes.
 
 use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+
+use headwater::{Builder, FATAL, LogConfig, Server, StartError};
+use hw_conf::{Command, Options, Signal, Source, command_line};
 
 /// Runs a server until it is told to stop. The first argument is the program's name.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    eprintln!("headwater: error: this build has no server in it, only these commands:");
-    eprintln!("{}", crate::command::overview());
-    ExitCode::from(1)
+    let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
+    let program = args.next().unwrap_or_default();
+    let program = Path::new(&program)
+        .file_name()
+        .map_or_else(|| program.clone(), |name| name.to_string_lossy().into_owned());
+    let args: Vec<String> = args.collect();
+    let mut read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let env = |name: &str| std::env::var(name).ok();
+    match command_line(&args, &mut Source { env: &env, read: &mut read }) {
+        Ok(Command::Help(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Version) => {
+            println!("nats-server: v{}", headwater::NATS_VERSION);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::TestConfig { config }) => test_config(&program, &config),
+        Ok(Command::Signal { signal, target }) => report(&program, send(signal, target.as_deref())),
+        Ok(Command::Run { options, .. }) => serve(*options),
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            if let Some(usage) = error.usage() {
+                eprintln!("{usage}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(program: &str, result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test_config(program: &str, config: &Path) -> ExitCode {
+    println!("{program}: configuration file {} is valid", config.display());
+    ExitCode::SUCCESS
+}
+
+fn serve(options: Options) -> ExitCode {
+    let log = log_config(&options);
+    let (pid_file, ports_dir) = (options.server.pid_file.clone(), options.server.ports_file_dir.clone());
+    let server = match Builder::from_options(options).start_with_log(&log) {
+        Ok(server) => server,
+        Err(error) => return fatal(&error),
+    };
+    let mut files = Vec::new();
+    if let Some(path) = pid_file {
+        match std::fs::File::create(&path).and_then(|mut file| write!(file, "{}", std::process::id())) {
+            Ok(()) => files.push(path),
+            Err(error) => tracing::error!("Could not write pidfile: {error}"),
+        }
+    }
+    if let Some(folder) = ports_dir {
+        match server.ports().write(&folder) {
+            Ok(path) => files.push(path),
+            Err(error) => tracing::error!("Error writing ports file into {}: {error}", folder.display()),
+        }
+    }
+    let code = until_told(server);
+    for path in files {
+        let _ = std::fs::remove_file(path);
+    }
+    code
+}
+
+fn fatal(error: &StartError) -> ExitCode {
+    match error {
+        // Settings are wrong before there is a log: said as the flags' errors are.
+        StartError::Config(text) => eprintln!("nats-server: {text}"),
+        StartError::Log { .. } => eprintln!("nats-server: {error}"),
+        _ => tracing::error!(target: FATAL, "{error}"),
+    }
+    ExitCode::FAILURE
+}
+
+fn log_config(options: &Options) -> LogConfig {
+    let log = &options.log;
+    LogConfig {
+        file: log.file.clone(),
+        debug: log.debug,
+        trace: log.trace || log.trace_verbose,
+        no_time: !log.logtime,
+        utc: log.logtime_utc,
+        size_limit: log.file_size_limit.unwrap_or(0),
+        max_files: log.file_max_num.unwrap_or(0) as usize,
+    }
+}
+
+/// Waits for signals: INT and TERM stop, USR1 opens the log anew, USR2 is lame duck mode, HUP would reload.
+fn until_told(server: Server) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(target: FATAL, "signals cannot be handled: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut server = Some(server);
+    let told = runtime.block_on(wait(&mut server));
+    if let Err(error) = &told {
+        tracing::error!(target: FATAL, "signals cannot be handled: {error}");
+    }
+    if let Some(server) = server.take() {
+        server.shutdown();
+    }
+    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn wait(server: &mut Option<Server>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut lame_duck = signal(SignalKind::user_defined2())?;
+    let mut reload = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = reopen.recv() => {
+                if let Some(Err(error)) = server.as_ref().map(Server::reopen_log) {
+                    tracing::error!("the log cannot be opened again: {error}");
+                } else {
+                    tracing::info!("File log re-opened");
+                }
+            }
+            _ = reload.recv() => tracing::error!("config reload is not supported yet: nothing was applied"),
+            _ = lame_duck.recv() => {
+                if let Some(mut leaving) = server.take() {
+                    // The clients leave over minutes; an interrupt meanwhile ends it at once.
+                    let leave = tokio::task::spawn_blocking(move || {
+                        leaving.lame_duck();
+                        leaving
+                    });
+                    tokio::select! {
+                        left = leave => *server = left.ok(),
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// `--signal NAME[=PID or pid file]`: tells a running server what to do.
+fn send(signal: Signal, target: Option<&str>) -> Result<(), String> {
+    use rustix::process::{Pid, Signal as Unix, kill_process};
+    let pid = match target {
+        Some(target) => pid_of(target)?,
+        None => only_server()?,
+    };
+    let pid = Pid::from_raw(pid).ok_or_else(|| format!("{pid} is no process id"))?;
+    let unix = match signal {
+        Signal::Stop => Unix::KILL,
+        Signal::Quit => Unix::INT,
+        Signal::Term => Unix::TERM,
+        Signal::Reopen => Unix::USR1,
+        Signal::LameDuck => Unix::USR2,
+        Signal::Reload => Unix::HUP,
+    };
+    kill_process(pid, unix).map_err(|error| error.to_string())
+}
+
+fn pid_of(target: &str) -> Result<i32, String> {
+    if let Ok(pid) = target.parse() {
+        return Ok(pid);
+    }
+    let text = std::fs::read_to_string(target).map_err(|error| format!("{target}: {error}"))?;
+    text.trim().parse().map_err(|_| format!("{target} holds no process id"))
+}
+
+/// The process id of the only other running server of this program.
+fn only_server() -> Result<i32, String> {
+    let own = std::process::id() as i32;
+    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+    let processes = std::fs::read_dir("/proc").map_err(|error| error.to_string())?;
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let is_server = |pid: &i32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == exe);
+    let found: Vec<i32> = pids.filter(|pid| *pid != own).filter(is_server).collect();
+    match found[..] {
+        [] => Err("no nats-server processes running".to_owned()),
+        [pid] => Ok(pid),
+        _ => Err("multiple nats-server processes running: name one by its pid".to_owned()),
+    }
 }

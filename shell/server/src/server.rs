@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hw_conf::Options;
-use hw_disk::DiskHandle;
+use hw_disk::ShardDisk;
 use hw_hub::{CloseReason, Peer};
 use hw_net::{Mail, Socket};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ pub struct Server {
     address: SocketAddr,
     ports: Ports,
     log: Option<Sink>,
-    disk: Option<Arc<DiskHandle>>,
+    disk: Option<Arc<ShardDisk>>,
     shards: Vec<JoinHandle<()>>,
     control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     lame_duck: (Duration, Duration),
@@ -36,7 +36,7 @@ pub(crate) struct Parts {
     pub(crate) log: Option<Sink>,
     pub(crate) ports: Ports,
     pub(crate) address: SocketAddr,
-    pub(crate) disk: Option<Arc<DiskHandle>>,
+    pub(crate) disk: Option<Arc<ShardDisk>>,
 }
 
 impl Server {
@@ -159,9 +159,8 @@ impl Server {
         for shard in self.shards.drain(..) {
             let _ = shard.join();
         }
-        if let Some(disk) = self.disk.take() {
-            disk.close();
-        }
+        // The shards are gone: dropping the last handle writes what waits and ends the disk's threads.
+        self.disk = None;
         tracing::info!("Server Exiting..");
     }
 }

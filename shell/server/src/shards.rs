@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use hw_disk::DiskHandle;
+use hw_disk::ShardDisk;
 use hw_hub::{HubConfig, PeerBatch};
 use hw_kit::{ConnId, ShardId, Span};
 use hw_net::{Clock, Driver, DriverConfig, Mail, Outside};
@@ -15,7 +15,7 @@ use crate::inner::Inner;
 /// What each shard's thread starts with.
 pub(crate) struct Plan {
     pub(crate) hubs: Vec<HubConfig>,
-    pub(crate) jetstream: Option<(JetStreamConfig, Recovery, Arc<DiskHandle>)>,
+    pub(crate) jetstream: Option<(JetStreamConfig, Recovery, Arc<ShardDisk>)>,
     pub(crate) write_deadline: Span,
 }
 
@@ -47,7 +47,8 @@ pub(crate) fn spawn(inner: &Arc<Inner>, plan: Plan) -> Result<Vec<JoinHandle<()>
         threads.push(thread.map_err(StartError::system("starting a shard's thread"))?);
     }
     drop(ready);
-    let started = is_ready.iter().count();
+    // A shard that cannot start drops its end unused: then this does not wait for it.
+    let started = threads.iter().filter(|_| is_ready.recv().is_ok()).count();
     match started == threads.len() {
         true => Ok(threads),
         false => Err(StartError::Config("a shard could not start".to_owned())),
@@ -58,7 +59,7 @@ pub(crate) fn spawn(inner: &Arc<Inner>, plan: Plan) -> Result<Vec<JoinHandle<()>
 struct Wires {
     inner: Arc<Inner>,
     index: usize,
-    disk: Option<Arc<DiskHandle>>,
+    disk: Option<Arc<ShardDisk>>,
 }
 
 impl Outside for Wires {
@@ -69,7 +70,7 @@ impl Outside for Wires {
 
     fn disk(&mut self, request: DiskRequest) {
         if let Some(disk) = &self.disk {
-            crate::store::perform(disk, request);
+            crate::store::perform(disk, &self.inner.mailboxes[self.index], request);
         }
     }
 

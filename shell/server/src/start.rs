@@ -64,25 +64,32 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     refuse_unbuilt(&options)?;
     let directory = options.directory().map_err(|error| StartError::Config(error.to_string()))?;
     let directory = Arc::new(directory);
-    let id = server_id()?;
+    let began = std::time::Instant::now();
+    let id = nkeys::KeyPair::new_server().public_key();
     banner::starting(&options, &id);
     let http = options.monitor.http.as_ref().map(|http| bind(&http_address(&options, http))).transpose()?;
+    let mailboxes: Vec<Arc<Mailbox>> = (0..shard_count()).map(|_| Arc::new(Mailbox::default())).collect();
     let opened = match options.jetstream.enabled {
-        true => Some(store::open(&options.jetstream)?),
+        true => {
+            banner::jetstream_starting();
+            Some(store::open(&options, mailboxes[0].clone())?)
+        }
         false => None,
     };
     let clients = bind(&options.server.listen)?;
     let address = clients.local_addr().map_err(StartError::system("listening"))?;
-    let facts = facts(&options, &id, address, http.as_ref(), opened.as_ref());
-    let shard_count = shard_count();
-    let mailboxes: Vec<Arc<Mailbox>> = (0..shard_count).map(|_| Arc::new(Mailbox::default())).collect();
+    let facts = facts(&options, &directory, (&id, address), http.as_ref(), opened.as_ref());
     let inner = Arc::new(Inner::new(facts, directory.clone(), mailboxes));
-    let js = opened.as_ref().map(|_| jetstream_config(&inner, &options));
-    let plan = Plan { hubs: hub_configs(&inner, &options, directory), jetstream: js, write_deadline: options.limits.write_deadline };
-    let shards = shards::spawn(&inner, plan, opened)?;
+    let hubs = hub_configs(&inner, &options, &directory);
+    let jetstream = opened.map(|Opened { recovery, disk, .. }| (jetstream_config(&inner), recovery, disk));
+    let disk = jetstream.as_ref().map(|(_, _, disk)| disk.clone());
+    let plan = Plan { hubs, jetstream, write_deadline: options.limits.write_deadline };
+    let shards = shards::spawn(&inner, plan)?;
+    if let Some(facts) = &inner.facts.jetstream {
+        banner::jetstream(facts, began.elapsed());
+    }
     let ports = ports(&inner, http.as_ref());
-    let parts = Parts { inner, shards, clients, http, log, ports, address };
-    Server::run(parts, &options)
+    Server::run(Parts { inner, shards, clients, http, log, ports, address, disk }, &options)
 }
 
 /// Settings that parse but whose service is not built: refused by name, never ignored.
@@ -111,16 +118,11 @@ fn http_address(options: &Options, http: &Listen) -> Listen {
     Listen { host: host.clone(), port: http.port }
 }
 
-/// A fresh server identity: the public half of an nkey.
-fn server_id() -> Result<String, StartError> {
-    Ok(nkeys::KeyPair::new_server().public_key())
-}
-
 fn shard_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn hub_configs(inner: &Inner, options: &Options, directory: Arc<Directory>) -> Vec<HubConfig> {
+fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> Vec<HubConfig> {
     let facts = &inner.facts;
     let info = Info {
         server_id: facts.id.clone(),
@@ -151,6 +153,9 @@ fn hub_configs(inner: &Inner, options: &Options, directory: Arc<Directory>) -> V
     (0..shards).map(config).collect()
 }
 
+/// A checkpoint is begun when the log grew by this much since the last one: bounds what a restart reads again.
+const CHECKPOINT_BYTES: u64 = 48 * 1024 * 1024;
+
 /// A seed from the system: shards draw names and choose queue members with it.
 pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -175,15 +180,14 @@ fn hub_limits(options: &Options) -> HubLimits {
 
 fn facts(
     options: &Options,
-    id: &str,
-    address: SocketAddr,
+    directory: &Directory,
+    (id, address): (&str, SocketAddr),
     http: Option<&TcpListener>,
     opened: Option<&Opened>,
 ) -> Facts {
     let http_port = http.and_then(|http| http.local_addr().ok()).map_or(0, |address| address.port());
     let http_host = options.monitor.http.as_ref().map(|http| http_address(options, http).host);
-    let directory = options.directory().ok();
-    let system = directory.as_ref().and_then(|d| d.system_account().and_then(|id| d.account(id)).map(|a| a.name.clone()));
+    let system = directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
     Facts {
         id: id.to_owned(),
         name: options.server.name.clone().unwrap_or_else(|| id.to_owned()),
@@ -192,7 +196,7 @@ fn facts(
         http_host: http_host.unwrap_or_default(),
         http_port,
         http_base_path: options.monitor.base_path.clone(),
-        auth_required: directory.as_ref().is_some_and(Directory::auth_required),
+        auth_required: directory.auth_required(),
         connect_urls: connect_urls(options, address),
         max_connections: options.limits.max_connections,
         limits: hub_limits(options),
@@ -220,7 +224,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
     }
 }
 
-fn jetstream_config(inner: &Inner, options: &Options) -> JetStreamConfig {
+fn jetstream_config(inner: &Inner) -> JetStreamConfig {
     let facts = inner.facts.jetstream.clone().unwrap_or_default();
     JetStreamConfig {
         domain: facts.domain,
@@ -233,7 +237,7 @@ fn jetstream_config(inner: &Inner, options: &Options) -> JetStreamConfig {
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
-        max_payload: options.limits.max_payload,
+        checkpoint_bytes: CHECKPOINT_BYTES,
         seed: seed(),
     }
 }

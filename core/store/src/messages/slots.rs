@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use crate::Record;
 
 /// Sequences per block.
-const SPAN: u64 = 4096;
-const WORDS: usize = (SPAN / 64) as usize;
+pub(super) const SPAN: u64 = 4096;
+pub(super) const WORDS: usize = (SPAN / 64) as usize;
 /// A block is packed when fewer than one in this many of its slots is live.
 const PACK_BELOW: usize = 4;
 
@@ -300,6 +300,11 @@ impl Slots {
             at = next + 1;
         }
         gaps
+    }
+
+    /// Every block: its number, which of its sequences are live, and how many.
+    pub fn bitmaps(&self) -> impl Iterator<Item = (u64, &[u64; WORDS], usize)> {
+        self.blocks.iter().map(|(&key, block)| (key, &block.live_bits, block.live))
     }
 
     /// Every live sequence, ascending.

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
-use roaring::RoaringTreemap;
 
+use super::live::{self, Live};
 use super::segments::Segment;
 use super::slots::Slot;
 use super::{BlockId, Keep, Message, Messages};
@@ -51,12 +51,7 @@ impl Messages {
         for number in [self.first.0, self.last.0, self.last_ts.0 as u64] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        let mut live: RoaringTreemap =
-            RoaringTreemap::from_sorted_iter(self.slots.iter()).expect("slots ascend");
-        live.optimize();
-        let size = live.serialized_size() as u64;
-        out.extend_from_slice(&size.to_le_bytes());
-        live.serialize_into(&mut *out).expect("a Vec takes everything");
+        live::write(&self.slots, out);
         let segments: Vec<u64> = self.segments.by_first.values().map(|segment| segment.id).collect();
         out.extend_from_slice(&(segments.len() as u32).to_le_bytes());
         for segment in segments {
@@ -69,7 +64,7 @@ impl Messages {
 #[derive(Debug)]
 pub struct Restore {
     messages: Messages,
-    live: RoaringTreemap,
+    live: Live,
     segments: Vec<u64>,
     first: Seq,
     last: Seq,
@@ -92,12 +87,10 @@ impl Restore {
         };
         let (first, last) = (Seq(reader.u64()?), Seq(reader.u64()?));
         let last_ts = Time(reader.u64()? as i64);
-        let size = usize::try_from(reader.u64()?).map_err(|_| RestoreError::Damaged)?;
-        let live = RoaringTreemap::deserialize_from(reader.take(size)?).map_err(|_| RestoreError::Damaged)?;
+        let live = Live::read(&mut reader)?;
         let count = reader.u32()?;
         let segments = (0..count).map(|_| reader.u64()).collect::<Result<Vec<u64>, RestoreError>>()?;
-        let inside = |seq: u64| seq >= first.0 && seq <= last.0;
-        if !live.min().is_none_or(inside) || !live.max().is_none_or(inside) || last.0 == u64::MAX {
+        if !live.is_within(first.0, last.0) || last.0 == u64::MAX {
             return Err(RestoreError::Damaged);
         }
         let messages = Messages::new(first, keep);
@@ -166,13 +159,18 @@ impl Restore {
         Ok(())
     }
 
-    /// The messages, and the sequences that the snapshot has but nobody handed in: they are lost here.
-    pub fn finish(self) -> (Messages, Vec<Seq>) {
-        let Restore { mut messages, mut live, first, last, last_ts, .. } = self;
-        for seq in messages.slots.iter() {
-            live.remove(seq);
-        }
-        let lost: Vec<Seq> = live.iter().map(Seq).collect();
+    /// The messages, and the stretches (first and last sequence) that the snapshot has but nobody handed in: they are
+    /// lost here.
+    pub fn finish(self) -> (Messages, Vec<(Seq, Seq)>) {
+        let Restore { mut messages, live, first, last, last_ts, .. } = self;
+        let lost: Vec<(Seq, Seq)> = match live.len() == messages.slots.len() {
+            true => Vec::new(),
+            false => live
+                .missing(&messages.slots)
+                .into_iter()
+                .map(|(first, last)| (Seq(first), Seq(last)))
+                .collect(),
+        };
         messages.last = last;
         messages.last_ts = last_ts;
         messages.first = match messages.slots.next(0) {
@@ -194,18 +192,23 @@ impl Restore {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], RestoreError> {
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], RestoreError> {
         let (head, rest) = self.0.split_at_checked(count).ok_or(RestoreError::Damaged)?;
         self.0 = rest;
         Ok(head)
     }
 
-    fn u64(&mut self) -> Result<u64, RestoreError> {
+    pub fn u64(&mut self) -> Result<u64, RestoreError> {
         let bytes: [u8; 8] = self.take(8)?.try_into().expect("eight bytes");
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    pub fn u16(&mut self) -> Result<u16, RestoreError> {
+        let bytes: [u8; 2] = self.take(2)?.try_into().expect("two bytes");
+        Ok(u16::from_le_bytes(bytes))
     }
 
     fn u32(&mut self) -> Result<u32, RestoreError> {

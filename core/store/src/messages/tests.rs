@@ -295,3 +295,50 @@ fn damaged_snapshots_are_refused() {
     }
     assert_eq!(Restore::open(&[9, 0]).err(), Some(RestoreError::Version(9)));
 }
+
+#[test]
+fn a_snapshot_has_pinned_bytes() {
+    let mut m = Messages::new(Seq(8192), Keep::File);
+    for seq in 8192..12_290 {
+        m.append(Seq(seq), Time(7), Record::join(b"a", b"", b"x").expect("it is short"));
+    }
+    m.take_unwritten(5);
+    m.handle_written(Written { segment: 5, blocks: vec![Seq(8192)] });
+    let mut bytes = Vec::new();
+    m.snapshot(&mut bytes);
+    let mut expected = vec![1, 0];
+    for number in [8192u64, 12_289, 7, 2] {
+        expected.extend_from_slice(&number.to_le_bytes());
+    }
+    // Block 2 is whole; block 3 has its first two.
+    expected.extend_from_slice(b"\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
+    expected.extend_from_slice(b"\x02\x03\0\0\0\0\0\0\0\x02\0\0\0\x01\0");
+    expected.extend_from_slice(b"\x01\0\0\0\x05\0\0\0\0\0\0\0");
+    assert_eq!(bytes, expected);
+}
+
+#[test]
+fn lost_messages_are_told() {
+    let mut m = Messages::new(Seq(1), Keep::File);
+    for seq in 1..5000 {
+        m.append(Seq(seq), Time(7), Record::join(b"a", b"", b"x").expect("it is short"));
+    }
+    let mut bytes = Vec::new();
+    m.snapshot(&mut bytes);
+    let (mut restore, _) = Restore::open(&bytes).expect("just written");
+    let entry = |seq: u64| IndexEntry {
+        seq: Seq(seq),
+        ts: Time(7),
+        subject: Bytes::from_static(b"a"),
+        header_len: 0,
+        payload_len: 1,
+    };
+    let block = BlockId { segment: 1, block: 3 };
+    restore.add_block(block, &[entry(4), entry(4998)]).expect("in order");
+    let (messages, lost) = restore.finish();
+    let all: u64 = lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
+    assert_eq!((messages.len(), all), (2, 4997));
+    assert!(lost.iter().all(|(first, last)| !(*first..=*last).contains(&Seq(4))));
+    assert_eq!((messages.first_seq(), messages.last_seq()), (Seq(4), Seq(4999)));
+    assert_eq!(messages.fetch(Seq(4)), Fetch::OnDisk(block));
+}

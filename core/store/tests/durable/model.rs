@@ -6,9 +6,9 @@ use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, ShardId, Time};
 use hw_store::messages::{BlockId, Message};
 use hw_store::{
-    AppendError, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, FrameBuilder, FrameKind, FrameMeta,
-    GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, RecoveryReport, SegmentReader, SpareJob,
-    Storage, StorageOptions, SyncPolicy, WalPosition, recover,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, FrameBuilder, FrameKind,
+    FrameMeta, GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, RecoveryReport, SegmentReader,
+    SpareJob, Storage, StorageOptions, SyncPolicy, WalPosition, recover,
 };
 
 use crate::disk::{self, MemDisk};
@@ -259,46 +259,47 @@ impl Node {
 
     pub fn append(&mut self) -> Result<(), DiskError> {
         let count = 1 + self.rng.below(4);
-        let before = (self.model.groups.clone(), self.model.live.clone(), self.model.version);
-        let history = self.model.history.len();
         // Each frame on its own may be the last that survives, also where one call fills two files.
         let mut frames = Vec::new();
         for _ in 0..count {
             frames.push(self.frame());
             self.model.history.push(self.model.groups.clone());
         }
-        let mut ops = Vec::new();
-        loop {
-            match self.storage.append(&frames, &mut ops) {
-                Ok(position) => {
+        let mut rest = &frames[..];
+        while !rest.is_empty() {
+            let mut ops = Vec::new();
+            match self.storage.append(rest, &mut ops) {
+                Ok(Appended { position, taken }) => {
+                    rest = &rest[taken..];
                     self.run(ops)?;
                     if self.sync == SyncPolicy::Always {
-                        self.acknowledge(position);
-                    } else if self.rng.chance(1, 4) {
-                        self.sync()?;
+                        self.storage.handle_synced(position);
+                        self.model.acked = self.model.history.len() - 1 - rest.len();
                     }
-                    return Ok(());
                 }
                 Err(AppendError::NotReady) => {
                     self.start_spare();
                     assert!(self.spare.is_some(), "there is a spare to wait for");
                     self.background()?;
                 }
-                Err(AppendError::Full) => {
-                    self.model.history.truncate(history);
-                    (self.model.groups, self.model.live, self.model.version) = before;
-                    return Ok(());
-                }
                 Err(other) => panic!("{other}"),
             }
         }
+        if self.sync == SyncPolicy::Always {
+            self.commit();
+        } else if self.rng.chance(1, 4) {
+            self.sync()?;
+        }
+        Ok(())
     }
 
     pub fn sync(&mut self) -> Result<(), DiskError> {
         let mut ops = Vec::new();
         let position = self.storage.sync(&mut ops);
         self.run(ops)?;
-        self.acknowledge(position);
+        self.storage.handle_synced(position);
+        self.model.acked = self.model.history.len() - 1;
+        self.commit();
         Ok(())
     }
 
@@ -435,9 +436,7 @@ impl Node {
         Ok(())
     }
 
-    fn acknowledge(&mut self, position: WalPosition) {
-        self.storage.handle_synced(position);
-        self.model.acked = self.model.history.len() - 1;
+    fn commit(&mut self) {
         // Only what is durable is committed.
         for (id, live) in &mut self.model.live {
             let len = self.model.groups[id].log.len();

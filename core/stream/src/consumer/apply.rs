@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Messages;
 
-use super::{Consumer, Delivery, Position};
+use super::{Consumer, Delivery, Position, with_matcher};
 use crate::command::{Settlement, Verdict};
 use crate::config::{AckPolicy, DeliverPolicy, Retention};
 use crate::outcome::{Advisory, ConsumerError, Effect};
@@ -50,7 +50,8 @@ impl Consumer {
     /// Whether this is the next undelivered message, or was before it was removed.
     fn is_next(&mut self, seq: Seq, messages: &Messages) -> bool {
         let from = self.delivered.stream_seq.next();
-        let next = super::next_of(self.lasts.as_deref(), from, messages, &mut self.matcher);
+        let lasts = self.lasts.as_deref();
+        let next = with_matcher(&mut self.matcher, messages, |m| super::next_of(lasts, from, messages, m));
         next == Some(seq) || (next.is_none_or(|next| next > seq) && !messages.contains(seq))
     }
 
@@ -199,7 +200,8 @@ impl Consumer {
         if self.config.deliver_policy == DeliverPolicy::LastPerSubject {
             // The lasts that are acknowledged are not repeated; the others are what a new consumer would get now.
             let (from, last) = (before.next(), messages.last_seq());
-            let seqs = messages.last_per_subject(&mut self.matcher, from, last).into();
+            let mut matcher = self.matcher(messages);
+            let seqs = messages.last_per_subject(&mut matcher, from, last).into();
             self.lasts = Some(Box::new(super::Lasts { seqs, resume: last.next() }));
         }
         self.revision += 1;
@@ -236,7 +238,10 @@ impl Consumer {
                     Ok(at) => lasts.seqs.remove(at).is_some(),
                     Err(_) => false,
                 },
-                _ => seq <= self.counted_to && self.matcher.matches(subject),
+                _ => {
+                    let matcher = self.matcher.as_ref();
+                    seq <= self.counted_to && matcher.is_none_or(|matcher| matcher.matches(subject))
+                }
             };
             self.counted = self.counted.saturating_sub(u64::from(counted));
             return;

@@ -77,7 +77,7 @@ impl Consumer {
         if lasts.as_ref().is_some_and(|lasts| !lasts.seqs.iter().is_sorted()) {
             return None;
         }
-        let matcher = messages.matcher(&config.filters());
+        let matcher = super::matcher_of(&config, messages);
         let mut consumer = Consumer {
             name,
             config,

@@ -7,35 +7,40 @@ use hw_store::Record;
 use super::pull::say_ended;
 use super::status::AckNumbers;
 use super::{Batch, Lead, Moment, Pick, PumpOut};
+use crate::consumer::Delivery;
 use crate::outcome::Effect;
 
 impl Lead {
     /// A `Delivered` of this consumer was applied just now, by whomever it was proposed.
     pub fn handle_delivered(&mut self, m: &Moment<'_>, seqs: &[Seq], out: &mut PumpOut) {
-        let own = self.inflight.front().is_some_and(|batch| batch.seqs == seqs);
-        let batch = match self.inflight.pop_front().filter(|_| own) {
-            Some(batch) => batch,
-            None => return self.handle_foreign(m, seqs, out),
-        };
+        self.sync(m, out);
+        match self.inflight.pop_front_if(|batch| batch.seqs == seqs) {
+            Some(batch) => self.handle_own(m, batch, out),
+            // A former leader's: its clients are not ours, the messages come again when their time is up.
+            None => self.await_acks(m, seqs),
+        }
+        if self.inflight.is_empty() {
+            self.next_new = m.consumer.delivered().stream_seq.next();
+        }
+        self.refresh_deadline(m);
+    }
+
+    fn handle_own(&mut self, m: &Moment<'_>, batch: Batch, out: &mut PumpOut) {
         self.inflight_all = self.inflight_all.saturating_sub(batch.seqs.len() as u64);
         self.inflight_new = self.inflight_new.saturating_sub(batch.new);
-        let ignored = batch
-            .seqs
-            .iter()
-            .any(|seq| *seq > m.consumer.delivered().stream_seq && m.messages.contains(*seq));
+        let delivered = m.consumer.delivered().stream_seq;
+        let ignored = batch.seqs.iter().any(|seq| *seq > delivered && m.messages.contains(*seq));
         if m.consumer.wants_acks() {
             self.send_batch(m, batch, out);
             self.acks.rest();
         }
         if ignored {
-            // What was in flight before this was lost, so nothing of it counts.
+            // It did not follow what is delivered, so nothing that is in flight behind it does.
             self.restart(m, out);
         }
-        self.refresh_deadline(m);
     }
 
-    /// A former leader's proposal: its clients are not ours.
-    fn handle_foreign(&mut self, m: &Moment<'_>, seqs: &[Seq], out: &mut PumpOut) {
+    fn await_acks(&mut self, m: &Moment<'_>, seqs: &[Seq]) {
         for &seq in seqs {
             if let Some(delivery) = m.consumer.pending().get(seq)
                 && !self.queued.contains(&seq)
@@ -43,31 +48,22 @@ impl Lead {
                 self.due.push(delivery.ts + m.consumer.ack_wait(delivery.count), seq);
             }
         }
-        self.restart(m, out);
-        self.refresh_deadline(m);
     }
 
     fn send_batch(&mut self, m: &Moment<'_>, batch: Batch, out: &mut PumpOut) {
-        let Batch { seqs, mut picks, .. } = batch;
-        let (mut given, mut new) = (0, 0);
-        let mut at = 0;
-        for seq in &seqs {
-            let delivery = m.consumer.pending().get(*seq);
-            given += u64::from(delivery.is_some());
-            new += u64::from(delivery.is_some_and(|delivery| delivery.count == 1));
-            if let Some(pick) = picks.get_mut(at).filter(|pick| pick.message.seq == *seq) {
-                pick.count = delivery.map_or(0, |delivery| delivery.count);
-                at += 1;
-            }
-        }
+        let Batch { seqs, picks, .. } = batch;
+        let deliveries: Vec<Option<Delivery>> =
+            seqs.iter().map(|seq| m.consumer.pending().get(*seq).copied()).collect();
+        let given = deliveries.iter().flatten().count() as u64;
+        let new = deliveries.iter().flatten().filter(|delivery| delivery.count == 1).count() as u64;
         let mut consumer_seq = m.consumer.delivered().consumer_seq.saturating_sub(given);
         let mut pending = m.consumer.counted() + new;
         let mut picks = picks.into_iter().peekable();
         out.effects.reserve(seqs.len());
-        for seq in seqs {
+        for (seq, delivery) in seqs.into_iter().zip(deliveries) {
             let pick = picks.next_if(|pick| pick.message.seq == seq);
             self.queued.remove(&seq);
-            let Some(delivery) = m.consumer.pending().get(seq).copied() else {
+            let Some(delivery) = delivery else {
                 if let Some(pick) = pick {
                     self.refund(&pick, out);
                 }

@@ -310,7 +310,7 @@ impl Lead {
         let (candidate, place) = chosen;
         let wants_acks = m.consumer.wants_acks();
         let numbers = (!wants_acks).then(|| self.numbers(m, pumping, &candidate));
-        let Candidate { message, count, new } = candidate;
+        let Candidate { message, new, .. } = candidate;
         match new {
             true => self.next_new = message.seq.next(),
             false => drop(self.redeliver.pop_front()),
@@ -325,7 +325,7 @@ impl Lead {
         pumping.bytes += message.record.joined().len();
         pumping.new += u64::from(new);
         pumping.pending = pumping.pending.saturating_sub(u64::from(new));
-        let pick = Pick { message, place, count };
+        let pick = Pick { message, place };
         match numbers {
             None => pumping.picks.push(pick),
             Some(numbers) => self.send(m, pick, numbers, out),

@@ -6,8 +6,9 @@ use hw_store::Record;
 
 use super::pump::{Candidate, Next, Pumping};
 use super::{Lead, Moment, Pick, PumpOut, status};
+use crate::config::ConsumerConfig;
 use crate::consumer::Consumer;
-use crate::outcome::Effect;
+use crate::outcome::{ConsumerError, Effect};
 
 /// The largest flow window, and the first one.
 const WINDOW: u64 = 32 << 20;
@@ -116,6 +117,16 @@ impl Lead {
         if active {
             self.active_at = m.now;
         }
+    }
+
+    /// Whether a checked configuration may replace the present one while clients are as they are: a deliver subject
+    /// stays as long as somebody listens on it. Only the leader knows, so ask before proposing.
+    pub fn check_update(&mut self, m: &Moment<'_>, new: &ConsumerConfig) -> Result<(), ConsumerError> {
+        self.refresh_interest(m);
+        if self.is_push_bound() && new.deliver_subject != m.consumer.config().deliver_subject {
+            return Err(ConsumerError::Rule { err_code: 10013, text: "consumer name already in use".into() });
+        }
+        Ok(())
     }
 
     /// A client answered a flow control request: everything up to the question has arrived. Pump afterwards.

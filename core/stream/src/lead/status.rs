@@ -73,7 +73,7 @@ pub(super) struct AckNumbers {
 /// Writes `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<ts>.<pending>`.
 #[derive(Debug)]
 pub(super) struct AckSubjects {
-    prefix: Bytes,
+    prefix: Box<[u8]>,
     buffer: BytesMut,
     /// How many subjects the next allocation is for: the longer a batch gets, the more share one.
     room: usize,

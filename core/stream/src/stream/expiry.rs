@@ -40,6 +40,12 @@ impl Expiry {
         }
     }
 
+    /// Forgets messages that are gone.
+    pub fn retain(&mut self, exists: impl Fn(Seq) -> bool) {
+        self.special.retain(|seq, _| exists(*seq));
+        self.order.retain(|(_, seq)| exists(*seq));
+    }
+
     pub fn clear(&mut self) {
         *self = Expiry::default();
     }

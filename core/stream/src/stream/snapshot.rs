@@ -153,14 +153,12 @@ impl StreamRestore {
         self.stream.applied
     }
 
-    /// The stream, and the sequences that it should have but nobody handed in.
-    pub fn finish(self) -> Result<(Stream, Vec<Seq>), RestoreError> {
+    /// The stream, and the stretches (first and last sequence) that it should have but nobody handed in.
+    pub fn finish(self) -> Result<(Stream, Vec<(Seq, Seq)>), RestoreError> {
         let StreamRestore { mut stream, consumers, messages } = self;
         let (messages, lost) = messages.finish();
         stream.messages = messages;
-        for seq in &lost {
-            stream.expiry.remove(*seq);
-        }
+        stream.expiry.retain(|seq| stream.messages.contains(seq));
         let mut restored = BTreeMap::new();
         for (name, bytes) in consumers {
             let consumer = Consumer::decode(&bytes, stream.config.retention, &stream.messages);

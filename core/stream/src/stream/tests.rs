@@ -88,7 +88,6 @@ impl Run {
         let config = check_update(&old, &config, self.stream.consumers(), StreamLimits::default(), false)?;
         let config = serde_json::to_vec(&config).expect("it was read before").into();
         self.apply(Command::Configure { ts: self.now, revision: self.stream.revision() + 1, config });
-        assert_eq!(serde_json::to_value(self.stream.config()).is_ok(), true);
         Ok(())
     }
 
@@ -294,7 +293,8 @@ fn rollups() {
 
 #[test]
 fn limits_discard_old() {
-    let cases: [(&str, &[(&str, usize, &str)]); 4] = [
+    type Step<'a> = (&'a str, usize, &'a str);
+    let cases: [(&str, &[Step<'_>]); 4] = [
         (r#""max_msgs":2"#, &[("p.a", 0, "1/33 1..1"), ("p.b", 0, "2/66 1..2"), ("p.c", 0, "2/66 2..3")]),
         (
             r#""max_bytes":100"#,
@@ -628,7 +628,7 @@ fn consumers_have_a_limit() {
     assert_eq!(run.consumer(config), "updated");
     let more = run.consumer(r#"{"durable_name":"c2","ack_policy":"explicit"}"#);
     assert_eq!(more, "maximum consumers limit reached");
-    assert_eq!(run.consumer("{\"durable_name\":\"c2\",\"x\":1}").contains("10025"), true);
+    assert!(run.consumer("{\"durable_name\":\"c2\",\"x\":1}").contains("10025"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hw_kit::Map;
 
 use super::Matched;
-use crate::limits::{CACHED_SUBJECTS, CACHED_SUBSCRIBERS};
+use crate::limits::{CACHED_SUBJECT_LEN, CACHED_SUBJECTS, CACHED_SUBSCRIBERS};
 
 /// Results by subject. A result counts only while its generation is the current one.
 #[derive(Debug)]
@@ -53,6 +53,9 @@ impl<T> Cache<T> {
 
     pub(super) fn keep(&mut self, subject: &[u8], matched: Matched<T>) -> Arc<Matched<T>> {
         let matched = if matched.is_empty() { self.nobody.clone() } else { Arc::new(matched) };
+        if subject.len() > CACHED_SUBJECT_LEN {
+            return matched;
+        }
         let cached = Cached { generation: self.generation, matched: matched.clone() };
         match self.young.get_mut(subject) {
             Some(stale) => {

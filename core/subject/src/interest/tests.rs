@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{CACHED_SUBJECTS, CACHED_SUBSCRIBERS};
+use crate::limits::{CACHED_SUBJECT_LEN, CACHED_SUBJECTS, CACHED_SUBSCRIBERS};
 use crate::testing;
 
 fn interest(subscriptions: &[(&str, Option<&str>, u32)]) -> Interest<u32> {
@@ -129,6 +129,13 @@ fn the_cache_is_bounded() {
     }
     let (subjects, _) = all.cache.held();
     assert!(subjects > CACHED_SUBJECTS && subjects <= 2 * CACHED_SUBJECTS, "{subjects}");
+
+    let long = vec![b'a'; CACHED_SUBJECT_LEN + 1];
+    assert!(!Arc::ptr_eq(
+        &all.lookup(&[b"a.", &long[..]].concat()),
+        &all.lookup(&[b"a.", &long[..]].concat())
+    ));
+    assert_eq!(all.cache.held().0, subjects);
 
     let fan_out = CACHED_SUBSCRIBERS / 8;
     for id in 0..fan_out {

@@ -204,13 +204,12 @@ impl Call<'_> {
     fn partition(&self) -> Result<Step, TransformError> {
         // A negative number of partitions wraps: NATS keeps it in 32 bits without a sign.
         let partitions = self.count(0)? as u32;
-        if self.args.len() == 1 {
+        let indexes: Vec<i64> = (1..self.args.len()).map(|arg| self.number(arg)).collect::<Result<_, _>>()?;
+        // For a literal source NATS does not look at the indexes, and hashes the whole subject.
+        if indexes.is_empty() || self.source.literal {
             return Ok(Step::Partition { partitions, of: None });
         }
-        let indexes: Vec<i64> = (1..self.args.len()).map(|arg| self.number(arg)).collect::<Result<_, _>>()?;
-        // For a literal source NATS does not look at the indexes, and hashes the first token for each.
-        let position = |index| if self.source.literal { Ok(0) } else { self.position(index) };
-        let of = indexes.into_iter().map(position).collect::<Result<_, _>>()?;
+        let of = indexes.into_iter().map(|index| self.position(index)).collect::<Result<_, _>>()?;
         Ok(Step::Partition { partitions, of: Some(of) })
     }
 
@@ -246,6 +245,9 @@ impl Cut {
 }
 
 /// Appends the parts that are not empty with dots between them.
+///
+/// nats-server leaves a dot where a token starts with two delimiters or more, which makes the subject invalid. Nobody
+/// can rely on what nobody can subscribe to, so here there is none.
 fn join<'a>(parts: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     for (index, part) in parts.into_iter().filter(|part| !part.is_empty()).enumerate() {
         if index > 0 {

@@ -6,7 +6,6 @@ use super::*;
 use crate::testing;
 use observed::{MAPPED, REFUSED};
 
-#[path = "observed.rs"]
 mod observed;
 
 fn apply(transform: &Transform, subject: &str, draw: u64) -> Option<String> {
@@ -49,6 +48,10 @@ fn a_token_of_delimiters_leaves_an_empty_token() {
     // So does nats-server, and stores the subject.
     let transform = Transform::new("a.*", "o.{{split(1,-)}}.x").unwrap();
     assert_eq!(apply(&transform, "a.--", 0).as_deref(), Some("o..x"));
+    let transform = Transform::new("a.*.>", "{{split(1,-)}}.>").unwrap();
+    assert_eq!(apply(&transform, "a.-.b.c", 0).as_deref(), Some(".b.c"));
+    // Here nats-server would leave an empty token as well: `.a.b`.
+    assert_eq!(apply(&transform, "a.--a--b.c", 0).as_deref(), Some("a.b.c"));
 }
 
 #[test]

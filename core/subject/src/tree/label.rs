@@ -7,40 +7,56 @@ pub(super) enum Label {
         len: u8,
         bytes: [u8; Label::INLINE],
     },
-    /// Boxed twice: a slice's pointer and length would make every label 24 bytes, and few labels are long.
+    /// Up to [`Label::BLOCK`] bytes: enough for what distinguishes UUIDs and hashes, in one allocation.
+    Block {
+        len: u8,
+        bytes: Box<[u8; Label::BLOCK]>,
+    },
+    /// Boxed twice: a slice's pointer and length would make every label 24 bytes, and few labels are this long.
     #[allow(clippy::redundant_allocation)]
-    Heap(Box<Box<[u8]>>),
+    Long(Box<Box<[u8]>>),
 }
 
 impl Label {
     const INLINE: usize = 14;
+    const BLOCK: usize = 40;
 
     pub(super) fn new(bytes: &[u8]) -> Label {
-        if bytes.len() > Label::INLINE {
-            return Label::Heap(Box::new(bytes.into()));
-        }
-        let mut inline = [0; Label::INLINE];
-        inline[..bytes.len()].copy_from_slice(bytes);
-        Label::Inline { len: bytes.len() as u8, bytes: inline }
+        Label::concat([bytes, &[], &[]])
     }
 
     /// `left`, then `key`, then `right`.
     pub(super) fn join(left: &[u8], key: u8, right: &[u8]) -> Label {
-        let len = left.len() + 1 + right.len();
-        if len > Label::INLINE {
-            return Label::Heap(Box::new([left, &[key], right].concat().into()));
+        Label::concat([left, &[key], right])
+    }
+
+    fn concat(parts: [&[u8]; 3]) -> Label {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let fill = |bytes: &mut [u8]| {
+            let mut at = 0;
+            for part in parts {
+                bytes[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+        };
+        if len <= Label::INLINE {
+            let mut bytes = [0; Label::INLINE];
+            fill(&mut bytes);
+            Label::Inline { len: len as u8, bytes }
+        } else if len <= Label::BLOCK {
+            let mut bytes = Box::new([0; Label::BLOCK]);
+            fill(&mut bytes[..]);
+            Label::Block { len: len as u8, bytes }
+        } else {
+            Label::Long(Box::new(parts.concat().into()))
         }
-        let mut inline = [0; Label::INLINE];
-        inline[..left.len()].copy_from_slice(left);
-        inline[left.len()] = key;
-        inline[left.len() + 1..len].copy_from_slice(right);
-        Label::Inline { len: len as u8, bytes: inline }
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Label::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Label::Heap(bytes) => bytes,
+            Label::Block { len, bytes } => &bytes[..usize::from(*len)],
+            Label::Long(bytes) => bytes,
         }
     }
 
@@ -64,10 +80,9 @@ impl Label {
                 bytes.copy_within(at + 1..usize::from(*len), at);
                 *len -= 1;
             }
-            Label::Heap(bytes) => {
-                let mut rest = bytes.to_vec();
-                rest.remove(at);
-                *self = Label::new(&rest);
+            _ => {
+                let (left, right) = self.as_slice().split_at(at);
+                *self = Label::concat([left, &right[1..], &[]]);
             }
         }
     }
@@ -85,7 +100,7 @@ mod tests {
     #[test]
     fn inserting_and_removing_is_what_a_vec_does() {
         let (mut label, mut model) = (Label::new(&[]), Vec::new());
-        for i in 0..40u8 {
+        for i in 0..90u8 {
             let at = usize::from(i) * 7 % (model.len() + 1);
             label.insert(at, i);
             model.insert(at, i);
@@ -100,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn joins_on_both_sides_of_the_limit() {
-        for len in 0..20 {
+    fn joins_on_both_sides_of_the_limits() {
+        for len in 0..60 {
             let left = vec![b'l'; len];
             let want = [&left[..], b"k", b"rr"].concat();
             assert_eq!(Label::join(&left, b'k', b"rr").as_slice(), want);

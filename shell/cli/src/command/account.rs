@@ -105,7 +105,9 @@ async fn connection(session: &Session, facts: &mut Facts) -> Result<(), Failure>
     }
     facts.row("Client ID", server.client_id.to_string());
     facts.row("Client IP", &server.client_ip);
-    facts.row("RTT", duration(session.round_trip().await?));
+    if let Ok(rtt) = session.round_trip().await {
+        facts.row("RTT", duration(rtt));
+    }
     facts.row("Headers Supported", server.headers.to_string());
     facts.row("Maximum Payload", bytes(server.max_payload as u64));
     facts.row("Connected URL", visible(&session.url));

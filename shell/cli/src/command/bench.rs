@@ -63,7 +63,7 @@ pub enum JsPub {
     /// Wait for each acknowledgement before the next message
     Sync(js::PubArgs),
     /// Wait for the acknowledgements of a batch at a time
-    Async(js::PubArgs),
+    Async(js::AsyncArgs),
 }
 
 /// Key-value buckets.
@@ -84,7 +84,7 @@ pub struct Common {
     /// How many messages, for all clients together
     #[arg(long, default_value_t = 100_000)]
     pub msgs: u64,
-    /// Size of the messages
+    /// Size of the messages that are sent; receivers take them as they come
     #[arg(long, default_value = "128B", value_parser = parse_size)]
     pub size: i64,
     /// Pause after each operation
@@ -180,8 +180,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Sub(args) => core::subscribe(global, args).await,
         Command::Service(Service::Serve(args)) => core::serve(global, args).await,
         Command::Service(Service::Request(args)) => core::request(global, args).await,
-        Command::Js(Js::Pub(JsPub::Sync(args))) => js::publish(global, args, js::Acks::EachMessage).await,
-        Command::Js(Js::Pub(JsPub::Async(args))) => js::publish(global, args, js::Acks::EachBatch).await,
+        Command::Js(Js::Pub(JsPub::Sync(args))) => js::publish(global, args, None).await,
+        Command::Js(Js::Pub(JsPub::Async(args))) => js::publish_async(global, args).await,
         Command::Js(Js::Fetch(args)) => js::fetch(global, args).await,
         Command::Js(Js::Consume(args)) => js::consume(global, args).await,
         Command::Js(Js::Ordered(args)) => js::ordered(global, args).await,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
 use async_nats::jetstream;
+use async_nats::{ConnectErrorKind, ConnectOptions};
 
 use super::context::{Context, Contexts};
 use super::error::Failure;
@@ -16,7 +16,7 @@ const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 #[command(next_help_heading = "Connection flags")]
 pub struct Global {
     /// Server URLs, separated by commas
-    #[arg(short = 's', long, global = true, env = "NATS_URL", value_name = "URL")]
+    #[arg(short = 's', long, global = true, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
     pub server: Option<String>,
     /// User name, or a token when there is no password
     #[arg(long, global = true, env = "NATS_USER", hide_env_values = true)]
@@ -28,31 +28,31 @@ pub struct Global {
     #[arg(long, global = true, env = "NATS_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Credentials file (JWT and seed)
-    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE")]
+    #[arg(long, global = true, env = "NATS_CREDS", hide_env_values = true, value_name = "FILE")]
     pub creds: Option<String>,
     /// File with an nkey seed
-    #[arg(long, global = true, env = "NATS_NKEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "NATS_NKEY", hide_env_values = true, value_name = "FILE")]
     pub nkey: Option<String>,
     /// Client certificate
-    #[arg(long, global = true, env = "NATS_CERT", value_name = "FILE")]
+    #[arg(long, global = true, env = "NATS_CERT", hide_env_values = true, value_name = "FILE")]
     pub tlscert: Option<String>,
     /// Client certificate's private key
-    #[arg(long, global = true, env = "NATS_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "NATS_KEY", hide_env_values = true, value_name = "FILE")]
     pub tlskey: Option<String>,
     /// Certificate authority that the server's certificate must come from
-    #[arg(long, global = true, env = "NATS_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "NATS_CA", hide_env_values = true, value_name = "FILE")]
     pub tlsca: Option<String>,
     /// Perform the TLS handshake before the server greets
     #[arg(long, global = true)]
     pub tlsfirst: bool,
     /// How long to wait for the server [default: 5s]
-    #[arg(long, global = true, env = "NATS_TIMEOUT", value_parser = parse_duration)]
+    #[arg(long, global = true, env = "NATS_TIMEOUT", hide_env_values = true, value_parser = parse_duration)]
     pub timeout: Option<Duration>,
     /// Name of this connection
     #[arg(long, global = true, value_name = "NAME")]
     pub connection_name: Option<String>,
     /// Saved context to take the connection from
-    #[arg(long, global = true, env = "NATS_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, env = "NATS_CONTEXT", hide_env_values = true, value_name = "NAME")]
     pub context: Option<String>,
     /// Take nothing from the selected context
     #[arg(long, global = true)]
@@ -85,11 +85,12 @@ impl Global {
             (&self.inbox_prefix, &mut context.inbox_prefix),
         ];
         for (flag, field) in pairs {
-            if let Some(value) = flag {
+            // An empty variable in the environment says nothing.
+            if let Some(value) = flag.as_ref().filter(|value| !value.is_empty()) {
                 field.clone_from(value);
             }
         }
-        match &self.user {
+        match self.user.as_ref().filter(|user| !user.is_empty()) {
             Some(token) if context.password.is_empty() => {
                 context.token.clone_from(token);
                 context.user.clear();
@@ -118,6 +119,7 @@ impl Global {
         if settings.url.is_empty() {
             settings.url = DEFAULT_URL.into();
         }
+        take_login(&mut settings);
         Ok(settings)
     }
 
@@ -150,12 +152,21 @@ impl Session {
         global: &Global,
         adjust: impl FnOnce(ConnectOptions) -> ConnectOptions,
     ) -> Result<Self, Failure> {
-        let settings = global.settings()?;
+        Self::open_at(global.settings()?, global, adjust).await
+    }
+
+    /// Connects to what the settings say; of the flags only those that no context has are used.
+    pub async fn open_at(
+        settings: Context,
+        global: &Global,
+        adjust: impl FnOnce(ConnectOptions) -> ConnectOptions,
+    ) -> Result<Self, Failure> {
         let timeout = global.timeout();
         let name = global.connection_name.clone();
         let name = name.unwrap_or_else(|| format!("Headwater CLI {}", env!("CARGO_PKG_VERSION")));
         let options =
             ConnectOptions::new().name(name).connection_timeout(timeout).request_timeout(Some(timeout));
+        let options = options.event_callback(complain);
         let options = adjust(secure(authenticate(options, &settings).await?, &settings));
         let failed = |reason: String| Failure::Connect { url: visible(&settings.url), reason };
         let addresses: Vec<async_nats::ServerAddr> = settings
@@ -164,7 +175,10 @@ impl Session {
             .map(|url| url.trim().parse())
             .collect::<Result<_, _>>()
             .map_err(|error: std::io::Error| failed(error.to_string()))?;
-        let client = options.connect(addresses).await.map_err(|error| failed(error.to_string()))?;
+        let client = options.connect(addresses).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation => failed("authorization violation".into()),
+            _ => failed(error.to_string()),
+        })?;
         let prefix = api_prefix(&settings);
         let mut jetstream = jetstream::with_prefix(client.clone(), &prefix);
         jetstream.set_timeout(timeout);
@@ -190,10 +204,57 @@ impl Session {
     }
 }
 
-/// URLs without their passwords, for messages.
+/// Says what would otherwise go unnoticed: a refusal that comes later, a connection that is gone for now.
+async fn complain(event: async_nats::Event) {
+    match event {
+        async_nats::Event::ServerError(error) => eprintln!("headwater: error: the server says: {error}"),
+        async_nats::Event::Disconnected => {
+            eprintln!("headwater: error: the connection is lost, trying again")
+        }
+        async_nats::Event::LameDuckMode => eprintln!("headwater: the server is about to stop"),
+        _ => {}
+    }
+}
+
+/// Moves the login of the first URL that has one to where other logins are, unless there is one already.
+fn take_login(settings: &mut Context) {
+    let login = settings.url.split(',').find_map(|url| {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        Some(rest.rsplit_once('@')?.0.to_owned())
+    });
+    settings.url = visible(&settings.url);
+    let Some(login) = login.filter(|_| settings.user.is_empty() && settings.token.is_empty()) else { return };
+    match login.split_once(':') {
+        Some((user, password)) => (settings.user, settings.password) = (decode(user), decode(password)),
+        None => settings.token = decode(&login),
+    }
+}
+
+/// Undoes percent-encoding; what is not well encoded stays as it is.
+fn decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = tail.get(..2).filter(|_| first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+}
+
+/// URLs without their logins, for messages.
 pub fn visible(urls: &str) -> String {
     let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://{}", &url[..scheme], &url[at + 1..]),
+        (None, Some(at)) => url[at + 1..].to_owned(),
         _ => url.to_owned(),
     };
     urls.split(',').map(|url| hide(url.trim())).collect::<Vec<_>>().join(",")
@@ -296,6 +357,25 @@ mod tests {
                 ..Context::default()
             };
             assert_eq!(api_prefix(&settings), want);
+        }
+    }
+
+    #[test]
+    fn a_login_in_the_url_is_used_unless_there_is_another() {
+        let cases = [
+            // URL, user before; then URL, user, password, token
+            ("nats://u:p%40x@h:1", "", ["nats://h:1", "u", "p@x", ""]),
+            ("nats://t0k@h:1,nats://h2", "", ["nats://h:1,nats://h2", "", "", "t0k"]),
+            ("u:p@h:1", "", ["h:1", "u", "p", ""]),
+            ("nats://u:p@h:1", "other", ["nats://h:1", "other", "", ""]),
+            ("nats://u:%zz@h", "", ["nats://h", "u", "%zz", ""]),
+            ("nats://h:1", "", ["nats://h:1", "", "", ""]),
+        ];
+        for (url, user, want) in cases {
+            let mut settings = Context { url: url.into(), user: user.into(), ..Context::default() };
+            take_login(&mut settings);
+            let Context { url: address, user, password, token, .. } = &settings;
+            assert_eq!([address, user, password, token], want, "{url}");
         }
     }
 

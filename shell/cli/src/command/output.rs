@@ -86,8 +86,8 @@ impl Table {
             inside = width(body.first().map_or("", String::as_str)).saturating_sub(2);
         }
         let spare = inside.saturating_sub(width(&self.title));
-        // Of an odd blank the right side gets the larger part, as in the tool whose tables these are.
-        let left = spare / 2;
+        // Of an odd blank the left side gets the larger part, as in the tool whose tables these are.
+        let left = spare.div_ceil(2);
         let mut out = vec![
             format!("╭{}╮", "─".repeat(inside)),
             format!("│{}{}{}│", " ".repeat(left), self.title, " ".repeat(spare - left)),

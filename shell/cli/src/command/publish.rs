@@ -22,7 +22,7 @@ pub struct Args {
     /// {{UnixNano}}, {{ID}} and {{Random 10 100}} are replaced
     body: Option<String>,
     /// Subject for replies
-    #[arg(long, value_name = "SUBJECT")]
+    #[arg(long, value_name = "SUBJECT", conflicts_with = "jetstream")]
     reply: Option<String>,
     /// A header, KEY:VALUE
     #[arg(short = 'H', long = "header", value_parser = parse_pair, value_name = "KEY:VALUE")]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::connect::{Global, Session, visible};
+use super::context::Context;
 use super::error::Failure;
 use super::output::{self, say};
 use super::units;
@@ -26,9 +27,8 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let settings = global.settings()?;
     let mut results = Vec::new();
     for url in settings.url.split(',').map(str::trim) {
-        let mut one = global.clone();
-        one.server = Some(url.to_owned());
-        let session = Session::open(&one).await?;
+        let one = Context { url: url.to_owned(), ..settings.clone() };
+        let session = Session::open_at(one, global, |options| options).await?;
         session.round_trip().await?; // the first one also sets the reply subscription up
         let mut total = Duration::ZERO;
         let iterations = args.iterations.max(1);

@@ -26,7 +26,8 @@ pub enum Command {
     #[command(visible_alias = "i")]
     Info {
         /// Name or id of the server, the one of this connection if none is given
-        server: Option<String>,
+        #[arg(value_name = "SERVER")]
+        which: Option<String>,
         /// Print the server's response
         #[arg(short, long)]
         json: bool,
@@ -54,7 +55,7 @@ pub enum Command {
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(command) => check::run(global, command).await,
-        Command::Info { server, json } => info(&Session::open(global).await?, server, json).await,
+        Command::Info { which, json } => info(&Session::open(global).await?, which, json).await,
         Command::Ls { expect, json } => list(&Session::open(global).await?, expect, json).await,
         Command::Ping { expect, id } => ping(&Session::open(global).await?, expect, id).await,
     }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::connect::{Global, Session};
 use super::error::Failure;
+use super::ordered::{Ordered, Selection};
 use super::output::{self, say};
 use super::units::{self, comma, parse_duration};
 
@@ -84,8 +85,8 @@ struct Source {
     /// Stop when everything that is stored has been shown
     #[arg(short = 'T', long)]
     terminate_at_end: bool,
-    /// Acknowledge what a durable consumer delivers
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Acknowledge what a durable consumer delivers [--no-ack to refrain]
+    #[arg(long, requires = "durable", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ack: Option<bool>,
 }
 
@@ -166,6 +167,11 @@ async fn from_subjects(session: &Session, show: &mut Show) -> Result<(), Failure
 
 async fn from_stream(session: &Session, show: &mut Show) -> Result<(), Failure> {
     let source = &show.args.source;
+    if show.args.queue.is_some() {
+        return Err(Failure::Usage(
+            "a queue group shares what is published, not what is stored: use --durable".into(),
+        ));
+    }
     let (policy, text) = source.policy()?;
     let name = match (&source.stream, show.args.subjects.first()) {
         (Some(name), _) => name.clone(),
@@ -176,86 +182,61 @@ async fn from_stream(session: &Session, show: &mut Show) -> Result<(), Failure> 
             .map_err(|_| Failure::Usage(format!("no stream captures {subject:?}")))?,
         (None, None) => return Err(Failure::Usage("name a subject or a --stream".into())),
     };
-    let doing = format!("read stream {name}");
-    let stream =
-        session.jetstream.get_stream(&name).await.map_err(|error| Failure::request(&doing, error))?;
-    let what = if show.args.subjects.is_empty() {
-        String::new()
-    } else {
-        format!(" subject {}", show.args.subjects.join(", "))
-    };
+    let subjects = show.args.subjects.clone();
+    let what = if subjects.is_empty() { String::new() } else { format!(" subject {}", subjects.join(", ")) };
+    let durable = source.durable.clone();
     show.note(format!("Subscribing to stream {name}{what} {text}"));
-    let ack = source.durable.is_some() && source.ack != Some(false);
-    let (mut messages, pending) = match source.durable.clone() {
-        Some(durable) => durable_messages(&stream, durable, policy, &show.args.subjects).await?,
-        None => ordered_messages(&stream, policy, &show.args.subjects).await?,
+    match durable {
+        Some(durable) => from_durable(session, show, [&name, &durable], policy).await,
+        None => {
+            let what = Selection { stream: name, from: policy, filters: subjects, batch: 0 };
+            let mut messages = Ordered::open(session, what).await?;
+            let nothing = messages.pending == 0 && show.args.source.terminate_at_end;
+            while !nothing && let Some(message) = show.within_wait(messages.next()).await {
+                if show.stored(&message?) {
+                    break;
+                }
+            }
+            messages.close().await;
+            Ok(())
+        }
+    }
+}
+
+async fn from_durable(
+    session: &Session,
+    show: &mut Show,
+    names: [&str; 2],
+    deliver_policy: DeliverPolicy,
+) -> Result<(), Failure> {
+    let doing = format!("use consumer {} > {}", names[0], names[1]);
+    let failed = |error: &dyn std::fmt::Display| Failure::request(&doing, error);
+    let stream = session.jetstream.get_stream(names[0]).await.map_err(|error| failed(&error))?;
+    let config = pull::Config {
+        durable_name: Some(names[1].to_owned()),
+        deliver_policy,
+        filter_subjects: show.args.subjects.clone(),
+        ..pull::Config::default()
     };
-    if pending == 0 && show.args.source.terminate_at_end {
+    let consumer = stream.get_or_create_consumer(names[1], config).await.map_err(|error| failed(&error))?;
+    if consumer.cached_info().num_pending == 0 && show.args.source.terminate_at_end {
         return Ok(());
     }
+    // One at a time: what would be fetched beyond the end would have to wait for its redelivery.
+    let messages = consumer.stream().max_messages_per_batch(1).messages().await;
+    let mut messages = messages.map_err(|error| failed(&error))?;
     while let Some(next) = show.within_wait(messages.next()).await {
-        let message = next.map_err(|error| Failure::request(&doing, error))?;
-        let (heading, at_end) = match message.info() {
-            Ok(info) => {
-                let time = info.published.unix_timestamp_nanos();
-                let time = Timestamp::from_nanosecond(time).map(units::local).unwrap_or_default();
-                let place = format!("stream: {} seq: {}", info.stream, info.stream_sequence);
-                let pending = comma(info.pending);
-                let subject = &message.subject;
-                let text = format!("{place} / pending: {pending} / subject: {subject} / time: {time}");
-                (format!("Received JetStream message: {text}"), info.pending == 0)
-            }
-            Err(_) => (format!("Received on {:?}", message.subject.as_str()), false),
-        };
-        let enough = show.message(&message, &heading);
-        if ack {
+        let message = next.map_err(|error| failed(&error))?;
+        let enough = show.stored(&message);
+        if show.args.source.ack != Some(false) {
             let sent = message.double_ack().await;
             sent.map_err(|error| Failure::request("acknowledge the message", error))?;
         }
-        if enough || (at_end && show.args.source.terminate_at_end) {
+        if enough {
             break;
         }
     }
     Ok(())
-}
-
-type Messages = futures_util::stream::BoxStream<'static, Result<jetstream::Message, String>>;
-
-async fn ordered_messages(
-    stream: &jetstream::stream::Stream,
-    deliver_policy: DeliverPolicy,
-    subjects: &[String],
-) -> Result<(Messages, u64), Failure> {
-    let config = pull::OrderedConfig {
-        deliver_policy,
-        filter_subjects: subjects.to_vec(),
-        ..pull::OrderedConfig::default()
-    };
-    let failed = |error: &dyn std::fmt::Display| Failure::request("create a consumer", error);
-    let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-    let pending = consumer.cached_info().num_pending;
-    let messages = consumer.messages().await.map_err(|error| failed(&error))?;
-    Ok((messages.map(|next| next.map_err(|error| error.to_string())).boxed(), pending))
-}
-
-async fn durable_messages(
-    stream: &jetstream::stream::Stream,
-    name: String,
-    deliver_policy: DeliverPolicy,
-    subjects: &[String],
-) -> Result<(Messages, u64), Failure> {
-    let config = pull::Config {
-        durable_name: Some(name.clone()),
-        deliver_policy,
-        filter_subjects: subjects.to_vec(),
-        ..pull::Config::default()
-    };
-    let doing = format!("use consumer {name}");
-    let failed = |error: &dyn std::fmt::Display| Failure::request(&doing, error);
-    let consumer = stream.get_or_create_consumer(&name, config).await.map_err(|error| failed(&error))?;
-    let pending = consumer.cached_info().num_pending;
-    let messages = consumer.messages().await.map_err(|error| failed(&error))?;
-    Ok((messages.map(|next| next.map_err(|error| error.to_string())).boxed(), pending))
 }
 
 /// Headers as lines, sorted by name as the library does not keep their order.
@@ -286,6 +267,21 @@ impl Show {
             Some(wait) => tokio::time::timeout(wait, next).await.unwrap_or(None),
             None => next.await,
         }
+    }
+
+    /// Prints a message out of a stream; true when it was the last one asked for.
+    fn stored(&mut self, message: &jetstream::Message) -> bool {
+        let Ok(info) = message.info() else { return self.message(message, "Received JetStream message") };
+        let time = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos()).map(units::local);
+        let heading = format!(
+            "Received JetStream message: stream: {} seq: {} / pending: {} / subject: {} / time: {}",
+            info.stream,
+            info.stream_sequence,
+            comma(info.pending),
+            message.subject,
+            time.unwrap_or_default()
+        );
+        self.message(message, &heading) || (info.pending == 0 && self.args.source.terminate_at_end)
     }
 
     /// Prints a message; true when that was the last one asked for.

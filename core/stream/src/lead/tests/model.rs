@@ -16,7 +16,12 @@ use crate::outcome::{Advisory, Effect};
 #[derive(Clone, Debug)]
 enum Step {
     Publish(u8),
-    Pull { batch: i64, expires: i64, no_wait: bool, max_bytes: i64 },
+    Pull {
+        batch: i64,
+        expires: i64,
+        no_wait: bool,
+        max_bytes: i64,
+    },
     /// Acknowledge the nth of what is known to be delivered.
     Ack(usize),
     Nak(usize, i64),
@@ -122,7 +127,10 @@ impl History {
                 self.last_consumer_seq = consumer_seq;
                 let again = self.received.insert(seq, count as u32).is_some();
                 assert!(!again || self.excused.remove(&seq), "{seq} came again for no reason");
-                assert!(again || count == 1 || self.excused.remove(&seq), "{seq} came {count} times at first");
+                assert!(
+                    again || count == 1 || self.excused.remove(&seq),
+                    "{seq} came {count} times at first"
+                );
                 assert!(pending <= self.world.messages.len(), "{pending} pending");
                 self.newest.push((seq, consumer_seq));
             }
@@ -260,13 +268,12 @@ impl History {
             Step::Refuse => {
                 // What comes before in the log is not affected.
                 self.world.call(|lead, m, out| lead.pump(m, out));
-                let lost = std::mem::take(&mut self.world.out.proposals);
-                for command in lost.iter().chain(&self.log) {
+                for command in std::mem::take(&mut self.world.out.proposals) {
                     if let Command::Delivered { seqs, .. } = command {
-                        self.excused.extend(seqs);
+                        self.excused.extend(&seqs);
+                        self.world.call(|lead, m, out| lead.handle_refused(m, &seqs, out));
                     }
                 }
-                self.world.call(|lead, m, out| lead.handle_refused(m, out));
             }
             Step::Restart => self.restart(),
             Step::Reset(seq) => {
@@ -297,8 +304,11 @@ impl History {
         for _ in 0..400 {
             self.step(Step::Pull { batch: 8, expires: 4000, no_wait: false, max_bytes: 0 });
             self.commit(usize::MAX);
-            let pending: Vec<(Seq, u64)> =
-                self.newest.drain(..).filter(|(seq, _)| self.world.consumer.pending().get(*seq).is_some()).collect();
+            let pending: Vec<(Seq, u64)> = self
+                .newest
+                .drain(..)
+                .filter(|(seq, _)| self.world.consumer.pending().get(*seq).is_some())
+                .collect();
             for (seq, consumer_seq) in pending {
                 self.newest = vec![(seq, consumer_seq)];
                 self.ack(0, AckKind::Ack);

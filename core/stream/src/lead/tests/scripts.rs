@@ -1,6 +1,11 @@
 //! The tables. Statuses, numbers and order are those of `nats-server` 2.15.1 where it was asked.
 
+use hw_kit::Seq;
+use hw_store::Messages;
+use hw_store::messages::{BlockId, Keep, Written};
+
 use super::world::World;
+use crate::outcome::{ConsumerError, Effect};
 
 const TEN: [&str; 10] = ["a.0", "a.1", "a.0", "a.1", "a.0", "a.1", "a.0", "a.1", "a.0", "a.1"];
 
@@ -13,13 +18,11 @@ fn play(cases: &[Case]) {
     }
 }
 
-#[test]
-fn pulls_are_served_and_end() {
-    play(&[
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &TEN,
-            r#"
+const PULLS_ARE_SERVED_AND_END: &[Case] = &[
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &TEN,
+        r#"
             > pull r 1
               r 1 c1 d1 p9
             > pull r 2
@@ -63,12 +66,12 @@ fn pulls_are_served_and_end() {
             > info
               info 11/11 floor 0/0 acks 11 redelivered 0 waiting 0 pending 0
             "#,
-        ),
-        (
-            // Subject, reply and payload count: 3 + 39 + 4 bytes a message.
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        // Subject, reply and payload count: 3 + 39 + 4 bytes a message.
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &TEN,
+        r#"
             > pull r {"batch":10,"max_bytes":20,"no_wait":true}
               r 409 Message Size Exceeds MaxBytes; Nats-Pending-Messages: 10; Nats-Pending-Bytes: 20
             > pull r {"batch":10,"max_bytes":100,"expires":300000000}
@@ -80,11 +83,11 @@ fn pulls_are_served_and_end() {
               r 4 c4 d1 p6
               r 409 Batch Completed; Nats-Pending-Messages: 0; Nats-Pending-Bytes: 908
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","max_batch":5,"max_expires":1000000000,"max_bytes":100}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","max_batch":5,"max_expires":1000000000,"max_bytes":100}"#,
+        &TEN,
+        r#"
             > pull r 6
               r 409 Exceeded MaxRequestBatch of 5
             > pull r {"batch":1,"expires":2000000000}
@@ -92,11 +95,11 @@ fn pulls_are_served_and_end() {
             > pull r {"batch":1,"max_bytes":200}
               r 409 Exceeded MaxRequestMaxBytes of 100
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","max_waiting":1,"filter_subject":"none"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","max_waiting":1,"filter_subject":"none"}"#,
+        &TEN,
+        r#"
             > pull r {"batch":1,"expires":2000000000}
             > pull s {"batch":1,"expires":2000000000}
               s 409 Exceeded MaxWaiting
@@ -113,11 +116,11 @@ fn pulls_are_served_and_end() {
             > stepdown 409 Server Shutdown
               s 409 Server Shutdown; Nats-Pending-Messages: 7; Nats-Pending-Bytes: 500
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &[],
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &[],
+        r#"
             > pull r {"batch":3,"expires":1000000000}
             > pull s {"batch":2,"expires":1500000000}
             > pub a.0
@@ -133,25 +136,27 @@ fn pulls_are_served_and_end() {
             > info
               info 4/4 floor 0/0 acks 4 redelivered 0 waiting 0 pending 1
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","deliver_subject":"d"}"#,
-            &[],
-            "
+    ),
+    (
+        r#"{"durable_name":"C","deliver_subject":"d"}"#,
+        &[],
+        "
             > pull r 1
               r 409 Consumer is push based
             ",
-        ),
-    ]);
-}
+    ),
+];
 
 #[test]
-fn acknowledgements_settle() {
-    play(&[
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","filter_subject":"a.1"}"#,
-            &TEN,
-            r#"
+fn pulls_are_served_and_end() {
+    play(PULLS_ARE_SERVED_AND_END);
+}
+
+const ACKNOWLEDGEMENTS_SETTLE: &[Case] = &[
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","filter_subject":"a.1"}"#,
+        &TEN,
+        r#"
             > pull r 4
               r 2 c1 d1 p4
               r 4 c2 d1 p3
@@ -172,12 +177,12 @@ fn acknowledgements_settle() {
             > info
               info 4/8 floor 4/8 acks 0 redelivered 0 waiting 0 pending 1
             "#,
-        ),
-        (
-            // A repetition keeps the place of the first delivery.
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        // A repetition keeps the place of the first delivery.
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &TEN,
+        r#"
             > pull r 3
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -196,11 +201,11 @@ fn acknowledgements_settle() {
             > info
               info 4/3 floor 4/3 acks 0 redelivered 0 waiting 0 pending 7
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"all"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"all"}"#,
+        &TEN,
+        r#"
             > pull r {"batch":6}
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -216,11 +221,11 @@ fn acknowledgements_settle() {
             > info
               info 6/6 floor 5/5 acks 1 redelivered 0 waiting 0 pending 4
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"none"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"none"}"#,
+        &TEN,
+        r#"
             > pull r 3
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -234,22 +239,22 @@ fn acknowledgements_settle() {
             > pull r 1
               r 4 c4 d1 p6
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","sample_freq":"100%"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","sample_freq":"100%"}"#,
+        &TEN,
+        r#"
             > pull r 1
               r 1 c1 d1 p9
             > wait 250ms
             > ack 1
               sample 1 250ms
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &TEN,
+        r#"
             > pull r 3
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -268,17 +273,19 @@ fn acknowledgements_settle() {
               r 5 c4 d1 p4
               r 6 c5 d1 p3
             "#,
-        ),
-    ]);
-}
+    ),
+];
 
 #[test]
-fn deliveries_are_repeated() {
-    play(&[
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":400000000,"max_deliver":2}"#,
-            &TEN,
-            r#"
+fn acknowledgements_settle() {
+    play(ACKNOWLEDGEMENTS_SETTLE);
+}
+
+const DELIVERIES_ARE_REPEATED: &[Case] = &[
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":400000000,"max_deliver":2}"#,
+        &TEN,
+        r#"
             > pull r 3
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -318,11 +325,11 @@ fn deliveries_are_repeated() {
             > info
               info 13/10 floor 13/10 acks 0 redelivered 0 waiting 0 pending 0
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","backoff":[200000000,500000000],"max_deliver":4}"#,
-            &["a.0"],
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","backoff":[200000000,500000000],"max_deliver":4}"#,
+        &["a.0"],
+        r#"
             > pull r {"batch":9,"expires":9000000000}
               r 1 c1 d1 p0
             > wait 199ms
@@ -336,12 +343,12 @@ fn deliveries_are_repeated() {
             > wait 500ms
               exhausted 1 d4
             "#,
-        ),
-        (
-            // Repetitions go out although no more acknowledgements may be pending, and before new messages.
-            r#"{"durable_name":"C","ack_policy":"explicit","max_ack_pending":3}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        // Repetitions go out although no more acknowledgements may be pending, and before new messages.
+        r#"{"durable_name":"C","ack_policy":"explicit","max_ack_pending":3}"#,
+        &TEN,
+        r#"
             > pull r 5
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -360,11 +367,11 @@ fn deliveries_are_repeated() {
             > ack 3
               r 5 c7 d1 p5
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","max_deliver":1,"ack_wait":300000000}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","max_deliver":1,"ack_wait":300000000}"#,
+        &TEN,
+        r#"
             > pull r 2
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -374,12 +381,12 @@ fn deliveries_are_repeated() {
             > wait 300ms
               exhausted 2 d1
             "#,
-        ),
-        (
-            // A new leader repeats what is not acknowledged after the rest of the ack wait.
-            r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":1000000000}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        // A new leader repeats what is not acknowledged after the rest of the ack wait.
+        r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":1000000000}"#,
+        &TEN,
+        r#"
             > pull r 2
               r 1 c1 d1 p9
               r 2 c2 d1 p8
@@ -400,12 +407,12 @@ fn deliveries_are_repeated() {
             > wait 1ms
               r 2 c11 d2 p0
             "#,
-        ),
-        (
-            // A refused proposal is chosen again, for the same requests.
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &["a.0", "a.1"],
-            r#"
+    ),
+    (
+        // A refused proposal is chosen again, for the same requests.
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &["a.0", "a.1"],
+        r#"
             > pull r {"batch":2,"expires":5000000000}
               r 1 c1 d1 p1
               r 2 c2 d1 p0
@@ -417,18 +424,21 @@ fn deliveries_are_repeated() {
               r 3 c4 d1 p0
               r 409 Batch Completed; Nats-Pending-Messages: 0; Nats-Pending-Bytes: 908
             "#,
-        ),
-    ]);
-}
+    ),
+];
 
 #[test]
-fn starts_are_where_the_policy_says() {
-    let lasts = r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"last_per_subject","filter_subject":"a.*"}"#;
-    play(&[
-        (
-            lasts,
-            &["a.1", "a.2", "a.1", "a.3", "a.2"],
-            r#"
+fn deliveries_are_repeated() {
+    play(DELIVERIES_ARE_REPEATED);
+}
+
+const LASTS: &str = r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"last_per_subject","filter_subject":"a.*"}"#;
+
+const STARTS: &[Case] = &[
+    (
+        LASTS,
+        &["a.1", "a.2", "a.1", "a.3", "a.2"],
+        r#"
             > info
               info 0/2 floor 0/2 acks 0 redelivered 0 waiting 0 pending 3
             > pub a.1
@@ -444,28 +454,28 @@ fn starts_are_where_the_policy_says() {
               r 5 c2 d1 p1
               r 6 c3 d1 p0
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"last"}"#,
-            &TEN,
-            "
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"last"}"#,
+        &TEN,
+        "
             > pull r 2
               r 10 c1 d1 p0
             ",
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"new"}"#,
-            &TEN,
-            "
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"new"}"#,
+        &TEN,
+        "
             > pull r 2
             > pub a.0
               r 11 c1 d1 p0
             ",
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"by_start_sequence","opt_start_seq":12}"#,
-            &TEN,
-            "
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","deliver_policy":"by_start_sequence","opt_start_seq":12}"#,
+        &TEN,
+        "
             > info
               info 0/11 floor 0/11 acks 0 redelivered 0 waiting 0 pending 0
             > pull r 2
@@ -475,11 +485,11 @@ fn starts_are_where_the_policy_says() {
             > pub a.0
               r 12 c1 d1 p0
             ",
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","filter_subjects":["a.1","b.>"]}"#,
-            &["a.0", "a.1", "b.0", "c.0", "b.1"],
-            "
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","filter_subjects":["a.1","b.>"]}"#,
+        &["a.0", "a.1", "b.0", "c.0", "b.1"],
+        "
             > pull r 2
               r 2 c1 d1 p2
               r 3 c2 d1 p1
@@ -493,36 +503,38 @@ fn starts_are_where_the_policy_says() {
             > info
               info 1/4 floor 0/1 acks 1 redelivered 0 waiting 0 pending 0
             ",
-        ),
-    ]);
-}
+    ),
+];
 
 #[test]
-fn pushes_while_somebody_listens() {
-    play(&[
-        (
-            r#"{"durable_name":"C","deliver_subject":"d","idle_heartbeat":200000000}"#,
-            &["a.0", "a.1"],
-            r#"
+fn starts_are_where_the_policy_says() {
+    play(STARTS);
+}
+
+const PUSHES_WHILE_SOMEBODY_LISTENS: &[Case] = &[
+    (
+        r#"{"durable_name":"C","deliver_subject":"d","idle_heartbeat":200000000}"#,
+        &["a.0", "a.1"],
+        r#"
             > mute d
             > wait 1s
             > unmute d
             > pub a.2
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","deliver_subject":"d","deliver_group":"g","headers_only":true,"ack_policy":"explicit"}"#,
-            &["a.0"],
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","deliver_subject":"d","deliver_group":"g","headers_only":true,"ack_policy":"explicit"}"#,
+        &["a.0"],
+        r#"
             > pub a.1
               d 1 c1 d1 p1 group g [Nats-Msg-Size: 4]
               d 2 c2 d1 p0 group g [Nats-Msg-Size: 4]
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","deliver_subject":"d","idle_heartbeat":200000000}"#,
-            &["a.0"],
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","deliver_subject":"d","idle_heartbeat":200000000}"#,
+        &["a.0"],
+        r#"
             > pub a.1
               d 1 c1 d1 p1
               d 2 c2 d1 p0
@@ -534,12 +546,12 @@ fn pushes_while_somebody_listens() {
               d 100 Idle Heartbeat; Nats-Last-Consumer: 2; Nats-Last-Stream: 2
               d 3 c3 d1 p0
             "#,
-        ),
-        (
-            // 8,000 bits a second: after a burst of 10 ms a message of 1,000 bits every 125 ms.
-            r#"{"durable_name":"C","deliver_subject":"d","rate_limit_bps":3000}"#,
-            &["a.0", "a.0", "a.0"],
-            r#"
+    ),
+    (
+        // 8,000 bits a second: after a burst of 10 ms a message of 1,000 bits every 125 ms.
+        r#"{"durable_name":"C","deliver_subject":"d","rate_limit_bps":3000}"#,
+        &["a.0", "a.0", "a.0"],
+        r#"
             > wait 1ms
             > pub a.0
               d 1 c1 d1 p3
@@ -547,18 +559,22 @@ fn pushes_while_somebody_listens() {
             > wait 20ms
               d 2 c2 d1 p2
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","deliver_subject":"d","inactive_threshold":1000000000}"#,
-            &[],
-            "
+    ),
+    (
+        r#"{"durable_name":"C","deliver_subject":"d","inactive_threshold":1000000000}"#,
+        &[],
+        "
             > wait 10s
             > mute d
             > wait 1500ms
               delete
             ",
-        ),
-    ]);
+    ),
+];
+
+#[test]
+fn pushes_while_somebody_listens() {
+    play(PUSHES_WHILE_SOMEBODY_LISTENS);
 }
 
 #[test]
@@ -616,13 +632,11 @@ fn flow_control_waits_for_answers() {
     world.play("> flow");
 }
 
-#[test]
-fn priority_groups_choose_who_is_served() {
-    play(&[
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","priority_policy":"overflow","priority_groups":["A","B"]}"#,
-            &TEN,
-            r#"
+const PRIORITY_GROUPS_CHOOSE_WHO_IS_SERVED: &[Case] = &[
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","priority_policy":"overflow","priority_groups":["A","B"]}"#,
+        &TEN,
+        r#"
             > pull r 1
               r 400 Bad Request - Priority Group missing
             > pull r {"batch":1,"group":"X"}
@@ -643,11 +657,11 @@ fn priority_groups_choose_who_is_served() {
             > wait 100ms
               r 408 Request Timeout; Nats-Pending-Messages: 1; Nats-Pending-Bytes: 0
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit","priority_policy":"prioritized","priority_groups":["A"]}"#,
-            &[],
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit","priority_policy":"prioritized","priority_groups":["A"]}"#,
+        &[],
+        r#"
             > pull r {"batch":1,"group":"A","priority":10}
               r 400 Bad Request - Priority must be between 0 and 9
             > pull r {"batch":2,"group":"A","priority":5}
@@ -662,11 +676,11 @@ fn priority_groups_choose_who_is_served() {
             > pub a.0
               r 4 c4 d1 p0
             "#,
-        ),
-        (
-            r#"{"durable_name":"C","ack_policy":"explicit"}"#,
-            &TEN,
-            r#"
+    ),
+    (
+        r#"{"durable_name":"C","ack_policy":"explicit"}"#,
+        &TEN,
+        r#"
             > pull r {"batch":1,"group":"A"}
               r 1 c1 d1 p9
             > pull r {"batch":1,"min_pending":5}
@@ -678,8 +692,12 @@ fn priority_groups_choose_who_is_served() {
             > pull r {"batch":1,"priority":3}
               r 2 c2 d1 p8
             "#,
-        ),
-    ]);
+    ),
+];
+
+#[test]
+fn priority_groups_choose_who_is_served() {
+    play(PRIORITY_GROUPS_CHOOSE_WHO_IS_SERVED);
 }
 
 #[test]
@@ -730,12 +748,10 @@ fn a_pin_is_held_lost_and_taken() {
     ));
 }
 
-#[test]
-fn pulls_keep_a_consumer_alive() {
-    play(&[(
-        r#"{"ack_policy":"explicit","inactive_threshold":1000000000,"ack_wait":2000000000}"#,
-        &["a.0"],
-        r#"
+const PULLS_KEEP_A_CONSUMER_ALIVE: &[Case] = &[(
+    r#"{"ack_policy":"explicit","inactive_threshold":1000000000,"ack_wait":2000000000}"#,
+    &["a.0"],
+    r#"
         > wait 900ms
         > pull r {"batch":1,"expires":3000000000}
           r 1 c1 d1 p0
@@ -747,5 +763,69 @@ fn pulls_keep_a_consumer_alive() {
         > wait 1s
           delete
         "#,
-    )]);
+)];
+
+#[test]
+fn pulls_keep_a_consumer_alive() {
+    play(PULLS_KEEP_A_CONSUMER_ALIVE);
+}
+
+#[test]
+fn blocks_are_loaded_and_damage_does_not_hold_up() {
+    let mut world = World::new(r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":1000000000}"#, &[]);
+    world.messages = Messages::new(Seq(0), Keep::File);
+    for _ in 0..3 {
+        super::world::append(&mut world.messages, super::world::START, "a.0", "data");
+    }
+    let mut all = world.messages.take_unwritten(1);
+    world.messages.handle_written(Written { segment: 1, blocks: vec![Seq(1)] });
+    world.messages.set_cache_budget(0);
+    let block = BlockId { segment: 1, block: 0 };
+    world.call(|lead, m, out| {
+        lead.handle_pull(m, bytes::Bytes::from_static(b"r"), &crate::lead::PullRequest::of(9), out);
+        lead.pump(m, out);
+    });
+    assert_eq!(world.out.effects, [Effect::Load(block)]);
+    assert!(world.out.proposals.is_empty());
+    world.out.clear();
+    all.remove(1);
+    world.messages.handle_block(block, all);
+    // The damaged one is delivered in name only, and tried again with the next chance.
+    world.settle();
+    let came: Vec<String> = world.effects.drain(..).map(|effect| super::world::text(&effect)).collect();
+    assert_eq!(came, ["r 1 c1 d1 p2", "r 3 c3 d1 p0"]);
+    world.play("> ack 1\n> ack 3\n> info\ninfo 3/3 floor 1/1 acks 1 redelivered 0 waiting 1 pending 0\n> wait 2500ms");
+    // Once it is repaired it arrives.
+    world.messages = World::new(r#"{"durable_name":"C"}"#, &["a.0", "a.0", "a.0"]).messages;
+    world.play("> wait 1s\nr 2 c4 d2 p0");
+}
+
+#[test]
+fn a_bound_deliver_subject_stays() {
+    let mut world = World::new(r#"{"durable_name":"C","deliver_subject":"d"}"#, &[]);
+    let mut config = world.consumer.config().clone();
+    config.deliver_subject = "e".into();
+    let refused = world.call(|lead, m, _| lead.check_update(m, &config));
+    assert!(matches!(refused, Err(ConsumerError::Rule { err_code: 10013, .. })));
+    world.muted.insert(b"d".to_vec());
+    assert_eq!(world.call(|lead, m, _| lead.check_update(m, &config)), Ok(()));
+}
+
+#[test]
+fn what_vanished_is_made_up_for() {
+    let mut world = World::new(r#"{"durable_name":"C","ack_policy":"explicit"}"#, &["a.0"]);
+    world.call(|lead, m, out| {
+        lead.handle_pull(m, bytes::Bytes::from_static(b"r"), &crate::lead::PullRequest::of(1), out);
+        lead.pump(m, out);
+    });
+    world.remove(1);
+    assert!(world.commit());
+    world.play(
+        "
+        > info
+          info 0/1 floor 0/1 acks 0 redelivered 0 waiting 1 pending 0
+        > pub a.1
+          r 2 c1 d1 p0
+        ",
+    );
 }

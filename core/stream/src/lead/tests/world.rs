@@ -182,6 +182,16 @@ impl World {
                 self.consumer.messages_purged(&self.messages);
             }
             "wait" => return self.wait(span(word)),
+            _ => return self.input_rare(line),
+        }
+        self.settle();
+        self.wait(Span::ZERO);
+    }
+
+    fn input_rare(&mut self, line: &str) {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let word = rest.split(' ').next().unwrap_or("");
+        match verb {
             "mute" => assert!(self.muted.insert(word.as_bytes().to_vec())),
             "unmute" => assert!(self.muted.remove(word.as_bytes())),
             "flow" => {
@@ -189,11 +199,6 @@ impl World {
                 self.call(|lead, m, _| lead.handle_flow(m, &subject));
             }
             "restart" => self.restart(),
-            "refuse" => {
-                self.call(|lead, m, out| lead.pump(m, out));
-                self.out.proposals.clear();
-                self.call(|lead, m, out| lead.handle_refused(m, out));
-            }
             "unpin" => assert!(self.call(|lead, m, out| lead.handle_unpin(m, word, out))),
             "deleted" => return self.call(|lead, _, out| lead.handle_deleted(out)),
             "stepdown" => return self.call(|lead, _, out| lead.handle_stepdown(rest, true, out)),

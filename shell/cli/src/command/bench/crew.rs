@@ -1,6 +1,7 @@
 //! Clients that work at the same time, each over a connection of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::Barrier;
@@ -41,6 +42,48 @@ impl Worker {
         }
         if !self.sleep.is_zero() {
             tokio::time::sleep(self.sleep).await;
+        }
+    }
+}
+
+/// What clients that share one consumer have received together: which of them gets how much is the server's
+/// choice, so they stop when the sum is reached.
+#[derive(Clone)]
+pub struct Pool {
+    left: Arc<AtomicU64>,
+    done: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+impl Pool {
+    /// A pool of so many messages.
+    pub fn new(messages: u64) -> Self {
+        let done = tokio::sync::watch::Sender::new(messages == 0);
+        Self { left: Arc::new(AtomicU64::new(messages)), done: Arc::new(done) }
+    }
+
+    /// Takes a message out.
+    pub fn take(&self) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.done.send_replace(true);
+        }
+    }
+
+    /// How many messages are still to come.
+    pub fn left(&self) -> u64 {
+        // What is received beyond the sum wraps below zero.
+        let left = self.left.load(Ordering::Relaxed);
+        if left > u64::MAX / 2 { 0 } else { left }
+    }
+
+    /// Does a client's work until it fails or the pool is empty.
+    pub async fn drain(
+        &self,
+        work: impl Future<Output = Result<std::convert::Infallible, Failure>>,
+    ) -> Result<(), Failure> {
+        let mut done = self.done.subscribe();
+        tokio::select! {
+            failed = work => match failed? {},
+            _ = done.wait_for(|done| *done) => Ok(()),
         }
     }
 }

@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::crew::{Crew, Worker};
+use super::crew::{Crew, Pool, Worker};
 use super::stats::Sample;
 use super::{Common, Content, Subjects};
 use crate::command::connect::{Global, Session};
 use crate::command::error::Failure;
+use crate::command::ordered::{Ordered, Selection};
 use crate::command::output::say;
 use crate::command::publish::header_map;
 use crate::command::template::Dice;
@@ -31,9 +32,6 @@ pub struct PubArgs {
     /// Name of the stream
     #[arg(long, default_value = "benchstream")]
     stream: String,
-    /// How many messages are on their way before acknowledgements are awaited (async)
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
-    batch: u64,
     /// Create or update the stream first
     #[arg(long)]
     create: bool,
@@ -58,6 +56,15 @@ pub struct PubArgs {
     /// Let the server acknowledge before the message is on disk (one replica only)
     #[arg(long)]
     persistasync: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct AsyncArgs {
+    #[command(flatten)]
+    publish: PubArgs,
+    /// How many messages are on their way before acknowledgements are awaited
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    batch: u64,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -92,26 +99,25 @@ pub struct OrderedArgs {
     #[arg(long, default_value = "benchstream")]
     stream: String,
     /// Messages that the client may hold
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=500))]
     batch: u64,
     /// Only these subjects
     #[arg(long, value_delimiter = ',')]
     filter: Vec<String>,
 }
 
-/// When acknowledgements are awaited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acks {
-    EachMessage,
-    EachBatch,
+/// Publishes into a stream, a batch at a time.
+pub async fn publish_async(global: &Global, args: AsyncArgs) -> Result<(), Failure> {
+    publish(global, args.publish, Some(args.batch)).await
 }
 
-/// Publishes into a stream.
-pub async fn publish(global: &Global, args: PubArgs, acks: Acks) -> Result<(), Failure> {
-    let (title, batch) = match acks {
-        Acks::EachMessage => ("JetStream synchronous publisher", 1),
-        Acks::EachBatch => ("JetStream asynchronous publisher", args.batch),
+/// Publishes into a stream; without a batch each message is acknowledged before the next.
+pub async fn publish(global: &Global, args: PubArgs, batch: Option<u64>) -> Result<(), Failure> {
+    let title = match batch {
+        None => "JetStream synchronous publisher",
+        Some(_) => "JetStream asynchronous publisher",
     };
+    let batch = batch.unwrap_or(1);
     let mut own = vec![
         ("stream", args.stream.clone()),
         ("subject", args.subject.clone()),
@@ -238,38 +244,40 @@ pub async fn fetch(global: &Global, args: ConsumeArgs) -> Result<(), Failure> {
     say!("{} Starting {title} benchmark [{}]", clock(), consume_settings(&args));
     let own = Durable::create(&Session::open(global).await?, &args).await?;
     let crew = Crew::assemble(global, &args.common, title, "expecting").await?;
-    let done = crew.work(move |worker| fetcher(worker, args.clone())).await;
+    let pool = Pool::new(args.common.msgs);
+    let done = crew.work(move |worker| fetcher(worker, args.clone(), pool.clone())).await;
     own.remove().await;
     done
 }
 
-async fn fetcher(mut worker: Worker, args: ConsumeArgs) -> Result<Sample, Failure> {
+async fn fetcher(mut worker: Worker, args: ConsumeArgs, pool: Pool) -> Result<Sample, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::request("fetch", error);
     let consumer = open(&worker.session, &args).await?;
     let acker = Acker::of(&args);
     worker.ready().await;
     let mut sample = Sample::start();
     let (mut received, mut bytes) = (0, 0);
-    while received < worker.messages {
-        let begin = Instant::now();
-        let batch = (worker.messages - received).min(args.batch);
-        let wanted = usize::try_from(batch).unwrap_or(usize::MAX);
-        // Other clients of the consumer may take what this one waits for, so a fetch is not endless.
-        let fetched = consumer.batch().max_messages(wanted).expires(Duration::from_secs(5)).messages().await;
-        let mut messages = fetched.map_err(|error| failed(&error))?;
-        let before = received;
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(|error| failed(&error))?;
-            acker.ack(&message).await?;
-            received += 1;
-            bytes += message.payload.len() as u64;
+    let work = async {
+        loop {
+            let (begin, left, before) = (Instant::now(), pool.left(), received);
+            let wanted = usize::try_from(left.clamp(1, args.batch)).unwrap_or(usize::MAX);
+            let fetch = consumer.batch().max_messages(wanted).expires(Duration::from_secs(5));
+            let mut messages = fetch.messages().await.map_err(|error| failed(&error))?;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(|error| failed(&error))?;
+                acker.ack(&message).await?;
+                received += 1;
+                bytes += message.payload.len() as u64;
+                pool.take();
+            }
+            if pool.left() == left && left > 0 {
+                return Err(failed(&format!("no message within 5s, {} are missing", comma(left))));
+            }
+            sample.latencies.push(begin.elapsed());
+            worker.step(received - before).await;
         }
-        if received == before {
-            return Err(failed(&format!("no message within 5s, after {}", comma(received))));
-        }
-        sample.latencies.push(begin.elapsed());
-        worker.step(received - before).await;
-    }
+    };
+    pool.drain(work).await?;
     worker.session.round_trip().await?; // acknowledgements count once the server has them
     sample.stop(received, 0);
     sample.bytes = bytes;
@@ -282,32 +290,41 @@ pub async fn consume(global: &Global, args: ConsumeArgs) -> Result<(), Failure> 
     say!("{} Starting {title} benchmark [{}]", clock(), consume_settings(&args));
     let own = Durable::create(&Session::open(global).await?, &args).await?;
     let crew = Crew::assemble(global, &args.common, title, "expecting").await?;
-    let done = crew.work(move |worker| receiver(worker, args.clone())).await;
+    let pool = Pool::new(args.common.msgs);
+    let done = crew.work(move |worker| receiver(worker, args.clone(), pool.clone())).await;
     own.remove().await;
     done
 }
 
-async fn receiver(mut worker: Worker, args: ConsumeArgs) -> Result<Sample, Failure> {
+async fn receiver(mut worker: Worker, args: ConsumeArgs, pool: Pool) -> Result<Sample, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::request("consume", error);
     let consumer = open(&worker.session, &args).await?;
     let acker = Acker::of(&args);
-    // More than the share must not be pulled: what stays in this client is missing to the others.
-    let batch = usize::try_from(worker.messages.min(args.batch)).unwrap_or(usize::MAX).max(1);
+    let batch = usize::try_from(args.batch).unwrap_or(usize::MAX);
     let messages = consumer.stream().max_messages_per_batch(batch).messages().await;
     let mut messages = messages.map_err(|error| failed(&error))?;
     worker.ready().await;
     let mut sample = Sample::start();
     let (mut received, mut bytes) = (0, 0);
-    while received < worker.messages {
-        let next = tokio::time::timeout(Duration::from_secs(10), messages.next()).await;
-        let next = next.map_err(|_| failed(&format!("no message within 10s, after {}", comma(received))))?;
-        let Some(message) = next else { return Err(failed(&"the consumer is gone")) };
-        let message = message.map_err(|error| failed(&error))?;
-        acker.ack(&message).await?;
-        received += 1;
-        bytes += message.payload.len() as u64;
-        worker.step(1).await;
-    }
+    let work = async {
+        loop {
+            let left = pool.left();
+            let next = match tokio::time::timeout(Duration::from_secs(10), messages.next()).await {
+                Ok(next) => next,
+                // Other clients may have got all that came; only silence for everybody is a failure.
+                Err(_) if pool.left() < left => continue,
+                Err(_) => return Err(failed(&format!("no message within 10s, {} are missing", comma(left)))),
+            };
+            let Some(message) = next else { return Err(failed(&"the consumer is gone")) };
+            let message = message.map_err(|error| failed(&error))?;
+            acker.ack(&message).await?;
+            received += 1;
+            bytes += message.payload.len() as u64;
+            pool.take();
+            worker.step(1).await;
+        }
+    };
+    pool.drain(work).await?;
     worker.session.round_trip().await?;
     sample.stop(received, 0);
     sample.bytes = bytes;
@@ -330,14 +347,9 @@ pub async fn ordered(global: &Global, args: OrderedArgs) -> Result<(), Failure> 
 
 async fn ordered_receiver(mut worker: Worker, args: OrderedArgs) -> Result<Sample, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::request("consume", error);
-    let stream = worker.session.jetstream.get_stream(&args.stream).await.map_err(|error| failed(&error))?;
-    let config = pull::OrderedConfig {
-        filter_subjects: args.filter.clone(),
-        max_batch: i64::try_from(args.batch).unwrap_or(i64::MAX),
-        ..pull::OrderedConfig::default()
-    };
-    let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-    let mut messages = consumer.messages().await.map_err(|error| failed(&error))?;
+    let batch = i64::try_from(args.batch).unwrap_or(i64::MAX);
+    let what = Selection { stream: args.stream, from: DeliverPolicy::All, filters: args.filter, batch };
+    let mut messages = Ordered::open(&worker.session, what).await?;
     worker.ready().await;
     let mut sample = Sample::start();
     let (mut received, mut bytes) = (0, 0);
@@ -346,11 +358,12 @@ async fn ordered_receiver(mut worker: Worker, args: OrderedArgs) -> Result<Sampl
         let next = next.map_err(|_| failed(&format!("no message within 10s, after {}", comma(received))))?;
         let Some(message) = next else { return Err(failed(&"the consumer is gone")) };
         received += 1;
-        bytes += message.map_err(|error| failed(&error))?.payload.len() as u64;
+        bytes += message?.payload.len() as u64;
         worker.step(1).await;
     }
     sample.stop(received, 0);
     sample.bytes = bytes;
+    messages.close().await;
     Ok(sample)
 }
 

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::bucket::stream_name;
 use crate::command::connect::Session;
 use crate::command::error::Failure;
+use crate::command::ordered::{Ordered, Selection};
 use crate::command::units;
 
 /// A put or a deletion.
@@ -70,23 +70,20 @@ pub async fn stored(
     filter: &str,
     from: From,
 ) -> Result<Vec<Entry>, Failure> {
-    let mut entries = Vec::new();
-    let (pending, mut messages) = open(session, bucket, filter, from).await?;
-    if pending == 0 {
-        return Ok(entries);
-    }
+    let mut ordered = open(session, bucket, filter, from).await?;
     let doing = format!("read bucket {bucket}");
-    loop {
-        let next = tokio::time::timeout(session.timeout.max(Duration::from_secs(1)), messages.next()).await;
+    let mut entries = Vec::new();
+    let mut at_end = ordered.pending == 0;
+    while !at_end {
+        let next = tokio::time::timeout(session.timeout.max(Duration::from_secs(1)), ordered.next()).await;
         let next = next.map_err(|_| Failure::request(&doing, "the server fell silent"))?;
-        let Some(message) = next else { return Ok(entries) };
-        let entry = entry(&message.map_err(|error| Failure::request(&doing, error))?, bucket, &doing)?;
-        let at_end = entry.delta == 0;
+        let Some(message) = next else { break };
+        let entry = entry(&message?, bucket, &doing)?;
+        at_end = entry.delta == 0;
         entries.push(entry);
-        if at_end {
-            return Ok(entries);
-        }
     }
+    ordered.close().await;
+    Ok(entries)
 }
 
 /// Hands over every entry as it comes, until `show` says that it was enough.
@@ -98,37 +95,27 @@ pub async fn each(
     mut show: impl FnMut(Entry) -> bool,
 ) -> Result<(), Failure> {
     let doing = format!("watch bucket {bucket}");
-    let (_, mut messages) = open(session, bucket, filter, from).await?;
-    while let Some(message) = messages.next().await {
-        let message = message.map_err(|error| Failure::request(&doing, error))?;
-        if !show(entry(&message, bucket, &doing)?) {
+    let mut ordered = open(session, bucket, filter, from).await?;
+    while let Some(message) = ordered.next().await {
+        if !show(entry(&message?, bucket, &doing)?) {
             break;
         }
     }
+    ordered.close().await;
     Ok(())
 }
 
-async fn open(
-    session: &Session,
-    bucket: &str,
-    filter: &str,
-    from: From,
-) -> Result<(u64, pull::Ordered), Failure> {
+async fn open(session: &Session, bucket: &str, filter: &str, from: From) -> Result<Ordered, Failure> {
+    // Asked first, so that a bucket that is not there is an error that says so.
     super::bucket::fetch(session, bucket).await?;
-    let doing = format!("read bucket {bucket}");
-    let failed = |error: &dyn std::fmt::Display| Failure::request(&doing, error);
-    let stream = session.jetstream.get_stream(stream_name(bucket)?).await.map_err(|error| failed(&error))?;
-    let deliver_policy = match from {
+    let from = match from {
         From::First => DeliverPolicy::All,
         From::Last => DeliverPolicy::LastPerSubject,
         From::Now => DeliverPolicy::New,
         From::Revision(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
     };
-    let filter_subject = format!("$KV.{bucket}.{filter}");
-    let config = pull::OrderedConfig { deliver_policy, filter_subject, ..pull::OrderedConfig::default() };
-    let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-    let pending = consumer.cached_info().num_pending;
-    Ok((pending, consumer.messages().await.map_err(|error| failed(&error))?))
+    let filters = vec![format!("$KV.{bucket}.{filter}")];
+    Ordered::open(session, Selection { stream: stream_name(bucket)?, from, filters, batch: 0 }).await
 }
 
 fn entry(message: &Message, bucket: &str, doing: &str) -> Result<Entry, Failure> {

@@ -41,13 +41,25 @@ impl Unit {
 #[derive(Debug, Clone, Serialize)]
 pub struct Measure {
     pub name: &'static str,
+    #[serde(serialize_with = "as_number")]
     pub value: f64,
+    #[serde(serialize_with = "as_number")]
     pub warning: f64,
+    #[serde(serialize_with = "as_number")]
     pub critical: f64,
     #[serde(skip_serializing_if = "str::is_empty", rename = "unit")]
     symbol: &'static str,
     #[serde(skip)]
     unit: Unit,
+}
+
+/// Whole numbers without a fraction, as other tools write them.
+fn as_number<S: serde::Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        to.serialize_i64(*value as i64)
+    } else {
+        to.serialize_f64(*value)
+    }
 }
 
 impl Measure {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::command::error::Failure;
-use crate::command::units::{parse_age, parse_pair, parse_size};
+use crate::command::units::{duration_limit, parse_age, parse_pair, parse_size};
 
 /// The configuration as the API takes it.
 pub type Config = Map<String, Value>;
@@ -286,7 +286,12 @@ pub fn fill_defaults(config: &mut Config) -> Vec<String> {
     for (key, value) in defaults {
         let skip = is_mirror && key == "duplicate_window";
         if !skip && !config.contains_key(key) {
-            filled.push(format!("{key}={}", value.to_string().trim_matches('"')));
+            let shown = match (key, value.as_i64()) {
+                ("duplicate_window" | "max_age", Some(nanos)) => duration_limit(nanos),
+                (_, Some(-1)) => "unlimited".to_owned(),
+                _ => value.to_string().trim_matches('"').to_owned(),
+            };
+            filled.push(format!("{key}={shown}"));
             config.insert(key.into(), value);
         }
     }

@@ -54,9 +54,6 @@ pub struct ReportArgs {
     /// Print the streams as the API gives them
     #[arg(short, long)]
     json: bool,
-    /// Also report the streams of key-value and object buckets
-    #[arg(short, long)]
-    all: bool,
 }
 
 /// Which subjects to show.
@@ -146,7 +143,6 @@ pub async fn report(session: &Session, args: &ReportArgs) -> Result<(), Failure>
         return Ok(());
     }
     let mut streams: Vec<StreamInfo> = listing.read()?;
-    streams.retain(|info| args.all || !is_internal(&info.config.name));
     if let Some(wanted) = &args.cluster {
         streams.retain(|info| info.cluster.as_ref().is_some_and(|cluster| &cluster.name == wanted));
     }

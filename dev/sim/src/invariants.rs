@@ -1,0 +1,95 @@
+//! What must always be true. Each file holds one; all of them judge by what clients saw and nothing else.
+
+pub mod acked;
+pub mod delivery;
+pub mod replay;
+pub mod retention;
+pub mod state;
+
+use std::collections::BTreeMap;
+
+use hw_kit::Time;
+
+use crate::audit::{Dump, StreamDump, Stored};
+use crate::history::{Attempt, Existence, History, StreamLog, Violation};
+
+/// The publish that a stored or delivered payload belongs to.
+fn attempt_of(payload: &[u8]) -> Option<usize> {
+    let text = payload.split(|&byte| byte == b' ').next()?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Compares a message with the publish that it must have come from; gives that publish's number.
+fn check_content(history: &History, subject: &str, payload: &[u8]) -> Result<usize, String> {
+    let index = attempt_of(payload).filter(|index| *index < history.attempts.len());
+    let Some(index) = index else {
+        return Err(format!("nobody published {:?} to {subject}", String::from_utf8_lossy(payload)));
+    };
+    let attempt = &history.attempts[index];
+    if attempt.subject != subject {
+        return Err(format!("publish {index} went to {} and is stored as {subject}", attempt.subject));
+    }
+    if attempt.payload != payload {
+        return Err(format!("publish {index} has other bytes than were published"));
+    }
+    Ok(index)
+}
+
+/// One stream as the clients know it and as the server shows it.
+pub struct Case<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What clients know of it.
+    pub log: &'a StreamLog,
+    /// What the server shows.
+    pub dump: &'a StreamDump,
+    /// The publishes to it.
+    pub attempts: BTreeMap<usize, &'a Attempt>,
+    /// When the server showed it.
+    pub now: Time,
+}
+
+impl Case<'_> {
+    /// What is stored at a sequence.
+    fn stored(&self, seq: u64) -> Option<&Stored> {
+        self.dump.messages.get(&seq)
+    }
+
+    fn violation(&self, invariant: &'static str, text: impl std::fmt::Display) -> Violation {
+        Violation { invariant, text: format!("stream {}: {text}", self.name) }
+    }
+}
+
+/// Checks everything that can be checked at rest.
+pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation> {
+    for (name, log) in &history.streams {
+        let Some(found) = dump.streams.get(name) else {
+            if log.existence == Existence::Yes {
+                let text = format!("stream {name} is gone, and nobody deleted it");
+                return Err(Violation { invariant: "acked", text });
+            }
+            continue;
+        };
+        if log.existence == Existence::No {
+            let text = format!("stream {name} is there although it was deleted or refused");
+            return Err(Violation { invariant: "retention", text });
+        }
+        let attempts = history.attempts_of(name, log.generation).collect();
+        let case = Case { name, log, dump: found, attempts, now };
+        for (consumer, log) in &case.log.consumers {
+            let is_there = found.consumers.contains_key(consumer);
+            if (log.existence == Existence::Yes && !is_there) || (log.existence == Existence::No && is_there) {
+                let text = format!("consumer {consumer}: there {is_there}, expected {:?}", log.existence);
+                return Err(case.violation("acked", text));
+            }
+        }
+        acked::check(history, &case)?;
+        retention::check(&case)?;
+        state::check(&case)?;
+    }
+    let unknown = dump.streams.keys().find(|name| !history.streams.contains_key(*name));
+    match unknown {
+        Some(name) => Err(Violation { invariant: "acked", text: format!("nobody made stream {name}") }),
+        None => Ok(()),
+    }
+}

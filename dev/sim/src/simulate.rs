@@ -1,0 +1,194 @@
+//! One seed from beginning to end: work and faults in turns, then peace, and the judgement after each.
+
+use std::collections::BTreeMap;
+
+use hw_kit::{Rng, Span};
+
+use crate::audit::{Dump, audit};
+use crate::history::Violation;
+use crate::invariants;
+use crate::planted::Planted;
+use crate::server::Setup;
+use crate::trace::Trace;
+use crate::workload::Workload;
+use crate::world::World;
+
+/// What is pulled and settled within this after the last fault, or never.
+const DRAIN: Span = Span::from_secs(4);
+
+/// What a seed is run with.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Decides everything.
+    pub seed: u64,
+    /// What is wrong on purpose.
+    pub planted: Planted,
+    /// Whether what happens is printed.
+    pub trace: bool,
+}
+
+/// How a seed ended well.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// Of every byte sent and every disk operation.
+    pub hash: u64,
+    /// How many of these there were.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub time: Span,
+    /// What happened, counted.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// How a seed failed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What was violated.
+    pub violation: Violation,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Failure { seed, violation: Violation { invariant, text } } = self;
+        write!(f, "seed {seed}: {invariant}: {text}\n  cargo run --release -p hw-sim -- --seed {seed}")
+    }
+}
+
+/// How the server goes down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fault {
+    Kill,
+    PowerCut,
+}
+
+struct Run {
+    world: World,
+    workload: Workload,
+    rng: Rng,
+}
+
+/// Runs a seed.
+pub fn simulate(plan: Plan) -> Result<Report, Failure> {
+    let run = || Run::new(plan).and_then(Run::to_end);
+    // A panic of the server is a violation like any other.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Violation { invariant: "no panic", text: text.unwrap_or_default() })
+    });
+    result.map_err(|violation| Failure { seed: plan.seed, violation })
+}
+
+impl Run {
+    fn new(plan: Plan) -> Result<Run, Violation> {
+        let mut rng = Rng::new(plan.seed);
+        let setup = Setup {
+            shards: 1 + rng.below(2) as u16,
+            checkpoint_bytes: [2 << 10, 8 << 10, 40 << 10][rng.below(3) as usize],
+            wal_bytes: 144 << 10,
+            planted: plan.planted,
+        };
+        let mut world = World::new(plan.seed, setup, Trace::new(plan.trace));
+        world.trace.line(world.now(), || format!("seed {} {setup:?}", plan.seed));
+        let workload = Workload::new(plan.seed, &mut world);
+        world.boot(false).map_err(refused)?;
+        Ok(Run { world, workload, rng })
+    }
+
+    fn to_end(mut self) -> Result<Report, Violation> {
+        let start = self.world.now();
+        for _ in 0..2 + self.rng.below(3) {
+            self.work()?;
+            let quiet = self.rng.chance(1, 3);
+            let before = if quiet { Some(self.audit("before a restart")?) } else { None };
+            let fault = if self.rng.chance(2, 3) { Fault::PowerCut } else { Fault::Kill };
+            self.restart(fault)?;
+            let after = self.audit("after a restart")?;
+            if let Some(before) = before {
+                invariants::replay::compare(&before, &after, "restart").map_err(|found| self.mark(found))?;
+            }
+        }
+        self.drain()?;
+        self.twice()?;
+        let checkpoints = self.world.checkpoints();
+        let mut counts = self.workload.history.counts;
+        counts.insert("checkpoints", checkpoints);
+        let (hash, events) = (self.world.trace.hash(), self.world.trace.events());
+        Ok(Report { hash, events, time: self.world.now().since(start), counts })
+    }
+
+    fn work(&mut self) -> Result<(), Violation> {
+        let span = Span::from_millis(30 + self.rng.below(150) as i64);
+        self.go(span)
+    }
+
+    fn go(&mut self, span: Span) -> Result<(), Violation> {
+        self.workload.run(&mut self.world, span).map_err(stuck)?;
+        self.found()
+    }
+
+    fn found(&mut self) -> Result<(), Violation> {
+        self.workload.take_violation().map_or(Ok(()), Err)
+    }
+
+    fn restart(&mut self, fault: Fault) -> Result<(), Violation> {
+        match fault {
+            Fault::Kill => self.world.kill(),
+            Fault::PowerCut => self.world.power_cut(),
+        }
+        self.workload.history.count(if fault == Fault::Kill { "kills" } else { "power cuts" });
+        // What the network still carries arrives; clients wait for the server.
+        self.go(Span::from_millis(20))?;
+        self.world.boot(fault == Fault::PowerCut).map_err(refused)?;
+        self.workload.restarted();
+        Ok(())
+    }
+
+    /// Asks for everything and checks it.
+    fn audit(&mut self, when: &str) -> Result<Dump, Violation> {
+        let Run { world, workload, .. } = self;
+        let dump = audit(world, workload).map_err(stuck)?;
+        world.trace.line(world.now(), || format!("audit {when}: {} streams", dump.streams.len()));
+        self.found()?;
+        let is_there = |stream: &str, consumer: Option<&str>| {
+            dump.streams.get(stream).is_some_and(|found| {
+                consumer.is_none_or(|consumer| found.consumers.contains_key(consumer))
+            })
+        };
+        self.workload.settle_unknown(&is_there);
+        invariants::check(&self.workload.history, &dump, self.world.now()).map_err(|found| self.mark(found))?;
+        Ok(dump)
+    }
+
+    fn mark(&self, violation: Violation) -> Violation {
+        self.world.trace.clone().line(self.world.now(), || format!("{violation:?}"));
+        violation
+    }
+
+    /// Peace: everything that is there is delivered and settled.
+    fn drain(&mut self) -> Result<(), Violation> {
+        self.workload.draining = true;
+        self.go(DRAIN)?;
+        let dump = self.audit("after the drain")?;
+        invariants::delivery::check_drained(&self.workload.history, &dump)
+    }
+
+    /// Opens the disk twice more, with nothing in between.
+    fn twice(&mut self) -> Result<(), Violation> {
+        self.restart(Fault::Kill)?;
+        let first = self.audit("opened once")?;
+        self.restart(Fault::Kill)?;
+        let second = self.audit("opened twice")?;
+        invariants::replay::compare(&first, &second, "opened twice")
+    }
+}
+
+fn refused(text: String) -> Violation {
+    Violation { invariant: "recovery", text }
+}
+
+fn stuck(text: String) -> Violation {
+    Violation { invariant: "liveness", text }
+}

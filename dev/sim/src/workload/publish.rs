@@ -1,0 +1,102 @@
+//! Publishing: bursts of messages, some with ids that repeat, some with expectations.
+
+use crate::client;
+use crate::history::{Attempt, Outcome};
+use crate::world::World;
+
+use super::{Pending, Workload};
+
+impl Workload {
+    pub(super) fn publish(&mut self, world: &mut World, client: usize) {
+        let Some(name) = self.some_stream() else { return };
+        let mut out = Vec::new();
+        for _ in 0..1 + self.rng.below(6) {
+            self.publish_one(world, client, &name, &mut out);
+        }
+        world.send(client, out);
+    }
+
+    fn publish_one(&mut self, world: &mut World, client: usize, name: &str, out: &mut Vec<u8>) {
+        let Some(stream) = self.history.streams.get(name) else { return };
+        let (generation, last_seq) = (stream.generation, stream.last_seq);
+        let index = self.history.attempts.len();
+        let subject = subject(name, generation, self.rng.below(5));
+        let mut payload = format!("{index} ").into_bytes();
+        let len = payload.len() + self.payload_len();
+        payload.resize(len, b'a' + (index % 26) as u8);
+        let mut attempt = Attempt {
+            stream: name.to_owned(),
+            generation,
+            subject,
+            payload,
+            id: None,
+            expected: None,
+            expected_subject: None,
+            session: (client, self.sessions[client]),
+            sent: world.now(),
+            outcome: Outcome::Pending,
+        };
+        let mut headers = Vec::new();
+        match self.rng.below(20) {
+            0..=4 => {
+                let id = self.id_to_use(name, generation, index);
+                headers.push(format!("Nats-Msg-Id: {id}"));
+                attempt.id = Some(id);
+            }
+            5 if last_seq > 0 => {
+                headers.push(format!("Nats-Expected-Last-Sequence: {last_seq}"));
+                attempt.expected = Some(last_seq);
+            }
+            6 => {
+                let last = self.last_on_subject(&attempt);
+                headers.push(format!("Nats-Expected-Last-Subject-Sequence: {last}"));
+                attempt.expected_subject = Some(last);
+            }
+            _ => {}
+        }
+        let reply = self.expect(world, client, Pending::Publish(index));
+        let line = || format!("c{client} publishes {index} to {} {headers:?}", attempt.subject);
+        world.trace.line(world.now(), line);
+        client::publish(out, &attempt.subject, &reply, &headers, &attempt.payload);
+        self.history.attempts.push(attempt);
+    }
+
+    fn payload_len(&mut self) -> usize {
+        match self.rng.below(20) {
+            0 => 0,
+            1 => 500 + self.rng.below(1000) as usize,
+            _ => self.rng.below(200) as usize,
+        }
+    }
+
+    /// A new message id, or one of the last few.
+    fn id_to_use(&mut self, name: &str, generation: u64, index: usize) -> String {
+        let recent: Vec<String> = self
+            .history
+            .attempts
+            .iter()
+            .rev()
+            .filter(|attempt| attempt.generation == generation && attempt.stream == name)
+            .filter_map(|attempt| attempt.id.clone())
+            .take(8)
+            .collect();
+        if !recent.is_empty() && self.rng.chance(1, 2) {
+            return recent[self.rng.below(recent.len() as u64) as usize].clone();
+        }
+        format!("id{index}")
+    }
+
+    fn last_on_subject(&self, attempt: &Attempt) -> u64 {
+        let same = self.history.attempts.iter().rev().filter(|other| other.subject == attempt.subject);
+        let acked = same.filter_map(|other| match other.outcome {
+            Outcome::Acked { seq, duplicate: false, .. } => Some(seq),
+            _ => None,
+        });
+        acked.max().unwrap_or(0)
+    }
+}
+
+/// One of a stream's subjects.
+pub(super) fn subject(stream: &str, generation: u64, number: u64) -> String {
+    format!("{}g{generation}.{}", stream.to_lowercase(), char::from(b'a' + number as u8))
+}

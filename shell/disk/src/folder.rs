@@ -1,0 +1,177 @@
+//! One shard's folder: runs the store's operations with system calls, one file handle per file in use.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
+
+/// Handles that one thread keeps open.
+const HANDLES_MAX: usize = 16;
+const ZEROS: &[u8; 256 << 10] = &[0; 256 << 10];
+
+/// Runs operations in a folder. Each thread has its own.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Most recently used last.
+    handles: VecDeque<(FileId, File)>,
+}
+
+impl Folder {
+    /// The folder need not exist yet: `MakeDir` makes it.
+    pub fn new(path: PathBuf) -> Folder {
+        Folder { path, handles: VecDeque::new() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs one operation to its end.
+    pub fn run(&mut self, op: DiskOp) -> DiskResult {
+        let place = op.place();
+        self.apply(op).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { place },
+            io::ErrorKind::NotFound => DiskError::NotFound { place },
+            _ => DiskError::Failed { place, reason: error.to_string() },
+        })
+    }
+
+    /// Runs a list; the first failure ends it.
+    pub fn run_all(&mut self, ops: Vec<DiskOp>) -> Result<(), DiskError> {
+        ops.into_iter().try_for_each(|op| self.run(op).map(|_| ()))
+    }
+
+    /// Closes a file that somebody else removed: an open handle would keep its space.
+    pub fn forget(&mut self, file: FileId) {
+        self.handles.retain(|(open, _)| *open != file);
+    }
+
+    fn apply(&mut self, op: DiskOp) -> io::Result<DiskAnswer> {
+        match op {
+            DiskOp::MakeDir(dir) => make_dir(&self.dir_path(dir))?,
+            DiskOp::List(dir) => return list(&self.dir_path(dir)).map(DiskAnswer::Listed),
+            DiskOp::Create(file) => {
+                self.forget(file);
+                let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
+                let handle = options.open(self.file_path(file))?;
+                self.keep(file, handle);
+            }
+            DiskOp::Fill { file, offset, len } => fill(self.handle(file)?, offset, len)?,
+            DiskOp::Write { file, mut offset, data } => {
+                let handle = self.handle(file)?;
+                for piece in data {
+                    handle.write_all_at(&piece, offset)?;
+                    offset += piece.len() as u64;
+                }
+            }
+            DiskOp::Sync(file) => self.handle(file)?.sync_data()?,
+            DiskOp::SyncDir(dir) => File::open(self.dir_path(dir))?.sync_all()?,
+            DiskOp::Rename { from, to } => {
+                self.forget(from);
+                self.forget(to);
+                fs::rename(self.file_path(from), self.file_path(to))?;
+            }
+            DiskOp::Remove(file) => {
+                self.forget(file);
+                match fs::remove_file(self.file_path(file)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            DiskOp::Length(file) => return Ok(DiskAnswer::Length(self.handle(file)?.metadata()?.len())),
+            DiskOp::Read { file, offset, len } => {
+                return read(self.handle(file)?, offset, len).map(DiskAnswer::Bytes);
+            }
+        }
+        Ok(DiskAnswer::Done)
+    }
+
+    fn handle(&mut self, file: FileId) -> io::Result<&File> {
+        match self.handles.iter().position(|(open, _)| *open == file) {
+            Some(at) if at + 1 == self.handles.len() => {}
+            Some(at) => {
+                let used = self.handles.remove(at);
+                self.handles.extend(used);
+            }
+            None => {
+                let handle = OpenOptions::new().read(true).write(true).open(self.file_path(file))?;
+                self.keep(file, handle);
+            }
+        }
+        self.handles.back().map(|(_, handle)| handle).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn keep(&mut self, file: FileId, handle: File) {
+        if self.handles.len() == HANDLES_MAX {
+            self.handles.pop_front();
+        }
+        self.handles.push_back((file, handle));
+    }
+
+    fn dir_path(&self, dir: Dir) -> PathBuf {
+        self.path.join(dir.path())
+    }
+
+    fn file_path(&self, file: FileId) -> PathBuf {
+        self.path.join(file.path())
+    }
+}
+
+/// Makes a folder and its name durable.
+fn make_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let about = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        names.push((name, if about.is_dir() { 0 } else { about.len() }));
+    }
+    Ok(names)
+}
+
+fn fill(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
+    let end = offset + len;
+    while offset < end {
+        let part = ZEROS.len().min((end - offset) as usize);
+        file.write_all_at(&ZEROS[..part], offset)?;
+        offset += part as u64;
+    }
+    Ok(())
+}
+
+fn read(file: &File, offset: u64, len: u64) -> io::Result<Bytes> {
+    // The length may come from damaged bytes: never allocate more than there is.
+    let left = file.metadata()?.len().saturating_sub(offset);
+    let mut buffer = BytesMut::zeroed(len.min(left) as usize);
+    let mut at = 0;
+    while at < buffer.len() {
+        match file.read_at(&mut buffer[at..], offset + at as u64) {
+            Ok(0) => break,
+            Ok(more) => at += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(at);
+    Ok(buffer.freeze())
+}

@@ -1,0 +1,269 @@
+//! One shard's disk as its node sees it: queues in, completions out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use hw_kit::{GroupId, ShardId};
+use hw_store::messages::{BlockId, Message};
+use hw_store::{
+    AppendError, CheckReport, CheckpointDone, CheckpointJob, CheckpointRefused, DiskError, Frame, ReadError,
+    RecoverError, Recovered, RecoveryReport, StorageOptions, check_store, recover,
+};
+
+use crate::background::{ReadJob, run_background, run_reader};
+use crate::folder::Folder;
+use crate::lock::StoreDir;
+use crate::queue::{Job, Queue, QueueFull};
+use crate::writer::{Timers, Writer};
+
+/// Bytes of frames that wait for the writer.
+const QUEUE_BYTES_MAX: u64 = 64 << 20;
+/// Blocks that wait for the reader.
+const READS_MAX: usize = 4096;
+/// Jobs that wait for the background thread: one checkpoint, one spare, and what tidies up after each.
+const BACKGROUND_MAX: usize = 16;
+/// Segments whose tables the reader remembers.
+const TABLES_MAX: usize = 256;
+
+/// How a shard's disk works.
+#[derive(Clone, Debug)]
+pub struct DiskOptions {
+    /// The store's part.
+    pub storage: StorageOptions,
+    /// Bytes of frames that may wait for the writer.
+    pub queue_bytes_max: u64,
+    /// How long the log is idle before it is marked as durable to its end.
+    pub mark_after: Duration,
+}
+
+impl DiskOptions {
+    /// The usual limits.
+    pub fn new(storage: StorageOptions) -> DiskOptions {
+        DiskOptions { storage, queue_bytes_max: QUEUE_BYTES_MAX, mark_after: Duration::from_secs(1) }
+    }
+}
+
+/// What the disk has to say. Comes from any of the shard's disk threads: do little there, never block.
+#[derive(Debug)]
+pub enum Completion {
+    /// All appends up to and including this ticket are as durable as the sync policy says.
+    Synced {
+        /// The highest ticket.
+        ticket: u64,
+    },
+    /// An append was not written.
+    Refused {
+        /// Which.
+        ticket: u64,
+        /// Why.
+        error: AppendError,
+    },
+    /// The checkpoint that was asked for has ended.
+    Checkpoint(Result<CheckpointDone, CheckpointFailed>),
+    /// A block was read, or not.
+    Block {
+        /// Whose.
+        group: GroupId,
+        /// Which.
+        block: BlockId,
+        /// What `load_block` was given.
+        token: u64,
+        /// Its messages, all checked.
+        result: Result<Vec<Message>, ReadError>,
+    },
+    /// The disk became full, or has space again: see [`ShardDisk::is_full`].
+    Space {
+        /// Whether it is full.
+        full: bool,
+    },
+    /// The store has stopped: nothing is accepted any more, and what was not completed will not be.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a checkpoint was not made.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CheckpointFailed {
+    /// It was not begun.
+    #[error(transparent)]
+    Refused(#[from] CheckpointRefused),
+    /// The disk failed. If it was full, everything is as before.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Gets everything that the disk has to say.
+pub type OnCompletion = dyn Fn(Completion) + Send + Sync;
+
+/// Why a shard's disk cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store is damaged or unreadable.
+    #[error("{path}: {error}")]
+    Recover {
+        /// The shard's folder.
+        path: PathBuf,
+        /// What is wrong.
+        error: RecoverError,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a disk thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Too many reads wait, or the disk is closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("too many reads wait for the disk")]
+pub struct Busy;
+
+/// Numbers that the writer keeps up to date.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Bytes of log that a checkpoint could set free.
+    pub wal_bytes: AtomicU64,
+    /// Bytes that the log takes without a further file.
+    pub space_left: AtomicU64,
+    /// Whether only the reserve is left.
+    pub is_full: AtomicBool,
+    /// Whether the next checkpoint should be a full one.
+    pub wants_full: AtomicBool,
+    /// Windows written: with `SyncPolicy::Always` as many syncs.
+    pub windows: AtomicU64,
+    /// Whether the store has stopped.
+    pub has_failed: AtomicBool,
+}
+
+/// The disk of one shard. Dropping it closes it.
+pub struct ShardDisk {
+    queue: Arc<Queue>,
+    reader: Option<SyncSender<ReadJob>>,
+    gauges: Arc<Gauges>,
+    threads: Vec<JoinHandle<()>>,
+    /// The lock must outlive the threads.
+    store: Arc<StoreDir>,
+}
+
+impl ShardDisk {
+    /// Recovers the shard's folder, handing what is found to `each`, and starts the threads.
+    pub fn open(
+        store: &Arc<StoreDir>,
+        options: DiskOptions,
+        each: &mut dyn FnMut(Recovered),
+        done: Arc<OnCompletion>,
+    ) -> Result<(ShardDisk, RecoveryReport), OpenError> {
+        let shard = options.storage.shard;
+        let path = store.shard_path(shard);
+        let mut folder = Folder::new(path.clone());
+        let sync = options.storage.sync;
+        let (storage, report) = recover(options.storage, &mut |op| folder.run(op), each)
+            .map_err(|error| OpenError::Recover { path: path.clone(), error })?;
+        let queue = Arc::new(Queue::new(options.queue_bytes_max));
+        let gauges = Arc::new(Gauges::default());
+        // Before the channels: where a thread cannot be started, this is dropped after their senders.
+        let mut disk = ShardDisk { queue, reader: None, gauges, threads: Vec::new(), store: store.clone() };
+        let (background, background_jobs) = sync_channel(BACKGROUND_MAX);
+        let (reader, reader_jobs) = sync_channel(READS_MAX);
+        let (queue, beside) = (disk.queue.clone(), Folder::new(path.clone()));
+        disk.start(shard, "background", move || run_background(beside, &background_jobs, &queue))?;
+        let (reads, on_read) = (Folder::new(path), done.clone());
+        disk.start(shard, "reader", move || run_reader(reads, &reader_jobs, TABLES_MAX, &on_read))?;
+        let writer = Writer {
+            storage,
+            folder,
+            queue: disk.queue.clone(),
+            background,
+            reader,
+            done,
+            gauges: disk.gauges.clone(),
+            sync,
+            mark_after: options.mark_after,
+            timers: Timers::default(),
+        };
+        disk.reader = Some(writer.reader.clone());
+        disk.start(shard, "writer", move || writer.run())?;
+        Ok((disk, report))
+    }
+
+    /// Queues frames for the log. Tickets ascend; completions come in their order.
+    pub fn append(&self, frames: Vec<Frame>, ticket: u64) -> Result<(), QueueFull> {
+        self.queue.append(frames, ticket)
+    }
+
+    /// Queues a checkpoint of the groups as they are after everything that was appended before. One at a time.
+    pub fn checkpoint(&self, job: CheckpointJob) {
+        self.queue.control(Job::Checkpoint(job));
+    }
+
+    /// Queues the read of a block; `token` comes back with it.
+    pub fn load_block(&self, group: GroupId, block: BlockId, token: u64) -> Result<(), Busy> {
+        let reader = self.reader.as_ref().ok_or(Busy)?;
+        reader.try_send(ReadJob::Block { group, block, token }).map_err(|error| match error {
+            TrySendError::Full(_) | TrySendError::Disconnected(_) => Busy,
+        })
+    }
+
+    /// Whether only the reserve is left: publishes are to be refused, deletes still fit.
+    pub fn is_full(&self) -> bool {
+        self.gauges.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Numbers that are kept up to date.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// The store that this is a part of.
+    pub fn store(&self) -> &StoreDir {
+        &self.store
+    }
+
+    /// Writes what waits, marks the log as complete and ends the threads.
+    pub fn close(mut self) {
+        self.end();
+    }
+
+    fn start(
+        &mut self,
+        shard: ShardId,
+        role: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        // Linux shows the first 15 bytes.
+        let name = format!("disk-{shard}-{role}");
+        self.threads.push(Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.queue.control(Job::Close);
+        // The writer drops its senders when it ends, which ends the others.
+        self.reader = None;
+        for thread in self.threads.drain(..).rev() {
+            if thread.join().is_err() {
+                tracing::error!("a disk thread of {} panicked", self.store.path().display());
+            }
+        }
+    }
+}
+
+impl Drop for ShardDisk {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Checks one shard of a store that no server uses.
+pub fn check_shard(store: &StoreDir, shard: ShardId) -> Result<CheckReport, DiskError> {
+    let mut folder = Folder::new(store.shard_path(shard));
+    check_store(shard, &mut |op| folder.run(op))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,232 @@
+//! The threads on a real folder: what is completed is there after reopening, blocks come back, failures are told.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use bytes::Bytes;
+use hw_kit::{LogIndex, Seq, Span, Time};
+use hw_store::{FileId, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record, SyncPolicy};
+
+use super::*;
+
+/// A new empty folder for one test.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("hw-disk-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+struct Shard {
+    disk: ShardDisk,
+    done: Receiver<Completion>,
+    report: RecoveryReport,
+    recovered: Vec<Recovered>,
+}
+
+fn open_with(path: &PathBuf, sync: SyncPolicy) -> Shard {
+    let store = Arc::new(StoreDir::open(path).unwrap());
+    let mut storage = StorageOptions::new(ShardId(0), 99);
+    storage.sync = sync;
+    storage.frame_bytes_max = 64 << 10;
+    storage.wal_first_bytes = 128 << 10;
+    storage.wal_file_bytes = 256 << 10;
+    let (sender, done) = sync_channel(100_000);
+    let mut recovered = Vec::new();
+    let tell = move |completion| drop(sender.send(completion));
+    let (disk, report) =
+        ShardDisk::open(&store, DiskOptions::new(storage), &mut |item| recovered.push(item), Arc::new(tell))
+            .unwrap();
+    Shard { disk, done, report, recovered }
+}
+
+fn open(path: &PathBuf) -> Shard {
+    open_with(path, SyncPolicy::Always)
+}
+
+impl Shard {
+    fn next(&self) -> Completion {
+        self.done.recv_timeout(Duration::from_secs(20)).expect("the disk answers")
+    }
+
+    fn synced(&self, ticket: u64) {
+        loop {
+            match self.next() {
+                Completion::Synced { ticket: done } if done >= ticket => return,
+                Completion::Synced { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn entries(&self) -> Vec<(u64, u64, Bytes)> {
+        let replays = self.recovered.iter().filter_map(|item| match item {
+            Recovered::Replay(replay) => Some(replay),
+            _ => None,
+        });
+        let entries = |replay: &hw_store::Replay| {
+            let group = replay.frame.group().0;
+            replay.entries().map(|(index, bytes)| (group, index.0, bytes)).collect::<Vec<_>>()
+        };
+        replays.flat_map(entries).collect()
+    }
+}
+
+fn frame(group: u64, first: u64, entries: &[&[u8]]) -> Frame {
+    let mut builder = FrameBuilder::new();
+    entries.iter().for_each(|entry| builder.push(entry));
+    let (group, first) = (GroupId(group), LogIndex(first));
+    builder.finish(FrameMeta { group, term: 1, first, kind: FrameKind::Entries })
+}
+
+#[test]
+fn what_was_completed_is_there_again() {
+    for (at, sync) in [SyncPolicy::Always, SyncPolicy::Interval(Span::from_millis(1))].into_iter().enumerate()
+    {
+        let path = scratch(&format!("reopen-{at}"));
+        let shard = open_with(&path, sync);
+        let mut expected = Vec::new();
+        for ticket in 1..=2000 {
+            let payload = vec![ticket as u8; 700];
+            shard
+                .disk
+                .append(vec![frame(ticket % 5, (ticket - ticket % 5) / 5 + 1, &[&payload])], ticket)
+                .ok();
+            expected.push((ticket % 5, (ticket - ticket % 5) / 5 + 1, Bytes::from(payload)));
+        }
+        // Group 0 starts at ticket 5: its first entry is missing, so it is refused from the start.
+        let mut refused = 0;
+        loop {
+            match shard.next() {
+                Completion::Refused { error: AppendError::Gap { .. }, .. } => refused += 1,
+                Completion::Synced { ticket: 1999 } => break,
+                Completion::Synced { ticket } => assert!(ticket < 1999),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refused >= 399, "{refused}");
+        expected.retain(|(group, ..)| *group != 0);
+        shard.disk.close();
+        let shard = open_with(&path, sync);
+        assert_eq!(shard.entries(), expected);
+        assert_eq!((shard.report.torn_windows, shard.report.session), (0, 2));
+        shard.disk.close();
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}
+
+#[test]
+fn checkpoints_free_the_log_and_blocks_come_back() {
+    let path = scratch("checkpoint");
+    let shard = open(&path);
+    let message = |seq: u64| {
+        let record = Record::join(b"a.b", b"", &vec![seq as u8; 3000]).unwrap();
+        Message { seq: Seq(seq), ts: Time(seq as i64), record }
+    };
+    let mut ticket = 0;
+    for round in 1..=6u64 {
+        for index in (round - 1) * 100 + 1..=round * 100 {
+            ticket += 1;
+            shard.disk.append(vec![frame(1, index, &[&[7; 3000]])], ticket).unwrap();
+        }
+        shard.synced(ticket);
+        let messages: Vec<Message> = ((round - 1) * 100 + 1..=round * 100).map(message).collect();
+        let group = GroupCheckpoint {
+            group: GroupId(1),
+            applied: LogIndex(round * 100),
+            term: 1,
+            state: Bytes::from(vec![round as u8; 10]),
+            new_segments: vec![NewSegment { number: round, messages }],
+            live_segments: (round.saturating_sub(2).max(1)..=round).collect(),
+        };
+        let full = shard.disk.gauges().wants_full.load(Ordering::Relaxed) || round == 1;
+        shard.disk.checkpoint(CheckpointJob { groups: vec![group], full, ..CheckpointJob::default() });
+        let Completion::Checkpoint(Ok(done)) = shard.next() else { panic!("the checkpoint is made") };
+        assert_eq!((done.number, done.written.len(), done.removed.len()), (round, 1, usize::from(round > 3)));
+        for block in 0..done.written[0].1.blocks.len() as u32 {
+            shard
+                .disk
+                .load_block(GroupId(1), BlockId { segment: round, block }, 40 + u64::from(block))
+                .unwrap();
+            let Completion::Block { token, result: Ok(messages), .. } = shard.next() else {
+                panic!("it is read")
+            };
+            assert_eq!(token, 40 + u64::from(block));
+            assert!(messages.iter().all(|read| *read == message(read.seq.0)));
+        }
+    }
+    shard.disk.load_block(GroupId(1), BlockId { segment: 1, block: 0 }, 1).unwrap();
+    assert!(
+        matches!(shard.next(), Completion::Block { result: Err(ReadError::Damaged(_)), .. }),
+        "it was removed"
+    );
+    let store = shard.disk.store().shard_path(ShardId(0));
+    shard.disk.close();
+    let wal = std::fs::read_dir(&store).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        matches!(FileId::parse(hw_store::Dir::Root, &name.to_string_lossy()), Some(FileId::Wal(_)))
+    });
+    assert!(wal.count() <= 5, "1.8 MB went through a log that kept a few files of 256 KiB");
+    let shard = open(&path);
+    let [Recovered::Group(group), rest @ ..] = &shard.recovered[..] else { panic!("{:?}", shard.report) };
+    assert_eq!(
+        (group.applied.0, &group.state[..], &group.live_segments[..]),
+        (600, &[6; 10][..], &[4, 5, 6][..])
+    );
+    assert_eq!(rest.len(), 3, "three segments, nothing to replay");
+    drop(shard);
+    let store = StoreDir::open(&path).unwrap();
+    let report = check_shard(&store, ShardId(0)).unwrap();
+    assert!(report.is_sound() && report.messages == 300, "{report:?}");
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn too_long_and_too_much_are_refused() {
+    let path = scratch("refused");
+    let shard = open(&path);
+    shard.disk.append(vec![frame(1, 1, &[&[0; 70 << 10]])], 1).unwrap();
+    assert!(matches!(shard.next(), Completion::Refused { ticket: 1, error: AppendError::TooLong { .. } }));
+    shard.disk.append(vec![frame(1, 1, &[b"x"])], 2).unwrap();
+    shard.synced(2);
+    let queue = Queue::new(100);
+    queue.append(vec![frame(1, 1, &[&[0; 200]])], 1).expect("one batch is always taken");
+    let error = queue.append(vec![frame(1, 2, &[b"x"])], 2).unwrap_err();
+    assert_eq!((error.frames.len(), error.waiting), (1, 208));
+    drop(shard);
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn a_store_that_cannot_be_written_stops() {
+    let path = scratch("stops");
+    let shard = open(&path);
+    // The log file is swapped for a folder: the next handle that is opened fails. The writer has one open already, so
+    // the failure comes with the first file that it has not touched.
+    let folder = shard.disk.store().shard_path(ShardId(0));
+    shard.disk.append(vec![frame(1, 1, &[b"x"])], 1).unwrap();
+    shard.synced(1);
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let entry = entry.unwrap().path();
+        if entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wal-")) {
+            std::fs::remove_file(&entry).unwrap();
+            std::fs::create_dir(&entry).unwrap();
+        }
+    }
+    let mut ticket = 1;
+    let failure = loop {
+        ticket += 1;
+        shard.disk.append(vec![frame(1, ticket, &[&[1; 60_000]])], ticket).unwrap();
+        match shard.next() {
+            Completion::Synced { .. } => {}
+            Completion::Failed { reason } => break reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(failure.contains("wal-"), "{failure}");
+    assert!(matches!(shard.next(), Completion::Refused { error: AppendError::Stopped { .. }, .. }));
+    shard.disk.append(vec![frame(1, ticket + 1, &[b"x"])], ticket + 1).unwrap();
+    assert!(matches!(shard.next(), Completion::Refused { error: AppendError::Stopped { .. }, .. }));
+    drop(shard);
+    std::fs::remove_dir_all(path).unwrap();
+}

@@ -1,0 +1,312 @@
+//! The writer thread: everything that waits becomes one write and one sync, then all tickets complete.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use hw_store::{
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, Frame, SpareJob, Storage, SyncPolicy,
+};
+
+use crate::background::{ReadJob, Work};
+use crate::folder::Folder;
+use crate::queue::{Job, Queue};
+use crate::shard::{CheckpointFailed, Completion, Gauges, OnCompletion};
+
+/// After a failure to make a log file for lack of space, this long until the next attempt.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// The writer of one shard.
+pub(crate) struct Writer {
+    pub storage: Storage,
+    pub folder: Folder,
+    pub queue: Arc<Queue>,
+    pub background: SyncSender<Work>,
+    pub reader: SyncSender<ReadJob>,
+    pub done: Arc<OnCompletion>,
+    pub gauges: Arc<Gauges>,
+    pub sync: SyncPolicy,
+    pub mark_after: Duration,
+    pub timers: Timers,
+}
+
+/// When what is due that nobody asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    /// `SyncPolicy::Interval`: when what was written must be durable.
+    sync: Option<Instant>,
+    /// When an idle log gets a window that protects its end.
+    mark: Option<Instant>,
+    /// When a log file is tried again on a full disk.
+    spare: Option<Instant>,
+    was_full: bool,
+    closing: bool,
+}
+
+/// Frames of several calls that make one window.
+#[derive(Default)]
+struct Batch {
+    frames: Vec<Frame>,
+    /// How many frames each call brought, and its ticket.
+    calls: Vec<(usize, u64)>,
+}
+
+impl Writer {
+    /// Works until it is told to close.
+    pub(crate) fn run(mut self) {
+        // A thread that panics must not look like one that is slow.
+        let mut guard = Guard { done: self.done.clone(), is_clean: false };
+        self.ask_for_spare();
+        while !self.timers.closing {
+            let timers = [self.timers.sync, self.timers.mark, self.timers.spare];
+            let mut jobs = self.queue.take(timers.into_iter().flatten().min());
+            self.handle(&mut jobs);
+            self.handle_timers();
+            self.ask_for_spare();
+            self.show_gauges();
+        }
+        self.close();
+        guard.is_clean = true;
+    }
+
+    fn handle(&mut self, jobs: &mut VecDeque<Job>) {
+        // A log file that is ready comes first: the appends before it in the queue may be waiting for it.
+        for job in std::mem::take(jobs) {
+            match job {
+                Job::SpareDone(job, result) => self.handle_spare(job, result),
+                other => jobs.push_back(other),
+            }
+        }
+        let mut batch = Batch::default();
+        while let Some(job) = jobs.pop_front() {
+            match job {
+                Job::Append { frames, ticket } => {
+                    batch.calls.push((frames.len(), ticket));
+                    batch.frames.extend(frames);
+                }
+                other => {
+                    // What a checkpoint captures is what was appended before it.
+                    self.write(std::mem::take(&mut batch));
+                    self.control(other);
+                }
+            }
+        }
+        self.write(batch);
+    }
+
+    fn control(&mut self, job: Job) {
+        match job {
+            Job::Append { .. } => unreachable!("appends are collected"),
+            Job::Checkpoint(job) => self.begin_checkpoint(job),
+            Job::SpareDone(job, result) => self.handle_spare(job, result),
+            Job::CheckpointDone(work, result) => self.handle_checkpoint(*work, result),
+            Job::Close => self.timers.closing = true,
+        }
+    }
+
+    /// One write and one sync for the whole batch; if it cannot be written as a whole, call by call.
+    fn write(&mut self, batch: Batch) {
+        let Some(&(_, last)) = batch.calls.last() else { return };
+        match self.append(&batch.frames) {
+            Ok(()) => (self.done)(Completion::Synced { ticket: last }),
+            Err(error @ AppendError::Stopped { .. }) => self.refuse(&batch.calls, &error),
+            Err(error) if batch.calls.len() == 1 => self.refuse(&batch.calls, &error),
+            Err(_) => {
+                let mut frames = batch.frames.as_slice();
+                for (count, ticket) in batch.calls {
+                    let (now, later) = frames.split_at(count);
+                    frames = later;
+                    match self.append(now) {
+                        Ok(()) => (self.done)(Completion::Synced { ticket }),
+                        Err(error) => self.refuse(&[(count, ticket)], &error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes all frames; on a full disk all or none.
+    fn append(&mut self, frames: &[Frame]) -> Result<(), AppendError> {
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let mut ops = Vec::new();
+            let Appended { position, taken } = match self.storage.append(rest, &mut ops) {
+                Err(AppendError::NotReady) => {
+                    self.wait_for_spare()?;
+                    continue;
+                }
+                other => other?,
+            };
+            rest = &rest[taken..];
+            if let Err(error) = self.folder.run_all(ops) {
+                return Err(self.fail(&error));
+            }
+            self.gauges.windows.fetch_add(1, Ordering::Relaxed);
+            if self.sync == SyncPolicy::Always {
+                self.storage.handle_synced(position);
+            }
+        }
+        let now = Instant::now();
+        self.timers.mark = Some(now + self.mark_after);
+        if let SyncPolicy::Interval(span) = self.sync {
+            let span = Duration::from_nanos(u64::try_from(span.0).unwrap_or(0));
+            self.timers.sync.get_or_insert(now + span);
+        }
+        Ok(())
+    }
+
+    /// The log cannot go on before the background thread has made the next file.
+    fn wait_for_spare(&mut self) -> Result<(), AppendError> {
+        self.timers.spare = None;
+        self.ask_for_spare();
+        if self.storage.failure().is_none() {
+            let (job, result) = self.queue.take_spare();
+            self.handle_spare(job, result);
+        }
+        match self.storage.failure() {
+            Some(reason) => Err(AppendError::Stopped { reason: reason.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    fn ask_for_spare(&mut self) {
+        let is_due = self.timers.spare.is_none_or(|at| at <= Instant::now());
+        if is_due && let Some(job) = self.storage.spare_job() {
+            self.timers.spare = None;
+            self.send(Work::Spare(job));
+        }
+    }
+
+    fn handle_spare(&mut self, job: SpareJob, result: Result<(), DiskError>) {
+        if matches!(result, Err(DiskError::Full { .. })) {
+            self.timers.spare = Some(Instant::now() + FULL_RETRY);
+        }
+        let cleanup = self.storage.handle_spare(job, result);
+        self.report_failure();
+        if !cleanup.is_empty() {
+            self.send(Work::Cleanup(cleanup));
+        }
+        self.show_gauges();
+    }
+
+    fn begin_checkpoint(&mut self, job: CheckpointJob) {
+        match self.storage.begin_checkpoint(job) {
+            Ok(work) => self.send(Work::Checkpoint(Box::new(work))),
+            Err(refused) => (self.done)(Completion::Checkpoint(Err(CheckpointFailed::Refused(refused)))),
+        }
+    }
+
+    fn handle_checkpoint(&mut self, work: CheckpointWork, result: Result<(), DiskError>) {
+        let written = work.done().clone();
+        let cleanup = self.storage.handle_checkpoint(work, &result);
+        self.report_failure();
+        if result.is_ok() && !written.removed.is_empty() {
+            // The reader may be gone only if everything is being closed.
+            let _ = self.reader.send(ReadJob::Dropped(written.removed.clone()));
+        }
+        self.send(Work::Cleanup(cleanup));
+        // There may be space now.
+        self.timers.spare = None;
+        self.ask_for_spare();
+        self.show_gauges();
+        (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
+    }
+
+    fn handle_timers(&mut self) {
+        let now = Instant::now();
+        if self.timers.sync.is_some_and(|at| at <= now) {
+            self.sync_now();
+        }
+        if self.timers.mark.is_some_and(|at| at <= now) {
+            self.mark_now();
+        }
+    }
+
+    fn sync_now(&mut self) {
+        self.timers.sync = None;
+        let mut ops = Vec::new();
+        let position = self.storage.sync(&mut ops);
+        match self.folder.run_all(ops) {
+            Ok(()) => self.storage.handle_synced(position),
+            Err(error) => drop(self.fail(&error)),
+        }
+    }
+
+    fn mark_now(&mut self) {
+        self.timers.mark = None;
+        if self.timers.sync.is_some() {
+            // What the mark claims must be durable first.
+            self.sync_now();
+        }
+        let mut ops = Vec::new();
+        let Ok(position) = self.storage.mark(&mut ops) else { return };
+        match self.folder.run_all(ops) {
+            Ok(()) => self.storage.handle_synced(position),
+            Err(error) => drop(self.fail(&error)),
+        }
+    }
+
+    fn close(&mut self) {
+        if self.storage.failure().is_none() {
+            self.mark_now();
+        }
+        self.show_gauges();
+    }
+
+    fn fail(&mut self, error: &DiskError) -> AppendError {
+        self.storage.handle_failed(error);
+        self.report_failure();
+        AppendError::Stopped { reason: error.to_string() }
+    }
+
+    fn report_failure(&mut self) {
+        if let Some(reason) = self.storage.failure()
+            && !self.gauges.has_failed.swap(true, Ordering::Relaxed)
+        {
+            (self.done)(Completion::Failed { reason: reason.to_owned() });
+        }
+    }
+
+    fn refuse(&self, calls: &[(usize, u64)], error: &AppendError) {
+        for &(_, ticket) in calls {
+            (self.done)(Completion::Refused { ticket, error: error.clone() });
+        }
+    }
+
+    fn send(&mut self, work: Work) {
+        if self.background.send(work).is_err() {
+            let gone = DiskError::Failed {
+                place: self.folder.path().display().to_string(),
+                reason: "the background thread has ended".to_owned(),
+            };
+            drop(self.fail(&gone));
+        }
+    }
+
+    fn show_gauges(&mut self) {
+        let Gauges { wal_bytes, space_left, is_full, wants_full, .. } = &*self.gauges;
+        wal_bytes.store(self.storage.wal_bytes(), Ordering::Relaxed);
+        space_left.store(self.storage.space_left(), Ordering::Relaxed);
+        wants_full.store(self.storage.wants_full(), Ordering::Relaxed);
+        let full = self.storage.is_full();
+        is_full.store(full, Ordering::Relaxed);
+        if std::mem::replace(&mut self.timers.was_full, full) != full {
+            (self.done)(Completion::Space { full });
+        }
+    }
+}
+
+struct Guard {
+    done: Arc<OnCompletion>,
+    is_clean: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.is_clean {
+            (self.done)(Completion::Failed { reason: "the writer thread has panicked".to_owned() });
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The store's folder: opened and read back before the server listens.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hw_conf::{JetStreamOptions, Options};
+use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir};
+use hw_kit::{ShardId, Span};
+use hw_net::{Mail, Mailbox};
+use hw_node::{DiskCompletion, DiskRequest, Recovery};
+use hw_store::{StorageOptions, SyncPolicy};
+
+use crate::StartError;
+
+/// The longest command beside its payload: subject, headers' bookkeeping, lengths.
+const COMMAND_BYTES: u64 = 256 * 1024;
+
+/// Bytes that may wait for the disk: far above what the shard lets wait, so that it is never reached.
+const QUEUE_BYTES: u64 = 1 << 30;
+
+/// An opened store.
+pub(crate) struct Opened {
+    pub(crate) folder: PathBuf,
+    pub(crate) max_memory: i64,
+    pub(crate) max_storage: i64,
+    pub(crate) recovery: Recovery,
+    pub(crate) disk: Arc<ShardDisk>,
+}
+
+/// Opens the folder and reads everything but the messages. What the disk completes is posted to the shard.
+pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, StartError> {
+    let js = &options.jetstream;
+    let folder = folder(js)?;
+    let mut storage = StorageOptions::new(ShardId(0), crate::start::seed());
+    storage.sync = policy(js);
+    let longest = u64::from(options.limits.max_payload) + COMMAND_BYTES;
+    storage.frame_bytes_max = storage.frame_bytes_max.max(longest);
+    let store = StoreDir::open(&folder).map_err(|error| StartError::Store(error.to_string()))?;
+    let options_of_disk = DiskOptions { queue_bytes_max: QUEUE_BYTES, ..DiskOptions::new(storage) };
+    let mut recovery = Recovery::new();
+    let post = move |completion| {
+        if let Some(completion) = translate(completion) {
+            mailbox.post(Mail::Disk(completion));
+        }
+    };
+    let mut each = |piece| recovery.handle(piece);
+    let opened = ShardDisk::open(&Arc::new(store), options_of_disk, &mut each, Arc::new(post));
+    let (disk, report) = opened.map_err(|error| StartError::Store(error.to_string()))?;
+    if report.torn_windows > 0 {
+        tracing::info!("  {} unfinished writes were cut from the log's end", report.torn_windows);
+    }
+    for (group, reason) in &report.quarantined {
+        tracing::error!("the data of group {group} is damaged and set aside: {reason}");
+    }
+    for damage in &report.damaged_segments {
+        tracing::error!("a segment is damaged: {damage}");
+    }
+    for orphan in &report.orphans {
+        tracing::warn!("a segment belongs to no stream and is kept in quarantine: {orphan:?}");
+    }
+    let max_memory = js.max_memory.unwrap_or_else(three_quarters_of_memory);
+    let max_storage = js.max_storage.unwrap_or_else(|| three_quarters_of_disk(&folder));
+    Ok(Opened { folder, max_memory, max_storage, recovery, disk: Arc::new(disk) })
+}
+
+/// Has the disk do what a shard wants. What it cannot even queue comes back as a failure.
+pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest) {
+    match request {
+        DiskRequest::Append { ticket, frames } => {
+            if let Err(full) = disk.append(frames, ticket) {
+                mailbox.post(Mail::Disk(DiskCompletion::Failed { reason: full.to_string() }));
+            }
+        }
+        DiskRequest::Checkpoint(job) => disk.checkpoint(job),
+        DiskRequest::Load { group, block } => {
+            if let Err(busy) = disk.load_block(group, block, 0) {
+                let messages = Err(busy.to_string());
+                mailbox.post(Mail::Disk(DiskCompletion::Loaded { group, block, messages }));
+            }
+        }
+    }
+}
+
+fn translate(completion: Completion) -> Option<DiskCompletion> {
+    Some(match completion {
+        Completion::Synced { ticket } => DiskCompletion::Synced { ticket },
+        Completion::Failed { reason } => DiskCompletion::Failed { reason },
+        // What was proposed after it builds on it: nothing more can be written in this run.
+        Completion::Refused { error, .. } => DiskCompletion::Failed { reason: error.to_string() },
+        Completion::Checkpoint(result) => {
+            DiskCompletion::Checkpointed { result: result.map_err(|error| error.to_string()) }
+        }
+        Completion::Block { group, block, result, .. } => {
+            DiskCompletion::Loaded { group, block, messages: result.map_err(|error| error.to_string()) }
+        }
+        Completion::Space { full } => DiskCompletion::Space { full },
+    })
+}
+
+/// `jetstream` below the store folder; below the system's temporary folder when none is set.
+fn folder(js: &JetStreamOptions) -> Result<PathBuf, StartError> {
+    let root = match &js.store_dir {
+        Some(root) => root.clone(),
+        None => {
+            let root = std::env::temp_dir().join("nats");
+            tracing::warn!("Temporary storage directory used, data could be lost on system reboot");
+            root
+        }
+    };
+    if root.exists() && !root.is_dir() {
+        return Err(StartError::Store("storage directory is not a directory".to_owned()));
+    }
+    let folder = root.join("jetstream");
+    let made = std::fs::create_dir_all(&folder);
+    made.map_err(|error| StartError::Store(format!("could not create storage directory - {error}")))?;
+    Ok(folder)
+}
+
+/// Acknowledged means on disk, unless an interval says otherwise.
+fn policy(js: &JetStreamOptions) -> SyncPolicy {
+    match js.sync_interval {
+        Some(span) if !js.sync_always && span > Span::ZERO => SyncPolicy::Interval(span),
+        _ => SyncPolicy::Always,
+    }
+}
+
+fn three_quarters_of_memory() -> i64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+    total.and_then(|kib| kib.trim().parse::<i64>().ok()).map_or(-1, |kib| kib * 1024 / 4 * 3)
+}
+
+fn three_quarters_of_disk(folder: &Path) -> i64 {
+    let stat = rustix::fs::statvfs(folder);
+    stat.map_or(1 << 40, |stat| (stat.f_bavail * stat.f_frsize / 4 * 3) as i64)
+}
