@@ -111,7 +111,8 @@ impl Body {
         let up_to_time = instant(self.up_to_time.as_deref())?;
         let last = self.last_by_subj.unwrap_or_default();
         let next = self.next_by_subj.unwrap_or_default();
-        let (has_last, has_next, has_multi) = (!last.is_empty(), !next.is_empty(), !self.multi_last.is_empty());
+        let (has_last, has_next, has_multi) =
+            (!last.is_empty(), !next.is_empty(), !self.multi_last.is_empty());
         let nothing = self.seq == 0 && start.is_none() && !has_last && !has_next && !has_multi;
         if nothing
             || has_last && (self.seq > 0 || start.is_some() || has_next || self.batch > 0 || has_multi)
@@ -123,7 +124,13 @@ impl Body {
         }
         if has_multi {
             let (batch, max_bytes, up_to) = (self.batch, self.max_bytes, Seq(self.up_to_seq));
-            return Ok(DirectGet::MultiLast { filters: self.multi_last, batch, max_bytes, up_to, up_to_time });
+            return Ok(DirectGet::MultiLast {
+                filters: self.multi_last,
+                batch,
+                max_bytes,
+                up_to,
+                up_to_time,
+            });
         }
         if has_last {
             return Ok(DirectGet::Last(last));

@@ -21,8 +21,8 @@ pub use json::to_json;
 pub use pub_ack::pub_ack;
 pub use pull::pull_request;
 pub use request::{ConsumerCreate, GetMessage, Parsed, Refused, Request, parse};
-pub use user::{ServerInfo, UserInfo, user_info};
 pub use response::{
-    API_LEVEL, AccountInfo, AccountLimits, ApiStats, Kind, consumer_info, consumer_list, consumer_pause, consumer_reset, error, message,
-    names, purged, stream_create, stream_info, stamp, stream_list, success,
+    API_LEVEL, AccountInfo, AccountLimits, ApiStats, Kind, consumer_info, consumer_list, consumer_pause,
+    consumer_reset, error, message, names, purged, stamp, stream_create, stream_info, stream_list, success,
 };
+pub use user::{ServerInfo, UserInfo, user_info};

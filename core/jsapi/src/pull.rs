@@ -12,5 +12,7 @@ pub fn pull_request(body: &[u8]) -> Result<PullRequest, String> {
         return serde_json::from_slice(text).map_err(|error| error.to_string());
     }
     let batch = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
-    batch.map(PullRequest::of).ok_or_else(|| format!("invalid batch size {:?}", String::from_utf8_lossy(text)))
+    batch
+        .map(PullRequest::of)
+        .ok_or_else(|| format!("invalid batch size {:?}", String::from_utf8_lossy(text)))
 }

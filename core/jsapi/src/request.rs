@@ -298,9 +298,11 @@ impl Reader<'_> {
                 Ok(config) => return Ok((config, pedantic)),
                 Err(error) => {
                     let text = error.to_string();
-                    let unknown = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+                    let unknown =
+                        text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
                     let Some(field) = unknown else { return Err(invalid(text)) };
-                    let dropped = !self.strict && value.as_object_mut().is_some_and(|all| all.remove(field).is_some());
+                    let dropped =
+                        !self.strict && value.as_object_mut().is_some_and(|all| all.remove(field).is_some());
                     if !dropped {
                         return Err(invalid(format!("json: unknown field \"{field}\"")));
                     }
@@ -416,7 +418,13 @@ impl Reader<'_> {
         self.finish_create(stream, name, body, config)
     }
 
-    fn finish_create(self, stream: String, name: String, body: CreateBody, config: ConsumerConfig) -> Outcome {
+    fn finish_create(
+        self,
+        stream: String,
+        name: String,
+        body: CreateBody,
+        config: ConsumerConfig,
+    ) -> Outcome {
         let action = match body.action.as_deref() {
             None | Some("") => ConsumerAction::Any,
             Some("create") => ConsumerAction::Create,
@@ -434,7 +442,11 @@ impl Reader<'_> {
             Some(text) if text.starts_with("0001-01-01") => None,
             Some(text) => match Time::parse_rfc3339(text) {
                 Some(time) => Some(time),
-                None => return Err(self.refused(ApiError::with(10025, format!("cannot parse {text:?} as a time")))),
+                None => {
+                    return Err(
+                        self.refused(ApiError::with(10025, format!("cannot parse {text:?} as a time")))
+                    );
+                }
             },
         };
         Ok(Request::ConsumerPause { stream, consumer, until })
@@ -448,5 +460,6 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
+    serde_json::from_slice(body)
+        .map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
 }

@@ -76,9 +76,11 @@ struct FailedPage<'a> {
 pub fn error(kind: Kind, error: &ApiError) -> Vec<u8> {
     let r#type = kind.type_name();
     match kind {
-        Kind::StreamInfo | Kind::StreamNames | Kind::StreamList | Kind::ConsumerNames | Kind::ConsumerList => {
-            to_json(&FailedPage { r#type, error, total: 0, offset: 0, limit: 0 })
-        }
+        Kind::StreamInfo
+        | Kind::StreamNames
+        | Kind::StreamList
+        | Kind::ConsumerNames
+        | Kind::ConsumerList => to_json(&FailedPage { r#type, error, total: 0, offset: 0, limit: 0 }),
         _ => to_json(&ErrorResponse { r#type, error }),
     }
 }

@@ -120,10 +120,13 @@ impl JetStream {
                 self.propose_to(call, &stream, |ts| Command::DeleteConsumer { ts, name }, now)
             }
             Request::ConsumerPause { stream, consumer, until } => {
-                let (name, until) = (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
+                let (name, until) =
+                    (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
                 self.propose_to(call, &stream, |ts| Command::PauseConsumer { ts, name, until }, now)
             }
-            Request::ConsumerReset { stream, consumer, seq } => self.consumer_reset(now, call, stream, consumer, seq),
+            Request::ConsumerReset { stream, consumer, seq } => {
+                self.consumer_reset(now, call, stream, consumer, seq)
+            }
             other => self.look_up(now, hub, call, other).map_or(Handled::Proposed, Handled::Answer),
         }
     }

@@ -14,7 +14,8 @@ const FULL_EVERY: u64 = 8;
 impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
-        let due = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
+        let due =
+            self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
         if due && !self.disk.checkpoint_running && self.disk.failed.is_none() {
             self.checkpoint();
         }
@@ -39,7 +40,8 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
-        for group in self.groups.values_mut().filter(|group| !group.is_volatile() && (full || group.changed)) {
+        for group in self.groups.values_mut().filter(|group| !group.is_volatile() && (full || group.changed))
+        {
             job.groups.push(group.checkpoint());
         }
         self.disk.bytes_since_checkpoint = 0;

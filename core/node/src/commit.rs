@@ -6,8 +6,8 @@ use hw_jsapi::{ApiError, Event, Kind};
 use hw_kit::{GroupId, Seq, Time};
 use hw_meta::{Created, MetaAnswer, MetaCommand};
 use hw_store::Frame;
-use hw_stream::outcome::{Answer, Effect};
 use hw_stream::Command;
+use hw_stream::outcome::{Answer, Effect};
 
 use crate::api::{Call, Reply};
 use crate::completion::DiskCompletion;
@@ -33,7 +33,9 @@ impl JetStream {
             }
             DiskCompletion::Failed { reason } => self.disk.fail(reason),
             DiskCompletion::Checkpointed { result } => self.handle_checkpoint(result),
-            DiskCompletion::Loaded { group, block, messages } => self.handle_block(now, hub, group, block, messages),
+            DiskCompletion::Loaded { group, block, messages } => {
+                self.handle_block(now, hub, group, block, messages)
+            }
             DiskCompletion::Space { full } => self.disk.full = full,
         }
     }
@@ -138,14 +140,23 @@ impl JetStream {
         }
     }
 
-    fn reply(&mut self, now: Time, hub: &mut Hub, id: GroupId, (answer, note): (Answer, Note), origin: Origin) {
+    fn reply(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        id: GroupId,
+        (answer, note): (Answer, Note),
+        origin: Origin,
+    ) {
         match origin {
             Origin::None => {}
             Origin::Ack(to) => {
                 // Without its consumer, deleted in between, it did not count.
-                let counts = self.groups.get(&id).filter(|group| group.stream.consumer(note.consumer()).is_some());
+                let counts =
+                    self.groups.get(&id).filter(|group| group.stream.consumer(note.consumer()).is_some());
                 let account = self.groups.get(&id).map(|group| group.account);
-                let header = if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
+                let header =
+                    if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
                 if let Some(account) = account {
                     let (reply, payload) = (Bytes::new(), Bytes::new());
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
@@ -175,7 +186,8 @@ impl JetStream {
                 Ok(hw_jsapi::consumer_info(kind, &info))
             }
             Answer::ConsumerReset(Ok(seq)) => {
-                let info = self.consumer_view(now, id, note.consumer()).ok_or_else(|| ApiError::new(10014))?;
+                let info =
+                    self.consumer_view(now, id, note.consumer()).ok_or_else(|| ApiError::new(10014))?;
                 Ok(hw_jsapi::consumer_reset(&info, seq))
             }
             Answer::ConsumerDeleted(Ok(())) => Ok(hw_jsapi::success(kind)),

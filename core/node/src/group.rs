@@ -87,7 +87,8 @@ impl Group {
     /// When anything of it is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
-        let leads = self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
+        let leads =
+            self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
         expiry.into_iter().chain(leads).min()
     }
 
@@ -174,8 +175,12 @@ impl Group {
             let command = hw_stream::Command::Expire { ts: now };
             self.log.propose(Origin::None, |bytes| command.encode(bytes));
         }
-        let due: Vec<Bytes> =
-            self.leads.iter().filter(|(_, lead)| lead.next_deadline() <= now).map(|(name, _)| name.clone()).collect();
+        let due: Vec<Bytes> = self
+            .leads
+            .iter()
+            .filter(|(_, lead)| lead.next_deadline() <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in due {
             let mut out = PumpOut::default();
             self.with_lead(now, &name, interest, |lead, moment| lead.handle_timeout(moment, &mut out));

@@ -38,7 +38,15 @@ impl Log {
     /// A log whose commands up to `applied` are in the group's state.
     pub(crate) fn new(group: GroupId, applied: LogIndex) -> Log {
         let builder = FrameBuilder::new();
-        Log { group, term: 1, next: applied.next(), applied, builder, full: Vec::new(), origins: VecDeque::new() }
+        Log {
+            group,
+            term: 1,
+            next: applied.next(),
+            applied,
+            builder,
+            full: Vec::new(),
+            origins: VecDeque::new(),
+        }
     }
 
     /// Proposes a command: `encode` appends its bytes.
@@ -65,7 +73,8 @@ impl Log {
     }
 
     fn close_frame(&mut self) {
-        let meta = FrameMeta { group: self.group, term: self.term, first: self.next, kind: FrameKind::Entries };
+        let meta =
+            FrameMeta { group: self.group, term: self.term, first: self.next, kind: FrameKind::Entries };
         let frame = self.builder.finish(meta);
         self.next = frame.last().next();
         self.full.push(frame);

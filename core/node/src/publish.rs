@@ -38,7 +38,12 @@ impl JetStream {
         if let Some(error) = refusal {
             if wants_ack {
                 let reply = owned(msg.reply);
-                self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result: Err(error) });
+                self.outbox.push(Outgoing::PubAck {
+                    account: group.account,
+                    group: id,
+                    reply,
+                    result: Err(error),
+                });
             }
             return;
         }

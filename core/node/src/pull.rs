@@ -30,14 +30,18 @@ impl JetStream {
     pub(crate) fn handle_pull(&mut self, id: GroupId, msg: &Message<'_>) {
         let Some(consumer) = msg.subject.rsplit(|&byte| byte == b'.').next() else { return };
         let (consumer, reply) = (owned(consumer), owned(msg.reply));
-        self.said.push((id, match pull_request(msg.payload) {
-            Ok(request) => Said::Pull { consumer, reply, request },
-            Err(text) => Said::BadPull { reply, text },
-        }));
+        self.said.push((
+            id,
+            match pull_request(msg.payload) {
+                Ok(request) => Said::Pull { consumer, reply, request },
+                Err(text) => Said::BadPull { reply, text },
+            },
+        ));
     }
 
     pub(crate) fn handle_ack(&mut self, id: GroupId, msg: &Message<'_>) {
-        let (Some(subject), Some((kind, rest))) = (AckSubject::parse(msg.subject), ack_kind(msg.payload)) else {
+        let (Some(subject), Some((kind, rest))) = (AckSubject::parse(msg.subject), ack_kind(msg.payload))
+        else {
             return;
         };
         let next = matches!(kind, hw_stream::lead::AckKind::Next).then(|| owned(rest));
@@ -47,7 +51,8 @@ impl JetStream {
             deliveries: subject.deliveries,
             kind,
         };
-        self.said.push((id, Said::Ack { consumer: owned(subject.consumer), reply: owned(msg.reply), ack, next }));
+        self.said
+            .push((id, Said::Ack { consumer: owned(subject.consumer), reply: owned(msg.reply), ack, next }));
     }
 
     pub(crate) fn handle_flow_control(&mut self, id: GroupId, msg: &Message<'_>) {
@@ -85,7 +90,9 @@ impl Group {
                 None
             }
             Said::Pull { consumer, reply, request } => {
-                self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_pull(m, reply, &request, &mut out));
+                self.with_lead(now, &consumer, &interest, |lead, m| {
+                    lead.handle_pull(m, reply, &request, &mut out)
+                });
                 self.take(now, &consumer, &interest, &mut out, effects);
                 None
             }
@@ -102,7 +109,8 @@ impl Group {
                 None
             }
             Said::Ack { consumer, reply, ack, next } => {
-                let settlement = self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_ack(m, ack, &mut out));
+                let settlement =
+                    self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_ack(m, ack, &mut out));
                 let confirmed = self.settle(now, &consumer, &reply, settlement.flatten());
                 self.take(now, &consumer, &interest, &mut out, effects);
                 if let Some(body) = next

@@ -17,10 +17,10 @@ use crate::shard::owned;
 
 /// A read that is not answered yet.
 pub(crate) enum Waiting {
-    /// `STREAM.MSG.GET`.
-    Message { call: Box<Call>, seq: Seq, no_hdr: bool },
+    /// `STREAM.MSG.GET`. What is asked for, not what was found: it may change while a block is loaded.
+    Message { call: Box<Call>, get: GetMessage, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, seq: Seq, no_hdr: bool },
+    Direct { reply: Bytes, get: GetMessage, no_hdr: bool },
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
@@ -47,14 +47,16 @@ impl JetStream {
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
-                let infos: Vec<_> = self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                let infos: Vec<_> =
+                    self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
                 self.stream_info(now, account, &stream, deleted_details, (&subjects_filter, offset))
             }
             Request::ConsumerNames { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names: Vec<_> = group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
+                let names: Vec<_> =
+                    group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
                 let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
                 hw_jsapi::names(Kind::ConsumerNames, &names, offset)
             }),
@@ -64,7 +66,9 @@ impl JetStream {
                 hw_jsapi::consumer_list(&infos, offset)
             }),
             Request::ConsumerInfo { stream, consumer } => {
-                let Some(id) = self.group_named(account, &stream) else { return Some(Err(ApiError::new(10059))) };
+                let Some(id) = self.group_named(account, &stream) else {
+                    return Some(Err(ApiError::new(10059)));
+                };
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
                     Some(info) => info,
@@ -73,7 +77,9 @@ impl JetStream {
                 info.cluster = None;
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
-            Request::MessageGet { stream, get, no_hdr } => return self.message_get(now, hub, call, &stream, get, no_hdr),
+            Request::MessageGet { stream, get, no_hdr } => {
+                return self.message_get(now, hub, call, &stream, (get, no_hdr));
+            }
             _ => Err(ApiError::new(10003)),
         })
     }
@@ -90,7 +96,9 @@ impl JetStream {
             subject.is_empty()
                 || filter.as_ref().is_some_and(|filter| {
                     let subjects = group.stream.config().subjects.iter();
-                    subjects.filter_map(|own| hw_subject::Filter::parse(own).ok()).any(|own| own.overlaps(filter))
+                    subjects
+                        .filter_map(|own| hw_subject::Filter::parse(own).ok())
+                        .any(|own| own.overlaps(filter))
                 })
         };
         self.groups_of(account).filter(takes)
@@ -128,18 +136,10 @@ impl JetStream {
         hub: &Hub,
         call: &Call,
         stream: &str,
-        get: GetMessage,
-        no_hdr: bool,
+        (get, no_hdr): (GetMessage, bool),
     ) -> Option<Reply> {
         let Some(id) = self.group_named(call.account, stream) else { return Some(Err(ApiError::new(10059))) };
-        let group = self.groups.get(&id)?;
-        let seq = match get {
-            GetMessage::Seq(seq) => Some(seq),
-            GetMessage::Last(subject) => group.stream.last_by_subject(&subject),
-            GetMessage::Next(seq, subject) => group.stream.next_by_subject(seq, &subject),
-        };
-        let Some(seq) = seq else { return Some(Err(ApiError::new(10037))) };
-        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), seq, no_hdr });
+        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), get, no_hdr });
         None
     }
 
@@ -202,7 +202,13 @@ impl JetStream {
         group.loading.retain(|loading| *loading != block);
         match messages {
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
-            Err(reason) => group.damage = Some(reason),
+            // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
+            Err(reason) => {
+                let live = group.stream.messages().live_segments();
+                if live.iter().any(|segment| segment.segment == block.segment) {
+                    group.damage = Some(reason);
+                }
+            }
         }
         let waiting = std::mem::take(&mut group.waiting);
         if group.damage.is_some() {
@@ -222,7 +228,9 @@ impl JetStream {
         let Some(group) = self.groups.get(&id) else { return };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, .. } => self.answer(now, hub, &call, Err(ApiError::with(10051, "message is damaged"))),
+            Waiting::Message { call, .. } => {
+                self.answer(now, hub, &call, Err(ApiError::with(10051, "message is damaged")))
+            }
             Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
                 let header = status_header("500 message is damaged", &[]);
                 let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
@@ -235,29 +243,34 @@ impl JetStream {
         let Some(group) = self.groups.get(&id) else { return Progress::Done };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, seq, no_hdr } => {
-                let reply = match group.stream.get(seq) {
-                    Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Message { call, seq, no_hdr }),
+            Waiting::Message { call, get, no_hdr } => {
+                let reply = match group.find(&get) {
+                    Fetch::OnDisk(block) => {
+                        return Progress::Load(block, Waiting::Message { call, get, no_hdr });
+                    }
                     Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
                     Fetch::Absent => Err(ApiError::new(10037)),
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
-                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
+            Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
+                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, get, no_hdr }),
                 Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
                 Fetch::Message(message) => {
-                    let outgoing = direct(account, name_of(group), &message, reply, no_hdr, None);
+                    let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
             },
             Waiting::Batch { reply, mut read, no_hdr } => loop {
                 let Some(group) = self.groups.get(&id) else { return Progress::Done };
                 match group.stream.batch_step(&mut read) {
-                    BatchStep::Load(block) => return Progress::Load(block, Waiting::Batch { reply, read, no_hdr }),
+                    BatchStep::Load(block) => {
+                        return Progress::Load(block, Waiting::Batch { reply, read, no_hdr });
+                    }
                     BatchStep::Message { message, pending, last } => {
                         let more = Some((pending, last));
-                        let outgoing = direct(account, name_of(group), &message, reply.clone(), no_hdr, more);
+                        let outgoing =
+                            direct(account, name_of(group), &message, (reply.clone(), no_hdr), more);
                         self.outbox.push(outgoing);
                     }
                     BatchStep::End(end) => {
@@ -281,6 +294,16 @@ impl JetStream {
 }
 
 impl Group {
+    /// The message that is asked for, as things are now.
+    fn find(&self, get: &GetMessage) -> Fetch {
+        let seq = match get {
+            GetMessage::Seq(seq) => Some(*seq),
+            GetMessage::Last(filter) => self.stream.last_by_subject(filter),
+            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
+        };
+        seq.map_or(Fetch::Absent, |seq| self.stream.get(seq))
+    }
+
     /// What a direct get wants to read.
     fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
         let reply = reply.clone();
@@ -288,19 +311,16 @@ impl Group {
         let stream = &self.stream;
         if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            let seq = stream.last_by_subject(last).ok_or(DirectRefusal::NotFound)?;
-            return Ok(Waiting::Direct { reply, seq, no_hdr });
+            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, seq, no_hdr }),
+            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, get: GetMessage::Seq(seq), no_hdr }),
             DirectGet::Last(filter) => {
-                let seq = stream.last_by_subject(&filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Last(filter), no_hdr });
             }
             DirectGet::Next(from, filter) => {
-                let seq = stream.next_by_subject(from, &filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Next(from, filter), no_hdr });
             }
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));
@@ -310,9 +330,11 @@ impl Group {
             DirectGet::MultiLast { filters, batch, max_bytes, up_to, up_to_time } => {
                 let up_to = up_to_time.map_or(up_to, |time| stream.up_to_time(time));
                 let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| match refused {
-                    BatchRefused::Nothing => DirectRefusal::NoResults,
-                    BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| {
+                    match refused {
+                        BatchRefused::Nothing => DirectRefusal::NoResults,
+                        BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                    }
                 })?
             }
         };
@@ -329,8 +351,7 @@ fn direct(
     account: AccountId,
     stream: &str,
     message: &Message,
-    to: Bytes,
-    no_hdr: bool,
+    (to, no_hdr): (Bytes, bool),
     more: Option<(u64, Seq)>,
 ) -> Outgoing {
     let header = if no_hdr { Bytes::new() } else { direct_headers(stream, message, more) };

@@ -17,7 +17,7 @@ use crate::commit::META;
 use crate::group::Group;
 use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
-use crate::log::Log;
+use crate::log::{Log, Origin};
 use crate::streams::prefixes;
 use crate::view::Damaged;
 
@@ -118,7 +118,10 @@ impl Recovery {
             match restore.finish() {
                 Ok((stream, lost)) => {
                     if !lost.is_empty() && damage.is_none() {
-                        damage = Some(format!("messages of {} stretches of sequences are in no segment", lost.len()));
+                        damage = Some(format!(
+                            "messages of {} stretches of sequences are in no segment",
+                            lost.len()
+                        ));
                     }
                     self.streams.insert(id, Restored { stream, applied, last_segment, damage });
                 }
@@ -131,7 +134,11 @@ impl Recovery {
         self.begin_replay();
         let id = replay.frame.group();
         for (index, entry) in replay.entries() {
-            let done = if id == META { self.replay_meta(index, &entry) } else { self.replay_stream(id, index, &entry) };
+            let done = if id == META {
+                self.replay_meta(index, &entry)
+            } else {
+                self.replay_stream(id, index, &entry)
+            };
             if let Err(reason) = done {
                 return self.quarantine(id, reason);
             }
@@ -155,7 +162,12 @@ impl Recovery {
     fn start_stream(&mut self, id: GroupId) {
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let stream = Stream::new(asset.config.clone(), asset.created());
-        self.streams.entry(id).or_insert(Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None });
+        self.streams.entry(id).or_insert(Restored {
+            stream,
+            applied: LogIndex(0),
+            last_segment: 0,
+            damage: None,
+        });
     }
 
     fn replay_stream(&mut self, id: GroupId, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
@@ -176,16 +188,31 @@ impl Recovery {
     ) -> JetStream {
         self.begin_replay();
         let mut js = JetStream::new(config, directory);
+        js.meta_log = Log::new(META, self.meta_applied);
+        // Streams in memory are gone. That is decided in the log: a later replay must not find a name taken by one.
+        let lost = self.meta.all().filter(|(_, asset)| asset.config.storage == Storage::Memory);
+        for (account, asset) in lost {
+            let gone = MetaCommand::Delete {
+                ts: now.0,
+                account: account.to_owned(),
+                name: asset.config.name.clone(),
+            };
+            js.meta_log.propose(Origin::None, |out| gone.encode(out));
+        }
         self.meta.forget(|asset| asset.config.storage == Storage::Memory);
         js.meta = self.meta;
-        js.meta_log = Log::new(META, self.meta_applied);
         js.meta_changed = true;
         listen(&js, hub);
-        let assets: Vec<_> = js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
+        let assets: Vec<_> =
+            js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
         for (account, asset) in assets {
             let id = asset.group();
             if let Some(reason) = self.quarantined.get(&id) {
-                js.quarantined.push(Damaged { account, stream: asset.config.name.clone(), reason: reason.clone() });
+                js.quarantined.push(Damaged {
+                    account,
+                    stream: asset.config.name.clone(),
+                    reason: reason.clone(),
+                });
                 continue;
             }
             let Some(account) = js.directory.account_id(&account) else { continue };
@@ -233,7 +260,12 @@ fn listen(js: &JetStream, hub: &mut Hub) {
     for account in accounts {
         for prefix in prefixes(&js.config.domain) {
             for verb in VERBS {
-                hub.subscribe_internal(account, format!("{prefix}.{verb}").as_bytes(), None, Target::Api.id());
+                hub.subscribe_internal(
+                    account,
+                    format!("{prefix}.{verb}").as_bytes(),
+                    None,
+                    Target::Api.id(),
+                );
             }
         }
     }

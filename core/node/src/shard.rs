@@ -201,7 +201,6 @@ impl Shard {
     }
 }
 
-
 /// An owned copy of a message's part.
 pub(crate) fn owned(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)

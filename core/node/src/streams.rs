@@ -77,7 +77,8 @@ impl JetStream {
 
     /// The bytes that streams reserve by their `max_bytes`, in one account or in all.
     pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
-        let groups = self.groups.values().filter(|group| account.is_none_or(|account| account == group.account));
+        let groups =
+            self.groups.values().filter(|group| account.is_none_or(|account| account == group.account));
         let of_kind = groups.filter(|group| group.is_volatile() == memory);
         of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
     }
@@ -94,7 +95,8 @@ impl JetStream {
     /// Adds a group and everything that its stream and consumers listen to.
     pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Group) {
         let id = group.id;
-        let consumers: Vec<Bytes> = group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
+        let consumers: Vec<Bytes> =
+            group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }

@@ -123,7 +123,12 @@ fn consumers(
 }
 
 /// All pages of a list.
-fn list(world: &mut World, workload: &mut Workload, subject: &str, field: &str) -> Result<Vec<Value>, String> {
+fn list(
+    world: &mut World,
+    workload: &mut Workload,
+    subject: &str,
+    field: &str,
+) -> Result<Vec<Value>, String> {
     let mut all = Vec::new();
     loop {
         let answer = ask(world, workload, subject, &json!({ "offset": all.len() }))?;

@@ -170,7 +170,9 @@ mod tests {
 
     #[test]
     fn what_is_no_protocol_is_an_error() {
-        for text in ["HELLO\r\n", "MSG a 1 x\r\n", "MSG a 1\r\n", "MSG a 1 1\r\nxyz\r\n", "HMSG a 1 9 3\r\nabc\r\n"] {
+        for text in
+            ["HELLO\r\n", "MSG a 1 x\r\n", "MSG a 1\r\n", "MSG a 1 1\r\nxyz\r\n", "HMSG a 1 9 3\r\nabc\r\n"]
+        {
             let mut protocol = Protocol::default();
             protocol.feed(text.as_bytes());
             assert!(protocol.next().is_err(), "{text}");

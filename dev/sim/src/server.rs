@@ -81,7 +81,12 @@ pub enum BootError {
 
 impl Server {
     /// Starts on a disk: recovers, and is ready.
-    pub fn boot(now: Time, setup: Setup, disk: &mut MemDisk, seeds: &mut Boot<'_>) -> Result<Server, BootError> {
+    pub fn boot(
+        now: Time,
+        setup: Setup,
+        disk: &mut MemDisk,
+        seeds: &mut Boot<'_>,
+    ) -> Result<Server, BootError> {
         let mut recovery = Recovery::new();
         let mut tamper = Tamper::new(setup.planted, seeds.rng.next_u64());
         let mut run = |op: DiskOp| {

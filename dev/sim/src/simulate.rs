@@ -153,12 +153,13 @@ impl Run {
         world.trace.line(world.now(), || format!("audit {when}: {} streams", dump.streams.len()));
         self.found()?;
         let is_there = |stream: &str, consumer: Option<&str>| {
-            dump.streams.get(stream).is_some_and(|found| {
-                consumer.is_none_or(|consumer| found.consumers.contains_key(consumer))
-            })
+            dump.streams
+                .get(stream)
+                .is_some_and(|found| consumer.is_none_or(|consumer| found.consumers.contains_key(consumer)))
         };
         self.workload.settle_unknown(&is_there);
-        invariants::check(&self.workload.history, &dump, self.world.now()).map_err(|found| self.mark(found))?;
+        invariants::check(&self.workload.history, &dump, self.world.now())
+            .map_err(|found| self.mark(found))?;
         Ok(dump)
     }
 

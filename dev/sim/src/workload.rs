@@ -128,7 +128,12 @@ impl Workload {
             }
             match world.next(until)? {
                 Some(happening) => self.handle(world, happening),
-                None => return Err(format!("{subject} was not answered within {} s", ANSWER_WITHIN.millis() / 1000)),
+                None => {
+                    return Err(format!(
+                        "{subject} was not answered within {} s",
+                        ANSWER_WITHIN.millis() / 1000
+                    ));
+                }
             }
         }
     }
@@ -183,8 +188,12 @@ impl Workload {
     /// A connection ended: its answers never come.
     fn gone(&mut self, client: usize) {
         self.sessions[client] += 1;
-        let lost: Vec<String> =
-            self.pending.iter().filter(|(_, (of, ..))| *of == client).map(|(token, _)| token.clone()).collect();
+        let lost: Vec<String> = self
+            .pending
+            .iter()
+            .filter(|(_, (of, ..))| *of == client)
+            .map(|(token, _)| token.clone())
+            .collect();
         for token in lost {
             let Some((_, pending, _)) = self.pending.remove(&token) else { continue };
             match pending {
@@ -206,7 +215,13 @@ impl Workload {
     }
 
     /// Sends a request; the token is the subject of its answer.
-    fn request(&mut self, world: &mut World, client: usize, pending: Pending, (subject, body): (&str, &str)) -> String {
+    fn request(
+        &mut self,
+        world: &mut World,
+        client: usize,
+        pending: Pending,
+        (subject, body): (&str, &str),
+    ) -> String {
         let token = self.expect(world, client, pending);
         let mut out = Vec::new();
         client::publish(&mut out, subject, &token, &[], body.as_bytes());
@@ -258,7 +273,12 @@ impl Workload {
         self.history.streams.get(&of.0).is_none_or(|stream| stream.generation != of.1 || stream.delete_tried)
     }
 
-    fn consumer(&mut self, stream: &str, generation: u64, consumer: &str) -> Option<&mut crate::history::ConsumerLog> {
+    fn consumer(
+        &mut self,
+        stream: &str,
+        generation: u64,
+        consumer: &str,
+    ) -> Option<&mut crate::history::ConsumerLog> {
         let stream = self.history.streams.get_mut(stream).filter(|stream| stream.generation == generation)?;
         stream.consumers.get_mut(consumer)
     }
@@ -285,7 +305,8 @@ impl Workload {
             }
             for (consumer, log) in &mut stream.consumers {
                 if log.existence == Existence::Unknown {
-                    log.existence = if is_there(name, Some(consumer)) { Existence::Yes } else { Existence::No };
+                    log.existence =
+                        if is_there(name, Some(consumer)) { Existence::Yes } else { Existence::No };
                 }
             }
         }

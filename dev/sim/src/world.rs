@@ -123,7 +123,9 @@ impl World {
                     self.trace.line(now, || "power cut while starting".to_owned());
                     self.disk.crash(&mut self.rng);
                 }
-                Err(BootError::Refused(reason)) => return Err(format!("the server does not start: {reason}")),
+                Err(BootError::Refused(reason)) => {
+                    return Err(format!("the server does not start: {reason}"));
+                }
             }
         }
         self.epoch += 1;

@@ -59,7 +59,12 @@ pub(crate) enum Line {
 
 impl Driver {
     /// Joins a shard with its mailbox and the outside.
-    pub fn new(shard: Shard, mailbox: Arc<Mailbox>, outside: Box<dyn Outside>, config: DriverConfig) -> Rc<Driver> {
+    pub fn new(
+        shard: Shard,
+        mailbox: Arc<Mailbox>,
+        outside: Box<dyn Outside>,
+        config: DriverConfig,
+    ) -> Rc<Driver> {
         let state = State {
             shard,
             clock: Clock::default(),

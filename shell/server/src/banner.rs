@@ -44,7 +44,10 @@ pub(crate) fn jetstream(facts: &JetStreamFacts, took: Duration) {
     tracing::info!("  API Level:       {}", hw_jsapi::API_LEVEL);
     match facts.sync_interval.is_zero() {
         true => tracing::info!("  Acknowledged:    after fsync"),
-        false => tracing::warn!("  Acknowledged:    BEFORE fsync, synced every {:?}", duration(facts.sync_interval)),
+        false => tracing::warn!(
+            "  Acknowledged:    BEFORE fsync, synced every {:?}",
+            duration(facts.sync_interval)
+        ),
     }
     tracing::info!("-------------------------------------------");
     tracing::info!("Took {took:?} to start JetStream");
@@ -84,7 +87,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (bytes, text) in [(-1, "unlimited"), (12, "12 B"), (1536, "1.50 KB"), (18_957_376_512, "17.66 GB")] {
+        for (bytes, text) in
+            [(-1, "unlimited"), (12, "12 B"), (1536, "1.50 KB"), (18_957_376_512, "17.66 GB")]
+        {
             assert_eq!(size(bytes), text);
         }
     }

@@ -65,7 +65,8 @@ pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
 
 async fn index(State(inner): State<Arc<Inner>>) -> Html<String> {
     inner.requests.count("/");
-    let links: String = PAGES[1..].iter().map(|page| format!("<li><a href=\".{page}\">{page}</a></li>")).collect();
+    let links: String =
+        PAGES[1..].iter().map(|page| format!("<li><a href=\".{page}\">{page}</a></li>")).collect();
     let name = &inner.facts.name;
     Html(format!("<!doctype html><title>{name}</title><h1>Headwater {name}</h1><ul>{links}</ul>"))
 }
@@ -110,7 +111,9 @@ fn json(status: StatusCode, page: &impl Serialize) -> Response {
 
 /// Whether an argument is there and says yes.
 fn is_set(arguments: &BTreeMap<String, String>, name: &str) -> bool {
-    arguments.get(name).is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "detail"))
+    arguments
+        .get(name)
+        .is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "detail"))
 }
 
 /// A number among the arguments.

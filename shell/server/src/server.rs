@@ -50,12 +50,14 @@ impl Server {
         let Parts { inner, shards, clients, http, log, ports, address, disk } = parts;
         let (stop, stopped) = oneshot::channel();
         let doors = Doors { inner: inner.clone(), clients, http };
-        let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || doors.keep(stopped));
+        let control =
+            std::thread::Builder::new().name("control".to_owned()).spawn(move || doors.keep(stopped));
         let control = control.map_err(StartError::system("starting the control thread"))?;
         inner.set_ready(true);
         banner::ready(&inner.facts.host, inner.facts.port);
         let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
-        let lame_duck = (span(options.server.lame_duck_grace_period), span(options.server.lame_duck_duration));
+        let lame_duck =
+            (span(options.server.lame_duck_grace_period), span(options.server.lame_duck_duration));
         let control = Some((stop, control));
         Ok(Server { inner, address, ports, log, disk, shards, control, lame_duck })
     }
@@ -88,7 +90,11 @@ impl Server {
     /// A connection inside the process: the client protocol over memory instead of a socket. INFO comes first.
     pub fn connect(&self) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BYTES);
-        accept::adopt(&self.inner, Socket::Other(Box::new(ours)), Peer { ip: "pipe".to_owned(), ..Peer::default() });
+        accept::adopt(
+            &self.inner,
+            Socket::Other(Box::new(ours)),
+            Peer { ip: "pipe".to_owned(), ..Peer::default() },
+        );
         theirs
     }
 

@@ -106,8 +106,10 @@ fn refuse_unbuilt(options: &Options) -> Result<(), StartError> {
 
 fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
     let address = format!("{}:{}", listen.host, listen.port);
-    let refuse = |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
-    let found: Vec<SocketAddr> = (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
+    let refuse =
+        |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
+    let found: Vec<SocketAddr> =
+        (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
     let listener = TcpListener::bind(&found[..]).map_err(refuse)?;
     listener.set_nonblocking(true).map_err(refuse)?;
     Ok(listener)
@@ -187,7 +189,8 @@ fn facts(
 ) -> Facts {
     let http_port = http.and_then(|http| http.local_addr().ok()).map_or(0, |address| address.port());
     let http_host = options.monitor.http.as_ref().map(|http| http_address(options, http).host);
-    let system = directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
+    let system =
+        directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
     Facts {
         id: id.to_owned(),
         name: options.server.name.clone().unwrap_or_else(|| id.to_owned()),
@@ -248,7 +251,10 @@ fn connect_urls(options: &Options, address: SocketAddr) -> Vec<String> {
         return vec![advertised.clone()];
     }
     match address.ip().is_unspecified() {
-        true => crate::addresses::of_this_machine().iter().map(|ip| SocketAddr::new(*ip, address.port()).to_string()).collect(),
+        true => crate::addresses::of_this_machine()
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, address.port()).to_string())
+            .collect(),
         false => Vec::new(),
     }
 }
@@ -266,4 +272,3 @@ fn ports(inner: &Inner, http: Option<&TcpListener>) -> Ports {
         ..Ports::default()
     }
 }
-

@@ -44,8 +44,12 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
             (StatusCode::OK, Healthz { status: "ok", status_code, error: None, errors: Vec::new() })
         }
         Err((code, problem)) if is_set(arguments, "details") => {
-            let page =
-                Healthz { status: "error", status_code: Some(code.as_u16()), error: None, errors: vec![problem] };
+            let page = Healthz {
+                status: "error",
+                status_code: Some(code.as_u16()),
+                error: None,
+                errors: vec![problem],
+            };
             (code, page)
         }
         Err((code, problem)) => {

@@ -48,11 +48,14 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
                     msgs: sub.msgs,
                     cid: sub.conn.0,
                 });
-                let of_account = all.filter(|sub| wanted.as_ref().is_none_or(|wanted| *wanted == sub.account));
+                let of_account =
+                    all.filter(|sub| wanted.as_ref().is_none_or(|wanted| *wanted == sub.account));
                 let matches = |sub: &Subscription, test: &String| {
                     hw_subject::matches(sub.subject.as_bytes(), test.as_bytes())
                 };
-                of_account.filter(|sub| test.as_ref().is_none_or(|test| matches(sub, test))).collect::<Vec<_>>()
+                of_account
+                    .filter(|sub| test.as_ref().is_none_or(|test| matches(sub, test)))
+                    .collect::<Vec<_>>()
             });
             all.extend(part.await.unwrap_or_default());
         }

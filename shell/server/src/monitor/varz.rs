@@ -157,7 +157,12 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         tags: facts.tags.clone(),
         metadata: facts.metadata.clone(),
         system_account: facts.system_account.clone(),
-        slow_consumer_stats: SlowConsumers { clients: total.slow_consumers, routes: 0, gateways: 0, leafs: 0 },
+        slow_consumer_stats: SlowConsumers {
+            clients: total.slow_consumers,
+            routes: 0,
+            gateways: 0,
+            leafs: 0,
+        },
     }
 }
 
