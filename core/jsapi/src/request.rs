@@ -6,6 +6,7 @@ use hw_stream::{ConsumerConfig, StreamConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::json::{drop_nulls, from_json};
 use crate::{ApiError, response::Kind};
 
 /// A request that makes sense.
@@ -259,11 +260,13 @@ impl Reader<'_> {
 
     /// Lists take a body that is JSON or ignore it.
     fn page(&self) -> PageBody {
-        serde_json::from_slice(self.body).unwrap_or_default()
+        from_json(self.body).unwrap_or_default()
     }
 
+    /// No body, or an object without members.
     fn empty(&self) -> Result<(), Refused> {
-        if self.body.is_empty() { Ok(()) } else { self.refuse(10038) }
+        let inner = self.body.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}"));
+        if inner.unwrap_or(self.body).trim_ascii().is_empty() { Ok(()) } else { self.refuse(10038) }
     }
 
     fn stream_config(self, name: &str) -> Outcome {
@@ -286,6 +289,7 @@ impl Reader<'_> {
     ) -> Result<(T, bool), Refused> {
         let invalid = |text: String| self.refused(ApiError::with(10025, text));
         let mut value = value.map_err(invalid)?;
+        drop_nulls(&mut value);
         let mut pedantic = false;
         if let Some(fields) = value.as_object_mut()
             && with_pedantic
@@ -321,7 +325,7 @@ impl Reader<'_> {
     }
 
     fn stream_info(self, stream: String) -> Outcome {
-        let body: InfoBody = serde_json::from_slice(self.body).unwrap_or_default();
+        let body: InfoBody = from_json(self.body).unwrap_or_default();
         Ok(Request::StreamInfo {
             stream,
             deleted_details: body.deleted_details,
@@ -460,6 +464,5 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
+    from_json(body).map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
 }

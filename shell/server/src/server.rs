@@ -158,11 +158,11 @@ impl Server {
         tracing::info!("Initiating Shutdown...");
         self.inner.set_ready(false);
         self.close_doors();
-        for mailbox in &self.inner.mailboxes {
+        // One after the other: the first has the streams, and what it says to pulls on the others' connections is
+        // in their mailboxes before their own end is.
+        for (shard, mailbox) in self.shards.drain(..).zip(&self.inner.mailboxes) {
             mailbox.post(Mail::Run(Box::new(|shard, now| shard.handle_shutdown(now))));
             mailbox.post(Mail::Stop);
-        }
-        for shard in self.shards.drain(..) {
             let _ = shard.join();
         }
         // The shards are gone: dropping the last handle writes what waits and ends the disk's threads.
