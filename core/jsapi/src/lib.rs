@@ -15,7 +15,7 @@ mod user;
 
 pub use ack::{AckSubject, ack_kind};
 pub use advisory::{Audit, Event, advisory};
-pub use direct::{DirectGet, DirectRefusal, direct_headers, status_header};
+pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::ApiError;
 pub use json::to_json;
 pub use pub_ack::pub_ack;
@@ -24,5 +24,5 @@ pub use request::{ConsumerCreate, GetMessage, Parsed, Refused, Request, parse};
 pub use user::{ServerInfo, UserInfo, user_info};
 pub use response::{
     API_LEVEL, AccountInfo, AccountLimits, ApiStats, Kind, consumer_info, consumer_list, consumer_pause, consumer_reset, error, message,
-    names, purged, stream_create, stream_info, stamp, stream_list, success,
+    names, purged, bare, has_level, stream_create, stream_info, stamp, stream_list, success,
 };
