@@ -54,6 +54,7 @@ pub enum DirectRefusal {
     NotFound,
     NoResults,
     TooManyResults,
+    RequiredApiLevel,
 }
 
 impl DirectRefusal {
@@ -66,9 +67,13 @@ impl DirectRefusal {
             DirectRefusal::NotFound => "404 Message Not Found",
             DirectRefusal::NoResults => "404 No Results",
             DirectRefusal::TooManyResults => "413 Too Many Results",
+            DirectRefusal::RequiredApiLevel => REQUIRED_API_LEVEL,
         }
     }
 }
+
+/// The status line of a request that is not answered in JSON and wants a newer server.
+pub const REQUIRED_API_LEVEL: &str = "412 Required Api Level";
 
 #[derive(Default, Deserialize)]
 #[serde(default)]

@@ -225,10 +225,7 @@ impl Reader<'_> {
                 self.empty().map(|()| Request::ConsumerDelete { stream: first(), consumer: second() })
             }
             Kind::ConsumerPause => self.consumer_pause(first(), second()),
-            Kind::ConsumerUnpin => {
-                let body: UnpinBody = self.required()?;
-                Ok(Request::ConsumerUnpin { stream: first(), consumer: second(), group: body.group })
-            }
+            Kind::ConsumerUnpin => self.consumer_unpin(first(), second()),
             Kind::ConsumerReset => {
                 let body: Option<ResetBody> = self.optional()?;
                 let seq = body.map(|body| Seq(body.seq));
@@ -382,7 +379,7 @@ impl Reader<'_> {
         }
         let name = match arguments.get(1) {
             Some(name) => {
-                let named = if config.name.is_empty() { &config.durable } else { &config.name };
+                let named = if config.durable.is_empty() { &config.name } else { &config.durable };
                 if !named.is_empty() && named != name {
                     return self.refuse(10017);
                 }
@@ -399,9 +396,6 @@ impl Reader<'_> {
             if config.filter_subject != filter {
                 return self.refuse(10131);
             }
-        }
-        if !config.durable.is_empty() && !config.name.is_empty() && config.durable != config.name {
-            return self.refuse(10132);
         }
         config.name.clone_from(&name);
         self.finish_create(stream, name, body, config)
@@ -437,6 +431,19 @@ impl Reader<'_> {
         };
         let pedantic = body.pedantic;
         Ok(Request::ConsumerCreate(Box::new(ConsumerCreate { stream, name, config, action, pedantic })))
+    }
+
+    fn consumer_unpin(self, stream: String, consumer: String) -> Outcome {
+        let body: Option<UnpinBody> = self.optional()?;
+        let invalid = |text: &str| Err(self.refused(ApiError::with(10025, text)));
+        let Some(UnpinBody { group }) = body else { return invalid("unexpected end of JSON input") };
+        if group.is_empty() {
+            return invalid("consumer group not specified");
+        }
+        if let Err(error) = hw_stream::consumer::check_group(&group) {
+            return Err(self.refused((&error).into()));
+        }
+        Ok(Request::ConsumerUnpin { stream, consumer, group })
     }
 
     fn consumer_pause(self, stream: String, consumer: String) -> Outcome {

@@ -8,7 +8,9 @@ mod api;
 mod checkpoint;
 mod commit;
 mod completion;
+mod consumers;
 mod group;
+mod held;
 mod inside;
 mod jetstream;
 mod limits;
@@ -21,6 +23,7 @@ mod recover;
 mod shard;
 mod streams;
 mod system;
+mod usage;
 mod view;
 
 pub use completion::DiskCompletion;

@@ -10,7 +10,7 @@ use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
-use crate::group::Group;
+use crate::group::{Group, interest_in};
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::outbox::Outgoing;
 use crate::shard::owned;
@@ -60,15 +60,23 @@ impl JetStream {
                 let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
                 hw_jsapi::names(Kind::ConsumerNames, &names, offset)
             }),
-            Request::ConsumerList { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names = group.stream.consumers().map(|consumer| consumer.name());
-                let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
-                hw_jsapi::consumer_list(&infos, offset)
-            }),
+            Request::ConsumerList { stream, offset } => {
+                let group = self.group_named(account, &stream).and_then(|id| self.groups.get(&id));
+                if let Some(group) = group {
+                    let (id, names): (_, Vec<Bytes>) = (group.id, group.leads.keys().cloned().collect());
+                    self.look(now, hub, id, &names);
+                }
+                self.with_stream(account, &stream, |group| {
+                    let names = group.stream.consumers().map(|consumer| consumer.name());
+                    let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
+                    hw_jsapi::consumer_list(&infos, offset)
+                })
+            }
             Request::ConsumerInfo { stream, consumer } => {
                 let Some(id) = self.group_named(account, &stream) else {
                     return Some(Err(ApiError::new(10059)));
                 };
+                self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
                     Some(info) => info,
@@ -82,6 +90,17 @@ impl JetStream {
             }
             _ => Err(ApiError::new(10003)),
         })
+    }
+
+    /// Somebody looks at consumers of a stream, or has changed them: their volatile halves follow.
+    pub(crate) fn look(&mut self, now: Time, hub: &Hub, id: GroupId, names: &[Bytes]) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (mut effects, interest) = (Vec::new(), interest_in(hub, group.account));
+        for name in names {
+            group.look(now, name, &interest, &mut effects);
+        }
+        self.perform(now, hub, id, effects);
+        self.touch(id);
     }
 
     fn with_stream(&self, account: AccountId, name: &str, answer: impl FnOnce(&Group) -> Vec<u8>) -> Reply {
@@ -146,7 +165,12 @@ impl JetStream {
     /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
     pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
         if !msg.reply.is_empty() {
-            let (subject, reply, body) = (owned(msg.subject), owned(msg.reply), owned(msg.payload));
+            let (subject, reply) = (owned(msg.subject), owned(msg.reply));
+            let body = if hw_jsapi::has_level(msg.header) {
+                Ok(owned(msg.payload))
+            } else {
+                Err(DirectRefusal::RequiredApiLevel)
+            };
             self.direct.push((id, subject, reply, body));
         }
     }
@@ -155,7 +179,7 @@ impl JetStream {
     pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
         for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
             let Some(group) = self.groups.get(&id) else { continue };
-            match group.direct_read(&subject, &reply, &body) {
+            match body.and_then(|body| group.direct_read(&subject, &reply, &body)) {
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err(refusal) => {
                     let account = group.account;

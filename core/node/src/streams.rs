@@ -67,7 +67,7 @@ impl JetStream {
         }
         let wanted = config.max_bytes.max(0).saturating_sub(held);
         if of_account >= 0 && self.reserved(Some(account), memory).saturating_add(wanted) > of_account {
-            return Err(ApiError::new(10002));
+            return Err(ApiError::new(no_room));
         }
         if of_server >= 0 && self.reserved(None, memory).saturating_add(wanted) > of_server {
             return Err(ApiError::new(no_room));
@@ -101,6 +101,7 @@ impl JetStream {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
         self.groups.insert(id, group);
+        self.recount(id);
         for name in consumers {
             self.lead_consumer(now, hub, id, &name);
         }
@@ -135,6 +136,8 @@ impl JetStream {
     pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         self.advise_deleted(now, hub, id);
         self.write_acks(id);
+        self.uncount(id);
+        self.pushing.remove(&id);
         let Some(mut group) = self.groups.remove(&id) else { return };
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
@@ -155,6 +158,9 @@ impl JetStream {
             self.deadlines.remove(&(armed, id));
         }
         self.send_effects(group.account, effects);
+        for held in std::mem::take(&mut group.held) {
+            self.refuse_held(now, hub, held);
+        }
         if !group.is_volatile() {
             self.disk.dropped.push(id);
         }
@@ -192,6 +198,7 @@ impl JetStream {
             let interest = interest_in(hub, group.account);
             group.lead(now, name, &mut self.rng, &interest);
         }
+        self.note_pushing(id);
         self.touch(id);
     }
 
@@ -206,6 +213,7 @@ impl JetStream {
         let mut out = PumpOut::default();
         lead.handle_deleted(&mut out);
         self.send_effects(account, out.effects);
+        self.note_pushing(id);
     }
 
     fn advise_deleted(&mut self, now: Time, hub: &Hub, id: GroupId) {
