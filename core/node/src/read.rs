@@ -43,7 +43,7 @@ impl JetStream {
                 self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
             }
             Request::StreamNames { offset, subject } => {
-                let names: Vec<&str> = self.filtered(account, &subject).map(|group| name_of(group)).collect();
+                let names: Vec<&str> = self.filtered(account, &subject).map(name_of).collect();
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
