@@ -1,5 +1,6 @@
 //! Direct gets: the request's JSON, and answers that are headers instead of JSON.
 
+use crate::request::read_json;
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::messages::Message;
@@ -89,7 +90,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Err(DirectRefusal::EmptyRequest);
         }
-        let body: Body = serde_json::from_slice(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = read_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         let no_hdr = body.no_hdr;
         body.checked().map(|get| (get, no_hdr))
     }
@@ -99,7 +100,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let body: Body = serde_json::from_slice(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = read_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         Ok(body.no_hdr)
     }
 }
@@ -111,7 +112,8 @@ impl Body {
         let up_to_time = instant(self.up_to_time.as_deref())?;
         let last = self.last_by_subj.unwrap_or_default();
         let next = self.next_by_subj.unwrap_or_default();
-        let (has_last, has_next, has_multi) = (!last.is_empty(), !next.is_empty(), !self.multi_last.is_empty());
+        let (has_last, has_next, has_multi) =
+            (!last.is_empty(), !next.is_empty(), !self.multi_last.is_empty());
         let nothing = self.seq == 0 && start.is_none() && !has_last && !has_next && !has_multi;
         if nothing
             || has_last && (self.seq > 0 || start.is_some() || has_next || self.batch > 0 || has_multi)
@@ -123,7 +125,13 @@ impl Body {
         }
         if has_multi {
             let (batch, max_bytes, up_to) = (self.batch, self.max_bytes, Seq(self.up_to_seq));
-            return Ok(DirectGet::MultiLast { filters: self.multi_last, batch, max_bytes, up_to, up_to_time });
+            return Ok(DirectGet::MultiLast {
+                filters: self.multi_last,
+                batch,
+                max_bytes,
+                up_to,
+                up_to_time,
+            });
         }
         if has_last {
             return Ok(DirectGet::Last(last));

@@ -120,10 +120,13 @@ impl JetStream {
                 self.propose_to(call, &stream, |ts| Command::DeleteConsumer { ts, name }, now)
             }
             Request::ConsumerPause { stream, consumer, until } => {
-                let (name, until) = (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
+                let (name, until) =
+                    (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
                 self.propose_to(call, &stream, |ts| Command::PauseConsumer { ts, name, until }, now)
             }
-            Request::ConsumerReset { stream, consumer, seq } => self.consumer_reset(now, call, stream, consumer, seq),
+            Request::ConsumerReset { stream, consumer, seq } => {
+                self.consumer_reset(now, call, stream, consumer, seq)
+            }
             other => self.look_up(now, hub, call, other).map_or(Handled::Proposed, Handled::Answer),
         }
     }
@@ -199,7 +202,7 @@ impl JetStream {
         now: Time,
     ) -> Handled {
         match self.group_named(call.account, stream) {
-            None => Handled::Answer(Err(ApiError::new(10059))),
+            None => Handled::Answer(Err(self.no_stream(call.account, stream))),
             Some(group) => {
                 self.propose(group, Origin::Api(Box::new(call.clone())), &command(now));
                 Handled::Proposed
@@ -207,8 +210,18 @@ impl JetStream {
         }
     }
 
-    /// The group of an account's stream.
+    /// The group of an account's stream that is open here.
     pub(crate) fn group_named(&self, account: AccountId, stream: &str) -> Option<GroupId> {
-        self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)
+        let id = self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)?;
+        self.groups.contains_key(&id).then_some(id)
+    }
+
+    /// Why [`JetStream::group_named`] gave nothing.
+    pub(crate) fn no_stream(&self, account: AccountId, stream: &str) -> ApiError {
+        let id = self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group);
+        match id.and_then(|id| self.aside.quarantined.get(&id)) {
+            Some(damaged) => ApiError::with(10194, &damaged.reason),
+            None => ApiError::new(10059),
+        }
     }
 }

@@ -23,7 +23,7 @@ mod streams;
 mod system;
 mod view;
 
-pub use completion::DiskCompletion;
+pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
 pub use recover::Recovery;
 pub use shard::Shard;

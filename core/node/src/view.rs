@@ -109,14 +109,15 @@ impl<'a> JetStreamView<'a> {
                 reason: group.damage.clone()?,
             })
         });
-        let lost = self.js.quarantined.iter().cloned();
+        let lost = self.js.aside.quarantined.values().cloned();
         JetStreamHealth { failed: self.js.disk.failed.clone(), damage: damaged.chain(lost).collect() }
     }
 
     /// The names of a stream's consumers; None without the stream.
     pub fn consumers_of(&self, account: &str, stream: &str) -> Option<Vec<String>> {
         let group = self.js.groups.get(&self.js.meta.stream(account, stream)?.group())?;
-        let names = group.stream.consumers().map(|consumer| String::from_utf8_lossy(consumer.name()).into_owned());
+        let names =
+            group.stream.consumers().map(|consumer| String::from_utf8_lossy(consumer.name()).into_owned());
         Some(names.collect())
     }
 
@@ -133,7 +134,8 @@ impl JetStream {
         let (memory, storage) = self.used(id);
         let streams = self.groups_of(id).map(|group| {
             let info = group.stream.info(now);
-            let names = group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
+            let names =
+                group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
             let infos = names.filter_map(|name| group.consumer_info(now, &name));
             let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
             StreamView {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use hw_auth::Directory;
 use hw_hub::{HubCounters, HubLimits};
@@ -63,6 +63,7 @@ pub(crate) struct JetStreamFacts {
     pub(crate) max_ack_pending: i64,
     pub(crate) max_request_batch: i64,
     pub(crate) duplicate_window: Span,
+    pub(crate) checkpoint_bytes: u64,
 }
 
 impl Inner {

@@ -106,8 +106,10 @@ fn refuse_unbuilt(options: &Options) -> Result<(), StartError> {
 
 fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
     let address = format!("{}:{}", listen.host, listen.port);
-    let refuse = |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
-    let found: Vec<SocketAddr> = (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
+    let refuse =
+        |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
+    let found: Vec<SocketAddr> =
+        (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
     let listener = TcpListener::bind(&found[..]).map_err(refuse)?;
     listener.set_nonblocking(true).map_err(refuse)?;
     Ok(listener)
@@ -153,9 +155,6 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
     (0..shards).map(config).collect()
 }
 
-/// A checkpoint is begun when the log grew by this much since the last one: bounds what a restart reads again.
-const CHECKPOINT_BYTES: u64 = 48 * 1024 * 1024;
-
 /// A seed from the system: shards draw names and choose queue members with it.
 pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -187,7 +186,8 @@ fn facts(
 ) -> Facts {
     let http_port = http.and_then(|http| http.local_addr().ok()).map_or(0, |address| address.port());
     let http_host = options.monitor.http.as_ref().map(|http| http_address(options, http).host);
-    let system = directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
+    let system =
+        directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
     Facts {
         id: id.to_owned(),
         name: options.server.name.clone().unwrap_or_else(|| id.to_owned()),
@@ -221,6 +221,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         max_ack_pending: js.limits.max_ack_pending.unwrap_or(0),
         max_request_batch: js.limits.max_request_batch.unwrap_or(0),
         duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
+        checkpoint_bytes: js.checkpoint_bytes,
     }
 }
 
@@ -237,7 +238,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
-        checkpoint_bytes: CHECKPOINT_BYTES,
+        checkpoint_bytes: facts.checkpoint_bytes,
         seed: seed(),
     }
 }
@@ -248,7 +249,10 @@ fn connect_urls(options: &Options, address: SocketAddr) -> Vec<String> {
         return vec![advertised.clone()];
     }
     match address.ip().is_unspecified() {
-        true => crate::addresses::of_this_machine().iter().map(|ip| SocketAddr::new(*ip, address.port()).to_string()).collect(),
+        true => crate::addresses::of_this_machine()
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, address.port()).to_string())
+            .collect(),
         false => Vec::new(),
     }
 }
@@ -266,4 +270,3 @@ fn ports(inner: &Inner, http: Option<&TcpListener>) -> Ports {
         ..Ports::default()
     }
 }
-
