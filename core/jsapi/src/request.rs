@@ -252,18 +252,25 @@ impl Reader<'_> {
     }
 
     fn optional<T: DeserializeOwned>(&self) -> Result<Option<T>, Refused> {
-        if self.body.is_empty() { Ok(None) } else { self.required().map(Some) }
+        // What is neither an object nor an array is no body at all, as for the real server.
+        match self.body.trim_ascii_start().first() {
+            Some(b'{' | b'[') => self.required().map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Lists take a body that is JSON or ignore it.
     fn page(&self) -> PageBody {
-        from_json(self.body).unwrap_or_default()
+        read_json(self.body).unwrap_or_default()
     }
 
     /// No body, or an object without members.
     fn empty(&self) -> Result<(), Refused> {
-        let inner = self.body.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}"));
-        if inner.unwrap_or(self.body).trim_ascii().is_empty() { Ok(()) } else { self.refuse(10038) }
+        let is_empty_object = || {
+            serde_json::from_slice(self.body)
+                .is_ok_and(|value: serde_json::Value| value == serde_json::json!({}))
+        };
+        if self.body.is_empty() || is_empty_object() { Ok(()) } else { self.refuse(10038) }
     }
 
     fn stream_config(self, name: &str) -> Outcome {
@@ -322,7 +329,7 @@ impl Reader<'_> {
     }
 
     fn stream_info(self, stream: String) -> Outcome {
-        let body: InfoBody = from_json(self.body).unwrap_or_default();
+        let body: InfoBody = read_json(self.body).unwrap_or_default();
         Ok(Request::StreamInfo {
             stream,
             deleted_details: body.deleted_details,
@@ -469,7 +476,27 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 }
 
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
-fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    from_json(body).map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
+    serde_json::from_slice(body).or_else(|error| {
+        let mut value: serde_json::Value = match serde_json::from_slice(body) {
+            Ok(value) => value,
+            Err(_) if error.is_eof() => return Err("unexpected EOF".to_owned()),
+            Err(_) => return Err(error.to_string()),
+        };
+        drop_nulls(&mut value);
+        serde_json::from_value(value).map_err(|_| error.to_string())
+    })
+}
+
+/// Some clients write null for what they leave out.
+fn drop_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }

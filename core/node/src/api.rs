@@ -132,15 +132,7 @@ impl JetStream {
             Request::ConsumerReset { stream, consumer, seq } => {
                 self.consumer_reset(now, call, stream, consumer, seq)
             }
-            Request::ConsumerUnpin { stream, consumer, group } => {
-                Handled::Answer(self.consumer_unpin(now, hub, call, (&stream, &consumer), &group))
-            }
-            other => match self.hold(call, other) {
-                None => Handled::Proposed,
-                Some(request) => {
-                    self.look_up(now, hub, call, request).map_or(Handled::Proposed, Handled::Answer)
-                }
-            },
+            other => self.look_up(now, hub, call, other).map_or(Handled::Proposed, Handled::Answer),
         }
     }
 
@@ -196,7 +188,7 @@ impl JetStream {
         now: Time,
     ) -> Handled {
         match self.group_named(call.account, stream) {
-            None => Handled::Answer(Err(ApiError::new(10059))),
+            None => Handled::Answer(Err(self.no_stream(call.account, stream))),
             Some(group) => {
                 self.propose(group, Origin::Api(Box::new(call.clone())), &command(now));
                 Handled::Proposed
@@ -204,8 +196,18 @@ impl JetStream {
         }
     }
 
-    /// The group of an account's stream.
+    /// The group of an account's stream that is open here.
     pub(crate) fn group_named(&self, account: AccountId, stream: &str) -> Option<GroupId> {
-        self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)
+        let id = self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)?;
+        self.groups.contains_key(&id).then_some(id)
+    }
+
+    /// Why [`JetStream::group_named`] gave nothing.
+    pub(crate) fn no_stream(&self, account: AccountId, stream: &str) -> ApiError {
+        let id = self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group);
+        match id.and_then(|id| self.aside.quarantined.get(&id)) {
+            Some(damaged) => ApiError::with(10194, &damaged.reason),
+            None => ApiError::new(10059),
+        }
     }
 }

@@ -97,7 +97,7 @@ pub(crate) struct JetStream {
     /// Direct gets: group, subject, reply subject, body or why it is not read.
     pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Result<Bytes, DirectRefusal>)>,
     /// Streams that cannot be used.
-    pub(crate) quarantined: Vec<Damaged>,
+    pub(crate) aside: Aside,
     pub(crate) outbox: Outbox,
     pub(crate) disk: DiskQueue,
     pub(crate) deadlines: BTreeSet<(Time, GroupId)>,
@@ -109,6 +109,15 @@ pub(crate) struct JetStream {
     pub(crate) interest_seen: u64,
     pub(crate) api_total: u64,
     pub(crate) api_errors: u64,
+}
+
+/// Streams that exist and are not open.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// Their data is damaged: the store keeps it as it is.
+    pub(crate) quarantined: BTreeMap<GroupId, Damaged>,
+    /// Their account is not configured: they are saved with the others, and open again when it is.
+    pub(crate) parked: BTreeMap<GroupId, Group>,
 }
 
 /// What is on its way to the disk.
@@ -150,7 +159,7 @@ impl JetStream {
             said: Vec::new(),
             direct: Vec::new(),
             due: Vec::new(),
-            quarantined: Vec::new(),
+            aside: Aside::default(),
             outbox: Outbox::default(),
             disk: DiskQueue::default(),
             deadlines: BTreeSet::new(),

@@ -26,7 +26,7 @@ mod system;
 mod usage;
 mod view;
 
-pub use completion::DiskCompletion;
+pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
 pub use recover::Recovery;
 pub use shard::Shard;

@@ -25,8 +25,10 @@ impl JetStream {
     ) -> Result<StreamConfig, ApiError> {
         let config = check(config, self.stream_limits(), pedantic).map_err(|error| ApiError::from(&error))?;
         let account_name = self.account_name(account);
-        if self.meta.stream(&account_name, &config.name).is_none() {
-            self.check_space(account, &config, 0)?;
+        match self.meta.stream(&account_name, &config.name) {
+            None => self.check_space(account, &config, 0)?,
+            Some(asset) if self.groups.contains_key(&asset.group()) => {}
+            Some(_) => return Err(self.no_stream(account, &config.name)),
         }
         Ok(config)
     }
@@ -39,7 +41,7 @@ impl JetStream {
         pedantic: bool,
     ) -> Result<StreamConfig, ApiError> {
         let group = self.group_named(account, &config.name).and_then(|id| self.groups.get(&id));
-        let group = group.ok_or_else(|| ApiError::new(10059))?;
+        let group = group.ok_or_else(|| self.no_stream(account, &config.name))?;
         let old = group.stream.config();
         let checked = check_update(old, config, group.stream.consumers(), self.stream_limits(), pedantic);
         let config = checked.map_err(|error| ApiError::from(&error))?;
@@ -136,8 +138,9 @@ impl JetStream {
     pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         self.advise_deleted(now, hub, id);
         self.write_acks(id);
-        self.uncount(id);
-        self.pushing.remove(&id);
+        if self.aside.quarantined.remove(&id).is_some() {
+            self.disk.dropped.push(id);
+        }
         let Some(mut group) = self.groups.remove(&id) else { return };
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());

@@ -111,7 +111,7 @@ impl<'a> JetStreamView<'a> {
                 reason: group.damage.clone()?,
             })
         });
-        let lost = self.js.quarantined.iter().cloned();
+        let lost = self.js.aside.quarantined.values().cloned();
         JetStreamHealth { failed: self.js.disk.failed.clone(), damage: damaged.chain(lost).collect() }
     }
 
