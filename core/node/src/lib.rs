@@ -13,6 +13,7 @@ mod inside;
 mod jetstream;
 mod limits;
 mod log;
+mod notice;
 mod outbox;
 mod publish;
 mod pull;
@@ -25,6 +26,8 @@ mod view;
 
 pub use completion::DiskCompletion;
 pub use jetstream::{DiskRequest, JetStreamConfig};
+pub use notice::{Notice, NoticeConfig, NoticeLevel};
 pub use recover::Recovery;
 pub use shard::Shard;
+pub use system::Question;
 pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};
