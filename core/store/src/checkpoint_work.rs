@@ -50,6 +50,8 @@ pub struct NewSegment {
     pub number: u64,
     /// Its messages in ascending order.
     pub messages: Vec<Message>,
+    /// Whether they are compressed.
+    pub packed: bool,
 }
 
 /// Why a checkpoint was not begun. Nothing has changed.
@@ -122,7 +124,7 @@ pub struct CheckpointWork {
     head: CheckpointHead,
     full: bool,
     entries: Vec<Entry>,
-    segments: VecDeque<(SegmentId, Vec<Message>)>,
+    segments: VecDeque<(SegmentId, NewSegment)>,
     open: Option<(SegmentId, SegmentJob)>,
     stage: Stage,
     first: Vec<DiskOp>,
@@ -160,12 +162,8 @@ impl CheckpointWork {
             };
             entries.push(entry(id, EntryKind::Live, &meta, group.state));
             metas.insert(id, meta);
-            segments.extend(
-                group
-                    .new_segments
-                    .into_iter()
-                    .map(|segment| (SegmentId { group: id, number: segment.number }, segment.messages)),
-            );
+            let new = group.new_segments.into_iter();
+            segments.extend(new.map(|segment| (SegmentId { group: id, number: segment.number }, segment)));
         }
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
@@ -242,7 +240,7 @@ impl CheckpointWork {
         let next = self
             .open
             .take()
-            .or_else(|| self.segments.pop_front().map(|(id, messages)| (id, SegmentJob::new(id, messages))));
+            .or_else(|| self.segments.pop_front().map(|(id, new)| (id, SegmentJob::new(id, new.messages, new.packed))));
         let Some((id, mut job)) = next else {
             self.stage = Stage::Checkpoint;
             return if self.done.written.is_empty() {
