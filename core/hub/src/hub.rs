@@ -63,6 +63,8 @@ pub struct Hub {
     pub(crate) closed: VecDeque<ClosedView>,
     pub(crate) counters: HubCounters,
     pub(crate) internal_subs: usize,
+    /// Counts changes of what clients, here or on other shards, listen to.
+    pub(crate) interest_changes: u64,
     pub(crate) events: Events,
 }
 
@@ -85,6 +87,7 @@ impl Hub {
             closed: VecDeque::new(),
             counters: HubCounters::default(),
             internal_subs: 0,
+            interest_changes: 0,
             events: Events::default(),
             config,
         }
@@ -378,6 +381,7 @@ impl Hub {
         queue: Option<&[u8]>,
         sink: Sink,
     ) -> Option<u64> {
+        self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
         self.account_mut(account).interest.insert(filter, queue, sink);
         self.tell(account, filter, queue, true)
     }
@@ -390,6 +394,7 @@ impl Hub {
         queue: Option<&[u8]>,
         sink: Sink,
     ) -> Option<u64> {
+        self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
         self.account_mut(account).interest.remove(filter, queue, &sink);
         self.tell(account, filter, queue, false)
     }

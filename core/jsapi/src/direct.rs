@@ -1,5 +1,6 @@
 //! Direct gets: the request's JSON, and answers that are headers instead of JSON.
 
+use crate::request::read_json;
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::messages::Message;
@@ -54,6 +55,7 @@ pub enum DirectRefusal {
     NotFound,
     NoResults,
     TooManyResults,
+    RequiredApiLevel,
 }
 
 impl DirectRefusal {
@@ -66,9 +68,13 @@ impl DirectRefusal {
             DirectRefusal::NotFound => "404 Message Not Found",
             DirectRefusal::NoResults => "404 No Results",
             DirectRefusal::TooManyResults => "413 Too Many Results",
+            DirectRefusal::RequiredApiLevel => REQUIRED_API_LEVEL,
         }
     }
 }
+
+/// The status line of a request that is not answered in JSON and wants a newer server.
+pub const REQUIRED_API_LEVEL: &str = "412 Required Api Level";
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -91,7 +97,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Err(DirectRefusal::EmptyRequest);
         }
-        let body: Body = from_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = read_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         let no_hdr = body.no_hdr;
         body.checked().map(|get| (get, no_hdr))
     }
@@ -101,7 +107,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let body: Body = from_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = read_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         Ok(body.no_hdr)
     }
 }

@@ -225,10 +225,7 @@ impl Reader<'_> {
                 self.empty().map(|()| Request::ConsumerDelete { stream: first(), consumer: second() })
             }
             Kind::ConsumerPause => self.consumer_pause(first(), second()),
-            Kind::ConsumerUnpin => {
-                let body: UnpinBody = self.required()?;
-                Ok(Request::ConsumerUnpin { stream: first(), consumer: second(), group: body.group })
-            }
+            Kind::ConsumerUnpin => self.consumer_unpin(first(), second()),
             Kind::ConsumerReset => {
                 let body: Option<ResetBody> = self.optional()?;
                 let seq = body.map(|body| Seq(body.seq));
@@ -255,18 +252,25 @@ impl Reader<'_> {
     }
 
     fn optional<T: DeserializeOwned>(&self) -> Result<Option<T>, Refused> {
-        if self.body.is_empty() { Ok(None) } else { self.required().map(Some) }
+        // What is neither an object nor an array is no body at all, as for the real server.
+        match self.body.trim_ascii_start().first() {
+            Some(b'{' | b'[') => self.required().map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Lists take a body that is JSON or ignore it.
     fn page(&self) -> PageBody {
-        from_json(self.body).unwrap_or_default()
+        read_json(self.body).unwrap_or_default()
     }
 
     /// No body, or an object without members.
     fn empty(&self) -> Result<(), Refused> {
-        let inner = self.body.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}"));
-        if inner.unwrap_or(self.body).trim_ascii().is_empty() { Ok(()) } else { self.refuse(10038) }
+        let is_empty_object = || {
+            serde_json::from_slice(self.body)
+                .is_ok_and(|value: serde_json::Value| value == serde_json::json!({}))
+        };
+        if self.body.is_empty() || is_empty_object() { Ok(()) } else { self.refuse(10038) }
     }
 
     fn stream_config(self, name: &str) -> Outcome {
@@ -325,7 +329,7 @@ impl Reader<'_> {
     }
 
     fn stream_info(self, stream: String) -> Outcome {
-        let body: InfoBody = from_json(self.body).unwrap_or_default();
+        let body: InfoBody = read_json(self.body).unwrap_or_default();
         Ok(Request::StreamInfo {
             stream,
             deleted_details: body.deleted_details,
@@ -382,7 +386,7 @@ impl Reader<'_> {
         }
         let name = match arguments.get(1) {
             Some(name) => {
-                let named = if config.name.is_empty() { &config.durable } else { &config.name };
+                let named = if config.durable.is_empty() { &config.name } else { &config.durable };
                 if !named.is_empty() && named != name {
                     return self.refuse(10017);
                 }
@@ -399,9 +403,6 @@ impl Reader<'_> {
             if config.filter_subject != filter {
                 return self.refuse(10131);
             }
-        }
-        if !config.durable.is_empty() && !config.name.is_empty() && config.durable != config.name {
-            return self.refuse(10132);
         }
         config.name.clone_from(&name);
         self.finish_create(stream, name, body, config)
@@ -439,6 +440,19 @@ impl Reader<'_> {
         Ok(Request::ConsumerCreate(Box::new(ConsumerCreate { stream, name, config, action, pedantic })))
     }
 
+    fn consumer_unpin(self, stream: String, consumer: String) -> Outcome {
+        let body: Option<UnpinBody> = self.optional()?;
+        let invalid = |text: &str| Err(self.refused(ApiError::with(10025, text)));
+        let Some(UnpinBody { group }) = body else { return invalid("unexpected end of JSON input") };
+        if group.is_empty() {
+            return invalid("consumer group not specified");
+        }
+        if let Err(error) = hw_stream::consumer::check_group(&group) {
+            return Err(self.refused((&error).into()));
+        }
+        Ok(Request::ConsumerUnpin { stream, consumer, group })
+    }
+
     fn consumer_pause(self, stream: String, consumer: String) -> Outcome {
         let body: PauseBody = self.optional()?.unwrap_or_default();
         let until = match body.pause_until.as_deref() {
@@ -462,7 +476,27 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 }
 
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
-fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    from_json(body).map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
+    serde_json::from_slice(body).or_else(|error| {
+        let mut value: serde_json::Value = match serde_json::from_slice(body) {
+            Ok(value) => value,
+            Err(_) if error.is_eof() => return Err("unexpected EOF".to_owned()),
+            Err(_) => return Err(error.to_string()),
+        };
+        drop_nulls(&mut value);
+        serde_json::from_value(value).map_err(|_| error.to_string())
+    })
+}
+
+/// Some clients write null for what they leave out.
+fn drop_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }

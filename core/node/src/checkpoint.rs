@@ -40,8 +40,8 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
-        for group in self.groups.values_mut().filter(|group| !group.is_volatile() && (full || group.changed))
-        {
+        let groups = self.groups.values_mut().chain(self.aside.parked.values_mut());
+        for group in groups.filter(|group| !group.is_volatile() && (full || group.changed)) {
             job.groups.push(group.checkpoint());
         }
         self.disk.bytes_since_checkpoint = 0;
@@ -55,7 +55,8 @@ impl JetStream {
         match result {
             Ok(done) => {
                 for (id, written) in done.written {
-                    if let Some(group) = self.groups.get_mut(&id) {
+                    let parked = self.aside.parked.get_mut(&id);
+                    if let Some(group) = self.groups.get_mut(&id).or(parked) {
                         group.stream.messages_mut().handle_written(written);
                         group.writing = None;
                     }
@@ -67,7 +68,7 @@ impl JetStream {
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
-                for group in self.groups.values_mut() {
+                for group in self.groups.values_mut().chain(self.aside.parked.values_mut()) {
                     group.changed = true;
                     if let Some(segment) = group.writing.take() {
                         group.stream.messages_mut().handle_write_failed(segment);

@@ -20,6 +20,8 @@ pub(crate) enum Said {
     Pull { consumer: Bytes, reply: Bytes, request: PullRequest },
     /// A pull that cannot be read.
     BadPull { reply: Bytes, text: String },
+    /// A pull that wants a newer server.
+    OldServer { reply: Bytes },
     /// `$JS.ACK.…`; `next` is the pull that may come with it.
     Ack { consumer: Bytes, reply: Bytes, ack: Ack, next: Option<Bytes> },
     /// `$JS.FC.…`: a push client has caught up.
@@ -30,6 +32,9 @@ impl JetStream {
     pub(crate) fn handle_pull(&mut self, id: GroupId, msg: &Message<'_>) {
         let Some(consumer) = msg.subject.rsplit(|&byte| byte == b'.').next() else { return };
         let (consumer, reply) = (owned(consumer), owned(msg.reply));
+        if !hw_jsapi::has_level(msg.header) {
+            return self.said.push((id, Said::OldServer { reply }));
+        }
         self.said.push((
             id,
             match pull_request(msg.payload) {
@@ -89,6 +94,11 @@ impl Group {
                 effects.push(Effect::Send { to, reply, header, payload });
                 None
             }
+            Said::OldServer { reply } => {
+                let header = status_header(hw_jsapi::REQUIRED_API_LEVEL, &[]);
+                effects.push(Effect::Send { to: reply, reply: Bytes::new(), header, payload: Bytes::new() });
+                None
+            }
             Said::Pull { consumer, reply, request } => {
                 self.with_lead(now, &consumer, &interest, |lead, m| {
                     lead.handle_pull(m, reply, &request, &mut out)
@@ -111,7 +121,9 @@ impl Group {
             Said::Ack { consumer, reply, ack, next } => {
                 let settlement =
                     self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_ack(m, ack, &mut out));
-                let confirmed = self.settle(now, &consumer, &reply, settlement.flatten());
+                // The answer to `+NXT` is the next message, not a confirmation.
+                let asked = if next.is_some() { Bytes::new() } else { reply.clone() };
+                let confirmed = self.settle(now, &consumer, &asked, settlement.flatten());
                 self.take(now, &consumer, &interest, &mut out, effects);
                 if let Some(body) = next
                     && let Ok(request) = pull_request(&body)

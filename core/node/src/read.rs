@@ -10,6 +10,7 @@ use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
+use crate::completion::LoadError;
 use crate::group::Group;
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::outbox::Outgoing;
@@ -30,6 +31,9 @@ enum Progress {
     Done,
     Load(BlockId, Waiting),
 }
+
+/// Damaged bytes are never served: whoever asks gets an error, not a guess.
+const DAMAGED: &str = "message is damaged";
 
 /// How many names or counts a page of a stream's subjects holds.
 const SUBJECTS_PAGE: u64 = 100_000;
@@ -60,14 +64,21 @@ impl JetStream {
                 let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
                 hw_jsapi::names(Kind::ConsumerNames, &names, offset)
             }),
-            Request::ConsumerList { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names = group.stream.consumers().map(|consumer| consumer.name());
-                let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
-                hw_jsapi::consumer_list(&infos, offset)
-            }),
+            Request::ConsumerList { stream, offset } => {
+                let group = self.group_named(account, &stream).and_then(|id| self.groups.get(&id));
+                if let Some(group) = group {
+                    let (id, names): (_, Vec<Bytes>) = (group.id, group.leads.keys().cloned().collect());
+                    self.look(now, hub, id, &names);
+                }
+                self.with_stream(account, &stream, |group| {
+                    let names = group.stream.consumers().map(|consumer| consumer.name());
+                    let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
+                    hw_jsapi::consumer_list(&infos, offset)
+                })
+            }
             Request::ConsumerInfo { stream, consumer } => {
                 let Some(id) = self.group_named(account, &stream) else {
-                    return Some(Err(ApiError::new(10059)));
+                    return Some(Err(self.no_stream(account, &stream)));
                 };
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
@@ -78,15 +89,26 @@ impl JetStream {
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
             Request::MessageGet { stream, get, no_hdr } => {
-                return self.message_get(now, hub, call, &stream, (get, no_hdr));
+                return self.message_get(now, hub, call, &stream, get, no_hdr);
             }
             _ => Err(ApiError::new(10003)),
         })
     }
 
+    /// Somebody looks at consumers of a stream, or has changed them: their volatile halves follow.
+    pub(crate) fn look(&mut self, now: Time, hub: &Hub, id: GroupId, names: &[Bytes]) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (mut effects, interest) = (Vec::new(), interest_in(hub, group.account));
+        for name in names {
+            group.look(now, name, &interest, &mut effects);
+        }
+        self.perform(now, hub, id, effects);
+        self.touch(id);
+    }
+
     fn with_stream(&self, account: AccountId, name: &str, answer: impl FnOnce(&Group) -> Vec<u8>) -> Reply {
         let group = self.group_named(account, name).and_then(|id| self.groups.get(&id));
-        group.map(answer).ok_or_else(|| ApiError::new(10059))
+        group.map(answer).ok_or_else(|| self.no_stream(account, name))
     }
 
     /// An account's streams, or those of them that take a subject in common with a filter.
@@ -112,7 +134,7 @@ impl JetStream {
         deleted: bool,
         (filter, offset): (&str, u64),
     ) -> Reply {
-        let Some(id) = self.group_named(account, stream) else { return Err(ApiError::new(10059)) };
+        let Some(id) = self.group_named(account, stream) else { return Err(self.no_stream(account, stream)) };
         let (Some(mut info), Some(group)) = (self.stream_view(now, id), self.groups.get(&id)) else {
             return Err(ApiError::new(10059));
         };
@@ -138,15 +160,29 @@ impl JetStream {
         stream: &str,
         (get, no_hdr): (GetMessage, bool),
     ) -> Option<Reply> {
-        let Some(id) = self.group_named(call.account, stream) else { return Some(Err(ApiError::new(10059))) };
-        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), get, no_hdr });
+        let Some(id) = self.group_named(call.account, stream) else {
+            return Some(Err(self.no_stream(call.account, stream)));
+        };
+        let group = self.groups.get(&id)?;
+        let seq = match get {
+            GetMessage::Seq(seq) => Some(seq),
+            GetMessage::Last(subject) => group.stream.last_by_subject(&subject),
+            GetMessage::Next(seq, subject) => group.stream.next_by_subject(seq, &subject),
+        };
+        let Some(seq) = seq else { return Some(Err(ApiError::new(10037))) };
+        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), seq, no_hdr });
         None
     }
 
     /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
     pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
         if !msg.reply.is_empty() {
-            let (subject, reply, body) = (owned(msg.subject), owned(msg.reply), owned(msg.payload));
+            let (subject, reply) = (owned(msg.subject), owned(msg.reply));
+            let body = if hw_jsapi::has_level(msg.header) {
+                Ok(owned(msg.payload))
+            } else {
+                Err(DirectRefusal::RequiredApiLevel)
+            };
             self.direct.push((id, subject, reply, body));
         }
     }
@@ -155,7 +191,7 @@ impl JetStream {
     pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
         for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
             let Some(group) = self.groups.get(&id) else { continue };
-            match group.direct_read(&subject, &reply, &body) {
+            match body.and_then(|body| group.direct_read(&subject, &reply, &body)) {
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err(refusal) => {
                     let account = group.account;
@@ -196,65 +232,45 @@ impl JetStream {
         hub: &Hub,
         id: GroupId,
         block: BlockId,
-        messages: Result<Vec<Message>, String>,
+        messages: Result<Vec<Message>, LoadError>,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
         match messages {
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
-            // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
-            Err(reason) => {
-                let live = group.stream.messages().live_segments();
-                if live.iter().any(|segment| segment.segment == block.segment) {
-                    group.damage = Some(reason);
-                }
-            }
+            Err(LoadError::Busy) => {}
+            Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),
         }
-        let waiting = std::mem::take(&mut group.waiting);
-        if group.damage.is_some() {
-            // Damaged bytes are never served: whoever asked gets an error, not a guess.
-            for waiting in waiting {
-                self.fail_read(now, hub, id, waiting);
-            }
-            return;
-        }
-        for waiting in waiting {
+        for waiting in std::mem::take(&mut group.waiting) {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
-    }
-
-    fn fail_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let account = group.account;
-        match waiting {
-            Waiting::Message { call, .. } => {
-                self.answer(now, hub, &call, Err(ApiError::with(10051, "message is damaged")))
-            }
-            Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
-                let header = status_header("500 message is damaged", &[]);
-                let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
-                self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
-            }
-        }
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
         let Some(group) = self.groups.get(&id) else { return Progress::Done };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, get, no_hdr } => {
-                let reply = match group.find(&get) {
+            Waiting::Message { call, seq, no_hdr } => {
+                let reply = match group.stream.get(seq) {
                     Fetch::OnDisk(block) => {
-                        return Progress::Load(block, Waiting::Message { call, get, no_hdr });
+                        return Progress::Load(block, Waiting::Message { call, seq, no_hdr });
                     }
                     Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Fetch::Absent if group.stream.messages().contains(seq) => {
+                        Err(ApiError::with(10051, DAMAGED))
+                    }
                     Fetch::Absent => Err(ApiError::new(10037)),
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
-                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, get, no_hdr }),
+            Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
+                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
+                Fetch::Absent if group.stream.messages().contains(seq) => {
+                    let header = status_header(&format!("500 {DAMAGED}"), &[]);
+                    let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
+                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                }
                 Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
                 Fetch::Message(message) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
@@ -294,14 +310,14 @@ impl JetStream {
 }
 
 impl Group {
-    /// The message that is asked for, as things are now.
-    fn find(&self, get: &GetMessage) -> Fetch {
-        let seq = match get {
-            GetMessage::Seq(seq) => Some(*seq),
-            GetMessage::Last(filter) => self.stream.last_by_subject(filter),
-            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
-        };
-        seq.map_or(Fetch::Absent, |seq| self.stream.get(seq))
+    /// A block is not what was written: its messages count as there, but nobody gets them.
+    fn handle_damaged(&mut self, block: BlockId, reason: String) {
+        let messages = self.stream.messages_mut();
+        // A segment that nothing refers to any more may be gone.
+        if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
+            messages.handle_block(block, Vec::new());
+            self.damage = Some(reason);
+        }
     }
 
     /// What a direct get wants to read.

@@ -2,6 +2,8 @@
 
 use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
 use hw_kit::{AccountId, GroupId, Time};
+use hw_stream::Lead;
+use hw_stream::consumer::required_api_level;
 use hw_stream::info::{ClusterInfo, ConsumerInfo, LeadInfo, StreamInfo};
 use serde_json::Value;
 
@@ -109,7 +111,7 @@ impl<'a> JetStreamView<'a> {
                 reason: group.damage.clone()?,
             })
         });
-        let lost = self.js.quarantined.iter().cloned();
+        let lost = self.js.aside.quarantined.values().cloned();
         JetStreamHealth { failed: self.js.disk.failed.clone(), damage: damaged.chain(lost).collect() }
     }
 
@@ -232,11 +234,10 @@ impl Group {
     /// A consumer as lists show it.
     pub(crate) fn consumer_info(&self, now: Time, name: &[u8]) -> Option<ConsumerInfo> {
         let consumer = self.stream.consumer(name)?;
-        let lead = self.leads.get(name).map_or_else(LeadInfo::default, |lead| LeadInfo {
-            num_waiting: lead.num_waiting() as u64,
-            push_bound: lead.is_push_bound(),
-            ..LeadInfo::default()
-        });
-        Some(consumer.info(&self.stream, lead, now))
+        let lead = self.leads.get(name).map_or_else(LeadInfo::default, Lead::info);
+        let mut info = consumer.info(&self.stream, lead, now);
+        let level = required_api_level(consumer.config()).to_string();
+        info.config.metadata.insert("_nats.req.level".to_owned(), level);
+        Some(info)
     }
 }

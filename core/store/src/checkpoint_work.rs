@@ -289,6 +289,10 @@ impl CheckpointWork {
             storage.dropped.retain(|&group, _| wal.has_frames_of(group, start));
         }
         self.done.removed.iter().for_each(|&id| put_away(id.file(), storage.held.segments.remove(&id)));
+        if !self.done.removed.is_empty() {
+            // While its tombstone is still kept: a dropped group's segment must not come back as an unknown one.
+            ops.push(DiskOp::SyncDir(Dir::Segments));
+        }
         ops.push(DiskOp::SyncDir(Dir::Root));
         storage.release_wal(self.head.start.position, &mut ops);
         if !storage.is_full() {

@@ -131,6 +131,14 @@ impl Msg {
         text.strip_prefix("NATS/1.0 ")?.get(..3)?.parse().ok()
     }
 
+    /// A header field.
+    pub fn field(&self, key: &str) -> Option<String> {
+        let text = std::str::from_utf8(&self.header).ok()?;
+        let lines = text.split("\r\n").skip(1);
+        let mut fields = lines.filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| *name == key).map(|(_, value)| value.trim().to_owned())
+    }
+
     /// The body as JSON.
     pub fn json(&self) -> Option<serde_json::Value> {
         serde_json::from_slice(&self.payload).ok()

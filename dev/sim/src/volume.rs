@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use hw_kit::{GroupId, Rng, Span, Time};
-use hw_node::{DiskCompletion, DiskRequest};
+use hw_node::{DiskCompletion, DiskRequest, LoadError};
 use hw_store::messages::BlockId;
 use hw_store::{
     AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob,
@@ -335,7 +335,7 @@ impl Volume {
             trace.disk(*now, &op);
             disk.run(op)
         };
-        let messages = self.reader.load(group, block, &mut run).map_err(|error| error.to_string());
+        let messages = self.reader.load(group, block, &mut run).map_err(|error| LoadError::Damaged(error.to_string()));
         self.done.push(DiskCompletion::Loaded { group, block, messages });
     }
 }

@@ -7,7 +7,7 @@ mod publish;
 
 pub use consume::Delivery;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hw_kit::{Rng, Span, Time};
 use serde_json::Value;
@@ -33,6 +33,7 @@ enum Pending {
     DeleteConsumer { stream: String, generation: u64, consumer: String },
     Confirm { stream: String, generation: u64, consumer: String, seq: u64 },
     Audit,
+    AuditMany,
 }
 
 /// The clients and what they know.
@@ -47,7 +48,7 @@ pub struct Workload {
     /// Asks while all others are silent.
     auditor: usize,
     pending: BTreeMap<String, (usize, Pending, Time)>,
-    answers: BTreeMap<String, Msg>,
+    answers: BTreeMap<String, VecDeque<Msg>>,
     tokens: u64,
     generations: u64,
     sessions: Vec<u64>,
@@ -113,6 +114,34 @@ impl Workload {
 
     /// Sends a request of the auditor and waits for the answer.
     pub fn ask(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Msg, String> {
+        let token = self.ask_as_auditor(world, subject, (body, Pending::Audit))?;
+        self.answer(world, &token, subject)
+    }
+
+    /// Sends a request of the auditor that is answered by several messages and a status at their end.
+    pub fn ask_many(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Vec<Msg>, String> {
+        let token = self.ask_as_auditor(world, subject, (body, Pending::AuditMany))?;
+        let mut all = Vec::new();
+        loop {
+            let msg = self.answer(world, &token, subject)?;
+            if msg.status().is_none() {
+                all.push(msg);
+                continue;
+            }
+            self.pending.remove(&token);
+            return match msg.status() {
+                Some(204 | 404) => Ok(all),
+                _ => Err(format!("{subject} gave {:?}", String::from_utf8_lossy(&msg.header))),
+            };
+        }
+    }
+
+    fn ask_as_auditor(
+        &mut self,
+        world: &mut World,
+        subject: &str,
+        (body, pending): (&Value, Pending),
+    ) -> Result<String, String> {
         let until = world.now() + ANSWER_WITHIN;
         while !world.is_connected(self.auditor) {
             world.connect(self.auditor);
@@ -121,9 +150,15 @@ impl Workload {
             }
             self.run(world, Span(100_000))?;
         }
-        let token = self.request(world, self.auditor, Pending::Audit, (subject, &body.to_string()));
+        Ok(self.request(world, self.auditor, pending, (subject, &body.to_string())))
+    }
+
+    /// The next answer to a request of the auditor.
+    fn answer(&mut self, world: &mut World, token: &str, subject: &str) -> Result<Msg, String> {
+        let until = world.now() + ANSWER_WITHIN;
         loop {
-            if let Some(msg) = self.answers.remove(&token) {
+            let queued = self.answers.get_mut(token).and_then(VecDeque::pop_front);
+            if let Some(msg) = queued {
                 return Ok(msg);
             }
             match world.next(until)? {
@@ -169,8 +204,11 @@ impl Workload {
         let Some((_, pending, _)) = self.pending.remove(&msg.subject) else { return };
         match pending {
             Pending::Publish(index) => self.published(world, index, &msg),
-            Pending::Audit => {
-                self.answers.insert(msg.subject.clone(), msg);
+            Pending::Audit => self.answers.entry(msg.subject.clone()).or_default().push_back(msg),
+            Pending::AuditMany => {
+                // More may come.
+                self.pending.insert(msg.subject.clone(), (client, Pending::AuditMany, world.now()));
+                self.answers.entry(msg.subject.clone()).or_default().push_back(msg);
             }
             Pending::Confirm { stream, generation, consumer, seq } => {
                 if msg.status() == Some(503) {
@@ -209,7 +247,7 @@ impl Workload {
                         consumer.existence = Existence::Unknown;
                     }
                 }
-                Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit => {}
+                Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
             }
         }
     }

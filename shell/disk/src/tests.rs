@@ -24,7 +24,7 @@ struct Shard {
     recovered: Vec<Recovered>,
 }
 
-fn open_with(path: &PathBuf, sync: SyncPolicy) -> Shard {
+fn open_with(path: &std::path::Path, sync: SyncPolicy) -> Shard {
     let store = Arc::new(StoreDir::open(path).unwrap());
     let mut storage = StorageOptions::new(ShardId(0), 99);
     storage.sync = sync;
@@ -40,7 +40,7 @@ fn open_with(path: &PathBuf, sync: SyncPolicy) -> Shard {
     Shard { disk, done, report, recovered }
 }
 
-fn open(path: &PathBuf) -> Shard {
+fn open(path: &std::path::Path) -> Shard {
     open_with(path, SyncPolicy::Always)
 }
 
@@ -108,7 +108,7 @@ fn what_was_completed_is_there_again() {
         expected.retain(|(group, ..)| *group != 0);
         shard.disk.close();
         let shard = open_with(&path, sync);
-        assert_eq!(shard.entries(), expected);
+        assert!(shard.entries() == expected, "what was written comes back once and in order");
         assert_eq!((shard.report.torn_windows, shard.report.session), (0, 2));
         shard.disk.close();
         std::fs::remove_dir_all(path).unwrap();
@@ -216,7 +216,7 @@ fn a_store_that_cannot_be_written_stops() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(failure.contains("wal-"), "{failure}");
+    assert!(failure.contains("does not exist"), "{failure}");
     assert!(matches!(shard.next(), Completion::Refused { error: AppendError::Stopped { .. }, .. }));
     shard.disk.append(vec![frame(1, ticket + 1, &[b"x"])], ticket + 1).unwrap();
     assert!(matches!(shard.next(), Completion::Refused { error: AppendError::Stopped { .. }, .. }));

@@ -229,7 +229,7 @@ impl Workload {
                     self.history.violate("protocol", format!("{consumer} cannot be deleted: {answer}"));
                 }
             }
-            Pending::Publish(_) | Pending::Confirm { .. } | Pending::Audit => {}
+            Pending::Publish(_) | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
         }
     }
 }
@@ -252,5 +252,6 @@ fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
         "max_consumers": -1,
         "discard": if shape.discard_new { "new" } else { "old" },
         "num_replicas": 1,
+        "allow_direct": generation % 4 != 0,
     })
 }
