@@ -335,7 +335,8 @@ impl Volume {
             trace.disk(*now, &op);
             disk.run(op)
         };
-        let messages = self.reader.load(group, block, &mut run).map_err(|error| LoadError::Damaged(error.to_string()));
+        let messages =
+            self.reader.load(group, block, &mut run).map_err(|error| LoadError::Damaged(error.to_string()));
         self.done.push(DiskCompletion::Loaded { group, block, messages });
     }
 }

@@ -6,3 +6,4 @@ mod damage;
 mod disk;
 mod full;
 mod model;
+mod snapshot;
