@@ -1,12 +1,11 @@
 //! Direct gets: the request's JSON, and answers that are headers instead of JSON.
 
-use crate::request::read_json;
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::messages::Message;
 use serde::Deserialize;
 
-use crate::json::from_json;
+use crate::request::read_json;
 
 /// What a direct get asks for.
 #[derive(Clone, Debug, PartialEq)]
