@@ -11,6 +11,7 @@ use hw_stream::lead::{Moment, PumpOut};
 use hw_stream::outcome::Effect;
 use hw_stream::{Lead, Stream};
 
+use crate::feed::Feeds;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
 
@@ -50,6 +51,8 @@ pub(crate) struct Group {
     pub(crate) wanted: Option<hw_stream::StreamConfig>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
     pub(crate) damage: Option<String>,
+    /// The streams that it follows, and those that follow it.
+    pub(crate) feeds: Feeds,
 }
 
 /// Who listens to a subject; the second argument is a queue group, empty for none.
@@ -76,6 +79,7 @@ impl Group {
             writing: None,
             wanted: None,
             damage: None,
+            feeds: Feeds::default(),
         }
     }
 
@@ -88,7 +92,7 @@ impl Group {
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
         let leads = self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
-        expiry.into_iter().chain(leads).min()
+        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).min()
     }
 
     /// Starts leading a consumer that is new or has changed.

@@ -8,6 +8,7 @@ mod api;
 mod checkpoint;
 mod commit;
 mod completion;
+mod feed;
 mod group;
 mod inside;
 mod jetstream;

@@ -47,7 +47,7 @@ impl JetStream {
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
-                let infos: Vec<_> = self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                let infos: Vec<_> = self.filtered(account, &subject).map(|group| self.listed(now, group)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
@@ -216,6 +216,7 @@ impl JetStream {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
+        self.touch_followers(id);
     }
 
     fn fail_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {

@@ -9,7 +9,8 @@ mod configure;
 mod consumers;
 mod dedupe;
 mod expiry;
-mod headers;
+mod feed;
+pub(crate) mod headers;
 mod publish;
 mod read;
 mod remove;
@@ -27,6 +28,7 @@ use hw_store::messages::Keep;
 use hw_subject::Transform;
 
 pub use check::{ConfigError, StreamLimits, check, check_update};
+pub use feed::Position;
 pub use read::{BatchEnd, BatchRead, BatchRefused, BatchStep};
 pub use snapshot::{RestoreError, StreamRestore};
 
@@ -55,6 +57,8 @@ pub struct Stream {
     /// Every message below is protected from `max_age`.
     age_checked: Seq,
     mappings: Mappings,
+    /// How far each source was taken, by [`crate::feed::Route::key`]. Those that were removed may come back.
+    positions: BTreeMap<Bytes, Position>,
     fingerprint: u64,
 }
 
@@ -97,6 +101,7 @@ impl Stream {
             last_msg_id: Bytes::new(),
             expiry: Expiry::default(),
             age_checked: Seq(0),
+            positions: BTreeMap::new(),
             fingerprint: 0,
         }
     }
@@ -140,6 +145,12 @@ impl Stream {
             }
             Command::ResetConsumer { name, seq, .. } => {
                 Answer::ConsumerReset(self.reset_consumer(&name, seq, fx))
+            }
+            Command::Mirrored { after, first, messages, .. } => {
+                Answer::Fed(self.take_mirrored((after, first), messages, fx))
+            }
+            Command::Sourced { source, identity, after, messages, .. } => {
+                Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
         }
     }

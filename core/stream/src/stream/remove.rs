@@ -211,6 +211,7 @@ impl Stream {
         if self.config.retention == Retention::Interest && !self.is_wanted(subject) {
             return;
         }
-        self.store(Storing { record, msg_id: None, rollup: Rollup::None, special }, fx);
+        let at = (self.messages.last_seq().next(), self.clock);
+        self.store(Storing { record, msg_id: None, rollup: Rollup::None, special, at }, fx);
     }
 }
