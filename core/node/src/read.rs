@@ -11,7 +11,7 @@ use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
 use crate::completion::LoadError;
-use crate::group::Group;
+use crate::group::{Group, interest_in};
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::outbox::Outgoing;
 use crate::shard::owned;
@@ -78,8 +78,9 @@ impl JetStream {
             }
             Request::ConsumerInfo { stream, consumer } => {
                 let Some(id) = self.group_named(account, &stream) else {
-                    return Some(Err(self.no_stream(account, &stream)));
+                    return Some(Err(ApiError::new(10059)));
                 };
+                self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
                     Some(info) => info,
@@ -89,7 +90,7 @@ impl JetStream {
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
             Request::MessageGet { stream, get, no_hdr } => {
-                return self.message_get(now, hub, call, &stream, get, no_hdr);
+                return self.message_get(now, hub, call, &stream, (get, no_hdr));
             }
             _ => Err(ApiError::new(10003)),
         })
@@ -163,14 +164,7 @@ impl JetStream {
         let Some(id) = self.group_named(call.account, stream) else {
             return Some(Err(self.no_stream(call.account, stream)));
         };
-        let group = self.groups.get(&id)?;
-        let seq = match get {
-            GetMessage::Seq(seq) => Some(seq),
-            GetMessage::Last(subject) => group.stream.last_by_subject(&subject),
-            GetMessage::Next(seq, subject) => group.stream.next_by_subject(seq, &subject),
-        };
-        let Some(seq) = seq else { return Some(Err(ApiError::new(10037))) };
-        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), seq, no_hdr });
+        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), get, no_hdr });
         None
     }
 
@@ -251,28 +245,26 @@ impl JetStream {
         let Some(group) = self.groups.get(&id) else { return Progress::Done };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, seq, no_hdr } => {
-                let reply = match group.stream.get(seq) {
-                    Fetch::OnDisk(block) => {
-                        return Progress::Load(block, Waiting::Message { call, seq, no_hdr });
+            Waiting::Message { call, get, no_hdr } => {
+                let reply = match group.find(&get) {
+                    Some(Fetch::OnDisk(block)) => {
+                        return Progress::Load(block, Waiting::Message { call, get, no_hdr });
                     }
-                    Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
-                    Fetch::Absent if group.stream.messages().contains(seq) => {
-                        Err(ApiError::with(10051, DAMAGED))
-                    }
-                    Fetch::Absent => Err(ApiError::new(10037)),
+                    Some(Fetch::Message(message)) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Some(Fetch::Absent) => Err(ApiError::new(10037)),
+                    None => Err(ApiError::with(10051, DAMAGED)),
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
-                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
-                Fetch::Absent if group.stream.messages().contains(seq) => {
+            Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
+                Some(Fetch::OnDisk(block)) => return Progress::Load(block, Waiting::Direct { reply, get, no_hdr }),
+                None => {
                     let header = status_header(&format!("500 {DAMAGED}"), &[]);
                     let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
                 }
-                Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
-                Fetch::Message(message) => {
+                Some(Fetch::Absent) => self.refuse_direct(account, reply, DirectRefusal::NotFound),
+                Some(Fetch::Message(message)) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
@@ -313,10 +305,24 @@ impl Group {
     /// A block is not what was written: its messages count as there, but nobody gets them.
     fn handle_damaged(&mut self, block: BlockId, reason: String) {
         let messages = self.stream.messages_mut();
-        // A segment that nothing refers to any more may be gone.
+        // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
         if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
             messages.handle_block(block, Vec::new());
             self.damage = Some(reason);
+        }
+    }
+
+    /// The message that is asked for, as things are now; None: it is there and damaged.
+    fn find(&self, get: &GetMessage) -> Option<Fetch> {
+        let seq = match get {
+            GetMessage::Seq(seq) => Some(*seq),
+            GetMessage::Last(filter) => self.stream.last_by_subject(filter),
+            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
+        };
+        let Some(seq) = seq else { return Some(Fetch::Absent) };
+        match self.stream.get(seq) {
+            Fetch::Absent if self.stream.messages().contains(seq) => None,
+            found => Some(found),
         }
     }
 
