@@ -34,6 +34,8 @@ pub struct Options {
     pub leafnodes: Option<LeafnodeOptions>,
     /// The cluster; `None`: not.
     pub cluster: Option<ClusterOptions>,
+    /// The configuration file's digest, for monitoring; whoever reads the file sets it.
+    pub digest: String,
     /// What the user should know, with places. `-t` takes these for errors.
     pub warnings: Vec<String>,
 }

@@ -15,6 +15,7 @@ mod inside;
 mod jetstream;
 mod limits;
 mod log;
+mod notice;
 mod outbox;
 mod publish;
 mod pull;
@@ -28,6 +29,8 @@ mod view;
 
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
+pub use notice::{Notice, NoticeConfig, NoticeLevel};
 pub use recover::Recovery;
 pub use shard::Shard;
+pub use system::Question;
 pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};

@@ -24,7 +24,10 @@ mod server;
 mod shards;
 mod start;
 mod store;
+mod system;
+mod tls;
 mod usage;
+mod websocket;
 
 pub use builder::Builder;
 pub use log::{FATAL, LogConfig, Sink};
