@@ -257,7 +257,9 @@ impl JetStream {
                 self.answer(now, hub, &call, reply);
             }
             Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
-                Some(Fetch::OnDisk(block)) => return Progress::Load(block, Waiting::Direct { reply, get, no_hdr }),
+                Some(Fetch::OnDisk(block)) => {
+                    return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
+                }
                 None => {
                     let header = status_header(&format!("500 {DAMAGED}"), &[]);
                     let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());

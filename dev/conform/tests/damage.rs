@@ -70,7 +70,11 @@ fn flip_all(binary: &Path, count: u64) -> Result<(), String> {
             let end = judge(&mut server, file, before);
             let end = end.map_err(|what| {
                 let log = server.log();
-                format!("bit {bit} of byte {at} of {}: {what}\n{}", file.display(), &log[before.min(log.len())..])
+                format!(
+                    "bit {bit} of byte {at} of {}: {what}\n{}",
+                    file.display(),
+                    &log[before.min(log.len())..]
+                )
             })?;
             *told.entry((kind, end)).or_insert(0) += 1;
             server.stop().map_err(|error| error.to_string())?;
@@ -161,7 +165,8 @@ fn is_whole(js: &mut Js, stream: &str) -> Result<bool, String> {
     let ack = js.request(&format!("{stream}.more"), b"more").map_err(text)?;
     let ack: Value = serde_json::from_slice(&ack.payload).unwrap_or_default();
     let read = js.read_from(stream, 1).map_err(text)?;
-    let right = read.iter().take(MESSAGES as usize).all(|message| message.payload == payload(stream, message.seq));
+    let right =
+        read.iter().take(MESSAGES as usize).all(|message| message.payload == payload(stream, message.seq));
     let works = info["state"]["messages"] == MESSAGES && ack["seq"] == MESSAGES + 1;
     match works && right && read.len() as u64 == MESSAGES + 1 {
         true => Ok(true),

@@ -45,7 +45,8 @@ fn config_case(target: Target) -> Case {
     let run = move || match &target.binary {
         Err(why) => Outcome::Skipped(why.clone()),
         Ok(binary) => {
-            let wrong: Vec<String> = CONFIGS.iter().filter_map(|config| refused(binary, config).err()).collect();
+            let wrong: Vec<String> =
+                CONFIGS.iter().filter_map(|config| refused(binary, config).err()).collect();
             if wrong.is_empty() { Outcome::Passed } else { Outcome::Failed(wrong.join("\n")) }
         }
     };
@@ -72,7 +73,8 @@ fn prepare(port: u16) -> Result<(), Lost> {
     for n in 0..STORED {
         js.request("keep.x", n.to_string().as_bytes())?;
     }
-    let consumer = json!({ "stream_name": "KEEP", "config": { "durable_name": "C", "ack_policy": "explicit" } });
+    let consumer =
+        json!({ "stream_name": "KEEP", "config": { "durable_name": "C", "ack_policy": "explicit" } });
     js.api("CONSUMER.DURABLE.CREATE.KEEP.C", &consumer)?;
     Ok(())
 }
@@ -87,7 +89,8 @@ fn alive(server: &Server, after: &str) -> Result<(), String> {
     match read {
         Err(error) => fail(error.to_string()),
         Ok(messages) => {
-            let right = (0..STORED).all(|n| messages.get(n as usize).is_some_and(|m| m.payload == n.to_string().as_bytes()));
+            let right = (0..STORED)
+                .all(|n| messages.get(n as usize).is_some_and(|m| m.payload == n.to_string().as_bytes()));
             if right { Ok(()) } else { fail(format!("of {STORED} messages {} came", messages.len())) }
         }
     }
@@ -171,7 +174,8 @@ const SEEDS: &[&str] = &[
 ];
 
 fn random(server: &mut Server, dice: &mut Dice) -> Result<(), String> {
-    let rounds = std::env::var("HEADWATER_HOSTILE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let rounds =
+        std::env::var("HEADWATER_HOSTILE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     for round in 0..rounds {
         let bytes = match dice.below(4) {
             0 => (0..dice.below(3000)).map(|_| dice.below(256) as u8).collect(),
@@ -205,14 +209,42 @@ fn mutated(dice: &mut Dice) -> Vec<u8> {
 }
 
 const VERBS: &[&str] = &[
-    "INFO", "STREAM.CREATE.X", "STREAM.CREATE.KEEP", "STREAM.UPDATE.KEEP", "STREAM.NAMES", "STREAM.LIST",
-    "STREAM.INFO.KEEP", "STREAM.INFO.NONE", "STREAM.DELETE.NONE", "STREAM.PURGE.KEEP", "STREAM.MSG.GET.KEEP",
-    "STREAM.MSG.DELETE.KEEP", "STREAM.SNAPSHOT.KEEP", "STREAM.RESTORE.Y", "CONSUMER.CREATE.KEEP",
-    "CONSUMER.CREATE.KEEP.D", "CONSUMER.CREATE.KEEP.D.keep.>", "CONSUMER.DURABLE.CREATE.KEEP.D",
-    "CONSUMER.NAMES.KEEP", "CONSUMER.LIST.KEEP", "CONSUMER.INFO.KEEP.C", "CONSUMER.DELETE.KEEP.NONE",
-    "CONSUMER.PAUSE.KEEP.C", "CONSUMER.RESET.KEEP.NONE", "CONSUMER.UNPIN.KEEP.C", "CONSUMER.MSG.NEXT.KEEP.C",
-    "DIRECT.GET.KEEP", "DIRECT.GET.KEEP.keep.x", "ACCOUNT.PURGE.NONE", "META.LEADER.STEPDOWN", "STREAM.CREATE.*",
-    "STREAM.INFO", "CONSUMER.CREATE", "NOTHING.AT.ALL", "STREAM.CREATE.\u{1F4A9}", "CONSUMER.CREATE.KEEP.\u{e9}",
+    "INFO",
+    "STREAM.CREATE.X",
+    "STREAM.CREATE.KEEP",
+    "STREAM.UPDATE.KEEP",
+    "STREAM.NAMES",
+    "STREAM.LIST",
+    "STREAM.INFO.KEEP",
+    "STREAM.INFO.NONE",
+    "STREAM.DELETE.NONE",
+    "STREAM.PURGE.KEEP",
+    "STREAM.MSG.GET.KEEP",
+    "STREAM.MSG.DELETE.KEEP",
+    "STREAM.SNAPSHOT.KEEP",
+    "STREAM.RESTORE.Y",
+    "CONSUMER.CREATE.KEEP",
+    "CONSUMER.CREATE.KEEP.D",
+    "CONSUMER.CREATE.KEEP.D.keep.>",
+    "CONSUMER.DURABLE.CREATE.KEEP.D",
+    "CONSUMER.NAMES.KEEP",
+    "CONSUMER.LIST.KEEP",
+    "CONSUMER.INFO.KEEP.C",
+    "CONSUMER.DELETE.KEEP.NONE",
+    "CONSUMER.PAUSE.KEEP.C",
+    "CONSUMER.RESET.KEEP.NONE",
+    "CONSUMER.UNPIN.KEEP.C",
+    "CONSUMER.MSG.NEXT.KEEP.C",
+    "DIRECT.GET.KEEP",
+    "DIRECT.GET.KEEP.keep.x",
+    "ACCOUNT.PURGE.NONE",
+    "META.LEADER.STEPDOWN",
+    "STREAM.CREATE.*",
+    "STREAM.INFO",
+    "CONSUMER.CREATE",
+    "NOTHING.AT.ALL",
+    "STREAM.CREATE.\u{1F4A9}",
+    "CONSUMER.CREATE.KEEP.\u{e9}",
 ];
 
 /// Requests with bodies that are no requests. Each is answered or ignored; all answers are whole.
@@ -249,7 +281,8 @@ fn api(server: &mut Server) -> Result<(), String> {
                 if frame.line == "PONG" {
                     break;
                 }
-                let is_json = serde_json::from_slice::<Value>(&frame.payload).is_ok_and(|json| json.is_object());
+                let is_json =
+                    serde_json::from_slice::<Value>(&frame.payload).is_ok_and(|json| json.is_object());
                 if frame.headers.is_empty() && !is_json && frame.line.split(' ').count() < 4 {
                     return Err(format!("{shown}: answered with {frame}"));
                 }
@@ -264,28 +297,74 @@ fn api(server: &mut Server) -> Result<(), String> {
 fn headers(server: &mut Server) -> Result<(), String> {
     let mut js = Js::open(server.port()).map_err(|error| error.to_string())?;
     let names = [
-        "Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Msg-Id",
-        "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject", "Nats-Rollup",
-        "Nats-TTL", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Batch-Id", "Nats-Batch-Sequence",
-        "Nats-Batch-Commit", "Nats-Incr", "Nats-Marker-Reason", "Status", "",
+        "Nats-Msg-Id",
+        "Nats-Expected-Stream",
+        "Nats-Expected-Last-Sequence",
+        "Nats-Expected-Last-Msg-Id",
+        "Nats-Expected-Last-Subject-Sequence",
+        "Nats-Expected-Last-Subject-Sequence-Subject",
+        "Nats-Rollup",
+        "Nats-TTL",
+        "Nats-Schedule",
+        "Nats-Schedule-Target",
+        "Nats-Batch-Id",
+        "Nats-Batch-Sequence",
+        "Nats-Batch-Commit",
+        "Nats-Incr",
+        "Nats-Marker-Reason",
+        "Status",
+        "",
     ];
     let long = "v".repeat(70_000);
-    let values = ["", "-1", "99999999999999999999", "1h2x", "never", "\u{e9}\u{1F4A9}", "..", "a b", "@every 0s", &long];
+    let values = [
+        "",
+        "-1",
+        "99999999999999999999",
+        "1h2x",
+        "never",
+        "\u{e9}\u{1F4A9}",
+        "..",
+        "a b",
+        "@every 0s",
+        &long,
+    ];
     for name in names {
         for value in values {
             let line = format!("{name}: {value}");
             let reply = js.inbox();
             js.publish_headed("keep.h", &reply, &line, b"x").map_err(|error| error.to_string())?;
-            let answer = js.frame(&format!("an answer to {name}: {}", value.chars().take(30).collect::<String>()));
+            let answer =
+                js.frame(&format!("an answer to {name}: {}", value.chars().take(30).collect::<String>()));
             answer.map_err(|error| format!("{error}\n{}", server.log()))?;
         }
         alive(server, name)?;
     }
-    for subject in ["C.1.1.1.1.0", "C.x.y.z", "C", "", "NONE.1.1.1.1.0", "C.1.99999999999999999999.1.1.0", "C.1.1.1.1.0.r.s.t"] {
-        for payload in ["", "+ACK", "-NAK", "-NAK {\"delay\":-9223372036854775808}", "-NAK {", "+TERM \u{1F4A9}", "+NXT -1", "+NXT {", "?"] {
-            js.publish(&format!("$JS.ACK.KEEP.{subject}"), "nowhere", payload.as_bytes()).map_err(|error| error.to_string())?;
-            js.publish(&format!("$JS.ACK._.hash.KEEP.{subject}"), "nowhere", payload.as_bytes()).map_err(|error| error.to_string())?;
-            js.publish(&format!("$JS.FC.KEEP.{subject}"), "nowhere", payload.as_bytes()).map_err(|error| error.to_string())?;
+    for subject in [
+        "C.1.1.1.1.0",
+        "C.x.y.z",
+        "C",
+        "",
+        "NONE.1.1.1.1.0",
+        "C.1.99999999999999999999.1.1.0",
+        "C.1.1.1.1.0.r.s.t",
+    ] {
+        for payload in [
+            "",
+            "+ACK",
+            "-NAK",
+            "-NAK {\"delay\":-9223372036854775808}",
+            "-NAK {",
+            "+TERM \u{1F4A9}",
+            "+NXT -1",
+            "+NXT {",
+            "?",
+        ] {
+            js.publish(&format!("$JS.ACK.KEEP.{subject}"), "nowhere", payload.as_bytes())
+                .map_err(|error| error.to_string())?;
+            js.publish(&format!("$JS.ACK._.hash.KEEP.{subject}"), "nowhere", payload.as_bytes())
+                .map_err(|error| error.to_string())?;
+            js.publish(&format!("$JS.FC.KEEP.{subject}"), "nowhere", payload.as_bytes())
+                .map_err(|error| error.to_string())?;
         }
     }
     alive(server, "acknowledgements")
@@ -326,7 +405,8 @@ fn refused(binary: &Path, config: &str) -> Result<(), String> {
     if output.status.success() {
         return Err(format!("{config:?} was accepted: {said}"));
     }
-    if said.trim().is_empty() || said.contains("panicked") || output.status.code().is_none_or(|code| code > 2) {
+    if said.trim().is_empty() || said.contains("panicked") || output.status.code().is_none_or(|code| code > 2)
+    {
         return Err(format!("{config:?} ended with {} and said {said:?}", output.status));
     }
     Ok(())
