@@ -231,6 +231,8 @@ pub struct JetStreamOptions {
     pub sync_interval: Option<Span>,
     /// Whether every write is synced by itself.
     pub sync_always: bool,
+    /// Bytes of log after which a checkpoint is begun: bounds what a restart reads again.
+    pub checkpoint_bytes: u64,
     /// Bytes of writes that may wait in one stream.
     pub max_buffered_size: Option<u64>,
     /// Messages that may wait in one stream.
@@ -250,6 +252,7 @@ impl Default for JetStreamOptions {
             strict: true,
             sync_interval: None,
             sync_always: false,
+            checkpoint_bytes: 48 << 20,
             max_buffered_size: None,
             max_buffered_msgs: None,
             limits: JetStreamLimits::default(),

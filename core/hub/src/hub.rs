@@ -67,6 +67,8 @@ pub struct Hub {
     pub(crate) closed: VecDeque<ClosedView>,
     pub(crate) counters: HubCounters,
     pub(crate) internal_subs: usize,
+    /// Counts changes of what clients, here or on other shards, listen to.
+    pub(crate) interest_changes: u64,
     pub(crate) events: Events,
 }
 
@@ -89,6 +91,7 @@ impl Hub {
             closed: VecDeque::new(),
             counters: HubCounters::default(),
             internal_subs: 0,
+            interest_changes: 0,
             events: Events::default(),
             config,
         }
@@ -394,6 +397,7 @@ impl Hub {
         sink: Sink,
     ) -> Option<u64> {
         self.counters.inserts += 1;
+        self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
         self.account_mut(account).interest.insert(filter, queue, sink);
         self.tell(account, filter, queue, true)
     }
@@ -407,6 +411,7 @@ impl Hub {
         sink: Sink,
     ) -> Option<u64> {
         self.counters.removes += 1;
+        self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
         self.account_mut(account).interest.remove(filter, queue, &sink);
         self.tell(account, filter, queue, false)
     }

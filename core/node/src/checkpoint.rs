@@ -14,7 +14,8 @@ const FULL_EVERY: u64 = 8;
 impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
-        let due = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
+        let due =
+            self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
         if due && !self.disk.checkpoint_running && self.disk.failed.is_none() {
             self.checkpoint();
         }
@@ -39,7 +40,8 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
-        for group in self.groups.values_mut().filter(|group| !group.is_volatile() && (full || group.changed)) {
+        let groups = self.groups.values_mut().chain(self.aside.parked.values_mut());
+        for group in groups.filter(|group| !group.is_volatile() && (full || group.changed)) {
             job.groups.push(group.checkpoint());
         }
         self.disk.bytes_since_checkpoint = 0;
@@ -53,7 +55,8 @@ impl JetStream {
         match result {
             Ok(done) => {
                 for (id, written) in done.written {
-                    if let Some(group) = self.groups.get_mut(&id) {
+                    let parked = self.aside.parked.get_mut(&id);
+                    if let Some(group) = self.groups.get_mut(&id).or(parked) {
                         group.stream.messages_mut().handle_written(written);
                         group.writing = None;
                     }
@@ -65,7 +68,7 @@ impl JetStream {
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
-                for group in self.groups.values_mut() {
+                for group in self.groups.values_mut().chain(self.aside.parked.values_mut()) {
                     group.changed = true;
                     if let Some(segment) = group.writing.take() {
                         group.stream.messages_mut().handle_write_failed(segment);

@@ -10,6 +10,7 @@ use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
+use crate::completion::LoadError;
 use crate::group::Group;
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::outbox::Outgoing;
@@ -17,10 +18,10 @@ use crate::shard::owned;
 
 /// A read that is not answered yet.
 pub(crate) enum Waiting {
-    /// `STREAM.MSG.GET`.
-    Message { call: Box<Call>, seq: Seq, no_hdr: bool },
+    /// `STREAM.MSG.GET`. What is asked for, not what was found: it may change while a block is loaded.
+    Message { call: Box<Call>, get: GetMessage, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, seq: Seq, no_hdr: bool },
+    Direct { reply: Bytes, get: GetMessage, no_hdr: bool },
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
@@ -30,6 +31,9 @@ enum Progress {
     Done,
     Load(BlockId, Waiting),
 }
+
+/// Damaged bytes are never served: whoever asks gets an error, not a guess.
+const DAMAGED: &str = "message is damaged";
 
 /// How many names or counts a page of a stream's subjects holds.
 const SUBJECTS_PAGE: u64 = 100_000;
@@ -43,28 +47,39 @@ impl JetStream {
                 self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
             }
             Request::StreamNames { offset, subject } => {
-                let names: Vec<&str> = self.filtered(account, &subject).map(|group| name_of(group)).collect();
+                let names: Vec<&str> = self.filtered(account, &subject).map(name_of).collect();
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
-                let infos: Vec<_> = self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                let infos: Vec<_> =
+                    self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
                 self.stream_info(now, account, &stream, deleted_details, (&subjects_filter, offset))
             }
             Request::ConsumerNames { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names: Vec<_> = group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
+                let names: Vec<_> =
+                    group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
                 let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
                 hw_jsapi::names(Kind::ConsumerNames, &names, offset)
             }),
-            Request::ConsumerList { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names = group.stream.consumers().map(|consumer| consumer.name());
-                let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
-                hw_jsapi::consumer_list(&infos, offset)
-            }),
+            Request::ConsumerList { stream, offset } => {
+                let group = self.group_named(account, &stream).and_then(|id| self.groups.get(&id));
+                if let Some(group) = group {
+                    let (id, names): (_, Vec<Bytes>) = (group.id, group.leads.keys().cloned().collect());
+                    self.look(now, hub, id, &names);
+                }
+                self.with_stream(account, &stream, |group| {
+                    let names = group.stream.consumers().map(|consumer| consumer.name());
+                    let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
+                    hw_jsapi::consumer_list(&infos, offset)
+                })
+            }
             Request::ConsumerInfo { stream, consumer } => {
-                let Some(id) = self.group_named(account, &stream) else { return Some(Err(ApiError::new(10059))) };
+                let Some(id) = self.group_named(account, &stream) else {
+                    return Some(Err(self.no_stream(account, &stream)));
+                };
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
                     Some(info) => info,
@@ -73,14 +88,27 @@ impl JetStream {
                 info.cluster = None;
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
-            Request::MessageGet { stream, get, no_hdr } => return self.message_get(now, hub, call, &stream, get, no_hdr),
+            Request::MessageGet { stream, get, no_hdr } => {
+                return self.message_get(now, hub, call, &stream, get, no_hdr);
+            }
             _ => Err(ApiError::new(10003)),
         })
     }
 
+    /// Somebody looks at consumers of a stream, or has changed them: their volatile halves follow.
+    pub(crate) fn look(&mut self, now: Time, hub: &Hub, id: GroupId, names: &[Bytes]) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (mut effects, interest) = (Vec::new(), interest_in(hub, group.account));
+        for name in names {
+            group.look(now, name, &interest, &mut effects);
+        }
+        self.perform(now, hub, id, effects);
+        self.touch(id);
+    }
+
     fn with_stream(&self, account: AccountId, name: &str, answer: impl FnOnce(&Group) -> Vec<u8>) -> Reply {
         let group = self.group_named(account, name).and_then(|id| self.groups.get(&id));
-        group.map(answer).ok_or_else(|| ApiError::new(10059))
+        group.map(answer).ok_or_else(|| self.no_stream(account, name))
     }
 
     /// An account's streams, or those of them that take a subject in common with a filter.
@@ -90,7 +118,9 @@ impl JetStream {
             subject.is_empty()
                 || filter.as_ref().is_some_and(|filter| {
                     let subjects = group.stream.config().subjects.iter();
-                    subjects.filter_map(|own| hw_subject::Filter::parse(own).ok()).any(|own| own.overlaps(filter))
+                    subjects
+                        .filter_map(|own| hw_subject::Filter::parse(own).ok())
+                        .any(|own| own.overlaps(filter))
                 })
         };
         self.groups_of(account).filter(takes)
@@ -104,7 +134,7 @@ impl JetStream {
         deleted: bool,
         (filter, offset): (&str, u64),
     ) -> Reply {
-        let Some(id) = self.group_named(account, stream) else { return Err(ApiError::new(10059)) };
+        let Some(id) = self.group_named(account, stream) else { return Err(self.no_stream(account, stream)) };
         let (Some(mut info), Some(group)) = (self.stream_view(now, id), self.groups.get(&id)) else {
             return Err(ApiError::new(10059));
         };
@@ -128,10 +158,11 @@ impl JetStream {
         hub: &Hub,
         call: &Call,
         stream: &str,
-        get: GetMessage,
-        no_hdr: bool,
+        (get, no_hdr): (GetMessage, bool),
     ) -> Option<Reply> {
-        let Some(id) = self.group_named(call.account, stream) else { return Some(Err(ApiError::new(10059))) };
+        let Some(id) = self.group_named(call.account, stream) else {
+            return Some(Err(self.no_stream(call.account, stream)));
+        };
         let group = self.groups.get(&id)?;
         let seq = match get {
             GetMessage::Seq(seq) => Some(seq),
@@ -146,7 +177,12 @@ impl JetStream {
     /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
     pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
         if !msg.reply.is_empty() {
-            let (subject, reply, body) = (owned(msg.subject), owned(msg.reply), owned(msg.payload));
+            let (subject, reply) = (owned(msg.subject), owned(msg.reply));
+            let body = if hw_jsapi::has_level(msg.header) {
+                Ok(owned(msg.payload))
+            } else {
+                Err(DirectRefusal::RequiredApiLevel)
+            };
             self.direct.push((id, subject, reply, body));
         }
     }
@@ -155,7 +191,7 @@ impl JetStream {
     pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
         for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
             let Some(group) = self.groups.get(&id) else { continue };
-            match group.direct_read(&subject, &reply, &body) {
+            match body.and_then(|body| group.direct_read(&subject, &reply, &body)) {
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err(refusal) => {
                     let account = group.account;
@@ -196,39 +232,19 @@ impl JetStream {
         hub: &Hub,
         id: GroupId,
         block: BlockId,
-        messages: Result<Vec<Message>, String>,
+        messages: Result<Vec<Message>, LoadError>,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
         match messages {
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
-            Err(reason) => group.damage = Some(reason),
+            Err(LoadError::Busy) => {}
+            Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),
         }
-        let waiting = std::mem::take(&mut group.waiting);
-        if group.damage.is_some() {
-            // Damaged bytes are never served: whoever asked gets an error, not a guess.
-            for waiting in waiting {
-                self.fail_read(now, hub, id, waiting);
-            }
-            return;
-        }
-        for waiting in waiting {
+        for waiting in std::mem::take(&mut group.waiting) {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
-    }
-
-    fn fail_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let account = group.account;
-        match waiting {
-            Waiting::Message { call, .. } => self.answer(now, hub, &call, Err(ApiError::with(10051, "message is damaged"))),
-            Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
-                let header = status_header("500 message is damaged", &[]);
-                let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
-                self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
-            }
-        }
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
@@ -237,27 +253,40 @@ impl JetStream {
         match waiting {
             Waiting::Message { call, seq, no_hdr } => {
                 let reply = match group.stream.get(seq) {
-                    Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Message { call, seq, no_hdr }),
+                    Fetch::OnDisk(block) => {
+                        return Progress::Load(block, Waiting::Message { call, seq, no_hdr });
+                    }
                     Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Fetch::Absent if group.stream.messages().contains(seq) => {
+                        Err(ApiError::with(10051, DAMAGED))
+                    }
                     Fetch::Absent => Err(ApiError::new(10037)),
                 };
                 self.answer(now, hub, &call, reply);
             }
             Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
                 Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
+                Fetch::Absent if group.stream.messages().contains(seq) => {
+                    let header = status_header(&format!("500 {DAMAGED}"), &[]);
+                    let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
+                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                }
                 Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
                 Fetch::Message(message) => {
-                    let outgoing = direct(account, name_of(group), &message, reply, no_hdr, None);
+                    let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
             },
             Waiting::Batch { reply, mut read, no_hdr } => loop {
                 let Some(group) = self.groups.get(&id) else { return Progress::Done };
                 match group.stream.batch_step(&mut read) {
-                    BatchStep::Load(block) => return Progress::Load(block, Waiting::Batch { reply, read, no_hdr }),
+                    BatchStep::Load(block) => {
+                        return Progress::Load(block, Waiting::Batch { reply, read, no_hdr });
+                    }
                     BatchStep::Message { message, pending, last } => {
                         let more = Some((pending, last));
-                        let outgoing = direct(account, name_of(group), &message, reply.clone(), no_hdr, more);
+                        let outgoing =
+                            direct(account, name_of(group), &message, (reply.clone(), no_hdr), more);
                         self.outbox.push(outgoing);
                     }
                     BatchStep::End(end) => {
@@ -281,6 +310,16 @@ impl JetStream {
 }
 
 impl Group {
+    /// A block is not what was written: its messages count as there, but nobody gets them.
+    fn handle_damaged(&mut self, block: BlockId, reason: String) {
+        let messages = self.stream.messages_mut();
+        // A segment that nothing refers to any more may be gone.
+        if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
+            messages.handle_block(block, Vec::new());
+            self.damage = Some(reason);
+        }
+    }
+
     /// What a direct get wants to read.
     fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
         let reply = reply.clone();
@@ -288,19 +327,16 @@ impl Group {
         let stream = &self.stream;
         if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            let seq = stream.last_by_subject(last).ok_or(DirectRefusal::NotFound)?;
-            return Ok(Waiting::Direct { reply, seq, no_hdr });
+            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, seq, no_hdr }),
+            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, get: GetMessage::Seq(seq), no_hdr }),
             DirectGet::Last(filter) => {
-                let seq = stream.last_by_subject(&filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Last(filter), no_hdr });
             }
             DirectGet::Next(from, filter) => {
-                let seq = stream.next_by_subject(from, &filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Next(from, filter), no_hdr });
             }
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));
@@ -310,9 +346,11 @@ impl Group {
             DirectGet::MultiLast { filters, batch, max_bytes, up_to, up_to_time } => {
                 let up_to = up_to_time.map_or(up_to, |time| stream.up_to_time(time));
                 let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| match refused {
-                    BatchRefused::Nothing => DirectRefusal::NoResults,
-                    BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| {
+                    match refused {
+                        BatchRefused::Nothing => DirectRefusal::NoResults,
+                        BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                    }
                 })?
             }
         };
@@ -329,8 +367,7 @@ fn direct(
     account: AccountId,
     stream: &str,
     message: &Message,
-    to: Bytes,
-    no_hdr: bool,
+    (to, no_hdr): (Bytes, bool),
     more: Option<(u64, Seq)>,
 ) -> Outgoing {
     let header = if no_hdr { Bytes::new() } else { direct_headers(stream, message, more) };

@@ -139,34 +139,7 @@ impl CheckpointWork {
     ) -> Result<CheckpointWork, CheckpointRefused> {
         check(storage, &job)?;
         let captured = storage.wal.next_mark();
-        let mut metas = BTreeMap::new();
-        let mut entries = Vec::with_capacity(job.groups.len());
-        let mut segments = VecDeque::new();
-        let mut removed = Vec::new();
-        for group in job.groups {
-            let id = group.group;
-            let before = storage.groups.get(&id);
-            let dead = before.into_iter().flat_map(|meta| &meta.live).copied();
-            let dead = dead.filter(|number| !group.live_segments.contains(number));
-            removed.extend(dead.map(|number| SegmentId { group: id, number }));
-            let newest = group.new_segments.iter().map(|segment| segment.number).max().unwrap_or(0);
-            let meta = GroupMeta {
-                applied: group.applied,
-                term: group.term,
-                captured,
-                last_segment: newest.max(before.map_or(0, |meta| meta.last_segment)),
-                live: group.live_segments,
-                quarantine: None,
-            };
-            entries.push(entry(id, EntryKind::Live, &meta, group.state));
-            metas.insert(id, meta);
-            segments.extend(
-                group
-                    .new_segments
-                    .into_iter()
-                    .map(|segment| (SegmentId { group: id, number: segment.number }, segment.messages)),
-            );
-        }
+        let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
             let dropped = storage.dropped.contains_key(&group) || job.dropped.contains(&group);
@@ -289,6 +262,10 @@ impl CheckpointWork {
             storage.dropped.retain(|&group, _| wal.has_frames_of(group, start));
         }
         self.done.removed.iter().for_each(|&id| put_away(id.file(), storage.held.segments.remove(&id)));
+        if !self.done.removed.is_empty() {
+            // While its tombstone is still kept: a dropped group's segment must not come back as an unknown one.
+            ops.push(DiskOp::SyncDir(Dir::Segments));
+        }
         ops.push(DiskOp::SyncDir(Dir::Root));
         storage.release_wal(self.head.start.position, &mut ops);
         if !storage.is_full() {
@@ -306,6 +283,45 @@ impl CheckpointWork {
         ops.extend(self.open.map(|(id, _)| DiskOp::Remove(id.file())));
         ops
     }
+}
+
+/// The groups of a checkpoint, taken apart.
+struct Gathered {
+    entries: Vec<Entry>,
+    segments: VecDeque<(SegmentId, Vec<Message>)>,
+    metas: BTreeMap<GroupId, GroupMeta>,
+    removed: Vec<SegmentId>,
+}
+
+fn gather(storage: &Storage, groups: Vec<GroupCheckpoint>, captured: WindowMark) -> Gathered {
+    let mut out = Gathered {
+        entries: Vec::with_capacity(groups.len()),
+        segments: VecDeque::new(),
+        metas: BTreeMap::new(),
+        removed: Vec::new(),
+    };
+    for group in groups {
+        let id = group.group;
+        let before = storage.groups.get(&id);
+        let dead = before.into_iter().flat_map(|meta| &meta.live).copied();
+        let dead = dead.filter(|number| !group.live_segments.contains(number));
+        out.removed.extend(dead.map(|number| SegmentId { group: id, number }));
+        let newest = group.new_segments.iter().map(|segment| segment.number).max().unwrap_or(0);
+        let meta = GroupMeta {
+            applied: group.applied,
+            term: group.term,
+            captured,
+            last_segment: newest.max(before.map_or(0, |meta| meta.last_segment)),
+            live: group.live_segments,
+            quarantine: None,
+        };
+        out.entries.push(entry(id, EntryKind::Live, &meta, group.state));
+        out.metas.insert(id, meta);
+        let new = group.new_segments.into_iter();
+        out.segments
+            .extend(new.map(|segment| (SegmentId { group: id, number: segment.number }, segment.messages)));
+    }
+    out
 }
 
 fn check(storage: &Storage, job: &CheckpointJob) -> Result<(), CheckpointRefused> {

@@ -10,6 +10,7 @@ mod consumers;
 mod dedupe;
 mod expiry;
 mod headers;
+mod number;
 mod publish;
 mod read;
 mod remove;
@@ -36,6 +37,7 @@ use crate::consumer::Consumer;
 use crate::outcome::{Answer, Effect};
 use dedupe::Dedupe;
 use expiry::Expiry;
+use number::Number;
 
 /// A stream's replicated state.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Stream {
     expiry: Expiry,
     /// Every message below is protected from `max_age`.
     age_checked: Seq,
+    /// The total after each message of a counter stream.
+    totals: BTreeMap<Seq, Number>,
     mappings: Mappings,
     fingerprint: u64,
 }
@@ -97,6 +101,7 @@ impl Stream {
             last_msg_id: Bytes::new(),
             expiry: Expiry::default(),
             age_checked: Seq(0),
+            totals: BTreeMap::new(),
             fingerprint: 0,
         }
     }

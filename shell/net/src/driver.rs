@@ -14,6 +14,9 @@ use crate::limits::{SPARE_BYTES_MAX, SPARES_MAX};
 use crate::mailbox::{Adopted, Mail, Mailbox, Socket};
 use crate::{Clock, stream, tcp, upgrade};
 
+/// How often the other tasks run after a shard was told to stop: enough to take the last output and write it once.
+const LAST_TURNS: usize = 4;
+
 /// What a shard wants done outside its thread.
 pub trait Outside {
     /// Hand a batch to another shard.
@@ -103,6 +106,10 @@ impl Driver {
             self.end_round();
         }
         self.settle();
+        // Connections that are no sockets write in tasks of their own: they get a last turn.
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
         rounds.abort();
         timers.abort();
     }

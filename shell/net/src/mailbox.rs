@@ -21,10 +21,13 @@ pub enum Mail {
     /// A connection that was accepted for this shard.
     Adopt(Adopted),
     /// Something to do with the shard on its own thread.
-    Run(Box<dyn FnOnce(&mut Shard, hw_kit::Time) + Send>),
+    Run(Errand),
     /// End the shard's loop.
     Stop,
 }
+
+/// Something to do with a shard on its own thread.
+pub type Errand = Box<dyn FnOnce(&mut Shard, hw_kit::Time) + Send>;
 
 /// An accepted connection on its way to its shard.
 pub struct Adopted {

@@ -90,6 +90,7 @@ pub(crate) struct JetStreamFacts {
     pub(crate) max_ack_pending: i64,
     pub(crate) max_request_batch: i64,
     pub(crate) duplicate_window: Span,
+    pub(crate) checkpoint_bytes: u64,
 }
 
 impl Inner {

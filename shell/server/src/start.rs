@@ -223,9 +223,6 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
     (0..shards).map(config).collect()
 }
 
-/// A checkpoint is begun when the log grew by this much since the last one: bounds what a restart reads again.
-const CHECKPOINT_BYTES: u64 = 48 * 1024 * 1024;
-
 /// A seed from the system: shards draw names and choose queue members with it.
 pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -317,6 +314,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         max_ack_pending: js.limits.max_ack_pending.unwrap_or(0),
         max_request_batch: js.limits.max_request_batch.unwrap_or(0),
         duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
+        checkpoint_bytes: js.checkpoint_bytes,
     }
 }
 
@@ -333,7 +331,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
-        checkpoint_bytes: CHECKPOINT_BYTES,
+        checkpoint_bytes: facts.checkpoint_bytes,
         seed: seed(),
     }
 }

@@ -9,11 +9,12 @@ use hw_store::messages::{self, Restore};
 
 use super::dedupe::Dedupe;
 use super::expiry::{Expiry, Special};
+use super::number::Number;
 use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -72,6 +73,11 @@ impl Stream {
             number(out, special.expires.0 as u64);
             out.push(u8::from(special.is_marker));
         }
+        number(out, self.totals.len() as u64);
+        for (seq, total) in &self.totals {
+            number(out, seq.0);
+            block(out, total.to_string().as_bytes());
+        }
         number(out, self.consumers.len() as u64);
         let mut bytes = Vec::new();
         for (name, consumer) in &self.consumers {
@@ -120,6 +126,11 @@ impl StreamRestore {
             let is_marker = r.take(1)?[0] != 0;
             expiry.insert(seq, Special { expires, is_marker });
         }
+        let mut totals = BTreeMap::new();
+        for _ in 0..r.number()? {
+            let seq = Seq(r.number()?);
+            totals.insert(seq, Number::parse(&r.block()?).ok_or(RestoreError::Damaged)?);
+        }
         let mut consumers = Vec::new();
         for _ in 0..r.number()? {
             consumers.push((r.block()?, r.block()?));
@@ -137,6 +148,7 @@ impl StreamRestore {
             last_msg_id: Bytes::copy_from_slice(&last_msg_id),
             expiry,
             age_checked,
+            totals,
             fingerprint,
             ..Stream::new(config, created)
         };
@@ -159,6 +171,7 @@ impl StreamRestore {
         let (messages, lost) = messages.finish();
         stream.messages = messages;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
+        stream.totals.retain(|seq, _| stream.messages.contains(*seq));
         let mut restored = BTreeMap::new();
         for (name, bytes) in consumers {
             let consumer = Consumer::decode(&bytes, stream.config.retention, &stream.messages);
