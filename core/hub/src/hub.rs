@@ -396,8 +396,8 @@ impl Hub {
         queue: Option<&[u8]>,
         sink: Sink,
     ) -> Option<u64> {
-        self.counters.inserts += 1;
         self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
+        self.counters.inserts += 1;
         self.account_mut(account).interest.insert(filter, queue, sink);
         self.tell(account, filter, queue, true)
     }
@@ -410,8 +410,8 @@ impl Hub {
         queue: Option<&[u8]>,
         sink: Sink,
     ) -> Option<u64> {
-        self.counters.removes += 1;
         self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
+        self.counters.removes += 1;
         self.account_mut(account).interest.remove(filter, queue, &sink);
         self.tell(account, filter, queue, false)
     }

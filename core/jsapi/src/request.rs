@@ -476,27 +476,8 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 }
 
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
-pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).or_else(|error| {
-        let mut value: serde_json::Value = match serde_json::from_slice(body) {
-            Ok(value) => value,
-            Err(_) if error.is_eof() => return Err("unexpected EOF".to_owned()),
-            Err(_) => return Err(error.to_string()),
-        };
-        drop_nulls(&mut value);
-        serde_json::from_value(value).map_err(|_| error.to_string())
-    })
-}
-
-/// Some clients write null for what they leave out.
-fn drop_nulls(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        serde_json::Value::Array(values) => values.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
+    from_json(body)
+        .map_err(|error| if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() })
 }

@@ -132,7 +132,15 @@ impl JetStream {
             Request::ConsumerReset { stream, consumer, seq } => {
                 self.consumer_reset(now, call, stream, consumer, seq)
             }
-            other => self.look_up(now, hub, call, other).map_or(Handled::Proposed, Handled::Answer),
+            Request::ConsumerUnpin { stream, consumer, group } => {
+                Handled::Answer(self.consumer_unpin(now, hub, call, (&stream, &consumer), &group))
+            }
+            other => match self.hold(call, other) {
+                None => Handled::Proposed,
+                Some(request) => {
+                    self.look_up(now, hub, call, request).map_or(Handled::Proposed, Handled::Answer)
+                }
+            },
         }
     }
 

@@ -11,17 +11,17 @@ use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
 use crate::completion::LoadError;
-use crate::group::Group;
+use crate::group::{Group, interest_in};
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::outbox::Outgoing;
 use crate::shard::owned;
 
 /// A read that is not answered yet.
 pub(crate) enum Waiting {
-    /// `STREAM.MSG.GET`. What is asked for, not what was found: it may change while a block is loaded.
-    Message { call: Box<Call>, get: GetMessage, no_hdr: bool },
+    /// `STREAM.MSG.GET`.
+    Message { call: Box<Call>, seq: Seq, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, get: GetMessage, no_hdr: bool },
+    Direct { reply: Bytes, seq: Seq, no_hdr: bool },
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
@@ -47,7 +47,7 @@ impl JetStream {
                 self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
             }
             Request::StreamNames { offset, subject } => {
-                let names: Vec<&str> = self.filtered(account, &subject).map(name_of).collect();
+                let names: Vec<&str> = self.filtered(account, &subject).map(|group| name_of(group)).collect();
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
@@ -80,6 +80,7 @@ impl JetStream {
                 let Some(id) = self.group_named(account, &stream) else {
                     return Some(Err(self.no_stream(account, &stream)));
                 };
+                self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
                     Some(info) => info,
@@ -89,7 +90,7 @@ impl JetStream {
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
             Request::MessageGet { stream, get, no_hdr } => {
-                return self.message_get(now, hub, call, &stream, get, no_hdr);
+                return self.message_get(now, hub, call, &stream, (get, no_hdr));
             }
             _ => Err(ApiError::new(10003)),
         })
@@ -327,16 +328,19 @@ impl Group {
         let stream = &self.stream;
         if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
+            let seq = stream.last_by_subject(last).ok_or(DirectRefusal::NotFound)?;
+            return Ok(Waiting::Direct { reply, seq, no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, get: GetMessage::Seq(seq), no_hdr }),
+            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, seq, no_hdr }),
             DirectGet::Last(filter) => {
-                return Ok(Waiting::Direct { reply, get: GetMessage::Last(filter), no_hdr });
+                let seq = stream.last_by_subject(&filter).ok_or(DirectRefusal::NotFound)?;
+                return Ok(Waiting::Direct { reply, seq, no_hdr });
             }
             DirectGet::Next(from, filter) => {
-                return Ok(Waiting::Direct { reply, get: GetMessage::Next(from, filter), no_hdr });
+                let seq = stream.next_by_subject(from, &filter).ok_or(DirectRefusal::NotFound)?;
+                return Ok(Waiting::Direct { reply, seq, no_hdr });
             }
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));

@@ -138,6 +138,8 @@ impl JetStream {
     pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         self.advise_deleted(now, hub, id);
         self.write_acks(id);
+        self.uncount(id);
+        self.pushing.remove(&id);
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }

@@ -33,6 +33,18 @@ pub const TARGETS: &[Target] = &[
         words: api::WORDS,
         tested: 4000,
     },
-    Target { name: "server", run: server::fuzz_server, corpus: server::corpus, words: api::WORDS, tested: 2500 },
-    Target { name: "recovery", run: recovery::fuzz_recovery, corpus: recovery::corpus, words: &[], tested: 120 },
+    Target {
+        name: "server",
+        run: server::fuzz_server,
+        corpus: server::corpus,
+        words: api::WORDS,
+        tested: 2500,
+    },
+    Target {
+        name: "recovery",
+        run: recovery::fuzz_recovery,
+        corpus: recovery::corpus,
+        words: &[],
+        tested: 120,
+    },
 ];

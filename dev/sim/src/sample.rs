@@ -89,7 +89,12 @@ impl Sample {
 }
 
 fn setup(seed: u64) -> Setup {
-    Setup { shards: 1, checkpoint_bytes: [4 << 10, 60 << 10][seed as usize % 2], wal_bytes: 144 << 10, planted: Planted::Nothing }
+    Setup {
+        shards: 1,
+        checkpoint_bytes: [4 << 10, 60 << 10][seed as usize % 2],
+        wal_bytes: 144 << 10,
+        planted: Planted::Nothing,
+    }
 }
 
 fn wrong(text: String) -> Violation {

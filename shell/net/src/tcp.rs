@@ -49,6 +49,10 @@ pub(crate) async fn read(driver: Rc<Driver>, conn: ConnId, socket: Rc<TcpStream>
             Err(_) => break CloseReason::ReadError,
         }
     };
+    if reason == CloseReason::ClientClosed {
+        // Who closes only its sending half still hears the answers.
+        flush(&driver, &mut driver.state.borrow_mut(), conn);
+    }
     driver.closed(conn, reason);
 }
 

@@ -28,7 +28,11 @@ fn check(seed: u64, sync: SyncPolicy, ops: u64, damage: u64) {
     live(&mut node, STEPS);
     for round in 0..3 {
         let Node { mut disk, model, .. } = node;
-        disk.crash(&mut rng);
+        if rng.chance(1, 3) {
+            disk.restart()
+        } else {
+            disk.crash(&mut rng)
+        }
         // The power fails during recovery, too.
         for _ in 0..rng.below(3) {
             disk.ops_left = Some(rng.below(30));

@@ -1,4 +1,4 @@
-//! A replica that is brought up to date by a state instead of log entries: what its log had before is not seen again.
+//! States and notes that take the place of log entries: what they replace is not seen again, what they do not is kept.
 
 use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex};
@@ -90,4 +90,44 @@ fn a_snapshot_replaces_the_log() {
     assert!(matches!(refused, Err(CheckpointRefused::Backwards { .. })), "{refused:?}");
     let empty = CheckpointJob { full: true, ..CheckpointJob::default() };
     assert_eq!(checkpoint(&mut storage, &mut disk, empty), Err(CheckpointRefused::Missing { group: GROUP }));
+}
+
+/// A note that no checkpoint contains keeps its log file, however many checkpoints other groups have.
+#[test]
+fn a_note_stays_until_its_group_is_saved() {
+    let mut disk = MemDisk::default();
+    let (mut storage, _) = reopen(&mut disk);
+    append(&mut storage, &mut disk, frame(1, 1, 1)).expect("an entry");
+    checkpoint(&mut storage, &mut disk, job(1, 1)).expect("the group is saved");
+    let mut builder = FrameBuilder::new();
+    builder.push(b"vote for 2 in term 7");
+    let meta = FrameMeta { group: GROUP, term: 7, first: LogIndex(0), kind: FrameKind::Note };
+    append(&mut storage, &mut disk, builder.finish(meta)).expect("a note");
+    for round in 1..=60 {
+        builder.push(&[b'x'; 2000]);
+        let (group, first) = (GroupId(10), LogIndex(round));
+        let other = builder.finish(FrameMeta { group, term: 1, first, kind: FrameKind::Entries });
+        while append(&mut storage, &mut disk, other.clone()) == Err(AppendError::NotReady) {
+            let mut spare = storage.spare_job().expect("a log file is wanted");
+            let result = spare.take_ops().into_iter().try_for_each(|op| disk.run(op).map(|_| ()));
+            storage.handle_spare(spare, result);
+        }
+        let state = Bytes::from_static(b"snapshot");
+        let saved =
+            GroupCheckpoint { group, applied: LogIndex(round), term: 1, state, ..GroupCheckpoint::default() };
+        let partial = CheckpointJob { groups: vec![saved], ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, partial).expect("only the other group is saved");
+    }
+    let (mut storage, entries) = reopen(&mut disk);
+    assert_eq!(entries, ["vote for 2 in term 7"]);
+    // Once the group is saved, the note is a part of its state and the log may go.
+    let held = storage.wal_bytes();
+    let mut all = job(1, 7);
+    let (group, state) = (GroupId(10), Bytes::from_static(b"snapshot"));
+    let other =
+        GroupCheckpoint { group, applied: LogIndex(60), term: 1, state, ..GroupCheckpoint::default() };
+    all.groups.push(other);
+    checkpoint(&mut storage, &mut disk, all).expect("both are saved");
+    assert!(storage.wal_bytes() < held / 10, "{} of {held} bytes of log are left", storage.wal_bytes());
+    assert_eq!(reopen(&mut disk).1, Vec::<String>::new());
 }

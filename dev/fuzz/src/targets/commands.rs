@@ -36,7 +36,10 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
     };
     let c = || Bytes::from_static(b"C");
     let commands = [
-        consumer("C", r#"{"durable_name":"C","ack_policy":"explicit","max_deliver":2,"filter_subject":"a.b"}"#),
+        consumer(
+            "C",
+            r#"{"durable_name":"C","ack_policy":"explicit","max_deliver":2,"filter_subject":"a.b"}"#,
+        ),
         publish(10, "a.b", ""),
         publish(11, "a.b", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n"),
         publish(12, "a.c", "NATS/1.0\r\nNats-TTL: 1s\r\n\r\n"),
@@ -93,7 +96,11 @@ pub fn fuzz_commands(data: &[u8]) {
         let Ok(command) = Command::decode(&entry) else { continue };
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
-        assert_eq!(Command::decode(&bytes.into()).ok().as_ref(), Some(&command), "a command survives its bytes");
+        assert_eq!(
+            Command::decode(&bytes.into()).ok().as_ref(),
+            Some(&command),
+            "a command survives its bytes"
+        );
         index = index.next();
         stream.apply(index, command, &mut Vec::new());
     }
@@ -106,7 +113,8 @@ pub fn fuzz_commands(data: &[u8]) {
     restore.finish().expect("a checkpoint's state makes sense");
     // Damaged states are refused or make sense, too.
     for cut in [1, 7, state.len() / 2] {
-        let _ = StreamRestore::open(&state.slice(..state.len().saturating_sub(cut))).map(StreamRestore::finish);
+        let _ =
+            StreamRestore::open(&state.slice(..state.len().saturating_sub(cut))).map(StreamRestore::finish);
     }
     let _ = StreamRestore::open(&Bytes::copy_from_slice(rest)).map(StreamRestore::finish);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hw_auth::Directory;
 use hw_hub::{HubConfig, HubLimits, Peer};
 use hw_kit::{ConnId, ShardId, Span, Time};
-use hw_node::{DiskCompletion, DiskRequest, JetStreamConfig, Recovery, Shard};
+use hw_node::{DiskCompletion, DiskRequest, JetStreamConfig, LoadError, Recovery, Shard};
 use hw_store::{Frame, Recovered, Replay};
 use hw_wire::Info;
 
@@ -40,7 +40,8 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
     for entry in super::api::corpus() {
         let text = String::from_utf8_lossy(&entry).into_owned();
         let (subject, body) = text.split_once('\n').unwrap_or((&text, ""));
-        let subject = if subject.starts_with('$') { subject.to_owned() } else { format!("$JS.API.{subject}") };
+        let subject =
+            if subject.starts_with('$') { subject.to_owned() } else { format!("$JS.API.{subject}") };
         all.push([begin.clone(), work.clone(), publish(&subject, "i.9", body), work.clone()].concat());
     }
     all.into_iter().map(String::into_bytes).collect()
@@ -108,9 +109,11 @@ fn settle(shard: &mut Shard, now: Time, frames: &mut Vec<Frame>) {
                     DiskCompletion::Synced { ticket }
                 }
                 DiskRequest::Checkpoint(_) => DiskCompletion::Checkpointed { result: Err("no".to_owned()) },
-                DiskRequest::Load { group, block } => {
-                    DiskCompletion::Loaded { group, block, messages: Err("no".to_owned()) }
-                }
+                DiskRequest::Load { group, block } => DiskCompletion::Loaded {
+                    group,
+                    block,
+                    messages: Err(LoadError::Damaged("no".to_owned())),
+                },
             };
             shard.handle_disk(now, completion);
         }

@@ -8,9 +8,33 @@ use hw_kit::{ConnId, ShardId, Span, Time};
 use hw_wire::Info;
 
 pub(super) const WORDS: &[&str] = &[
-    "\r\n", "PUB ", "HPUB ", "SUB ", "UNSUB ", "PING\r\n", "PONG\r\n", "CONNECT {}\r\n", "CONNECT ", "NATS/1.0\r\n",
-    "\"verbose\":true", "\"pedantic\":true", "\"headers\":true", "\"no_responders\":true", "\"echo\":false", "*", ">",
-    "a.b.c", "_INBOX.", "$JS.API.", " 0\r\n\r\n", " 1\r\nx\r\n", "INFO {}\r\n", "+OK\r\n", "-ERR\r\n", "\t", "\0",
+    "\r\n",
+    "PUB ",
+    "HPUB ",
+    "SUB ",
+    "UNSUB ",
+    "PING\r\n",
+    "PONG\r\n",
+    "CONNECT {}\r\n",
+    "CONNECT ",
+    "NATS/1.0\r\n",
+    "\"verbose\":true",
+    "\"pedantic\":true",
+    "\"headers\":true",
+    "\"no_responders\":true",
+    "\"echo\":false",
+    "*",
+    ">",
+    "a.b.c",
+    "_INBOX.",
+    "$JS.API.",
+    " 0\r\n\r\n",
+    " 1\r\nx\r\n",
+    "INFO {}\r\n",
+    "+OK\r\n",
+    "-ERR\r\n",
+    "\t",
+    "\0",
 ];
 
 pub(super) fn corpus() -> Vec<Vec<u8>> {
