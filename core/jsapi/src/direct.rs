@@ -5,7 +5,7 @@ use hw_kit::{Seq, Time};
 use hw_store::messages::Message;
 use serde::Deserialize;
 
-use crate::request::read_json;
+use crate::json::from_json;
 
 /// What a direct get asks for.
 #[derive(Clone, Debug, PartialEq)]
