@@ -18,10 +18,10 @@ use crate::shard::owned;
 
 /// A read that is not answered yet.
 pub(crate) enum Waiting {
-    /// `STREAM.MSG.GET`.
-    Message { call: Box<Call>, seq: Seq, no_hdr: bool },
+    /// `STREAM.MSG.GET`. What is asked for, not what was found: it may change while a block is loaded.
+    Message { call: Box<Call>, get: GetMessage, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, seq: Seq, no_hdr: bool },
+    Direct { reply: Bytes, get: GetMessage, no_hdr: bool },
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
@@ -47,7 +47,7 @@ impl JetStream {
                 self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
             }
             Request::StreamNames { offset, subject } => {
-                let names: Vec<&str> = self.filtered(account, &subject).map(|group| name_of(group)).collect();
+                let names: Vec<&str> = self.filtered(account, &subject).map(name_of).collect();
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
@@ -164,14 +164,7 @@ impl JetStream {
         let Some(id) = self.group_named(call.account, stream) else {
             return Some(Err(self.no_stream(call.account, stream)));
         };
-        let group = self.groups.get(&id)?;
-        let seq = match get {
-            GetMessage::Seq(seq) => Some(seq),
-            GetMessage::Last(subject) => group.stream.last_by_subject(&subject),
-            GetMessage::Next(seq, subject) => group.stream.next_by_subject(seq, &subject),
-        };
-        let Some(seq) = seq else { return Some(Err(ApiError::new(10037))) };
-        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), seq, no_hdr });
+        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), get, no_hdr });
         None
     }
 
@@ -252,28 +245,32 @@ impl JetStream {
         let Some(group) = self.groups.get(&id) else { return Progress::Done };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, seq, no_hdr } => {
-                let reply = match group.stream.get(seq) {
-                    Fetch::OnDisk(block) => {
-                        return Progress::Load(block, Waiting::Message { call, seq, no_hdr });
+            Waiting::Message { call, get, no_hdr } => {
+                let reply = match group.find(&get) {
+                    Some((_, Fetch::OnDisk(block))) => {
+                        return Progress::Load(block, Waiting::Message { call, get, no_hdr });
                     }
-                    Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
-                    Fetch::Absent if group.stream.messages().contains(seq) => {
+                    Some((_, Fetch::Message(message))) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Some((seq, Fetch::Absent)) if group.stream.messages().contains(seq) => {
                         Err(ApiError::with(10051, DAMAGED))
                     }
-                    Fetch::Absent => Err(ApiError::new(10037)),
+                    Some((_, Fetch::Absent)) | None => Err(ApiError::new(10037)),
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
-                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
-                Fetch::Absent if group.stream.messages().contains(seq) => {
+            Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
+                Some((_, Fetch::OnDisk(block))) => {
+                    return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
+                }
+                Some((seq, Fetch::Absent)) if group.stream.messages().contains(seq) => {
                     let header = status_header(&format!("500 {DAMAGED}"), &[]);
                     let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
                 }
-                Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
-                Fetch::Message(message) => {
+                Some((_, Fetch::Absent)) | None => {
+                    self.refuse_direct(account, reply, DirectRefusal::NotFound);
+                }
+                Some((_, Fetch::Message(message))) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
@@ -311,6 +308,16 @@ impl JetStream {
 }
 
 impl Group {
+    /// The message that is asked for, as things are now.
+    fn find(&self, get: &GetMessage) -> Option<(Seq, Fetch)> {
+        let seq = match get {
+            GetMessage::Seq(seq) => *seq,
+            GetMessage::Last(filter) => self.stream.last_by_subject(filter)?,
+            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter)?,
+        };
+        Some((seq, self.stream.get(seq)))
+    }
+
     /// A block is not what was written: its messages count as there, but nobody gets them.
     fn handle_damaged(&mut self, block: BlockId, reason: String) {
         let messages = self.stream.messages_mut();
@@ -328,19 +335,16 @@ impl Group {
         let stream = &self.stream;
         if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            let seq = stream.last_by_subject(last).ok_or(DirectRefusal::NotFound)?;
-            return Ok(Waiting::Direct { reply, seq, no_hdr });
+            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, seq, no_hdr }),
+            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, get: GetMessage::Seq(seq), no_hdr }),
             DirectGet::Last(filter) => {
-                let seq = stream.last_by_subject(&filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Last(filter), no_hdr });
             }
             DirectGet::Next(from, filter) => {
-                let seq = stream.next_by_subject(from, &filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Next(from, filter), no_hdr });
             }
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));
