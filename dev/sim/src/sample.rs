@@ -81,7 +81,10 @@ impl Sample {
                 if original != stored {
                     let brief = |bytes: &[u8]| bytes[..bytes.len().min(12)].escape_ascii().to_string();
                     let (was, is) = (brief(&original.payload), brief(&stored.payload));
-                    let text = format!("{name} {seq}: {} {was:?} is served as {} {is:?}", original.subject, stored.subject);
+                    let text = format!(
+                        "{name} {seq}: {} {was:?} is served as {} {is:?}",
+                        original.subject, stored.subject
+                    );
                     return Err(Violation { invariant: "damage", text });
                 }
             }
