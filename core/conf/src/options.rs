@@ -34,6 +34,8 @@ pub struct Options {
     pub leafnodes: Option<LeafnodeOptions>,
     /// The cluster; `None`: not.
     pub cluster: Option<ClusterOptions>,
+    /// The configuration file's digest, for monitoring; whoever reads the file sets it.
+    pub digest: String,
     /// What the user should know, with places. `-t` takes these for errors.
     pub warnings: Vec<String>,
 }
@@ -229,6 +231,8 @@ pub struct JetStreamOptions {
     pub sync_interval: Option<Span>,
     /// Whether every write is synced by itself.
     pub sync_always: bool,
+    /// Bytes of log after which a checkpoint is begun: bounds what a restart reads again.
+    pub checkpoint_bytes: u64,
     /// Bytes of writes that may wait in one stream.
     pub max_buffered_size: Option<u64>,
     /// Messages that may wait in one stream.
@@ -248,6 +252,7 @@ impl Default for JetStreamOptions {
             strict: true,
             sync_interval: None,
             sync_always: false,
+            checkpoint_bytes: 48 << 20,
             max_buffered_size: None,
             max_buffered_msgs: None,
             limits: JetStreamLimits::default(),

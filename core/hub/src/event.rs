@@ -75,6 +75,8 @@ impl Events {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub on: bool,
+    /// How many bytes of a message a line shows; 0 means all.
+    pub message_bytes: usize,
     pub lines: Vec<(ConnId, String)>,
 }
 
@@ -97,7 +99,11 @@ impl Trace {
         if self.lines.len() == Trace::MAX {
             return;
         }
+        let most = if self.message_bytes == 0 { usize::MAX } else { self.message_bytes };
+        let cut = if header.len() + payload.len() > most { "..." } else { "" };
+        let header = &header[..header.len().min(most)];
+        let payload = &payload[..payload.len().min(most - header.len())];
         let (header, payload) = (header.escape_ascii(), payload.escape_ascii());
-        self.lines.push((conn, format!("{arrow} MSG_PAYLOAD: [\"{header}{payload}\"]")));
+        self.lines.push((conn, format!("{arrow} MSG_PAYLOAD: [\"{header}{payload}{cut}\"]")));
     }
 }

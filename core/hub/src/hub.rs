@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use hw_auth::Identity;
+use hw_auth::{ConnectionKind, Identity};
 use hw_kit::{AccountId, ConnId, Map, Rng, ShardId, Time};
 use hw_subject::Interest;
 use hw_wire::{Info, Limits, encode};
@@ -12,7 +12,7 @@ use crate::config::{HubConfig, HubLimits, Peer, Tls};
 use crate::event::{Events, HubEvent};
 use crate::message::InternalId;
 use crate::peers::{InterestChange, LocalInterest, Outbox};
-use crate::session::{Session, Timer};
+use crate::session::{Session, Timer, Traffic};
 use crate::sinks::Sinks;
 use crate::view::{ClosedView, ConnectionView, HubCounters};
 
@@ -38,6 +38,10 @@ pub(crate) struct AccountState {
     pub connections: u32,
     /// Connections on the other shards, by shard.
     pub elsewhere: Vec<u32>,
+    /// What went over connections here that are gone.
+    pub gone: Traffic,
+    /// Connections here that were closed because they read too slowly.
+    pub slow: u64,
 }
 
 /// The sessions of one shard and the interest of all accounts.
@@ -63,6 +67,8 @@ pub struct Hub {
     pub(crate) closed: VecDeque<ClosedView>,
     pub(crate) counters: HubCounters,
     pub(crate) internal_subs: usize,
+    /// Counts changes of what clients, here or on other shards, listen to.
+    pub(crate) interest_changes: u64,
     pub(crate) events: Events,
 }
 
@@ -85,6 +91,7 @@ impl Hub {
             closed: VecDeque::new(),
             counters: HubCounters::default(),
             internal_subs: 0,
+            interest_changes: 0,
             events: Events::default(),
             config,
         }
@@ -127,6 +134,9 @@ impl Hub {
             return;
         };
         let connection = ConnectionView::of(&session);
+        if let Some(account) = session.account() {
+            self.account_mut(account).gone.add(&session.traffic);
+        }
         let closed = ClosedView { connection, stop: now, reason: session.closing.unwrap_or(reason) };
         self.events.push(HubEvent::Closed(Box::new(closed.clone())));
         while self.closed.len() >= self.config.limits.max_closed_clients.max(1) {
@@ -221,9 +231,10 @@ impl Hub {
         self.session(conn)?.identity.as_ref()
     }
 
-    /// Whether operations are reported as [`HubEvent::Trace`].
-    pub fn set_trace(&mut self, on: bool) {
+    /// Whether operations are reported as [`HubEvent::Trace`], and how many bytes of a message are shown (0: all).
+    pub fn set_trace(&mut self, on: bool, message_bytes: usize) {
         self.sinks.trace.on = on;
+        self.sinks.trace.message_bytes = message_bytes;
     }
 
     /// What happened since the last call.
@@ -246,6 +257,10 @@ impl Hub {
     pub(crate) fn info_for(&self, slot: u32, connected: bool) -> Info {
         let mut info = self.config.info.clone();
         let directory = &self.config.directory;
+        if self.sinks.sessions.get(slot).is_some_and(|s| s.peer.kind != ConnectionKind::Standard) {
+            // TLS is then a matter of what is below: the client must not begin it again.
+            (info.tls_required, info.tls_available, info.tls_verify) = (false, false, false);
+        }
         info.max_payload = self.config.limits.max_payload;
         info.auth_required = directory.auth_required();
         let Some(session) = self.sinks.sessions.get(slot) else {
@@ -345,6 +360,9 @@ impl Hub {
         while let Some(slot) = self.sinks.slow.pop() {
             self.counters.slow_consumers += 1;
             self.retire(slot);
+            if let Some(account) = self.sinks.sessions.get(slot).and_then(Session::account) {
+                self.account_mut(account).slow += 1;
+            }
             if let Some(session) = self.sinks.sessions.get_mut(slot) {
                 // Nobody will write it: the memory is better given back now.
                 session.out.bytes = Vec::new();
@@ -378,6 +396,8 @@ impl Hub {
         queue: Option<&[u8]>,
         sink: Sink,
     ) -> Option<u64> {
+        self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
+        self.counters.inserts += 1;
         self.account_mut(account).interest.insert(filter, queue, sink);
         self.tell(account, filter, queue, true)
     }
@@ -390,6 +410,8 @@ impl Hub {
         queue: Option<&[u8]>,
         sink: Sink,
     ) -> Option<u64> {
+        self.interest_changes += u64::from(matches!(sink, Sink::Client(_)));
+        self.counters.removes += 1;
         self.account_mut(account).interest.remove(filter, queue, &sink);
         self.tell(account, filter, queue, false)
     }

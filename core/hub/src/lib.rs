@@ -26,7 +26,7 @@ pub use hub::Hub;
 pub use message::{Inside, InternalId, Message, Origin};
 pub use peers::PeerBatch;
 pub use session::Traffic;
-pub use view::{ClosedView, ConnectionView, HubCounters, SubView};
+pub use view::{AccountCounters, ClosedView, ConnectionView, HubCounters, SubView};
 
 #[cfg(test)]
 mod tests;

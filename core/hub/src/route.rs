@@ -197,6 +197,11 @@ impl Hub {
         self.accounts.get(account.0 as usize).is_some_and(|state| state.interest.has_interest(subject))
     }
 
+    /// Rises whenever what clients listen to has changed: whoever depends on interest looks again when it did.
+    pub fn interest_changes(&self) -> u64 {
+        self.interest_changes
+    }
+
     /// What the other shards must hear, one batch for each that must hear something.
     pub fn take_peer_ops(&mut self) -> Vec<(ShardId, PeerBatch)> {
         (0u16..)
@@ -232,6 +237,7 @@ impl Hub {
 
     fn apply_interest(&mut self, from: ShardId, change: InterestChange<'_>) {
         let InterestChange { account, filter, queue, members } = change;
+        self.interest_changes += 1;
         let old = match queue {
             None => u32::from(members == 0),
             Some(queue) => {

@@ -20,6 +20,16 @@ pub struct Traffic {
     pub out_bytes: u64,
 }
 
+impl Traffic {
+    /// Adds what went elsewhere.
+    pub fn add(&mut self, other: &Traffic) {
+        self.in_msgs += other.in_msgs;
+        self.in_bytes += other.in_bytes;
+        self.out_msgs += other.out_msgs;
+        self.out_bytes += other.out_bytes;
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub conn: ConnId,

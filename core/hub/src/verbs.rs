@@ -151,6 +151,12 @@ impl Hub {
             Ok(options) => options,
             Err(error) => return self.violation(slot, error.to_string()),
         };
+        if let Some(session) = self.sinks.sessions.get_mut(slot) {
+            // Known even of those who are refused: events and monitoring name them.
+            session.options.name.clone_from(&options.name);
+            session.options.lang.clone_from(&options.lang);
+            session.options.version.clone_from(&options.version);
+        }
         if !self.authenticate(slot, &options) {
             return;
         }

@@ -5,7 +5,7 @@ use hw_kit::{AccountId, ConnId, Span, Time};
 
 use crate::close::CloseReason;
 use crate::config::Tls;
-use crate::hub::Hub;
+use crate::hub::{AccountState, Hub};
 use crate::session::{Session, Traffic};
 use crate::sinks::Sub;
 
@@ -93,6 +93,35 @@ pub struct HubCounters {
     pub stale_connections: u64,
     /// Events that nobody took in time.
     pub lost_events: u64,
+    /// Subscriptions that were ever added, here and inside.
+    pub inserts: u64,
+    /// Subscriptions that were taken away.
+    pub removes: u64,
+    /// Subjects whose receivers are kept.
+    pub cached: usize,
+}
+
+/// What one shard counts of an account.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct AccountCounters {
+    /// Open connections.
+    pub connections: u64,
+    /// Subscriptions of clients.
+    pub subscriptions: u64,
+    /// Messages of and for its clients.
+    pub traffic: Traffic,
+    /// Connections that were closed because they read too slowly.
+    pub slow_consumers: u64,
+}
+
+impl AccountCounters {
+    /// Adds another shard's counters.
+    pub fn add(&mut self, other: &AccountCounters) {
+        self.connections += other.connections;
+        self.subscriptions += other.subscriptions;
+        self.traffic.add(&other.traffic);
+        self.slow_consumers += other.slow_consumers;
+    }
 }
 
 impl HubCounters {
@@ -101,13 +130,13 @@ impl HubCounters {
         self.connections += other.connections;
         self.total_connections += other.total_connections;
         self.subscriptions += other.subscriptions;
-        self.traffic.in_msgs += other.traffic.in_msgs;
-        self.traffic.in_bytes += other.traffic.in_bytes;
-        self.traffic.out_msgs += other.traffic.out_msgs;
-        self.traffic.out_bytes += other.traffic.out_bytes;
+        self.traffic.add(&other.traffic);
         self.slow_consumers += other.slow_consumers;
         self.stale_connections += other.stale_connections;
         self.lost_events += other.lost_events;
+        self.inserts += other.inserts;
+        self.removes += other.removes;
+        self.cached += other.cached;
     }
 }
 
@@ -150,6 +179,24 @@ impl Hub {
         })
     }
 
+    /// What has been counted so far of each account, by its number.
+    pub fn account_counters(&self) -> Vec<AccountCounters> {
+        let of_account = |state: &AccountState| AccountCounters {
+            traffic: state.gone,
+            slow_consumers: state.slow,
+            ..AccountCounters::default()
+        };
+        let mut all: Vec<AccountCounters> = self.accounts.iter().map(of_account).collect();
+        for (_, session) in self.sinks.sessions.iter() {
+            if let Some(counters) = session.account().and_then(|account| all.get_mut(account.0 as usize)) {
+                counters.connections += 1;
+                counters.subscriptions += session.subs.len() as u64;
+                counters.traffic.add(&session.traffic);
+            }
+        }
+        all
+    }
+
     /// What has been counted so far.
     pub fn counters(&self) -> HubCounters {
         HubCounters {
@@ -157,6 +204,7 @@ impl Hub {
             subscriptions: (self.sinks.subs.len() + self.internal_subs) as u64,
             traffic: self.sinks.traffic,
             lost_events: self.events.lost,
+            cached: self.accounts.iter().map(|account| account.interest.cached()).sum(),
             ..self.counters
         }
     }

@@ -63,7 +63,11 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
     (subject, to_json(&document))
 }
 
-fn consumer_event(advisory: &Advisory, stream: &str, fields: &mut Map<String, Value>) -> (String, &'static str) {
+fn consumer_event(
+    advisory: &Advisory,
+    stream: &str,
+    fields: &mut Map<String, Value>,
+) -> (String, &'static str) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let name = text(advisory.consumer());
     fields.insert("consumer".into(), name.clone().into());

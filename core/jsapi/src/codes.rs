@@ -164,7 +164,11 @@ pub(crate) const ERRORS: &[(u16, u16, &str)] = &[
     (10159, 400, "Setting PriorityPolicy requires at least one PriorityGroup to be set"),
     (10160, 400, "Provided priority group does not exist for this consumer"),
     (10161, 400, "Group name cannot be an empty string"),
-    (10162, 400, "Valid priority group name must match A-Z, a-z, 0-9, -_/=)+ and may not exceed 16 characters"),
+    (
+        10162,
+        400,
+        "Valid priority group name must match A-Z, a-z, 0-9, -_/=)+ and may not exceed 16 characters",
+    ),
     (10163, 503, "expected last sequence per subject temporarily unavailable"),
     (10164, 400, "wrong last sequence"),
     (10165, 400, "invalid per-message TTL"),

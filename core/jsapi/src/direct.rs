@@ -5,6 +5,8 @@ use hw_kit::{Seq, Time};
 use hw_store::messages::Message;
 use serde::Deserialize;
 
+use crate::json::from_json;
+
 /// What a direct get asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DirectGet {
@@ -52,6 +54,7 @@ pub enum DirectRefusal {
     NotFound,
     NoResults,
     TooManyResults,
+    RequiredApiLevel,
 }
 
 impl DirectRefusal {
@@ -64,9 +67,13 @@ impl DirectRefusal {
             DirectRefusal::NotFound => "404 Message Not Found",
             DirectRefusal::NoResults => "404 No Results",
             DirectRefusal::TooManyResults => "413 Too Many Results",
+            DirectRefusal::RequiredApiLevel => REQUIRED_API_LEVEL,
         }
     }
 }
+
+/// The status line of a request that is not answered in JSON and wants a newer server.
+pub const REQUIRED_API_LEVEL: &str = "412 Required Api Level";
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -89,7 +96,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Err(DirectRefusal::EmptyRequest);
         }
-        let body: Body = serde_json::from_slice(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = from_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         let no_hdr = body.no_hdr;
         body.checked().map(|get| (get, no_hdr))
     }
@@ -99,7 +106,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let body: Body = serde_json::from_slice(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = from_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         Ok(body.no_hdr)
     }
 }
@@ -111,7 +118,8 @@ impl Body {
         let up_to_time = instant(self.up_to_time.as_deref())?;
         let last = self.last_by_subj.unwrap_or_default();
         let next = self.next_by_subj.unwrap_or_default();
-        let (has_last, has_next, has_multi) = (!last.is_empty(), !next.is_empty(), !self.multi_last.is_empty());
+        let (has_last, has_next, has_multi) =
+            (!last.is_empty(), !next.is_empty(), !self.multi_last.is_empty());
         let nothing = self.seq == 0 && start.is_none() && !has_last && !has_next && !has_multi;
         if nothing
             || has_last && (self.seq > 0 || start.is_some() || has_next || self.batch > 0 || has_multi)
@@ -123,7 +131,13 @@ impl Body {
         }
         if has_multi {
             let (batch, max_bytes, up_to) = (self.batch, self.max_bytes, Seq(self.up_to_seq));
-            return Ok(DirectGet::MultiLast { filters: self.multi_last, batch, max_bytes, up_to, up_to_time });
+            return Ok(DirectGet::MultiLast {
+                filters: self.multi_last,
+                batch,
+                max_bytes,
+                up_to,
+                up_to_time,
+            });
         }
         if has_last {
             return Ok(DirectGet::Last(last));

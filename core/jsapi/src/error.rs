@@ -1,5 +1,6 @@
 //! One API error: its codes and its text.
 
+use hw_kit::Seq;
 use hw_meta::MetaError;
 use hw_stream::outcome::{ConsumerError, PublishError, StreamError};
 use hw_stream::stream::ConfigError;
@@ -62,6 +63,9 @@ impl From<&PublishError> for ApiError {
             PublishError::InvalidTtl => ApiError::new(10165),
             PublishError::TtlDisabled => ApiError::new(10166),
             PublishError::CounterDisabled => ApiError::new(10168),
+            PublishError::CounterMissing => ApiError::new(10169),
+            PublishError::CounterPayload => ApiError::new(10170),
+            PublishError::CounterInvalid => ApiError::new(10171),
             PublishError::SchedulesDisabled => ApiError::new(10188),
             PublishError::AtomicDisabled => ApiError::new(10174),
             PublishError::BatchDisabled => ApiError::new(10205),
@@ -81,6 +85,8 @@ impl From<&StreamError> for ApiError {
             StreamError::DeleteDenied => ApiError::with(10057, "message delete not permitted"),
             StreamError::PurgeDenied => ApiError::with(10110, "stream purge not permitted"),
             StreamError::SequenceNotFound(seq) => ApiError::with(10043, seq),
+            StreamError::OutOfRange(Seq(0)) => ApiError::with(10057, "no message found"),
+            StreamError::OutOfRange(_) => ApiError::with(10057, "stream store EOF"),
             StreamError::BadRequest => ApiError::new(10003),
         }
     }
@@ -93,7 +99,10 @@ impl From<&ConsumerError> for ApiError {
             ConsumerError::Exists => ApiError::new(10148),
             ConsumerError::Missing => ApiError::new(10149),
             ConsumerError::TooMany => ApiError::new(10026),
-            ConsumerError::Rule { err_code, text } => ApiError::with(*err_code, text),
+            // The machine's rules come with their complete text.
+            ConsumerError::Rule { err_code, text } => {
+                ApiError { description: text.clone(), ..ApiError::new(*err_code) }
+            }
         }
     }
 }

@@ -15,14 +15,15 @@ mod user;
 
 pub use ack::{AckSubject, ack_kind};
 pub use advisory::{Audit, Event, advisory};
-pub use direct::{DirectGet, DirectRefusal, direct_headers, status_header};
+pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::ApiError;
 pub use json::to_json;
 pub use pub_ack::pub_ack;
 pub use pull::pull_request;
 pub use request::{ConsumerCreate, GetMessage, Parsed, Refused, Request, parse};
-pub use user::{ServerInfo, UserInfo, user_info};
 pub use response::{
-    API_LEVEL, AccountInfo, AccountLimits, ApiStats, Kind, consumer_info, consumer_list, consumer_pause, consumer_reset, error, message,
-    names, purged, stream_create, stream_info, stamp, stream_list, success,
+    API_LEVEL, AccountInfo, AccountLimits, ApiStats, Kind, bare, consumer_info, consumer_list,
+    consumer_pause, consumer_reset, error, has_level, message, names, purged, stamp, stream_create,
+    stream_info, stream_list, success,
 };
+pub use user::{ServerInfo, UserInfo, user_info};

@@ -35,6 +35,11 @@ pub fn pub_ack(out: &mut Vec<u8>, stream: &str, domain: &str, result: &Result<St
     if stored.duplicate {
         out.extend_from_slice(b",\"duplicate\": true");
     }
+    if let Some(val) = &stored.val {
+        out.extend_from_slice(b",\"val\":\"");
+        out.extend_from_slice(val.as_bytes());
+        out.push(b'"');
+    }
     out.push(b'}');
 }
 
@@ -51,9 +56,11 @@ mod tests {
 
     #[test]
     fn as_the_real_server_writes_them() {
-        let stored = |duplicate| Ok(Stored { seq: Seq(3), duplicate });
+        let stored = |duplicate| Ok(Stored { seq: Seq(3), duplicate, val: None });
         assert_eq!(text("", &stored(false)), r#"{"stream":"S","seq":3}"#);
         assert_eq!(text("hub", &stored(true)), r#"{"stream":"S","domain":"hub","seq":3,"duplicate": true}"#);
+        let counted = text("", &Ok(Stored { seq: Seq(3), duplicate: false, val: Some("-2".to_owned()) }));
+        assert_eq!(counted, r#"{"stream":"S","seq":3,"val":"-2"}"#);
         let refused = text("", &Err(PublishError::WrongLastSequence(Seq(2))));
         assert_eq!(
             refused,

@@ -6,6 +6,7 @@ use hw_stream::{ConsumerConfig, StreamConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::json::{drop_nulls, from_json};
 use crate::{ApiError, response::Kind};
 
 /// A request that makes sense.
@@ -224,10 +225,7 @@ impl Reader<'_> {
                 self.empty().map(|()| Request::ConsumerDelete { stream: first(), consumer: second() })
             }
             Kind::ConsumerPause => self.consumer_pause(first(), second()),
-            Kind::ConsumerUnpin => {
-                let body: UnpinBody = self.required()?;
-                Ok(Request::ConsumerUnpin { stream: first(), consumer: second(), group: body.group })
-            }
+            Kind::ConsumerUnpin => self.consumer_unpin(first(), second()),
             Kind::ConsumerReset => {
                 let body: Option<ResetBody> = self.optional()?;
                 let seq = body.map(|body| Seq(body.seq));
@@ -254,16 +252,25 @@ impl Reader<'_> {
     }
 
     fn optional<T: DeserializeOwned>(&self) -> Result<Option<T>, Refused> {
-        if self.body.is_empty() { Ok(None) } else { self.required().map(Some) }
+        // What is neither an object nor an array is no body at all, as for the real server.
+        match self.body.trim_ascii_start().first() {
+            Some(b'{' | b'[') => self.required().map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Lists take a body that is JSON or ignore it.
     fn page(&self) -> PageBody {
-        serde_json::from_slice(self.body).unwrap_or_default()
+        read_json(self.body).unwrap_or_default()
     }
 
+    /// No body, or an object without members.
     fn empty(&self) -> Result<(), Refused> {
-        if self.body.is_empty() { Ok(()) } else { self.refuse(10038) }
+        let is_empty_object = || {
+            serde_json::from_slice(self.body)
+                .is_ok_and(|value: serde_json::Value| value == serde_json::json!({}))
+        };
+        if self.body.is_empty() || is_empty_object() { Ok(()) } else { self.refuse(10038) }
     }
 
     fn stream_config(self, name: &str) -> Outcome {
@@ -286,6 +293,7 @@ impl Reader<'_> {
     ) -> Result<(T, bool), Refused> {
         let invalid = |text: String| self.refused(ApiError::with(10025, text));
         let mut value = value.map_err(invalid)?;
+        drop_nulls(&mut value);
         let mut pedantic = false;
         if let Some(fields) = value.as_object_mut()
             && with_pedantic
@@ -298,9 +306,11 @@ impl Reader<'_> {
                 Ok(config) => return Ok((config, pedantic)),
                 Err(error) => {
                     let text = error.to_string();
-                    let unknown = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+                    let unknown =
+                        text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
                     let Some(field) = unknown else { return Err(invalid(text)) };
-                    let dropped = !self.strict && value.as_object_mut().is_some_and(|all| all.remove(field).is_some());
+                    let dropped =
+                        !self.strict && value.as_object_mut().is_some_and(|all| all.remove(field).is_some());
                     if !dropped {
                         return Err(invalid(format!("json: unknown field \"{field}\"")));
                     }
@@ -319,7 +329,7 @@ impl Reader<'_> {
     }
 
     fn stream_info(self, stream: String) -> Outcome {
-        let body: InfoBody = serde_json::from_slice(self.body).unwrap_or_default();
+        let body: InfoBody = read_json(self.body).unwrap_or_default();
         Ok(Request::StreamInfo {
             stream,
             deleted_details: body.deleted_details,
@@ -376,7 +386,7 @@ impl Reader<'_> {
         }
         let name = match arguments.get(1) {
             Some(name) => {
-                let named = if config.name.is_empty() { &config.durable } else { &config.name };
+                let named = if config.durable.is_empty() { &config.name } else { &config.durable };
                 if !named.is_empty() && named != name {
                     return self.refuse(10017);
                 }
@@ -393,9 +403,6 @@ impl Reader<'_> {
             if config.filter_subject != filter {
                 return self.refuse(10131);
             }
-        }
-        if !config.durable.is_empty() && !config.name.is_empty() && config.durable != config.name {
-            return self.refuse(10132);
         }
         config.name.clone_from(&name);
         self.finish_create(stream, name, body, config)
@@ -416,7 +423,13 @@ impl Reader<'_> {
         self.finish_create(stream, name, body, config)
     }
 
-    fn finish_create(self, stream: String, name: String, body: CreateBody, config: ConsumerConfig) -> Outcome {
+    fn finish_create(
+        self,
+        stream: String,
+        name: String,
+        body: CreateBody,
+        config: ConsumerConfig,
+    ) -> Outcome {
         let action = match body.action.as_deref() {
             None | Some("") => ConsumerAction::Any,
             Some("create") => ConsumerAction::Create,
@@ -427,6 +440,19 @@ impl Reader<'_> {
         Ok(Request::ConsumerCreate(Box::new(ConsumerCreate { stream, name, config, action, pedantic })))
     }
 
+    fn consumer_unpin(self, stream: String, consumer: String) -> Outcome {
+        let body: Option<UnpinBody> = self.optional()?;
+        let invalid = |text: &str| Err(self.refused(ApiError::with(10025, text)));
+        let Some(UnpinBody { group }) = body else { return invalid("unexpected end of JSON input") };
+        if group.is_empty() {
+            return invalid("consumer group not specified");
+        }
+        if let Err(error) = hw_stream::consumer::check_group(&group) {
+            return Err(self.refused((&error).into()));
+        }
+        Ok(Request::ConsumerUnpin { stream, consumer, group })
+    }
+
     fn consumer_pause(self, stream: String, consumer: String) -> Outcome {
         let body: PauseBody = self.optional()?.unwrap_or_default();
         let until = match body.pause_until.as_deref() {
@@ -434,7 +460,11 @@ impl Reader<'_> {
             Some(text) if text.starts_with("0001-01-01") => None,
             Some(text) => match Time::parse_rfc3339(text) {
                 Some(time) => Some(time),
-                None => return Err(self.refused(ApiError::with(10025, format!("cannot parse {text:?} as a time")))),
+                None => {
+                    return Err(
+                        self.refused(ApiError::with(10025, format!("cannot parse {text:?} as a time")))
+                    );
+                }
             },
         };
         Ok(Request::ConsumerPause { stream, consumer, until })
@@ -448,5 +478,6 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
+    from_json(body)
+        .map_err(|error| if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() })
 }

@@ -72,12 +72,33 @@ struct FailedPage<'a> {
     limit: u64,
 }
 
+#[derive(Serialize)]
+struct FailedPurge<'a> {
+    r#type: &'static str,
+    error: &'a ApiError,
+    purged: u64,
+}
+
+#[derive(Serialize)]
+struct FailedPause<'a> {
+    r#type: &'static str,
+    error: &'a ApiError,
+    paused: bool,
+    pause_until: String,
+}
+
 /// An error response.
 pub fn error(kind: Kind, error: &ApiError) -> Vec<u8> {
     let r#type = kind.type_name();
     match kind {
-        Kind::StreamInfo | Kind::StreamNames | Kind::StreamList | Kind::ConsumerNames | Kind::ConsumerList => {
-            to_json(&FailedPage { r#type, error, total: 0, offset: 0, limit: 0 })
+        Kind::StreamInfo
+        | Kind::StreamNames
+        | Kind::StreamList
+        | Kind::ConsumerNames
+        | Kind::ConsumerList => to_json(&FailedPage { r#type, error, total: 0, offset: 0, limit: 0 }),
+        Kind::StreamPurge => to_json(&FailedPurge { r#type, error, purged: 0 }),
+        Kind::ConsumerPause => {
+            to_json(&FailedPause { r#type, error, paused: false, pause_until: Time(0).to_rfc3339() })
         }
         _ => to_json(&ErrorResponse { r#type, error }),
     }
@@ -87,6 +108,16 @@ pub fn error(kind: Kind, error: &ApiError) -> Vec<u8> {
 struct Success {
     r#type: &'static str,
     success: bool,
+}
+
+#[derive(Serialize)]
+struct Bare {
+    r#type: &'static str,
+}
+
+/// An answer that says nothing but what it answers.
+pub fn bare(kind: Kind) -> Vec<u8> {
+    to_json(&Bare { r#type: kind.type_name() })
 }
 
 /// `{"success": true}`.
@@ -141,11 +172,11 @@ struct NullNames {
     streams: Option<()>,
 }
 
-/// A page of names, sorted by the caller; without any stream the list is null.
+/// A page of names, sorted by the caller; a page without any stream is null.
 pub fn names(kind: Kind, all: &[&str], offset: u64) -> Vec<u8> {
-    if kind == Kind::StreamNames && all.is_empty() {
-        let r#type = kind.type_name();
-        return to_json(&NullNames { r#type, total: 0, offset: 0, limit: NAMES_LIMIT, streams: None });
+    if kind == Kind::StreamNames && offset >= all.len() as u64 {
+        let (r#type, total) = (kind.type_name(), all.len());
+        return to_json(&NullNames { r#type, total, offset: total, limit: NAMES_LIMIT, streams: None });
     }
     page(kind, all, offset, NAMES_LIMIT)
 }
@@ -308,6 +339,13 @@ impl AccountInfo {
 
 /// The API level of this server: that of nats-server 2.15.
 pub const API_LEVEL: u32 = 5;
+
+/// Whether this server has the level that a request with this header block asks for, if it asks for one.
+pub fn has_level(header: &[u8]) -> bool {
+    let required = hw_wire::headers::get(header, "Nats-Required-Api-Level").unwrap_or_default();
+    let text = std::str::from_utf8(required).unwrap_or("unreadable");
+    required.is_empty() || text.parse::<i64>().is_ok_and(|level| level <= i64::from(API_LEVEL))
+}
 
 /// Adds what responses about one asset say beside the user's metadata: the server's version and level.
 pub fn stamp(metadata: &mut BTreeMap<String, String>, version: &str) {

@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn go_durations() {
-        for (text, nanos) in [("10s", 10_000_000_000), ("1h30m", 5_400_000_000_000), ("1.5ms", 1_500_000), ("-2us", -2000)] {
+        for (text, nanos) in
+            [("10s", 10_000_000_000), ("1h30m", 5_400_000_000_000), ("1.5ms", 1_500_000), ("-2us", -2000)]
+        {
             assert_eq!(Span::parse_go(text), Some(Span(nanos)), "{text}");
         }
         for text in ["", "10", "s", "1x", "1h-", "..s"] {
@@ -140,7 +142,10 @@ mod tests {
         for text in ["2026-11-23T01:14:05.487483207Z", "2026-11-23T01:14:07.49946Z", "2026-11-23T01:14:07Z"] {
             assert_eq!(Time::parse_rfc3339(text).expect(text).to_rfc3339(), text);
         }
-        assert_eq!(Time::parse_rfc3339("2026-11-23T03:14:07+02:00"), Time::parse_rfc3339("2026-11-23T01:14:07Z"));
+        assert_eq!(
+            Time::parse_rfc3339("2026-11-23T03:14:07+02:00"),
+            Time::parse_rfc3339("2026-11-23T01:14:07Z")
+        );
         assert_eq!(Time::parse_rfc3339("yesterday"), None);
         assert_eq!(Time(0).to_rfc3339(), "0001-01-01T00:00:00Z");
     }

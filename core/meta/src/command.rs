@@ -58,9 +58,9 @@ impl MetaCommand {
     /// The proposing server's clock.
     pub fn time(&self) -> Option<Time> {
         match self {
-            MetaCommand::Create { ts, .. } | MetaCommand::Update { ts, .. } | MetaCommand::Delete { ts, .. } => {
-                Some(Time(*ts))
-            }
+            MetaCommand::Create { ts, .. }
+            | MetaCommand::Update { ts, .. }
+            | MetaCommand::Delete { ts, .. } => Some(Time(*ts)),
             MetaCommand::Dropped { .. } => None,
         }
     }

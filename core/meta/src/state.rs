@@ -88,7 +88,9 @@ impl Meta {
             MetaCommand::Create { ts, account, config, max_streams } => {
                 MetaAnswer::Created(self.create(Time(ts), account, *config, max_streams))
             }
-            MetaCommand::Update { account, config, .. } => MetaAnswer::Updated(self.update(&account, *config)),
+            MetaCommand::Update { account, config, .. } => {
+                MetaAnswer::Updated(self.update(&account, *config))
+            }
             MetaCommand::Delete { account, name, .. } => MetaAnswer::Deleted(self.delete(&account, &name)),
             MetaCommand::Dropped { group } => {
                 self.tombstones.remove(&group);
@@ -109,7 +111,9 @@ impl Meta {
 
     /// Every stream with its account.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Asset)> {
-        self.accounts.iter().flat_map(|(name, streams)| streams.values().map(move |asset| (name.as_str(), asset)))
+        self.accounts
+            .iter()
+            .flat_map(|(name, streams)| streams.values().map(move |asset| (name.as_str(), asset)))
     }
 
     /// Groups that were deleted and whose files may still be there.
@@ -183,7 +187,8 @@ impl Meta {
 
     /// Whether another stream of the account takes a subject that `config` wants.
     fn overlaps(&self, account: &str, config: &StreamConfig) -> bool {
-        let wanted: Vec<Filter> = config.subjects.iter().filter_map(|text| Filter::parse(text).ok()).collect();
+        let wanted: Vec<Filter> =
+            config.subjects.iter().filter_map(|text| Filter::parse(text).ok()).collect();
         self.streams(account).filter(|other| other.config.name != config.name).any(|other| {
             let taken = other.config.subjects.iter().filter_map(|text| Filter::parse(text).ok());
             taken.into_iter().any(|taken| wanted.iter().any(|wanted| wanted.overlaps(&taken)))

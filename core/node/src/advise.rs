@@ -18,7 +18,14 @@ impl JetStream {
     }
 
     /// Publishes an event in an account.
-    pub(crate) fn advise(&mut self, now: Time, hub: &Hub, account: AccountId, event: &Event<'_>, stream: &str) {
+    pub(crate) fn advise(
+        &mut self,
+        now: Time,
+        hub: &Hub,
+        account: AccountId,
+        event: &Event<'_>,
+        stream: &str,
+    ) {
         let id = self.ids.next_id();
         let (subject, json) = hw_jsapi::advisory(event, stream, &self.config.domain, id, now);
         if hub.has_interest(account, subject.as_bytes()) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hw_hub::{Hub, Message, Origin as Sender};
-use hw_jsapi::{ApiError, ConsumerCreate, Kind, Parsed, Request};
+use hw_jsapi::{ApiError, Kind, Parsed, Refused, Request};
 use hw_kit::{AccountId, GroupId, Seq, Time};
 use hw_meta::MetaCommand;
 use hw_stream::{Command, StreamConfig};
@@ -61,9 +61,12 @@ impl JetStream {
         while let Some(mut call) = self.calls.pop_front() {
             let subject = String::from_utf8_lossy(&call.subject).into_owned();
             let Some(verb) = self.api_verb(&subject) else { continue };
-            self.api_total += 1;
+            let old = !hw_jsapi::has_level(&call.header);
             let (kind, handled) = match hw_jsapi::parse(verb, &call.body, self.config.strict) {
                 Parsed::Silent => continue,
+                Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _) if old => {
+                    (kind, Handled::Answer(Err(ApiError::new(10185))))
+                }
                 Parsed::Refused(refused) => (refused.kind, Handled::Answer(Err(refused.error))),
                 Parsed::Request(kind, request) => {
                     call.kind = kind;
@@ -74,6 +77,8 @@ impl JetStream {
                 call.kind = kind;
                 self.answer(now, hub, &call, reply);
             }
+            // A request does not count itself.
+            self.api_total += 1;
         }
     }
 
@@ -114,17 +119,28 @@ impl JetStream {
             Request::MessageDelete { stream, seq, no_erase } => {
                 self.propose_to(call, &stream, |ts| Command::DeleteMessage { ts, seq, erase: !no_erase }, now)
             }
-            Request::ConsumerCreate(create) => self.consumer_create(now, call, *create),
+            Request::ConsumerCreate(create) => self.consumer_create(now, hub, call, *create),
             Request::ConsumerDelete { stream, consumer } => {
                 let name = Bytes::from(consumer);
                 self.propose_to(call, &stream, |ts| Command::DeleteConsumer { ts, name }, now)
             }
             Request::ConsumerPause { stream, consumer, until } => {
-                let (name, until) = (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
+                let (name, until) =
+                    (Bytes::from(consumer), until.filter(|until| *until > now).unwrap_or_default());
                 self.propose_to(call, &stream, |ts| Command::PauseConsumer { ts, name, until }, now)
             }
-            Request::ConsumerReset { stream, consumer, seq } => self.consumer_reset(now, call, stream, consumer, seq),
-            other => self.look_up(now, hub, call, other).map_or(Handled::Proposed, Handled::Answer),
+            Request::ConsumerReset { stream, consumer, seq } => {
+                self.consumer_reset(now, call, stream, consumer, seq)
+            }
+            Request::ConsumerUnpin { stream, consumer, group } => {
+                Handled::Answer(self.consumer_unpin(now, hub, call, (&stream, &consumer), &group))
+            }
+            other => match self.hold(call, other) {
+                None => Handled::Proposed,
+                Some(request) => {
+                    self.look_up(now, hub, call, request).map_or(Handled::Proposed, Handled::Answer)
+                }
+            },
         }
     }
 
@@ -159,25 +175,6 @@ impl JetStream {
         Handled::Proposed
     }
 
-    fn consumer_create(&mut self, now: Time, call: &Call, create: ConsumerCreate) -> Handled {
-        let Some(group) = self.group_named(call.account, &create.stream) else {
-            return Handled::Answer(Err(ApiError::new(10059)));
-        };
-        let mut name = create.name;
-        if name.is_empty() {
-            name = String::from_utf8_lossy(&self.rng.base62::<8>()).into_owned();
-        }
-        let command = Command::PutConsumer {
-            ts: now,
-            name: name.into(),
-            action: create.action,
-            pedantic: create.pedantic,
-            config: create.config.to_document().into(),
-        };
-        self.propose(group, Origin::Api(Box::new(call.clone())), &command);
-        Handled::Proposed
-    }
-
     fn consumer_reset(
         &mut self,
         now: Time,
@@ -199,7 +196,7 @@ impl JetStream {
         now: Time,
     ) -> Handled {
         match self.group_named(call.account, stream) {
-            None => Handled::Answer(Err(ApiError::new(10059))),
+            None => Handled::Answer(Err(self.no_stream(call.account, stream))),
             Some(group) => {
                 self.propose(group, Origin::Api(Box::new(call.clone())), &command(now));
                 Handled::Proposed
@@ -207,8 +204,18 @@ impl JetStream {
         }
     }
 
-    /// The group of an account's stream.
+    /// The group of an account's stream that is open here.
     pub(crate) fn group_named(&self, account: AccountId, stream: &str) -> Option<GroupId> {
-        self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)
+        let id = self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group)?;
+        self.groups.contains_key(&id).then_some(id)
+    }
+
+    /// Why [`JetStream::group_named`] gave nothing.
+    pub(crate) fn no_stream(&self, account: AccountId, stream: &str) -> ApiError {
+        let id = self.meta.stream(&self.account_name(account), stream).map(hw_meta::Asset::group);
+        match id.and_then(|id| self.aside.quarantined.get(&id)) {
+            Some(damaged) => ApiError::with(10194, &damaged.reason),
+            None => ApiError::new(10059),
+        }
     }
 }

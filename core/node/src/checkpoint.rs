@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hw_meta::MetaCommand;
 use hw_store::{CheckpointDone, CheckpointJob, GroupCheckpoint, NewSegment};
+use hw_stream::config::Compression;
 
 use crate::commit::META;
 use crate::jetstream::{DiskRequest, JetStream};
@@ -14,7 +15,8 @@ const FULL_EVERY: u64 = 8;
 impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
-        let due = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
+        let due =
+            self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
         if due && !self.disk.checkpoint_running && self.disk.failed.is_none() {
             self.checkpoint();
         }
@@ -39,7 +41,8 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
-        for group in self.groups.values_mut().filter(|group| !group.is_volatile() && (full || group.changed)) {
+        let groups = self.groups.values_mut().chain(self.aside.parked.values_mut());
+        for group in groups.filter(|group| !group.is_volatile() && (full || group.changed)) {
             job.groups.push(group.checkpoint());
         }
         self.disk.bytes_since_checkpoint = 0;
@@ -53,7 +56,8 @@ impl JetStream {
         match result {
             Ok(done) => {
                 for (id, written) in done.written {
-                    if let Some(group) = self.groups.get_mut(&id) {
+                    let parked = self.aside.parked.get_mut(&id);
+                    if let Some(group) = self.groups.get_mut(&id).or(parked) {
                         group.stream.messages_mut().handle_written(written);
                         group.writing = None;
                     }
@@ -65,7 +69,7 @@ impl JetStream {
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
-                for group in self.groups.values_mut() {
+                for group in self.groups.values_mut().chain(self.aside.parked.values_mut()) {
                     group.changed = true;
                     if let Some(segment) = group.writing.take() {
                         group.stream.messages_mut().handle_write_failed(segment);
@@ -79,6 +83,7 @@ impl JetStream {
 
 impl crate::group::Group {
     fn checkpoint(&mut self) -> GroupCheckpoint {
+        let packed = self.stream.config().compression == Compression::S2;
         let messages = self.stream.messages_mut();
         let number = self.last_segment + 1;
         let unwritten = messages.take_unwritten(number);
@@ -86,7 +91,7 @@ impl crate::group::Group {
         if !unwritten.is_empty() {
             self.last_segment = number;
             self.writing = Some(number);
-            new_segments.push(NewSegment { number, messages: unwritten });
+            new_segments.push(NewSegment { number, messages: unwritten, packed });
         }
         messages.dead_segments();
         let live_segments = messages.live_segments().iter().map(|segment| segment.segment).collect();

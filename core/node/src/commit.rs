@@ -6,8 +6,8 @@ use hw_jsapi::{ApiError, Event, Kind};
 use hw_kit::{GroupId, Seq, Time};
 use hw_meta::{Created, MetaAnswer, MetaCommand};
 use hw_store::Frame;
-use hw_stream::outcome::{Answer, Effect};
 use hw_stream::Command;
+use hw_stream::outcome::{Answer, Effect};
 
 use crate::api::{Call, Reply};
 use crate::completion::DiskCompletion;
@@ -31,9 +31,14 @@ impl JetStream {
                 }
                 self.begin_checkpoint();
             }
-            DiskCompletion::Failed { reason } => self.disk.fail(reason),
+            DiskCompletion::Failed { reason } => {
+                self.disk.fail(reason);
+                self.release_all(now, hub);
+            }
             DiskCompletion::Checkpointed { result } => self.handle_checkpoint(result),
-            DiskCompletion::Loaded { group, block, messages } => self.handle_block(now, hub, group, block, messages),
+            DiskCompletion::Loaded { group, block, messages } => {
+                self.handle_block(now, hub, group, block, messages)
+            }
             DiskCompletion::Space { full } => self.disk.full = full,
         }
     }
@@ -48,15 +53,21 @@ impl JetStream {
                 return; // The stream was deleted after this was proposed.
             }
         }
+        self.release(now, hub, id);
     }
 
     fn apply_meta(&mut self, now: Time, hub: &mut Hub, entry: &Bytes) {
-        let (_, origin) = self.meta_log.apply_next();
+        let (_, origin) = self.meta_log.apply_next(entry.len());
         self.meta_changed = true;
         let command = MetaCommand::decode(entry).expect("frames are checksummed: what was encoded decodes");
         let answer = self.meta.apply(command);
         self.carry_out(now, hub, &answer);
         let Origin::Api(call) = origin else { return };
+        if let MetaAnswer::Updated(Ok(id)) = &answer
+            && self.hold_update(*id, &call)
+        {
+            return;
+        }
         let reply = self.meta_reply(now, &answer, call.kind);
         let mark = hub.interest_mark();
         self.answer_after(now, hub, &call, reply, mark);
@@ -82,14 +93,12 @@ impl JetStream {
 
     fn meta_reply(&mut self, now: Time, answer: &MetaAnswer, kind: Kind) -> Reply {
         match answer {
-            MetaAnswer::Created(Ok((id, created))) => {
+            MetaAnswer::Created(Ok((id, _))) => {
+                // Also for a stream that was there with the same configuration: clients expect it.
                 let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
-                Ok(hw_jsapi::stream_create(kind, &info, *created == Created::New))
+                Ok(hw_jsapi::stream_create(kind, &info, true))
             }
-            MetaAnswer::Updated(Ok(id)) => {
-                let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
-                Ok(hw_jsapi::stream_create(kind, &info, false))
-            }
+            MetaAnswer::Updated(Ok(id)) => self.updated(now, *id),
             MetaAnswer::Deleted(Ok(_)) | MetaAnswer::Done => Ok(hw_jsapi::success(kind)),
             MetaAnswer::Created(Err(error)) => Err(error.into()),
             MetaAnswer::Updated(Err(error)) => Err(error.into()),
@@ -100,7 +109,7 @@ impl JetStream {
     /// Applies one command of a stream; false when the stream is gone.
     fn apply_command(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Bytes) -> bool {
         let Some(group) = self.groups.get_mut(&id) else { return false };
-        let (index, origin) = group.log.apply_next();
+        let (index, origin) = group.log.apply_next(entry.len());
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;
         let note = Note::of(&command);
@@ -113,6 +122,7 @@ impl JetStream {
         self.perform(now, hub, id, effects);
         self.follow(now, hub, id, &answer, &note);
         self.reply(now, hub, id, (answer, note), origin);
+        self.recount(id);
         self.touch(id);
         true
     }
@@ -120,7 +130,10 @@ impl JetStream {
     /// The volatile half and the interest follow what was applied.
     fn follow(&mut self, now: Time, hub: &mut Hub, id: GroupId, answer: &Answer, note: &Note) {
         match (answer, note) {
-            (Answer::ConsumerPut(Ok(put)), _) => self.lead_consumer(now, hub, id, &put.name),
+            (Answer::ConsumerPut(Ok(put)), _) => {
+                self.lead_consumer(now, hub, id, &put.name);
+                self.look(now, hub, id, std::slice::from_ref(&put.name));
+            }
             (Answer::ConsumerDeleted(Ok(())), Note::Consumer(name)) => self.drop_consumer(hub, id, name),
             (_, Note::Expired) => {
                 if let Some(group) = self.groups.get_mut(&id) {
@@ -140,14 +153,23 @@ impl JetStream {
         }
     }
 
-    fn reply(&mut self, now: Time, hub: &mut Hub, id: GroupId, (answer, note): (Answer, Note), origin: Origin) {
+    fn reply(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        id: GroupId,
+        (answer, note): (Answer, Note),
+        origin: Origin,
+    ) {
         match origin {
             Origin::None => {}
             Origin::Ack(to) => {
                 // Without its consumer, deleted in between, it did not count.
-                let counts = self.groups.get(&id).filter(|group| group.stream.consumer(note.consumer()).is_some());
+                let counts =
+                    self.groups.get(&id).filter(|group| group.stream.consumer(note.consumer()).is_some());
                 let account = self.groups.get(&id).map(|group| group.account);
-                let header = if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
+                let header =
+                    if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
                 if let Some(account) = account {
                     let (reply, payload) = (Bytes::new(), Bytes::new());
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
@@ -177,7 +199,8 @@ impl JetStream {
                 Ok(hw_jsapi::consumer_info(kind, &info))
             }
             Answer::ConsumerReset(Ok(seq)) => {
-                let info = self.consumer_view(now, id, note.consumer()).ok_or_else(|| ApiError::new(10014))?;
+                let info =
+                    self.consumer_view(now, id, note.consumer()).ok_or_else(|| ApiError::new(10014))?;
                 Ok(hw_jsapi::consumer_reset(&info, seq))
             }
             Answer::ConsumerDeleted(Ok(())) => Ok(hw_jsapi::success(kind)),
@@ -191,7 +214,7 @@ impl JetStream {
     }
 
     /// Answers once the other shards know the interest up to `mark`.
-    fn answer_after(&mut self, now: Time, hub: &Hub, call: &Call, reply: Reply, mark: u64) {
+    pub(crate) fn answer_after(&mut self, now: Time, hub: &Hub, call: &Call, reply: Reply, mark: u64) {
         let before = self.outbox.ready.len();
         self.answer(now, hub, call, reply);
         if mark > hub.interest_settled() {

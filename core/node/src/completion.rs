@@ -4,6 +4,15 @@ use hw_kit::GroupId;
 use hw_store::CheckpointDone;
 use hw_store::messages::{BlockId, Message};
 
+/// Why a block could not be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LoadError {
+    /// Too many reads wait: ask again.
+    Busy,
+    /// The bytes on disk are not what was written.
+    Damaged(String),
+}
+
 /// The disk finished something, or failed.
 #[derive(Debug)]
 pub enum DiskCompletion {
@@ -28,8 +37,8 @@ pub enum DiskCompletion {
         group: GroupId,
         /// Which.
         block: BlockId,
-        /// Its messages, or what is wrong with it.
-        messages: Result<Vec<Message>, String>,
+        /// Its messages, or why there are none.
+        messages: Result<Vec<Message>, LoadError>,
     },
     /// Only the reserve is left, or there is space again.
     Space {

@@ -12,6 +12,7 @@ use hw_stream::outcome::Effect;
 use hw_stream::{Lead, Stream};
 
 use crate::feed::Feeds;
+use crate::held::Held;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
 
@@ -53,6 +54,10 @@ pub(crate) struct Group {
     pub(crate) damage: Option<String>,
     /// The streams that it follows, and those that follow it.
     pub(crate) feeds: Feeds,
+    /// Answers that wait for commands to be applied.
+    pub(crate) held: VecDeque<Held>,
+    /// The bytes that it counts as in its account's usage.
+    pub(crate) counted: u64,
 }
 
 /// Who listens to a subject; the second argument is a queue group, empty for none.
@@ -80,6 +85,8 @@ impl Group {
             wanted: None,
             damage: None,
             feeds: Feeds::default(),
+            held: VecDeque::new(),
+            counted: 0,
         }
     }
 
@@ -91,7 +98,8 @@ impl Group {
     /// When anything of it is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
-        let leads = self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
+        let leads =
+            self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
         expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).min()
     }
 
@@ -117,6 +125,40 @@ impl Group {
         let (consumer, lead) = (self.stream.consumer(name)?, self.leads.get_mut(name)?);
         let moment = Moment { now, consumer, messages: self.stream.messages(), interest };
         Some(act(lead, &moment))
+    }
+
+    /// Whether it has push consumers.
+    pub(crate) fn is_pushing(&self) -> bool {
+        self.stream.consumers().any(|consumer| !consumer.config().is_pull())
+    }
+
+    /// Interest changed somewhere; says whether it came or went for a push consumer.
+    pub(crate) fn follow_interest(&mut self, now: Time, interest: Interest<'_>) -> bool {
+        let mut changed = false;
+        for consumer in self.stream.consumers().filter(|consumer| !consumer.config().is_pull()) {
+            if let Some(lead) = self.leads.get_mut(consumer.name()) {
+                changed |= lead.handle_interest(&Moment {
+                    now,
+                    consumer,
+                    messages: self.stream.messages(),
+                    interest,
+                });
+            }
+        }
+        changed
+    }
+
+    /// Somebody looks at a consumer: what it counts is brought up to date.
+    pub(crate) fn look(
+        &mut self,
+        now: Time,
+        name: &Bytes,
+        interest: Interest<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut out = PumpOut::default();
+        self.with_lead(now, name, interest, |lead, moment| lead.handle_look(moment, &mut out));
+        self.take(now, name, interest, &mut out, effects);
     }
 
     /// Lets every consumer that can deliver choose and propose.
@@ -178,8 +220,12 @@ impl Group {
             let command = hw_stream::Command::Expire { ts: now };
             self.log.propose(Origin::None, |bytes| command.encode(bytes));
         }
-        let due: Vec<Bytes> =
-            self.leads.iter().filter(|(_, lead)| lead.next_deadline() <= now).map(|(name, _)| name.clone()).collect();
+        let due: Vec<Bytes> = self
+            .leads
+            .iter()
+            .filter(|(_, lead)| lead.next_deadline() <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in due {
             let mut out = PumpOut::default();
             self.with_lead(now, &name, interest, |lead, moment| lead.handle_timeout(moment, &mut out));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
+use hw_jsapi::DirectRefusal;
 use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::messages::BlockId;
@@ -20,6 +21,7 @@ use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
+use crate::usage::Usage;
 use crate::view::Damaged;
 
 /// Settings of JetStream.
@@ -92,15 +94,30 @@ pub(crate) struct JetStream {
     pub(crate) said: Vec<(GroupId, Said)>,
     /// Groups whose deadline has passed.
     pub(crate) due: Vec<GroupId>,
-    /// Direct gets: group, subject, reply subject, body.
-    pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Bytes)>,
+    /// Direct gets: group, subject, reply subject, body or why it is not read.
+    pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Result<Bytes, DirectRefusal>)>,
     /// Streams that cannot be used.
-    pub(crate) quarantined: Vec<Damaged>,
+    pub(crate) aside: Aside,
     pub(crate) outbox: Outbox,
     pub(crate) disk: DiskQueue,
     pub(crate) deadlines: BTreeSet<(Time, GroupId)>,
+    /// What accounts store.
+    pub(crate) usage: Usage,
+    /// Groups with push consumers.
+    pub(crate) pushing: BTreeSet<GroupId>,
+    /// The hub's interest changes that push consumers know of.
+    pub(crate) interest_seen: u64,
     pub(crate) api_total: u64,
     pub(crate) api_errors: u64,
+}
+
+/// Streams that exist and are not open.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// Their data is damaged: the store keeps it as it is.
+    pub(crate) quarantined: BTreeMap<GroupId, Damaged>,
+    /// Their account is not configured: they are saved with the others, and open again when it is.
+    pub(crate) parked: BTreeMap<GroupId, Group>,
 }
 
 /// What is on its way to the disk.
@@ -142,10 +159,13 @@ impl JetStream {
             said: Vec::new(),
             direct: Vec::new(),
             due: Vec::new(),
-            quarantined: Vec::new(),
+            aside: Aside::default(),
             outbox: Outbox::default(),
             disk: DiskQueue::default(),
             deadlines: BTreeSet::new(),
+            usage: Usage::default(),
+            pushing: BTreeSet::new(),
+            interest_seen: 0,
             api_total: 0,
             api_errors: 0,
         }
@@ -187,6 +207,7 @@ impl JetStream {
     /// Everything that this round's inputs caused, until nothing more happens without the disk or a client.
     pub(crate) fn settle(&mut self, now: Time, hub: &mut Hub) {
         self.act_on_time(now, hub);
+        self.follow_interest(now, hub);
         self.run_calls(now, hub);
         self.hear(now, hub);
         self.answer_direct(now, hub);

@@ -32,18 +32,24 @@ pub(crate) struct Log {
     /// Frames that were full before the round ended.
     full: Vec<Frame>,
     origins: VecDeque<Origin>,
+    /// The bytes of the commands that are proposed and not applied yet.
+    pending_bytes: u64,
 }
 
 impl Log {
     /// A log whose commands up to `applied` are in the group's state.
     pub(crate) fn new(group: GroupId, applied: LogIndex) -> Log {
         let builder = FrameBuilder::new();
-        Log { group, term: 1, next: applied.next(), applied, builder, full: Vec::new(), origins: VecDeque::new() }
+        let (full, origins) = (Vec::new(), VecDeque::new());
+        Log { group, term: 1, next: applied.next(), applied, builder, full, origins, pending_bytes: 0 }
     }
 
     /// Proposes a command: `encode` appends its bytes.
     pub(crate) fn propose(&mut self, origin: Origin, encode: impl FnOnce(&mut Vec<u8>)) {
-        encode(self.builder.begin_entry());
+        let entry = self.builder.begin_entry();
+        let before = entry.len();
+        encode(entry);
+        self.pending_bytes += (entry.len() - before) as u64;
         self.builder.end_entry();
         self.origins.push_back(origin);
         if self.builder.bytes() >= FRAME_BYTES {
@@ -65,21 +71,34 @@ impl Log {
     }
 
     fn close_frame(&mut self) {
-        let meta = FrameMeta { group: self.group, term: self.term, first: self.next, kind: FrameKind::Entries };
+        let meta =
+            FrameMeta { group: self.group, term: self.term, first: self.next, kind: FrameKind::Entries };
         let frame = self.builder.finish(meta);
         self.next = frame.last().next();
         self.full.push(frame);
     }
 
-    /// The next command is applied: its index and who waits. Commands are applied in the order of their proposal.
-    pub(crate) fn apply_next(&mut self) -> (LogIndex, Origin) {
+    /// The next command, of so many bytes, is applied: its index and who waits. Commands are applied in the order of
+    /// their proposal.
+    pub(crate) fn apply_next(&mut self, bytes: usize) -> (LogIndex, Origin) {
         self.applied = self.applied.next();
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes as u64);
         (self.applied, self.origins.pop_front().unwrap_or(Origin::None))
     }
 
     /// The term of its commands: a group of one has one term.
     pub(crate) fn term(&self) -> u64 {
         self.term
+    }
+
+    /// The last command that was proposed.
+    pub(crate) fn proposed(&self) -> LogIndex {
+        LogIndex(self.applied.0 + self.origins.len() as u64)
+    }
+
+    /// The bytes of the commands that are proposed and not applied yet.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
     }
 
     /// The last command that is in the group's state.

@@ -41,7 +41,8 @@ impl Outbox {
 
     /// Lets go of what waited for interest changes up to `settled`.
     pub(crate) fn settle(&mut self, settled: u64) {
-        let (free, gated) = std::mem::take(&mut self.gated).into_iter().partition(|(mark, _)| *mark <= settled);
+        let (free, gated) =
+            std::mem::take(&mut self.gated).into_iter().partition(|(mark, _)| *mark <= settled);
         self.gated = gated;
         let free: Vec<(u64, Outgoing)> = free;
         self.ready.extend(free.into_iter().map(|(_, outgoing)| outgoing));

@@ -29,16 +29,22 @@ impl JetStream {
     /// A publish on one of a stream's subjects: it is decided when it is applied, unless it is refused for certain.
     fn publish(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
         let refusal = self.refusal();
+        let no_room = self.no_room(id, msg.subject.len() + msg.size());
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
         let refusal = match msg.subject.len() > usize::from(u16::MAX) {
             true => Some(PublishError::TooLarge),
-            false => refusal.filter(|_| !group.is_volatile()),
+            false => refusal.filter(|_| !group.is_volatile()).or(no_room),
         };
         if let Some(error) = refusal {
             if wants_ack {
                 let reply = owned(msg.reply);
-                self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result: Err(error) });
+                self.outbox.push(Outgoing::PubAck {
+                    account: group.account,
+                    group: id,
+                    reply,
+                    result: Err(error),
+                });
             }
             return;
         }
@@ -47,6 +53,7 @@ impl JetStream {
             let fits = command::encode_publish(out, now, msg.subject, msg.header, msg.payload);
             assert!(fits, "the subject's length was checked");
         });
+        self.recount(id);
         self.touch(id);
     }
 

@@ -20,6 +20,8 @@ pub(crate) enum Said {
     Pull { consumer: Bytes, reply: Bytes, request: PullRequest },
     /// A pull that cannot be read.
     BadPull { reply: Bytes, text: String },
+    /// A pull that wants a newer server.
+    OldServer { reply: Bytes },
     /// `$JS.ACK.…`; `next` is the pull that may come with it.
     Ack { consumer: Bytes, reply: Bytes, ack: Ack, next: Option<Bytes> },
     /// `$JS.FC.…`: a push client has caught up.
@@ -30,14 +32,21 @@ impl JetStream {
     pub(crate) fn handle_pull(&mut self, id: GroupId, msg: &Message<'_>) {
         let Some(consumer) = msg.subject.rsplit(|&byte| byte == b'.').next() else { return };
         let (consumer, reply) = (owned(consumer), owned(msg.reply));
-        self.said.push((id, match pull_request(msg.payload) {
-            Ok(request) => Said::Pull { consumer, reply, request },
-            Err(text) => Said::BadPull { reply, text },
-        }));
+        if !hw_jsapi::has_level(msg.header) {
+            return self.said.push((id, Said::OldServer { reply }));
+        }
+        self.said.push((
+            id,
+            match pull_request(msg.payload) {
+                Ok(request) => Said::Pull { consumer, reply, request },
+                Err(text) => Said::BadPull { reply, text },
+            },
+        ));
     }
 
     pub(crate) fn handle_ack(&mut self, id: GroupId, msg: &Message<'_>) {
-        let (Some(subject), Some((kind, rest))) = (AckSubject::parse(msg.subject), ack_kind(msg.payload)) else {
+        let (Some(subject), Some((kind, rest))) = (AckSubject::parse(msg.subject), ack_kind(msg.payload))
+        else {
             return;
         };
         let next = matches!(kind, hw_stream::lead::AckKind::Next).then(|| owned(rest));
@@ -47,7 +56,8 @@ impl JetStream {
             deliveries: subject.deliveries,
             kind,
         };
-        self.said.push((id, Said::Ack { consumer: owned(subject.consumer), reply: owned(msg.reply), ack, next }));
+        self.said
+            .push((id, Said::Ack { consumer: owned(subject.consumer), reply: owned(msg.reply), ack, next }));
     }
 
     pub(crate) fn handle_flow_control(&mut self, id: GroupId, msg: &Message<'_>) {
@@ -84,8 +94,15 @@ impl Group {
                 effects.push(Effect::Send { to, reply, header, payload });
                 None
             }
+            Said::OldServer { reply } => {
+                let header = status_header(hw_jsapi::REQUIRED_API_LEVEL, &[]);
+                effects.push(Effect::Send { to: reply, reply: Bytes::new(), header, payload: Bytes::new() });
+                None
+            }
             Said::Pull { consumer, reply, request } => {
-                self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_pull(m, reply, &request, &mut out));
+                self.with_lead(now, &consumer, &interest, |lead, m| {
+                    lead.handle_pull(m, reply, &request, &mut out)
+                });
                 self.take(now, &consumer, &interest, &mut out, effects);
                 None
             }
@@ -102,8 +119,11 @@ impl Group {
                 None
             }
             Said::Ack { consumer, reply, ack, next } => {
-                let settlement = self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_ack(m, ack, &mut out));
-                let confirmed = self.settle(now, &consumer, &reply, settlement.flatten());
+                let settlement =
+                    self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_ack(m, ack, &mut out));
+                // The answer to `+NXT` is the next message, not a confirmation.
+                let asked = if next.is_some() { Bytes::new() } else { reply.clone() };
+                let confirmed = self.settle(now, &consumer, &asked, settlement.flatten());
                 self.take(now, &consumer, &interest, &mut out, effects);
                 if let Some(body) = next
                     && let Ok(request) = pull_request(&body)

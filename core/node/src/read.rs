@@ -10,7 +10,8 @@ use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
-use crate::group::Group;
+use crate::completion::LoadError;
+use crate::group::{Group, interest_in};
 use crate::jetstream::{DiskRequest, JetStream};
 use crate::outbox::Outgoing;
 use crate::shard::owned;
@@ -31,6 +32,9 @@ enum Progress {
     Load(BlockId, Waiting),
 }
 
+/// Damaged bytes are never served: whoever asks gets an error, not a guess.
+const DAMAGED: &str = "message is damaged";
+
 /// How many names or counts a page of a stream's subjects holds.
 const SUBJECTS_PAGE: u64 = 100_000;
 
@@ -47,24 +51,36 @@ impl JetStream {
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
-                let infos: Vec<_> = self.filtered(account, &subject).map(|group| self.listed(now, group)).collect();
+                let infos: Vec<_> =
+                    self.filtered(account, &subject).map(|group| self.listed(now, group)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
                 self.stream_info(now, account, &stream, deleted_details, (&subjects_filter, offset))
             }
             Request::ConsumerNames { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names: Vec<_> = group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
+                let names: Vec<_> =
+                    group.stream.consumers().map(|c| String::from_utf8_lossy(c.name())).collect();
                 let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
                 hw_jsapi::names(Kind::ConsumerNames, &names, offset)
             }),
-            Request::ConsumerList { stream, offset } => self.with_stream(account, &stream, |group| {
-                let names = group.stream.consumers().map(|consumer| consumer.name());
-                let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
-                hw_jsapi::consumer_list(&infos, offset)
-            }),
+            Request::ConsumerList { stream, offset } => {
+                let group = self.group_named(account, &stream).and_then(|id| self.groups.get(&id));
+                if let Some(group) = group {
+                    let (id, names): (_, Vec<Bytes>) = (group.id, group.leads.keys().cloned().collect());
+                    self.look(now, hub, id, &names);
+                }
+                self.with_stream(account, &stream, |group| {
+                    let names = group.stream.consumers().map(|consumer| consumer.name());
+                    let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
+                    hw_jsapi::consumer_list(&infos, offset)
+                })
+            }
             Request::ConsumerInfo { stream, consumer } => {
-                let Some(id) = self.group_named(account, &stream) else { return Some(Err(ApiError::new(10059))) };
+                let Some(id) = self.group_named(account, &stream) else {
+                    return Some(Err(self.no_stream(account, &stream)));
+                };
+                self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
                 let mut info = match info {
                     Some(info) => info,
@@ -73,14 +89,27 @@ impl JetStream {
                 info.cluster = None;
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
-            Request::MessageGet { stream, get, no_hdr } => return self.message_get(now, hub, call, &stream, get, no_hdr),
+            Request::MessageGet { stream, get, no_hdr } => {
+                return self.message_get(now, hub, call, &stream, (get, no_hdr));
+            }
             _ => Err(ApiError::new(10003)),
         })
     }
 
+    /// Somebody looks at consumers of a stream, or has changed them: their volatile halves follow.
+    pub(crate) fn look(&mut self, now: Time, hub: &Hub, id: GroupId, names: &[Bytes]) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (mut effects, interest) = (Vec::new(), interest_in(hub, group.account));
+        for name in names {
+            group.look(now, name, &interest, &mut effects);
+        }
+        self.perform(now, hub, id, effects);
+        self.touch(id);
+    }
+
     fn with_stream(&self, account: AccountId, name: &str, answer: impl FnOnce(&Group) -> Vec<u8>) -> Reply {
         let group = self.group_named(account, name).and_then(|id| self.groups.get(&id));
-        group.map(answer).ok_or_else(|| ApiError::new(10059))
+        group.map(answer).ok_or_else(|| self.no_stream(account, name))
     }
 
     /// An account's streams, or those of them that take a subject in common with a filter.
@@ -90,7 +119,9 @@ impl JetStream {
             subject.is_empty()
                 || filter.as_ref().is_some_and(|filter| {
                     let subjects = group.stream.config().subjects.iter();
-                    subjects.filter_map(|own| hw_subject::Filter::parse(own).ok()).any(|own| own.overlaps(filter))
+                    subjects
+                        .filter_map(|own| hw_subject::Filter::parse(own).ok())
+                        .any(|own| own.overlaps(filter))
                 })
         };
         self.groups_of(account).filter(takes)
@@ -104,7 +135,7 @@ impl JetStream {
         deleted: bool,
         (filter, offset): (&str, u64),
     ) -> Reply {
-        let Some(id) = self.group_named(account, stream) else { return Err(ApiError::new(10059)) };
+        let Some(id) = self.group_named(account, stream) else { return Err(self.no_stream(account, stream)) };
         let (Some(mut info), Some(group)) = (self.stream_view(now, id), self.groups.get(&id)) else {
             return Err(ApiError::new(10059));
         };
@@ -128,10 +159,11 @@ impl JetStream {
         hub: &Hub,
         call: &Call,
         stream: &str,
-        get: GetMessage,
-        no_hdr: bool,
+        (get, no_hdr): (GetMessage, bool),
     ) -> Option<Reply> {
-        let Some(id) = self.group_named(call.account, stream) else { return Some(Err(ApiError::new(10059))) };
+        let Some(id) = self.group_named(call.account, stream) else {
+            return Some(Err(self.no_stream(call.account, stream)));
+        };
         let group = self.groups.get(&id)?;
         let seq = match get {
             GetMessage::Seq(seq) => Some(seq),
@@ -146,7 +178,12 @@ impl JetStream {
     /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
     pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
         if !msg.reply.is_empty() {
-            let (subject, reply, body) = (owned(msg.subject), owned(msg.reply), owned(msg.payload));
+            let (subject, reply) = (owned(msg.subject), owned(msg.reply));
+            let body = if hw_jsapi::has_level(msg.header) {
+                Ok(owned(msg.payload))
+            } else {
+                Err(DirectRefusal::RequiredApiLevel)
+            };
             self.direct.push((id, subject, reply, body));
         }
     }
@@ -155,7 +192,7 @@ impl JetStream {
     pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
         for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
             let Some(group) = self.groups.get(&id) else { continue };
-            match group.direct_read(&subject, &reply, &body) {
+            match body.and_then(|body| group.direct_read(&subject, &reply, &body)) {
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err(refusal) => {
                     let account = group.account;
@@ -196,40 +233,20 @@ impl JetStream {
         hub: &Hub,
         id: GroupId,
         block: BlockId,
-        messages: Result<Vec<Message>, String>,
+        messages: Result<Vec<Message>, LoadError>,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
         match messages {
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
-            Err(reason) => group.damage = Some(reason),
+            Err(LoadError::Busy) => {}
+            Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),
         }
-        let waiting = std::mem::take(&mut group.waiting);
-        if group.damage.is_some() {
-            // Damaged bytes are never served: whoever asked gets an error, not a guess.
-            for waiting in waiting {
-                self.fail_read(now, hub, id, waiting);
-            }
-            return;
-        }
-        for waiting in waiting {
+        for waiting in std::mem::take(&mut group.waiting) {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
         self.touch_followers(id);
-    }
-
-    fn fail_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let account = group.account;
-        match waiting {
-            Waiting::Message { call, .. } => self.answer(now, hub, &call, Err(ApiError::with(10051, "message is damaged"))),
-            Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
-                let header = status_header("500 message is damaged", &[]);
-                let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
-                self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
-            }
-        }
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
@@ -238,27 +255,40 @@ impl JetStream {
         match waiting {
             Waiting::Message { call, seq, no_hdr } => {
                 let reply = match group.stream.get(seq) {
-                    Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Message { call, seq, no_hdr }),
+                    Fetch::OnDisk(block) => {
+                        return Progress::Load(block, Waiting::Message { call, seq, no_hdr });
+                    }
                     Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Fetch::Absent if group.stream.messages().contains(seq) => {
+                        Err(ApiError::with(10051, DAMAGED))
+                    }
                     Fetch::Absent => Err(ApiError::new(10037)),
                 };
                 self.answer(now, hub, &call, reply);
             }
             Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
                 Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
+                Fetch::Absent if group.stream.messages().contains(seq) => {
+                    let header = status_header(&format!("500 {DAMAGED}"), &[]);
+                    let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
+                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                }
                 Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
                 Fetch::Message(message) => {
-                    let outgoing = direct(account, name_of(group), &message, reply, no_hdr, None);
+                    let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
             },
             Waiting::Batch { reply, mut read, no_hdr } => loop {
                 let Some(group) = self.groups.get(&id) else { return Progress::Done };
                 match group.stream.batch_step(&mut read) {
-                    BatchStep::Load(block) => return Progress::Load(block, Waiting::Batch { reply, read, no_hdr }),
+                    BatchStep::Load(block) => {
+                        return Progress::Load(block, Waiting::Batch { reply, read, no_hdr });
+                    }
                     BatchStep::Message { message, pending, last } => {
                         let more = Some((pending, last));
-                        let outgoing = direct(account, name_of(group), &message, reply.clone(), no_hdr, more);
+                        let outgoing =
+                            direct(account, name_of(group), &message, (reply.clone(), no_hdr), more);
                         self.outbox.push(outgoing);
                     }
                     BatchStep::End(end) => {
@@ -282,6 +312,16 @@ impl JetStream {
 }
 
 impl Group {
+    /// A block is not what was written: its messages count as there, but nobody gets them.
+    fn handle_damaged(&mut self, block: BlockId, reason: String) {
+        let messages = self.stream.messages_mut();
+        // A segment that nothing refers to any more may be gone.
+        if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
+            messages.handle_block(block, Vec::new());
+            self.damage = Some(reason);
+        }
+    }
+
     /// What a direct get wants to read.
     fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
         let reply = reply.clone();
@@ -311,9 +351,11 @@ impl Group {
             DirectGet::MultiLast { filters, batch, max_bytes, up_to, up_to_time } => {
                 let up_to = up_to_time.map_or(up_to, |time| stream.up_to_time(time));
                 let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| match refused {
-                    BatchRefused::Nothing => DirectRefusal::NoResults,
-                    BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                stream.multi_last(&filters, (Seq(0), up_to), batch, max_bytes).map_err(|refused| {
+                    match refused {
+                        BatchRefused::Nothing => DirectRefusal::NoResults,
+                        BatchRefused::TooMany => DirectRefusal::TooManyResults,
+                    }
                 })?
             }
         };
@@ -330,8 +372,7 @@ fn direct(
     account: AccountId,
     stream: &str,
     message: &Message,
-    to: Bytes,
-    no_hdr: bool,
+    (to, no_hdr): (Bytes, bool),
     more: Option<(u64, Seq)>,
 ) -> Outgoing {
     let header = if no_hdr { Bytes::new() } else { direct_headers(stream, message, more) };

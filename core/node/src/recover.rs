@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hw_auth::Directory;
 use hw_hub::Hub;
-use hw_kit::{GroupId, LogIndex, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Time};
 use hw_meta::{Meta, MetaAnswer, MetaCommand};
 use hw_store::messages::BlockId;
 use hw_store::{Recovered, RecoveredGroup, Replay, SegmentIndex};
@@ -17,9 +17,12 @@ use crate::commit::META;
 use crate::group::Group;
 use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
-use crate::log::Log;
+use crate::log::{Log, Origin};
 use crate::streams::prefixes;
 use crate::view::Damaged;
+
+/// The account of streams whose account is not configured: none has this number.
+const NOBODY: AccountId = AccountId(u32::MAX);
 
 /// Collects what [`hw_store::recover`] hands out, in its order; [`Recovery::finish`] is the running JetStream.
 #[derive(Default)]
@@ -29,6 +32,7 @@ pub struct Recovery {
     states: BTreeMap<GroupId, State>,
     streams: BTreeMap<GroupId, Restored>,
     quarantined: BTreeMap<GroupId, String>,
+    refusal: Option<String>,
     replaying: bool,
 }
 
@@ -66,6 +70,7 @@ impl Recovery {
                 }
             }
             Recovered::Replay(replay) => self.replay(&replay),
+            Recovered::Quarantined { group: META, reason } => self.refuse(META, &reason),
             Recovered::Quarantined { group, reason } => self.quarantine(group, reason),
         }
     }
@@ -73,6 +78,19 @@ impl Recovery {
     /// What could not be used, and why.
     pub fn quarantined(&self) -> impl Iterator<Item = (GroupId, &str)> {
         self.quarantined.iter().map(|(group, reason)| (*group, reason.as_str()))
+    }
+
+    /// Why a server must not start with this: everything would be there, but something that is whole could not be used.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    fn refuse(&mut self, group: GroupId, reason: &str) {
+        let what = match group {
+            META => "the list of streams".to_owned(),
+            group => format!("the state of group {group}"),
+        };
+        self.refusal.get_or_insert(format!("{what} cannot be read: {reason}"));
     }
 
     fn quarantine(&mut self, group: GroupId, reason: String) {
@@ -84,7 +102,7 @@ impl Recovery {
     fn meta_state(&mut self, group: &RecoveredGroup) {
         match Meta::restore(&group.state) {
             Ok(meta) => (self.meta, self.meta_applied) = (meta, group.applied),
-            Err(error) => self.quarantine(META, error.to_string()),
+            Err(error) => self.refuse(META, &error.to_string()),
         }
     }
 
@@ -94,7 +112,7 @@ impl Recovery {
             Ok(restore) => {
                 self.states.insert(id, State { restore, applied, last_segment, damage: None });
             }
-            Err(error) => self.quarantine(id, error.to_string()),
+            Err(error) => self.refuse(id, &error.to_string()),
         }
     }
 
@@ -118,11 +136,14 @@ impl Recovery {
             match restore.finish() {
                 Ok((stream, lost)) => {
                     if !lost.is_empty() && damage.is_none() {
-                        damage = Some(format!("messages of {} stretches of sequences are in no segment", lost.len()));
+                        damage = Some(format!(
+                            "messages of {} stretches of sequences are in no segment",
+                            lost.len()
+                        ));
                     }
                     self.streams.insert(id, Restored { stream, applied, last_segment, damage });
                 }
-                Err(error) => self.quarantine(id, error.to_string()),
+                Err(error) => self.refuse(id, &error.to_string()),
             }
         }
     }
@@ -131,9 +152,13 @@ impl Recovery {
         self.begin_replay();
         let id = replay.frame.group();
         for (index, entry) in replay.entries() {
-            let done = if id == META { self.replay_meta(index, &entry) } else { self.replay_stream(id, index, &entry) };
+            let done = if id == META {
+                self.replay_meta(index, &entry)
+            } else {
+                self.replay_stream(id, index, &entry)
+            };
             if let Err(reason) = done {
-                return self.quarantine(id, reason);
+                return self.refuse(id, &reason);
             }
         }
     }
@@ -155,7 +180,12 @@ impl Recovery {
     fn start_stream(&mut self, id: GroupId) {
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let stream = Stream::new(asset.config.clone(), asset.created());
-        self.streams.entry(id).or_insert(Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None });
+        self.streams.entry(id).or_insert(Restored {
+            stream,
+            applied: LogIndex(0),
+            last_segment: 0,
+            damage: None,
+        });
     }
 
     fn replay_stream(&mut self, id: GroupId, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
@@ -176,19 +206,21 @@ impl Recovery {
     ) -> JetStream {
         self.begin_replay();
         let mut js = JetStream::new(config, directory);
-        self.meta.forget(|asset| asset.config.storage == Storage::Memory);
         js.meta = self.meta;
         js.meta_log = Log::new(META, self.meta_applied);
+        js.forget_memory_streams(now);
         js.meta_changed = true;
         listen(&js, hub);
-        let assets: Vec<_> = js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
+        let assets: Vec<_> =
+            js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
         for (account, asset) in assets {
             let id = asset.group();
             if let Some(reason) = self.quarantined.get(&id) {
-                js.quarantined.push(Damaged { account, stream: asset.config.name.clone(), reason: reason.clone() });
+                let damaged = Damaged { account, stream: asset.config.name.clone(), reason: reason.clone() };
+                js.aside.quarantined.insert(id, damaged);
                 continue;
             }
-            let Some(account) = js.directory.account_id(&account) else { continue };
+            let account = js.directory.account_id(&account);
             let found = self.streams.remove(&id).unwrap_or_else(|| Restored {
                 stream: Stream::new(asset.config.clone(), asset.created()),
                 applied: LogIndex(0),
@@ -196,15 +228,32 @@ impl Recovery {
                 damage: None,
             });
             let revision = found.stream.revision().max(1);
-            let mut group = Group::new(id, account, revision, found.stream, Log::new(id, found.applied));
+            let log = Log::new(id, found.applied);
+            let mut group = Group::new(id, account.unwrap_or(NOBODY), revision, found.stream, log);
             group.last_segment = found.last_segment;
             group.damage = found.damage;
+            if account.is_none() {
+                js.aside.parked.insert(id, group);
+                continue;
+            }
             js.add_group(now, hub, group);
             js.configure_group(now, hub, id);
         }
         // What was deleted before its files went: they go with the next checkpoint.
         js.disk.dropped = js.meta.tombstones().collect();
         js
+    }
+}
+
+impl JetStream {
+    /// Streams in memory did not survive. The log says so as well: a later recovery reads what follows in the same state.
+    fn forget_memory_streams(&mut self, now: Time) {
+        for (account, asset) in self.meta.all().filter(|(_, asset)| asset.config.storage == Storage::Memory) {
+            let (account, name) = (account.to_owned(), asset.config.name.clone());
+            let gone = MetaCommand::Delete { ts: now.0, account, name };
+            self.meta_log.propose(Origin::None, |out| gone.encode(out));
+        }
+        self.meta.forget(|asset| asset.config.storage == Storage::Memory);
     }
 }
 
@@ -233,7 +282,12 @@ fn listen(js: &JetStream, hub: &mut Hub) {
     for account in accounts {
         for prefix in prefixes(&js.config.domain) {
             for verb in VERBS {
-                hub.subscribe_internal(account, format!("{prefix}.{verb}").as_bytes(), None, Target::Api.id());
+                hub.subscribe_internal(
+                    account,
+                    format!("{prefix}.{verb}").as_bytes(),
+                    None,
+                    Target::Api.id(),
+                );
             }
         }
     }

@@ -10,9 +10,10 @@ use hw_kit::{ConnId, ShardId, Time};
 use crate::completion::DiskCompletion;
 use crate::inside::Target;
 use crate::jetstream::{DiskRequest, JetStream, JetStreamConfig};
+use crate::notice::{Notice, NoticeConfig};
 use crate::outbox::Outgoing;
 use crate::recover::Recovery;
-use crate::system::System;
+use crate::system::{Question, System};
 use crate::view::JetStreamView;
 
 /// One shard of a server.
@@ -43,8 +44,9 @@ impl Shard {
     pub fn new(now: Time, config: HubConfig, js: Option<(JetStreamConfig, Recovery)>) -> Shard {
         let directory: Arc<Directory> = config.directory.clone();
         let first = config.shard == ShardId(0);
+        let seed = config.seed.rotate_left(17);
         let mut hub = Hub::new(config);
-        let system = System::new(directory.clone());
+        let system = System::new(directory.clone(), seed);
         if first {
             system.subscribe(&mut hub);
         }
@@ -57,6 +59,7 @@ impl Shard {
     /// A connection was accepted.
     pub fn handle_open(&mut self, now: Time, conn: ConnId, peer: Peer) {
         self.hub.handle_open(now, conn, peer);
+        self.rooms.system.opened(&self.hub, conn);
     }
 
     /// Bytes came in; says how many were used. The rest must be offered again, with more.
@@ -104,7 +107,7 @@ impl Shard {
     pub fn settle(&mut self, now: Time) {
         loop {
             let Rooms { js, system } = &mut self.rooms;
-            let mut outgoing = system.answers(now, &self.hub);
+            let mut outgoing = system.answers(now, &mut self.hub);
             if let Some(js) = js {
                 js.settle(now, &mut self.hub);
                 outgoing.append(&mut js.outbox.ready);
@@ -129,6 +132,28 @@ impl Shard {
     /// Whether input should wait because the disk or another shard is behind.
     pub fn is_congested(&self) -> bool {
         self.rooms.js.as_ref().is_some_and(JetStream::is_congested)
+    }
+
+    /// Which lines operators want to read.
+    pub fn set_notices(&mut self, wanted: NoticeConfig) {
+        self.rooms.system.set_notices(&mut self.hub, wanted);
+    }
+
+    /// Lines for the log.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.rooms.system.notices)
+    }
+
+    /// Requests that need to know more than one shard.
+    pub fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.rooms.system.questions)
+    }
+
+    /// The answer to a [`Question`].
+    pub fn handle_answer(&mut self, now: Time, reply: Bytes, payload: Bytes) {
+        if let Some(answer) = self.rooms.system.reply(reply, payload) {
+            self.publish(now, answer);
+        }
     }
 
     /// Batches for other shards.
@@ -200,7 +225,6 @@ impl Shard {
         }
     }
 }
-
 
 /// An owned copy of a message's part.
 pub(crate) fn owned(bytes: &[u8]) -> Bytes {

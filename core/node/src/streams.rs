@@ -27,8 +27,10 @@ impl JetStream {
         let account_name = self.account_name(account);
         let origins = self.meta.check_origins(&account_name, &mut config, pedantic);
         origins.map_err(|error| ApiError::from(&error))?;
-        if self.meta.stream(&account_name, &config.name).is_none() {
-            self.check_space(account, &config, 0)?;
+        match self.meta.stream(&account_name, &config.name) {
+            None => self.check_space(account, &config, 0)?,
+            Some(asset) if self.groups.contains_key(&asset.group()) => {}
+            Some(_) => return Err(self.no_stream(account, &config.name)),
         }
         Ok(config)
     }
@@ -41,7 +43,7 @@ impl JetStream {
         pedantic: bool,
     ) -> Result<StreamConfig, ApiError> {
         let group = self.group_named(account, &config.name).and_then(|id| self.groups.get(&id));
-        let group = group.ok_or_else(|| ApiError::new(10059))?;
+        let group = group.ok_or_else(|| self.no_stream(account, &config.name))?;
         let old = group.stream.config();
         let checked = check_update(old, config, group.stream.consumers(), self.stream_limits(), pedantic);
         let mut config = checked.map_err(|error| ApiError::from(&error))?;
@@ -71,7 +73,7 @@ impl JetStream {
         }
         let wanted = config.max_bytes.max(0).saturating_sub(held);
         if of_account >= 0 && self.reserved(Some(account), memory).saturating_add(wanted) > of_account {
-            return Err(ApiError::new(10002));
+            return Err(ApiError::new(no_room));
         }
         if of_server >= 0 && self.reserved(None, memory).saturating_add(wanted) > of_server {
             return Err(ApiError::new(no_room));
@@ -81,7 +83,8 @@ impl JetStream {
 
     /// The bytes that streams reserve by their `max_bytes`, in one account or in all.
     pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
-        let groups = self.groups.values().filter(|group| account.is_none_or(|account| account == group.account));
+        let groups =
+            self.groups.values().filter(|group| account.is_none_or(|account| account == group.account));
         let of_kind = groups.filter(|group| group.is_volatile() == memory);
         of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
     }
@@ -98,11 +101,13 @@ impl JetStream {
     /// Adds a group and everything that its stream and consumers listen to.
     pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Group) {
         let id = group.id;
-        let consumers: Vec<Bytes> = group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
+        let consumers: Vec<Bytes> =
+            group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
         self.groups.insert(id, group);
+        self.recount(id);
         for name in consumers {
             self.lead_consumer(now, hub, id, &name);
         }
@@ -138,6 +143,11 @@ impl JetStream {
     pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         self.advise_deleted(now, hub, id);
         self.write_acks(id);
+        self.uncount(id);
+        self.pushing.remove(&id);
+        if self.aside.quarantined.remove(&id).is_some() {
+            self.disk.dropped.push(id);
+        }
         let Some(mut group) = self.groups.remove(&id) else { return };
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
@@ -159,6 +169,9 @@ impl JetStream {
         }
         self.withdraw_origin(now, &group);
         self.send_effects(group.account, effects);
+        for held in std::mem::take(&mut group.held) {
+            self.refuse_held(now, hub, held);
+        }
         if !group.is_volatile() {
             self.disk.dropped.push(id);
         }
@@ -196,6 +209,7 @@ impl JetStream {
             let interest = interest_in(hub, group.account);
             group.lead(now, name, &mut self.rng, &interest);
         }
+        self.note_pushing(id);
         self.touch(id);
     }
 
@@ -210,6 +224,7 @@ impl JetStream {
         let mut out = PumpOut::default();
         lead.handle_deleted(&mut out);
         self.send_effects(account, out.effects);
+        self.note_pushing(id);
     }
 
     fn advise_deleted(&mut self, now: Time, hub: &Hub, id: GroupId) {

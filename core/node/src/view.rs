@@ -2,6 +2,8 @@
 
 use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
 use hw_kit::{AccountId, GroupId, Time};
+use hw_stream::Lead;
+use hw_stream::consumer::required_api_level;
 use hw_stream::info::{ClusterInfo, ConsumerInfo, LeadInfo, StreamInfo};
 use serde_json::Value;
 
@@ -109,14 +111,15 @@ impl<'a> JetStreamView<'a> {
                 reason: group.damage.clone()?,
             })
         });
-        let lost = self.js.quarantined.iter().cloned();
+        let lost = self.js.aside.quarantined.values().cloned();
         JetStreamHealth { failed: self.js.disk.failed.clone(), damage: damaged.chain(lost).collect() }
     }
 
     /// The names of a stream's consumers; None without the stream.
     pub fn consumers_of(&self, account: &str, stream: &str) -> Option<Vec<String>> {
         let group = self.js.groups.get(&self.js.meta.stream(account, stream)?.group())?;
-        let names = group.stream.consumers().map(|consumer| String::from_utf8_lossy(consumer.name()).into_owned());
+        let names =
+            group.stream.consumers().map(|consumer| String::from_utf8_lossy(consumer.name()).into_owned());
         Some(names.collect())
     }
 
@@ -133,7 +136,8 @@ impl JetStream {
         let (memory, storage) = self.used(id);
         let streams = self.groups_of(id).map(|group| {
             let info = group.stream.info(now);
-            let names = group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
+            let names =
+                group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
             let infos = names.filter_map(|name| group.consumer_info(now, &name));
             let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
             StreamView {
@@ -238,11 +242,10 @@ impl Group {
     /// A consumer as lists show it.
     pub(crate) fn consumer_info(&self, now: Time, name: &[u8]) -> Option<ConsumerInfo> {
         let consumer = self.stream.consumer(name)?;
-        let lead = self.leads.get(name).map_or_else(LeadInfo::default, |lead| LeadInfo {
-            num_waiting: lead.num_waiting() as u64,
-            push_bound: lead.is_push_bound(),
-            ..LeadInfo::default()
-        });
-        Some(consumer.info(&self.stream, lead, now))
+        let lead = self.leads.get(name).map_or_else(LeadInfo::default, Lead::info);
+        let mut info = consumer.info(&self.stream, lead, now);
+        let level = required_api_level(consumer.config()).to_string();
+        info.config.metadata.insert("_nats.req.level".to_owned(), level);
+        Some(info)
     }
 }

@@ -50,6 +50,8 @@ pub struct NewSegment {
     pub number: u64,
     /// Its messages in ascending order.
     pub messages: Vec<Message>,
+    /// Whether they are compressed.
+    pub packed: bool,
 }
 
 /// Why a checkpoint was not begun. Nothing has changed.
@@ -122,7 +124,7 @@ pub struct CheckpointWork {
     head: CheckpointHead,
     full: bool,
     entries: Vec<Entry>,
-    segments: VecDeque<(SegmentId, Vec<Message>)>,
+    segments: VecDeque<(SegmentId, NewSegment)>,
     open: Option<(SegmentId, SegmentJob)>,
     stage: Stage,
     first: Vec<DiskOp>,
@@ -139,34 +141,7 @@ impl CheckpointWork {
     ) -> Result<CheckpointWork, CheckpointRefused> {
         check(storage, &job)?;
         let captured = storage.wal.next_mark();
-        let mut metas = BTreeMap::new();
-        let mut entries = Vec::with_capacity(job.groups.len());
-        let mut segments = VecDeque::new();
-        let mut removed = Vec::new();
-        for group in job.groups {
-            let id = group.group;
-            let before = storage.groups.get(&id);
-            let dead = before.into_iter().flat_map(|meta| &meta.live).copied();
-            let dead = dead.filter(|number| !group.live_segments.contains(number));
-            removed.extend(dead.map(|number| SegmentId { group: id, number }));
-            let newest = group.new_segments.iter().map(|segment| segment.number).max().unwrap_or(0);
-            let meta = GroupMeta {
-                applied: group.applied,
-                term: group.term,
-                captured,
-                last_segment: newest.max(before.map_or(0, |meta| meta.last_segment)),
-                live: group.live_segments,
-                quarantine: None,
-            };
-            entries.push(entry(id, EntryKind::Live, &meta, group.state));
-            metas.insert(id, meta);
-            segments.extend(
-                group
-                    .new_segments
-                    .into_iter()
-                    .map(|segment| (SegmentId { group: id, number: segment.number }, segment.messages)),
-            );
-        }
+        let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
             let dropped = storage.dropped.contains_key(&group) || job.dropped.contains(&group);
@@ -239,10 +214,9 @@ impl CheckpointWork {
     }
 
     fn segment_ops(&mut self) -> Vec<DiskOp> {
-        let next = self
-            .open
-            .take()
-            .or_else(|| self.segments.pop_front().map(|(id, messages)| (id, SegmentJob::new(id, messages))));
+        let next = self.open.take().or_else(|| {
+            self.segments.pop_front().map(|(id, new)| (id, SegmentJob::new(id, new.messages, new.packed)))
+        });
         let Some((id, mut job)) = next else {
             self.stage = Stage::Checkpoint;
             return if self.done.written.is_empty() {
@@ -289,6 +263,10 @@ impl CheckpointWork {
             storage.dropped.retain(|&group, _| wal.has_frames_of(group, start));
         }
         self.done.removed.iter().for_each(|&id| put_away(id.file(), storage.held.segments.remove(&id)));
+        if !self.done.removed.is_empty() {
+            // While its tombstone is still kept: a dropped group's segment must not come back as an unknown one.
+            ops.push(DiskOp::SyncDir(Dir::Segments));
+        }
         ops.push(DiskOp::SyncDir(Dir::Root));
         storage.release_wal(self.head.start.position, &mut ops);
         if !storage.is_full() {
@@ -306,6 +284,44 @@ impl CheckpointWork {
         ops.extend(self.open.map(|(id, _)| DiskOp::Remove(id.file())));
         ops
     }
+}
+
+/// The groups of a checkpoint, taken apart.
+struct Gathered {
+    entries: Vec<Entry>,
+    segments: VecDeque<(SegmentId, NewSegment)>,
+    metas: BTreeMap<GroupId, GroupMeta>,
+    removed: Vec<SegmentId>,
+}
+
+fn gather(storage: &Storage, groups: Vec<GroupCheckpoint>, captured: WindowMark) -> Gathered {
+    let mut out = Gathered {
+        entries: Vec::with_capacity(groups.len()),
+        segments: VecDeque::new(),
+        metas: BTreeMap::new(),
+        removed: Vec::new(),
+    };
+    for group in groups {
+        let id = group.group;
+        let before = storage.groups.get(&id);
+        let dead = before.into_iter().flat_map(|meta| &meta.live).copied();
+        let dead = dead.filter(|number| !group.live_segments.contains(number));
+        out.removed.extend(dead.map(|number| SegmentId { group: id, number }));
+        let newest = group.new_segments.iter().map(|segment| segment.number).max().unwrap_or(0);
+        let meta = GroupMeta {
+            applied: group.applied,
+            term: group.term,
+            captured,
+            last_segment: newest.max(before.map_or(0, |meta| meta.last_segment)),
+            live: group.live_segments,
+            quarantine: None,
+        };
+        out.entries.push(entry(id, EntryKind::Live, &meta, group.state));
+        out.metas.insert(id, meta);
+        let new = group.new_segments.into_iter();
+        out.segments.extend(new.map(|segment| (SegmentId { group: id, number: segment.number }, segment)));
+    }
+    out
 }
 
 fn check(storage: &Storage, job: &CheckpointJob) -> Result<(), CheckpointRefused> {

@@ -102,10 +102,13 @@ pub type DiskResult = Result<DiskAnswer, DiskError>;
 pub type Disk<'a> = dyn FnMut(DiskOp) -> DiskResult + 'a;
 
 impl DiskOp {
-    /// What the operation is about, relative to the shard's folder.
+    /// What the operation is about, relative to the shard's folder; `.` is the folder.
     pub fn place(&self) -> String {
         match self {
-            DiskOp::MakeDir(dir) | DiskOp::List(dir) | DiskOp::SyncDir(dir) => dir.path().to_owned(),
+            DiskOp::MakeDir(dir) | DiskOp::List(dir) | DiskOp::SyncDir(dir) => match dir {
+                Dir::Root => ".".to_owned(),
+                Dir::Segments | Dir::Quarantine => dir.path().to_owned(),
+            },
             DiskOp::Create(file) | DiskOp::Sync(file) | DiskOp::Remove(file) | DiskOp::Length(file) => {
                 file.path()
             }
@@ -139,21 +142,29 @@ pub(crate) fn length(file: FileId, disk: &mut Disk<'_>) -> Result<u64, DiskError
     }
 }
 
-/// The files of a folder that the store knows, with their lengths, ascending; and the names of the others.
-pub(crate) fn list(dir: Dir, disk: &mut Disk<'_>) -> Result<(Vec<(FileId, u64)>, Vec<String>), DiskError> {
+/// What a folder holds.
+pub(crate) struct Listing {
+    /// Files that the store knows, with their lengths, ascending.
+    pub files: Vec<(FileId, u64)>,
+    /// The names of all others, ascending.
+    pub foreign: Vec<String>,
+}
+
+/// Lists a folder.
+pub(crate) fn list(dir: Dir, disk: &mut Disk<'_>) -> Result<Listing, DiskError> {
     let DiskAnswer::Listed(names) = disk(DiskOp::List(dir))? else {
         return Err(unexpected(dir.path().to_owned()));
     };
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    let (mut files, mut foreign) = (Vec::new(), Vec::new());
     for (name, len) in names {
         match FileId::parse(dir, &name) {
-            Some(file) => known.push((file, len)),
-            None => unknown.push(name),
+            Some(file) => files.push((file, len)),
+            None => foreign.push(name),
         }
     }
-    known.sort_unstable();
-    unknown.sort_unstable();
-    Ok((known, unknown))
+    files.sort_unstable();
+    foreign.sort_unstable();
+    Ok(Listing { files, foreign })
 }
 
 fn unexpected(place: String) -> DiskError {

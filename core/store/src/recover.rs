@@ -12,7 +12,7 @@ use crate::damage::{Damage, Flaw};
 use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
 use crate::limits::WAL_HEADER_BYTES;
-use crate::op::{Disk, DiskError, DiskOp, length, list, read, run_all};
+use crate::op::{Disk, DiskError, DiskOp, Listing, length, list, read, run_all};
 use crate::segment::{SegmentId, SegmentIndex};
 use crate::segment_reader::read_segment_index;
 use crate::storage::{GroupMeta, Held, Quarantine, Storage, StorageOptions, StorageParts};
@@ -182,8 +182,8 @@ pub(crate) fn load(
     disk: &mut Disk<'_>,
     each: &mut dyn FnMut(Recovered),
 ) -> Result<Found, RecoverError> {
-    let (root, mut foreign) = list(Dir::Root, disk)?;
-    let (segments, more) = list(Dir::Segments, disk)?;
+    let Listing { files: root, mut foreign } = list(Dir::Root, disk)?;
+    let Listing { files: segments, foreign: more } = list(Dir::Segments, disk)?;
     foreign.retain(|name| ![Dir::Segments.path(), Dir::Quarantine.path()].contains(&name.as_str()));
     foreign.extend(more.into_iter().map(|name| format!("{}/{name}", Dir::Segments.path())));
     let (head, chain, entries, mut held) = load_chain(shard, &root, disk)?;
@@ -353,13 +353,15 @@ impl Found {
         let ScannedFrame { mark, head, frame } = scanned;
         let group = head.meta.group;
         self.seen.insert(group);
-        let meta = self.groups.get(&group).cloned().unwrap_or_default();
-        if self.dropped.contains_key(&group) || meta.quarantine.is_some() {
+        let meta = self.groups.get(&group);
+        if self.dropped.contains_key(&group) || meta.is_some_and(|meta| meta.quarantine.is_some()) {
             return;
         }
+        let (applied, term, captured) =
+            meta.map_or_else(Default::default, |meta| (meta.applied, meta.term, meta.captured));
         if head.meta.kind == FrameKind::Note {
             // The state was taken after this note was written: it contains it.
-            if mark < meta.captured {
+            if mark < captured {
                 return;
             }
             match frame {
@@ -370,7 +372,7 @@ impl Found {
         }
         let last = head.meta.first.0.saturating_add(u64::from(head.count)).saturating_sub(1);
         // A term below that of the state's last entry: left over from before a snapshot replaced this part of the log.
-        if last <= meta.applied.0 || head.meta.term < meta.term {
+        if last <= applied.0 || head.meta.term < term {
             return;
         }
         let tail = self.tails.get(&group).copied().unwrap_or_default();
@@ -387,7 +389,7 @@ impl Found {
             }
         };
         self.tails.insert(group, frame.last());
-        let skip = (meta.applied.0 + 1).saturating_sub(frame.first().0);
+        let skip = (applied.0 + 1).saturating_sub(frame.first().0);
         let skip = u32::try_from(skip).expect("invariant: the frame reaches beyond what is applied");
         each(Recovered::Replay(Replay { frame, skip }));
     }
@@ -486,9 +488,7 @@ fn open_wal(
         parts.spares.push_back(header);
     }
     run_all(ops, disk)?;
-    let next_len = longest.map_or(options.wal_first_bytes, |len| {
-        (len * 2).clamp(options.wal_first_bytes, options.wal_file_bytes)
-    });
+    let next_len = longest.unwrap_or(0).clamp(options.wal_first_bytes, options.wal_file_bytes);
     let mut wal = Wal::new(options.limits(), parts, next_len);
     let mut ops = Vec::new();
     if !wal.mark(WindowKind::Open, &mut ops) {

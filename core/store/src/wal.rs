@@ -106,6 +106,8 @@ pub(crate) struct Wal {
     /// Where the next window goes.
     end: WalPosition,
     durable: WalPosition,
+    /// Where the last checkpoint lets reading start.
+    base: WalPosition,
     session: u32,
     next_window: u64,
     next_number: u64,
@@ -132,6 +134,7 @@ impl Wal {
     /// Everything before `parts.end` must be durable.
     pub(crate) fn new(limits: WalLimits, parts: WalParts, next_len: u64) -> Wal {
         let WalParts { files, spares, free, tails, end, session, next_window, next_number } = parts;
+        let base = files.front().map_or(end, |file| file.start.position);
         assert!(next_window >= 1 && next_number >= 1, "windows and files are numbered from 1 on");
         assert_eq!(
             files.back().map_or(0, |file| file.header.number),
@@ -146,6 +149,7 @@ impl Wal {
             tails,
             end,
             durable: end,
+            base,
             session,
             next_window,
             next_number,
@@ -249,6 +253,7 @@ impl Wal {
     /// Gives up all files before a position; `is_held` ones come back, the others are reused.
     pub(crate) fn release(&mut self, up_to: WalPosition, is_held: impl Fn(u64) -> bool) -> Vec<u64> {
         assert!(up_to <= self.end, "only what was written can be released");
+        self.base = self.base.max(up_to);
         let mut held = Vec::new();
         while self.files.front().is_some_and(|file| file.header.number < up_to.file) {
             let Some(file) = self.files.pop_front() else { break };
@@ -326,10 +331,11 @@ impl Wal {
         WindowMark { session: self.session, number: self.next_window }
     }
 
-    /// Bytes in files that a checkpoint could give up, and those of the file in use.
+    /// Bytes of log that recovery would read.
     pub(crate) fn bytes_in_use(&self) -> u64 {
         let full: u64 = self.files.iter().map(|file| file.header.len).sum();
-        full - self.room()
+        let front = self.files.front().filter(|file| file.header.number == self.base.file);
+        full - self.room() - front.map_or(WAL_HEADER_BYTES, |_| self.base.offset)
     }
 
     /// The newest file that is ready or in use; 0 if there is none.
@@ -387,6 +393,8 @@ impl Wal {
 
     fn switch(&mut self) -> bool {
         let Some(header) = self.spares.pop_front() else { return false };
+        // A store that fills a file is worth a longer one; one that never does stays small.
+        self.next_len = self.next_len.max(header.len * 2).min(self.limits.file_bytes);
         self.end = WalPosition { file: header.number, offset: WAL_HEADER_BYTES };
         let start = WalStart { position: self.end, window: self.next_window, session: self.session };
         self.files.push_back(WalFile { header, start, groups: Map::default() });

@@ -45,6 +45,8 @@ pub struct Stored {
     pub seq: Seq,
     /// Whether the message id was seen within the duplicate window.
     pub duplicate: bool,
+    /// A counter's new total.
+    pub val: Option<String>,
 }
 
 /// What a consumer create or update did.
@@ -90,6 +92,12 @@ pub enum PublishError {
     TtlDisabled,
     #[error("message counters are disabled")]
     CounterDisabled,
+    #[error("message counter increment is missing")]
+    CounterMissing,
+    #[error("message counter has payload")]
+    CounterPayload,
+    #[error("message counter increment is invalid")]
+    CounterInvalid,
     #[error("message schedules are disabled")]
     SchedulesDisabled,
     #[error("atomic publish is disabled")]
@@ -120,6 +128,8 @@ pub enum StreamError {
     PurgeDenied,
     #[error("sequence {0} not found")]
     SequenceNotFound(Seq),
+    #[error("sequence is not in the stream's range")]
+    OutOfRange(Seq),
     #[error("bad request")]
     BadRequest,
 }

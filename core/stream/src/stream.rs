@@ -11,6 +11,7 @@ mod dedupe;
 mod expiry;
 mod feed;
 pub(crate) mod headers;
+mod number;
 mod publish;
 mod read;
 mod remove;
@@ -38,6 +39,7 @@ use crate::consumer::Consumer;
 use crate::outcome::{Answer, Effect};
 use dedupe::Dedupe;
 use expiry::Expiry;
+use number::Number;
 
 /// A stream's replicated state.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Stream {
     expiry: Expiry,
     /// Every message below is protected from `max_age`.
     age_checked: Seq,
+    /// The total after each message of a counter stream.
+    totals: BTreeMap<Seq, Number>,
     mappings: Mappings,
     /// How far each source was taken, by [`crate::feed::Route::key`]. Those that were removed may come back.
     positions: BTreeMap<Bytes, Position>,
@@ -101,6 +105,7 @@ impl Stream {
             last_msg_id: Bytes::new(),
             expiry: Expiry::default(),
             age_checked: Seq(0),
+            totals: BTreeMap::new(),
             positions: BTreeMap::new(),
             fingerprint: 0,
         }

@@ -122,6 +122,11 @@ impl<T> Interest<T> {
         self.len
     }
 
+    /// How many subjects' results are kept.
+    pub fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
     /// Whether there are no subscriptions.
     pub fn is_empty(&self) -> bool {
         self.len == 0

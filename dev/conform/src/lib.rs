@@ -5,7 +5,11 @@
 //! the real one.
 
 mod cases;
+mod js;
+mod rng;
 mod target;
 
 pub use cases::{Case, Cases, Outcome, run_all};
+pub use js::{Delivered, Js, Lost};
+pub use rng::Dice;
 pub use target::{Target, targets};

@@ -13,6 +13,9 @@ use crate::world::World;
 /// No pull of the workload waits longer, its way to the server included.
 const PULLS_END: Span = Span::from_millis(150);
 
+/// Messages of one direct get.
+const DIRECT_BATCH: u64 = 200;
+
 /// One stored message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stored {
@@ -65,11 +68,37 @@ pub fn audit(world: &mut World, workload: &mut Workload) -> Result<Dump, String>
     Ok(dump)
 }
 
+/// Whether any consumer has anything that is not settled.
+pub fn has_work(world: &mut World, workload: &mut Workload) -> Result<bool, String> {
+    for name in list(world, workload, "$JS.API.STREAM.NAMES", "streams")? {
+        for info in consumers(world, workload, name.as_str().unwrap_or_default())?.values() {
+            if info["num_pending"] != 0 || info["num_ack_pending"] != 0 {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 fn stream(world: &mut World, workload: &mut Workload, name: &str) -> Result<StreamDump, String> {
     let details = json!({ "deleted_details": true });
     let info = ask(world, workload, &format!("$JS.API.STREAM.INFO.{name}"), &details)?;
     let consumers = consumers(world, workload, name)?;
     let last = info["state"]["last_seq"].as_u64().ok_or_else(|| format!("no last_seq in {info}"))?;
+    let messages = match info["config"]["allow_direct"] == true {
+        true => direct(world, workload, name, last)?,
+        false => one_by_one(world, workload, name, last)?,
+    };
+    let again = ask(world, workload, &format!("$JS.API.STREAM.INFO.{name}"), &details)?;
+    let consumers_again = self::consumers(world, workload, name)?;
+    let steady = again["state"] == info["state"] && consumers_again == consumers;
+    Ok(StreamDump { info, messages, consumers, steady })
+}
+
+type Messages = BTreeMap<u64, Stored>;
+
+/// By `STREAM.MSG.GET`.
+fn one_by_one(world: &mut World, workload: &mut Workload, name: &str, last: u64) -> Result<Messages, String> {
     let mut messages = BTreeMap::new();
     let mut next = 1;
     while next <= last {
@@ -79,19 +108,40 @@ fn stream(world: &mut World, workload: &mut Workload, name: &str) -> Result<Stre
             break;
         }
         let message = &answer["message"];
-        let Some(seq) = message["seq"].as_u64() else {
+        let Some(seq) = message["seq"].as_u64().filter(|seq| *seq >= next) else {
             return Err(format!("{name}: reading from {next} gave {answer}"));
         };
-        if seq < next {
-            return Err(format!("{name}: reading from {next} gave sequence {seq}"));
-        }
         messages.insert(seq, stored(message)?);
         next = seq + 1;
     }
-    let again = ask(world, workload, &format!("$JS.API.STREAM.INFO.{name}"), &details)?;
-    let consumers_again = self::consumers(world, workload, name)?;
-    let steady = again["state"] == info["state"] && consumers_again == consumers;
-    Ok(StreamDump { info, messages, consumers, steady })
+    Ok(messages)
+}
+
+/// By batches of `DIRECT.GET`.
+fn direct(world: &mut World, workload: &mut Workload, name: &str, last: u64) -> Result<Messages, String> {
+    let mut messages = BTreeMap::new();
+    let mut next = 1;
+    while next <= last {
+        let body = json!({ "seq": next, "batch": DIRECT_BATCH });
+        let answers = workload.ask_many(world, &format!("$JS.API.DIRECT.GET.{name}"), &body)?;
+        if answers.is_empty() {
+            break;
+        }
+        for msg in answers {
+            let field = |key: &str| msg.field(key).ok_or_else(|| format!("{name}: no {key} in a direct get"));
+            let wrong =
+                |_| format!("{name}: a direct get with the sequence {:?}", msg.field("Nats-Sequence"));
+            let seq: u64 = field("Nats-Sequence")?.parse().map_err(wrong)?;
+            if seq < next {
+                return Err(format!("{name}: a direct get from {next} gave {seq}"));
+            }
+            let (subject, time) = (field("Nats-Subject")?, field("Nats-Time-Stamp")?);
+            let header = msg.field("Nats-Msg-Id").unwrap_or_default().into_bytes();
+            messages.insert(seq, Stored { subject, header, payload: msg.payload, time });
+            next = seq + 1;
+        }
+    }
+    Ok(messages)
 }
 
 fn stored(message: &Value) -> Result<Stored, String> {
@@ -123,7 +173,12 @@ fn consumers(
 }
 
 /// All pages of a list.
-fn list(world: &mut World, workload: &mut Workload, subject: &str, field: &str) -> Result<Vec<Value>, String> {
+fn list(
+    world: &mut World,
+    workload: &mut Workload,
+    subject: &str,
+    field: &str,
+) -> Result<Vec<Value>, String> {
     let mut all = Vec::new();
     loop {
         let answer = ask(world, workload, subject, &json!({ "offset": all.len() }))?;

@@ -131,6 +131,14 @@ impl Msg {
         text.strip_prefix("NATS/1.0 ")?.get(..3)?.parse().ok()
     }
 
+    /// A header field.
+    pub fn field(&self, key: &str) -> Option<String> {
+        let text = std::str::from_utf8(&self.header).ok()?;
+        let lines = text.split("\r\n").skip(1);
+        let mut fields = lines.filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| *name == key).map(|(_, value)| value.trim().to_owned())
+    }
+
     /// The body as JSON.
     pub fn json(&self) -> Option<serde_json::Value> {
         serde_json::from_slice(&self.payload).ok()
@@ -170,7 +178,9 @@ mod tests {
 
     #[test]
     fn what_is_no_protocol_is_an_error() {
-        for text in ["HELLO\r\n", "MSG a 1 x\r\n", "MSG a 1\r\n", "MSG a 1 1\r\nxyz\r\n", "HMSG a 1 9 3\r\nabc\r\n"] {
+        for text in
+            ["HELLO\r\n", "MSG a 1 x\r\n", "MSG a 1\r\n", "MSG a 1 1\r\nxyz\r\n", "HMSG a 1 9 3\r\nabc\r\n"]
+        {
             let mut protocol = Protocol::default();
             protocol.feed(text.as_bytes());
             assert!(protocol.next().is_err(), "{text}");

@@ -284,7 +284,8 @@ impl Removal {
         let in_time = self.done.is_none_or(|done| done >= attempt.sent);
         let fits = match &self.what {
             Removed::Purge { filter, before, .. } => {
-                filter.as_deref().is_none_or(|filter| filter == attempt.subject) && (*before == 0 || seq < *before)
+                filter.as_deref().is_none_or(|filter| filter == attempt.subject)
+                    && (*before == 0 || seq < *before)
             }
             Removed::Message(removed) => *removed == seq,
         };

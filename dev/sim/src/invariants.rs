@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use hw_kit::Time;
 
-use crate::audit::{Dump, StreamDump, Stored};
+use crate::audit::{Dump, Stored, StreamDump};
 use crate::history::{Attempt, Existence, History, StreamLog, Violation};
 
 /// The publish that a stored or delivered payload belongs to.
@@ -78,7 +78,8 @@ pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation>
         let case = Case { name, log, dump: found, attempts, now };
         for (consumer, log) in &case.log.consumers {
             let is_there = found.consumers.contains_key(consumer);
-            if (log.existence == Existence::Yes && !is_there) || (log.existence == Existence::No && is_there) {
+            if (log.existence == Existence::Yes && !is_there) || (log.existence == Existence::No && is_there)
+            {
                 let text = format!("consumer {consumer}: there {is_there}, expected {:?}", log.existence);
                 return Err(case.violation("acked", text));
             }

@@ -13,6 +13,7 @@ mod history;
 mod invariants;
 mod net;
 mod planted;
+mod sample;
 mod server;
 mod simulate;
 mod tamper;
@@ -23,4 +24,5 @@ mod world;
 
 pub use history::Violation;
 pub use planted::Planted;
+pub use sample::{Opened, Sample};
 pub use simulate::{Failure, Plan, Report, simulate};

@@ -17,7 +17,8 @@ fn main() -> ExitCode {
             ("--from", Some(number)) => from = number,
             ("--seed", Some(number)) => one = Some(number),
             ("--planted", None) => {
-                let named = Planted::ALL.into_iter().find(|bug| value.is_some_and(|v| *v == format!("{bug:?}")));
+                let named =
+                    Planted::ALL.into_iter().find(|bug| value.is_some_and(|v| *v == format!("{bug:?}")));
                 let Some(bug) = named else {
                     eprintln!("bugs: {:?}", Planted::ALL);
                     return ExitCode::FAILURE;

@@ -81,7 +81,12 @@ pub enum BootError {
 
 impl Server {
     /// Starts on a disk: recovers, and is ready.
-    pub fn boot(now: Time, setup: Setup, disk: &mut MemDisk, seeds: &mut Boot<'_>) -> Result<Server, BootError> {
+    pub fn boot(
+        now: Time,
+        setup: Setup,
+        disk: &mut MemDisk,
+        seeds: &mut Boot<'_>,
+    ) -> Result<Server, BootError> {
         let mut recovery = Recovery::new();
         let mut tamper = Tamper::new(setup.planted, seeds.rng.next_u64());
         let mut run = |op: DiskOp| {
@@ -101,9 +106,11 @@ impl Server {
             other => BootError::Refused(other.to_string()),
         })?;
         tamper.end(&mut |piece| recovery.handle(piece));
-        check_report(&report)?;
-        if let Some((group, reason)) = recovery.quarantined().next() {
-            return Err(BootError::Refused(format!("group {group} is quarantined: {reason}")));
+        if !seeds.tolerant {
+            check_report(&report)?;
+            if let Some((group, reason)) = recovery.quarantined().next() {
+                return Err(BootError::Refused(format!("group {group} is quarantined: {reason}")));
+            }
         }
         let directory = Arc::new(Directory::default());
         let mut recovery = Some((jetstream(setup, seeds.rng.next_u64()), recovery));
@@ -172,6 +179,8 @@ pub struct Boot<'a> {
     pub rng: &'a mut Rng,
     /// What happened.
     pub trace: &'a mut Trace,
+    /// Damage is no reason not to start.
+    pub tolerant: bool,
 }
 
 impl Running {

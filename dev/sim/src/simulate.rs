@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hw_kit::{Rng, Span};
 
-use crate::audit::{Dump, audit};
+use crate::audit::{Dump, audit, has_work};
 use crate::history::Violation;
 use crate::invariants;
 use crate::planted::Planted;
@@ -99,7 +99,7 @@ impl Run {
 
     fn to_end(mut self) -> Result<Report, Violation> {
         let start = self.world.now();
-        for _ in 0..2 + self.rng.below(3) {
+        for _ in 0..1 + self.rng.below(4) {
             self.work()?;
             let quiet = self.rng.chance(1, 3);
             let before = if quiet { Some(self.audit("before a restart")?) } else { None };
@@ -120,7 +120,7 @@ impl Run {
     }
 
     fn work(&mut self) -> Result<(), Violation> {
-        let span = Span::from_millis(30 + self.rng.below(150) as i64);
+        let span = Span::from_millis(20 + self.rng.below(100) as i64);
         self.go(span)
     }
 
@@ -153,12 +153,13 @@ impl Run {
         world.trace.line(world.now(), || format!("audit {when}: {} streams", dump.streams.len()));
         self.found()?;
         let is_there = |stream: &str, consumer: Option<&str>| {
-            dump.streams.get(stream).is_some_and(|found| {
-                consumer.is_none_or(|consumer| found.consumers.contains_key(consumer))
-            })
+            dump.streams
+                .get(stream)
+                .is_some_and(|found| consumer.is_none_or(|consumer| found.consumers.contains_key(consumer)))
         };
         self.workload.settle_unknown(&is_there);
-        invariants::check(&self.workload.history, &dump, self.world.now()).map_err(|found| self.mark(found))?;
+        invariants::check(&self.workload.history, &dump, self.world.now())
+            .map_err(|found| self.mark(found))?;
         Ok(dump)
     }
 
@@ -170,7 +171,13 @@ impl Run {
     /// Peace: everything that is there is delivered and settled.
     fn drain(&mut self) -> Result<(), Violation> {
         self.workload.draining = true;
-        self.go(DRAIN)?;
+        let until = self.world.now() + DRAIN;
+        loop {
+            self.go(Span::from_millis(120))?;
+            if self.world.now() >= until || !has_work(&mut self.world, &mut self.workload).map_err(stuck)? {
+                break;
+            }
+        }
         let dump = self.audit("after the drain")?;
         invariants::delivery::check_drained(&self.workload.history, &dump)
     }

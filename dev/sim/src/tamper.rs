@@ -69,7 +69,9 @@ impl Tamper {
         let nothing = Command::Expire { ts: Time(1) };
         match (self.planted, command) {
             (Planted::ForgottenAcks, Command::Settled { .. }) => Some(nothing),
-            (Planted::ForgottenPurges, Command::Purge { .. } | Command::DeleteMessage { .. }) => Some(nothing),
+            (Planted::ForgottenPurges, Command::Purge { .. } | Command::DeleteMessage { .. }) => {
+                Some(nothing)
+            }
             (Planted::FlippedPayload, Command::Publish { ts, record }) if self.rng.chance(1, 8) => {
                 let mut payload = record.payload().to_vec();
                 *payload.last_mut()? ^= 1;

@@ -78,7 +78,11 @@ impl Mark for std::mem::Discriminant<DiskOp> {
 fn brief(op: &DiskOp) -> String {
     match op {
         DiskOp::Write { file, offset, data } => {
-            format!("Write {} +{} @{offset}", file.path(), data.iter().map(|piece| piece.len()).sum::<usize>())
+            format!(
+                "Write {} +{} @{offset}",
+                file.path(),
+                data.iter().map(|piece| piece.len()).sum::<usize>()
+            )
         }
         other => format!("{other:?}"),
     }

@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 
 use hw_kit::{GroupId, Rng, Span, Time};
-use hw_node::{DiskCompletion, DiskRequest};
+use hw_node::{DiskCompletion, DiskRequest, LoadError};
 use hw_store::messages::BlockId;
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob, Storage,
-    WalPosition,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob,
+    Storage, WalPosition,
 };
 use hw_testkit::disk::{MemDisk, SyncBegun};
 
@@ -110,7 +110,9 @@ impl Volume {
     /// A request of the shard.
     pub fn submit(&mut self, request: DiskRequest) {
         match request {
-            DiskRequest::Append { ticket, frames } => self.waiting.push_back(Waiting::Append { ticket, frames }),
+            DiskRequest::Append { ticket, frames } => {
+                self.waiting.push_back(Waiting::Append { ticket, frames })
+            }
             DiskRequest::Checkpoint(job) => self.waiting.push_back(Waiting::Checkpoint(job)),
             DiskRequest::Load { group, block } => self.loads.push_back((group, block)),
         }
@@ -333,7 +335,8 @@ impl Volume {
             trace.disk(*now, &op);
             disk.run(op)
         };
-        let messages = self.reader.load(group, block, &mut run).map_err(|error| error.to_string());
+        let messages =
+            self.reader.load(group, block, &mut run).map_err(|error| LoadError::Damaged(error.to_string()));
         self.done.push(DiskCompletion::Loaded { group, block, messages });
     }
 }

@@ -7,7 +7,7 @@ mod publish;
 
 pub use consume::Delivery;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hw_kit::{Rng, Span, Time};
 use serde_json::Value;
@@ -33,6 +33,7 @@ enum Pending {
     DeleteConsumer { stream: String, generation: u64, consumer: String },
     Confirm { stream: String, generation: u64, consumer: String, seq: u64 },
     Audit,
+    AuditMany,
 }
 
 /// The clients and what they know.
@@ -47,7 +48,7 @@ pub struct Workload {
     /// Asks while all others are silent.
     auditor: usize,
     pending: BTreeMap<String, (usize, Pending, Time)>,
-    answers: BTreeMap<String, Msg>,
+    answers: BTreeMap<String, VecDeque<Msg>>,
     tokens: u64,
     generations: u64,
     sessions: Vec<u64>,
@@ -113,6 +114,34 @@ impl Workload {
 
     /// Sends a request of the auditor and waits for the answer.
     pub fn ask(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Msg, String> {
+        let token = self.ask_as_auditor(world, subject, (body, Pending::Audit))?;
+        self.answer(world, &token, subject)
+    }
+
+    /// Sends a request of the auditor that is answered by several messages and a status at their end.
+    pub fn ask_many(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Vec<Msg>, String> {
+        let token = self.ask_as_auditor(world, subject, (body, Pending::AuditMany))?;
+        let mut all = Vec::new();
+        loop {
+            let msg = self.answer(world, &token, subject)?;
+            if msg.status().is_none() {
+                all.push(msg);
+                continue;
+            }
+            self.pending.remove(&token);
+            return match msg.status() {
+                Some(204 | 404) => Ok(all),
+                _ => Err(format!("{subject} gave {:?}", String::from_utf8_lossy(&msg.header))),
+            };
+        }
+    }
+
+    fn ask_as_auditor(
+        &mut self,
+        world: &mut World,
+        subject: &str,
+        (body, pending): (&Value, Pending),
+    ) -> Result<String, String> {
         let until = world.now() + ANSWER_WITHIN;
         while !world.is_connected(self.auditor) {
             world.connect(self.auditor);
@@ -121,14 +150,25 @@ impl Workload {
             }
             self.run(world, Span(100_000))?;
         }
-        let token = self.request(world, self.auditor, Pending::Audit, (subject, &body.to_string()));
+        Ok(self.request(world, self.auditor, pending, (subject, &body.to_string())))
+    }
+
+    /// The next answer to a request of the auditor.
+    fn answer(&mut self, world: &mut World, token: &str, subject: &str) -> Result<Msg, String> {
+        let until = world.now() + ANSWER_WITHIN;
         loop {
-            if let Some(msg) = self.answers.remove(&token) {
+            let queued = self.answers.get_mut(token).and_then(VecDeque::pop_front);
+            if let Some(msg) = queued {
                 return Ok(msg);
             }
             match world.next(until)? {
                 Some(happening) => self.handle(world, happening),
-                None => return Err(format!("{subject} was not answered within {} s", ANSWER_WITHIN.millis() / 1000)),
+                None => {
+                    return Err(format!(
+                        "{subject} was not answered within {} s",
+                        ANSWER_WITHIN.millis() / 1000
+                    ));
+                }
             }
         }
     }
@@ -164,8 +204,11 @@ impl Workload {
         let Some((_, pending, _)) = self.pending.remove(&msg.subject) else { return };
         match pending {
             Pending::Publish(index) => self.published(world, index, &msg),
-            Pending::Audit => {
-                self.answers.insert(msg.subject.clone(), msg);
+            Pending::Audit => self.answers.entry(msg.subject.clone()).or_default().push_back(msg),
+            Pending::AuditMany => {
+                // More may come.
+                self.pending.insert(msg.subject.clone(), (client, Pending::AuditMany, world.now()));
+                self.answers.entry(msg.subject.clone()).or_default().push_back(msg);
             }
             Pending::Confirm { stream, generation, consumer, seq } => {
                 if msg.status() == Some(503) {
@@ -183,8 +226,12 @@ impl Workload {
     /// A connection ended: its answers never come.
     fn gone(&mut self, client: usize) {
         self.sessions[client] += 1;
-        let lost: Vec<String> =
-            self.pending.iter().filter(|(_, (of, ..))| *of == client).map(|(token, _)| token.clone()).collect();
+        let lost: Vec<String> = self
+            .pending
+            .iter()
+            .filter(|(_, (of, ..))| *of == client)
+            .map(|(token, _)| token.clone())
+            .collect();
         for token in lost {
             let Some((_, pending, _)) = self.pending.remove(&token) else { continue };
             match pending {
@@ -200,13 +247,19 @@ impl Workload {
                         consumer.existence = Existence::Unknown;
                     }
                 }
-                Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit => {}
+                Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
             }
         }
     }
 
     /// Sends a request; the token is the subject of its answer.
-    fn request(&mut self, world: &mut World, client: usize, pending: Pending, (subject, body): (&str, &str)) -> String {
+    fn request(
+        &mut self,
+        world: &mut World,
+        client: usize,
+        pending: Pending,
+        (subject, body): (&str, &str),
+    ) -> String {
         let token = self.expect(world, client, pending);
         let mut out = Vec::new();
         client::publish(&mut out, subject, &token, &[], body.as_bytes());
@@ -258,7 +311,12 @@ impl Workload {
         self.history.streams.get(&of.0).is_none_or(|stream| stream.generation != of.1 || stream.delete_tried)
     }
 
-    fn consumer(&mut self, stream: &str, generation: u64, consumer: &str) -> Option<&mut crate::history::ConsumerLog> {
+    fn consumer(
+        &mut self,
+        stream: &str,
+        generation: u64,
+        consumer: &str,
+    ) -> Option<&mut crate::history::ConsumerLog> {
         let stream = self.history.streams.get_mut(stream).filter(|stream| stream.generation == generation)?;
         stream.consumers.get_mut(consumer)
     }
@@ -285,7 +343,8 @@ impl Workload {
             }
             for (consumer, log) in &mut stream.consumers {
                 if log.existence == Existence::Unknown {
-                    log.existence = if is_there(name, Some(consumer)) { Existence::Yes } else { Existence::No };
+                    log.existence =
+                        if is_there(name, Some(consumer)) { Existence::Yes } else { Existence::No };
                 }
             }
         }

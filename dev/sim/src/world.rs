@@ -67,6 +67,7 @@ pub struct World {
     between: BTreeMap<(usize, usize), Time>,
     checkpoints: u64,
     wrong: Option<String>,
+    tolerant: bool,
 }
 
 impl World {
@@ -91,6 +92,7 @@ impl World {
             between: BTreeMap::new(),
             checkpoints: 0,
             wrong: None,
+            tolerant: false,
         }
     }
 
@@ -112,7 +114,7 @@ impl World {
                 self.disk.ops_left = Some(self.rng.below(40));
             }
             let now = self.now();
-            let mut seeds = Boot { rng: &mut self.rng, trace: &mut self.trace };
+            let mut seeds = Boot { rng: &mut self.rng, trace: &mut self.trace, tolerant: self.tolerant };
             match Server::boot(now, self.setup, &mut self.disk, &mut seeds) {
                 Ok(server) => {
                     self.disk.ops_left = None;
@@ -123,7 +125,9 @@ impl World {
                     self.trace.line(now, || "power cut while starting".to_owned());
                     self.disk.crash(&mut self.rng);
                 }
-                Err(BootError::Refused(reason)) => return Err(format!("the server does not start: {reason}")),
+                Err(BootError::Refused(reason)) => {
+                    return Err(format!("the server does not start: {reason}"));
+                }
             }
         }
         self.epoch += 1;
@@ -133,6 +137,12 @@ impl World {
             self.wake(shard);
         }
         Ok(())
+    }
+
+    /// Starts on a disk that may be damaged: a report of damage is no reason not to start.
+    pub fn boot_damaged(&mut self) -> Result<(), String> {
+        self.tolerant = true;
+        self.boot(false)
     }
 
     /// The process dies; what it wrote is in the page cache.

@@ -82,7 +82,10 @@ impl MemDisk {
     pub fn run(&mut self, op: DiskOp) -> DiskResult {
         if self.ops_left == Some(0) {
             // The operation that was under way may have had any effect that it could have without a sync.
-            if matches!(op, DiskOp::Write { .. } | DiskOp::Rename { .. } | DiskOp::Create(_) | DiskOp::Remove(_)) {
+            if matches!(
+                op,
+                DiskOp::Write { .. } | DiskOp::Rename { .. } | DiskOp::Create(_) | DiskOp::Remove(_)
+            ) {
                 let _ = self.apply(op);
             }
             return Err(power_cut());
@@ -118,8 +121,9 @@ impl MemDisk {
             return Ok(DiskAnswer::Done);
         }
         if let Some(inode) = begun.inode.and_then(|inode| self.inodes.get_mut(&inode)) {
-            let (done, open) =
-                std::mem::take(&mut inode.unsynced).into_iter().partition(|write| write.serial <= begun.serial);
+            let (done, open) = std::mem::take(&mut inode.unsynced)
+                .into_iter()
+                .partition(|write| write.serial <= begun.serial);
             inode.unsynced = open;
             let done: Vec<Unsynced> = done;
             for write in &done {
@@ -285,7 +289,9 @@ impl Content {
     fn write_to(&self, file: &mut Vec<u8>, offset: usize, mut survives: impl FnMut(usize) -> bool) {
         match self {
             Content::Zeros(len) => write_sectors(file, offset, &vec![0; *len], &mut survives),
-            Content::Pieces(pieces) if pieces.len() == 1 => write_sectors(file, offset, &pieces[0], &mut survives),
+            Content::Pieces(pieces) if pieces.len() == 1 => {
+                write_sectors(file, offset, &pieces[0], &mut survives)
+            }
             Content::Pieces(pieces) => write_sectors(file, offset, &pieces.concat(), &mut survives),
         }
     }

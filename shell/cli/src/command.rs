@@ -7,6 +7,7 @@ mod completion;
 mod connect;
 mod consumer;
 mod context;
+mod demo;
 mod error;
 mod events;
 mod kv;
@@ -64,6 +65,8 @@ enum Command {
     /// Manage the saved connection contexts
     #[command(subcommand, visible_alias = "ctx")]
     Context(context::Command),
+    /// Walk through the introduction on a server in this process: no other server is needed or touched
+    Demo(demo::Args),
     /// Show advisories and events as they happen
     #[command(visible_aliases = ["event", "e"])]
     Events(events::Args),
@@ -202,6 +205,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Consumer(command) => consumer::run(global, command).await,
         Command::Context(command) => context::run(global, command),
+        Command::Demo(args) => demo::run(&args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Kv(command) => kv::run(global, command).await,
         Command::Object(command) => object::run(global, command).await,

@@ -29,7 +29,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
         Ok(Command::TestConfig { config }) => test_config(&program, &config),
         Ok(Command::Signal { signal, target }) => report(&program, send(signal, target.as_deref())),
-        Ok(Command::Run { options, .. }) => serve(*options),
+        Ok(Command::Run { mut options, config }) => {
+            options.digest = config.as_deref().and_then(|config| digest(config).ok()).unwrap_or_default();
+            serve(*options)
+        }
         Err(error) => {
             eprintln!("{program}: {error}");
             if let Some(usage) = error.usage() {
@@ -51,8 +54,20 @@ fn report(program: &str, result: Result<(), String>) -> ExitCode {
 }
 
 fn test_config(program: &str, config: &Path) -> ExitCode {
-    println!("{program}: configuration file {} is valid", config.display());
-    ExitCode::SUCCESS
+    match digest(config) {
+        Ok(digest) => {
+            println!("{program}: configuration file {} is valid ({digest})", config.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => report(program, Err(format!("{}: {error}", config.display()))),
+    }
+}
+
+/// `sha256:` and the hash of the file.
+fn digest(config: &Path) -> std::io::Result<String> {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(std::fs::read(config)?);
+    Ok(hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 fn serve(options: Options) -> ExitCode {

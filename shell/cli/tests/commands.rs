@@ -1,7 +1,6 @@
-//! The commands against a real server: the introduction's walk through a stream, and one of each other noun.
+//! The commands against a server: the introduction's walk through a stream, and one of each other noun.
 //!
-//! `HEADWATER_TEST_SERVER` names the server's binary, one with `nats-server`'s flags. Without it the tests say
-//! that they were skipped.
+//! The server is our own binary, or the one that `HEADWATER_TEST_SERVER` names: one with `nats-server`'s flags.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -24,12 +23,9 @@ struct Outcome {
 }
 
 impl Server {
-    /// Starts a server, or says that the test is skipped.
-    fn start(test: &str) -> Option<Self> {
-        let Some(binary) = std::env::var_os("HEADWATER_TEST_SERVER") else {
-            eprintln!("{test} is skipped: HEADWATER_TEST_SERVER does not name a server");
-            return None;
-        };
+    fn start(test: &str) -> Self {
+        let binary = std::env::var_os("HEADWATER_TEST_SERVER");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
         let folder = std::env::temp_dir().join(format!("headwater-commands-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a scratch folder can be made");
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
@@ -40,7 +36,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("the server of HEADWATER_TEST_SERVER starts");
+            .expect("the server starts");
         let server = Self { process, url: format!("nats://127.0.0.1:{port}"), folder };
         let (_never, pause) = mpsc::sync_channel::<()>(1);
         let begin = Instant::now();
@@ -50,7 +46,7 @@ impl Server {
             assert!(begin.elapsed() < Duration::from_secs(30), "the server does not come up");
             pause.recv_timeout(Duration::from_millis(20)).expect_err("nobody sends");
         }
-        Some(server)
+        server
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
@@ -121,7 +117,7 @@ fn header(table: &str) -> Vec<String> {
 
 #[test]
 fn the_introduction() {
-    let Some(server) = Server::start("the_introduction") else { return };
+    let server = Server::start("the_introduction");
     assert_eq!(server.ok(&["stream", "ls"]), "No Streams defined\n");
     let info = server.ok(&["stream", "add", "shop_orders", "--subjects", "orders.>", "--defaults"]);
     assert!(info.contains("Stream shop_orders was created"), "{info}");
@@ -161,7 +157,7 @@ fn the_introduction() {
 
 #[test]
 fn streams_are_managed() {
-    let Some(server) = Server::start("streams_are_managed") else { return };
+    let server = Server::start("streams_are_managed");
     server.fails(&["stream", "info", "absent"], "stream not found (10059)");
     let limits = ["--max-msgs", "100", "--max-age", "1h", "--dupe-window", "30s", "--metadata", "team:a"];
     server.ok(&[["stream", "add", "S", "--subjects", "s.*", "--defaults"].as_slice(), &limits].concat());
@@ -203,7 +199,7 @@ fn streams_are_managed() {
 
 #[test]
 fn consumers_are_managed() {
-    let Some(server) = Server::start("consumers_are_managed") else { return };
+    let server = Server::start("consumers_are_managed");
     server.ok(&["stream", "add", "S", "--subjects", "s.>", "--defaults"]);
     server.ok(&["pub", "s.a", "x", "--count", "5"]);
     let add = ["consumer", "add", "S", "C", "--pull", "--filter", "s.a", "--ack", "explicit", "--wait", "5s"];
@@ -229,7 +225,7 @@ fn consumers_are_managed() {
 
 #[test]
 fn buckets_hold_values_and_objects() {
-    let Some(server) = Server::start("buckets_hold_values_and_objects") else { return };
+    let server = Server::start("buckets_hold_values_and_objects");
     server.ok(&["kv", "add", "cfg", "--history", "5"]);
     server.ok(&["kv", "put", "cfg", "a", "1"]);
     server.ok(&["kv", "create", "cfg", "b", "2"]);
@@ -266,7 +262,7 @@ fn buckets_hold_values_and_objects() {
 
 #[test]
 fn checks_answer_by_their_exit_code() {
-    let Some(server) = Server::start("checks_answer_by_their_exit_code") else { return };
+    let server = Server::start("checks_answer_by_their_exit_code");
     server.ok(&["stream", "add", "S", "--subjects", "s", "--defaults"]);
     server.ok(&["pub", "s", "x", "-J"]);
     let cases: [(&[&str], i32, &str); 7] = [
@@ -289,7 +285,7 @@ fn checks_answer_by_their_exit_code() {
 
 #[test]
 fn requests_are_answered() {
-    let Some(server) = Server::start("requests_are_answered") else { return };
+    let server = Server::start("requests_are_answered");
     server.fails(&["request", "nobody.there", "hi", "--raw"], "no responders");
     let mut service = Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(["reply", "svc.*", "hello {{Request}}", "--count", "1", "-s", &server.url])
@@ -310,7 +306,7 @@ fn requests_are_answered() {
 
 #[test]
 fn contexts_supply_the_connection() {
-    let Some(server) = Server::start("contexts_supply_the_connection") else { return };
+    let server = Server::start("contexts_supply_the_connection");
     let add = ["context", "add", "here", "-s", &server.url, "--description", "the test", "--select"];
     server.ok(&add);
     assert_eq!(server.ok(&["context", "ls", "--names"]), "here\n");
@@ -331,7 +327,7 @@ fn contexts_supply_the_connection() {
 
 #[test]
 fn measurements_measure() {
-    let Some(server) = Server::start("measurements_measure") else { return };
+    let server = Server::start("measurements_measure");
     let common = ["--msgs", "500", "--no-progress", "--clients", "2"];
     let lines: [(&[&str], &str); 7] = [
         (&["bench", "pub", "b"], "Core NATS publisher"),
@@ -350,6 +346,34 @@ fn measurements_measure() {
     assert!(one.contains("NATS JetStream KV getter stats: ") && one.contains(" ~ P99.9: "), "{one}");
     assert_eq!(server.json(&["stream", "state", "benchstream", "-j"])["state"]["messages"], 500);
     assert_eq!(server.ok(&["consumer", "ls", "benchstream", "-n"]), "", "the benchmark's consumers are gone");
+}
+
+#[test]
+fn the_demo_needs_no_server() {
+    let folder = std::env::temp_dir().join(format!("headwater-demo-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let demo = |args: &[&str]| {
+        let outcome = run("nats://127.0.0.1:1", &folder, &[&["demo"], args].concat());
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+        outcome.stdout
+    };
+    let text = demo(&[]);
+    assert_eq!(row(&text, "shop_orders")[3], "10", "{text}");
+    assert_eq!(row(&text, "order_processor")[6..8], ["10 / 100%", "0"], "{text}");
+    let done =
+        &text[text.find("Processing orders.new.9 Order { order_id: 9 }...").expect("the last order")..];
+    assert_eq!(row(done, "order_processor")[4..8], ["0", "0", "0", "10"], "{text}");
+    let store =
+        text.lines().find_map(|line| line.strip_prefix("Its store is in ")).expect("the store is named");
+    let store = store.strip_suffix(" (removed at the end)").expect("it is temporary");
+    assert!(!Path::new(store).exists(), "{store} is still there");
+
+    let kept = folder.join("kept");
+    let keep = ["--keep", kept.to_str().unwrap()];
+    demo(&keep);
+    let again = demo(&keep);
+    assert_eq!(row(&again, "shop_orders")[3], "20", "the kept store is used again: {again}");
+    drop(std::fs::remove_dir_all(&folder));
 }
 
 #[test]

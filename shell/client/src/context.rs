@@ -28,7 +28,10 @@ pub struct StreamConfig {
 
 impl StreamConfig {
     /// A stream that stores what is published on `subjects`.
-    pub fn new<S: Into<String>>(name: impl Into<String>, subjects: impl IntoIterator<Item = S>) -> StreamConfig {
+    pub fn new<S: Into<String>>(
+        name: impl Into<String>,
+        subjects: impl IntoIterator<Item = S>,
+    ) -> StreamConfig {
         let subjects = subjects.into_iter().map(Into::into).collect();
         StreamConfig { rest: jetstream::stream::Config { name: name.into(), subjects, ..Default::default() } }
     }
@@ -77,7 +80,10 @@ impl<C: Clone> JetStream<C> {
     }
 
     /// Creates a stream; one that exists with the same configuration is fine.
-    pub async fn create_stream(&self, config: impl Into<StreamConfig>) -> Result<jetstream::stream::Stream, Error> {
+    pub async fn create_stream(
+        &self,
+        config: impl Into<StreamConfig>,
+    ) -> Result<jetstream::stream::Stream, Error> {
         let config = config.into().rest;
         let stream = self.context.create_stream(config).await.map_err(Error::jetstream)?;
         tracing::debug!(stream = %stream.cached_info().config.name, "stream is there");
@@ -127,7 +133,8 @@ impl<C: Clone> JetStream<C> {
         stream: &str,
         config: jetstream::consumer::pull::Config,
     ) -> Result<Consumer<C>, Error> {
-        let consumer = self.context.create_consumer_on_stream(config, stream).await.map_err(Error::jetstream)?;
+        let consumer =
+            self.context.create_consumer_on_stream(config, stream).await.map_err(Error::jetstream)?;
         tracing::debug!(stream, consumer = %consumer.cached_info().name, "consumer is there");
         Ok(Consumer::new(consumer, self.codec.clone()))
     }

@@ -123,16 +123,22 @@ impl Folder {
     }
 }
 
-/// Makes a folder and its name durable.
-fn make_dir(path: &Path) -> io::Result<()> {
+/// Makes a folder and those above it, each with a durable name.
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_dir(parent)?;
+    match fs::create_dir(path) {
+        // Another shard's thread may make the same folder above both.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
+    File::open(parent)?.sync_all()
 }
 
 fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {

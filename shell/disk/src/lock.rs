@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use hw_kit::ShardId;
 
+use crate::folder::make_dir;
+
 const LOCK_NAME: &str = "lock";
 
 /// A store's folder, locked while this value lives.
@@ -41,7 +43,7 @@ impl StoreDir {
     /// Makes the folder if there is none, and locks it.
     pub fn open(path: &Path) -> Result<StoreDir, LockError> {
         let failed = |error| LockError::Io { path: path.to_owned(), error };
-        std::fs::create_dir_all(path).map_err(failed)?;
+        make_dir(path).map_err(failed)?;
         let lock_path = path.join(LOCK_NAME);
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock_path);
         let mut lock = options.map_err(failed)?;

@@ -109,43 +109,38 @@ impl Writer {
     /// One write and one sync for the whole batch; if it cannot be written as a whole, call by call.
     fn write(&mut self, batch: Batch) {
         let Some(&(_, last)) = batch.calls.last() else { return };
-        match self.append(&batch.frames) {
-            Ok(()) => (self.done)(Completion::Synced { ticket: last }),
-            Err(error @ AppendError::Stopped { .. }) => self.refuse(&batch.calls, &error),
-            Err(error) if batch.calls.len() == 1 => self.refuse(&batch.calls, &error),
-            Err(_) => {
-                let mut frames = batch.frames.as_slice();
-                for (count, ticket) in batch.calls {
-                    let (now, later) = frames.split_at(count);
-                    frames = later;
-                    match self.append(now) {
-                        Ok(()) => (self.done)(Completion::Synced { ticket }),
-                        Err(error) => self.refuse(&[(count, ticket)], &error),
-                    }
-                }
-            }
+        let (mut written, result) = self.append(&batch.frames);
+        let Err(error) = result else {
+            (self.done)(Completion::Synced { ticket: last });
+            return;
+        };
+        let mut frames = batch.frames.as_slice();
+        for &(count, ticket) in &batch.calls {
+            let (now, later) = frames.split_at(count);
+            frames = later;
+            let before = written.min(count);
+            written -= before;
+            // What is written must not be written again: it would replace what followed it.
+            let result = match &error {
+                _ if before == count => Ok(()),
+                AppendError::Stopped { .. } => Err(error.clone()),
+                _ if batch.calls.len() == 1 => Err(error.clone()),
+                _ => self.append(&now[before..]).1,
+            };
+            (self.done)(match result {
+                Ok(()) => Completion::Synced { ticket },
+                Err(error) => Completion::Refused { ticket, error },
+            });
         }
     }
 
-    /// Writes all frames; on a full disk all or none.
-    fn append(&mut self, frames: &[Frame]) -> Result<(), AppendError> {
+    /// Writes frames; gives how many, which are all if it succeeds.
+    fn append(&mut self, frames: &[Frame]) -> (usize, Result<(), AppendError>) {
         let mut rest = frames;
         while !rest.is_empty() {
-            let mut ops = Vec::new();
-            let Appended { position, taken } = match self.storage.append(rest, &mut ops) {
-                Err(AppendError::NotReady) => {
-                    self.wait_for_spare()?;
-                    continue;
-                }
-                other => other?,
-            };
-            rest = &rest[taken..];
-            if let Err(error) = self.folder.run_all(ops) {
-                return Err(self.fail(&error));
-            }
-            self.gauges.windows.fetch_add(1, Ordering::Relaxed);
-            if self.sync == SyncPolicy::Always {
-                self.storage.handle_synced(position);
+            match self.append_some(rest) {
+                Ok(taken) => rest = &rest[taken..],
+                Err(error) => return (frames.len() - rest.len(), Err(error)),
             }
         }
         let now = Instant::now();
@@ -154,7 +149,22 @@ impl Writer {
             let span = Duration::from_nanos(u64::try_from(span.0).unwrap_or(0));
             self.timers.sync.get_or_insert(now + span);
         }
-        Ok(())
+        (frames.len(), Ok(()))
+    }
+
+    /// Writes the frames that the log has space for; 0 if it had none but may have now.
+    fn append_some(&mut self, frames: &[Frame]) -> Result<usize, AppendError> {
+        let mut ops = Vec::new();
+        let Appended { position, taken } = match self.storage.append(frames, &mut ops) {
+            Err(AppendError::NotReady) => return self.wait_for_spare().map(|()| 0),
+            other => other?,
+        };
+        self.folder.run_all(ops).map_err(|error| self.fail(&error))?;
+        self.gauges.windows.fetch_add(1, Ordering::Relaxed);
+        if self.sync == SyncPolicy::Always {
+            self.storage.handle_synced(position);
+        }
+        Ok(taken)
     }
 
     /// The log cannot go on before the background thread has made the next file.
@@ -266,12 +276,6 @@ impl Writer {
             && !self.gauges.has_failed.swap(true, Ordering::Relaxed)
         {
             (self.done)(Completion::Failed { reason: reason.to_owned() });
-        }
-    }
-
-    fn refuse(&self, calls: &[(usize, u64)], error: &AppendError) {
-        for &(_, ticket) in calls {
-            (self.done)(Completion::Refused { ticket, error: error.clone() });
         }
     }
 

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use hw_hub::{CloseReason, PeerBatch};
 use hw_kit::{ConnId, ShardId, Span, Time};
-use hw_node::{DiskRequest, Shard};
+use hw_node::{DiskRequest, Notice, Question, Shard};
 use tokio::sync::Notify;
 
 use crate::limits::{SPARE_BYTES_MAX, SPARES_MAX};
 use crate::mailbox::{Adopted, Mail, Mailbox, Socket};
-use crate::{Clock, stream, tcp};
+use crate::{Clock, stream, tcp, upgrade};
+
+/// How often the other tasks run after a shard was told to stop: enough to take the last output and write it once.
+const LAST_TURNS: usize = 4;
 
 /// What a shard wants done outside its thread.
 pub trait Outside {
@@ -22,13 +25,19 @@ pub trait Outside {
     fn disk(&mut self, request: DiskRequest);
     /// A connection is gone.
     fn closed(&mut self, conn: ConnId);
+    /// A line for the log.
+    fn notice(&mut self, notice: Notice);
+    /// A request that needs to know more than one shard.
+    fn question(&mut self, question: Question);
 }
 
 /// Settings of a driver.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DriverConfig {
     /// A connection whose peer takes no bytes for this long is closed as a slow consumer.
     pub write_deadline: Span,
+    /// The mailboxes of all shards: clients are not read while one of them is full.
+    pub mailboxes: Vec<Arc<Mailbox>>,
 }
 
 /// One shard and its sockets, on one thread.
@@ -59,7 +68,12 @@ pub(crate) enum Line {
 
 impl Driver {
     /// Joins a shard with its mailbox and the outside.
-    pub fn new(shard: Shard, mailbox: Arc<Mailbox>, outside: Box<dyn Outside>, config: DriverConfig) -> Rc<Driver> {
+    pub fn new(
+        shard: Shard,
+        mailbox: Arc<Mailbox>,
+        outside: Box<dyn Outside>,
+        config: DriverConfig,
+    ) -> Rc<Driver> {
         let state = State {
             shard,
             clock: Clock::default(),
@@ -92,8 +106,19 @@ impl Driver {
             self.end_round();
         }
         self.settle();
+        // Connections that are no sockets write in tasks of their own: they get a last turn.
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
         rounds.abort();
         timers.abort();
+    }
+
+    /// Waits while any shard has more to do than it should: nothing more is then read from clients.
+    pub(crate) async fn may_read(&self) {
+        for mailbox in &self.config.mailboxes {
+            mailbox.room().await;
+        }
     }
 
     /// Says that something was handled: what it causes leaves when every ready connection was read.
@@ -150,6 +175,16 @@ impl Driver {
                 tokio::task::spawn_local(stream::serve(self.clone(), conn, socket, output.clone()));
                 state.lines.insert(conn, Line::Stream(output));
             }
+            Socket::Upgrade(socket, upgrade) => {
+                let output = Rc::new(Notify::new());
+                tokio::task::spawn_local(upgrade::serve(
+                    self.clone(),
+                    conn,
+                    (socket, upgrade),
+                    output.clone(),
+                ));
+                state.lines.insert(conn, Line::Stream(output));
+            }
         }
         state.shard.handle_open(now, conn, peer);
     }
@@ -195,6 +230,13 @@ impl Driver {
         }
         for (to, batch) in state.shard.take_peer_batches() {
             state.outside.post(to, batch);
+        }
+        self.mailbox.set_congested(state.shard.is_congested());
+        for notice in state.shard.take_notices() {
+            state.outside.notice(notice);
+        }
+        for question in state.shard.take_questions() {
+            state.outside.question(question);
         }
         let mut dirty = std::mem::take(&mut state.dirty);
         state.shard.take_dirty(&mut dirty);

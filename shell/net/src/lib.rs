@@ -9,7 +9,9 @@ mod limits;
 mod mailbox;
 mod stream;
 mod tcp;
+mod upgrade;
 
 pub use clock::Clock;
 pub use driver::{Driver, DriverConfig, Outside};
 pub use mailbox::{Adopted, Duplex, Mail, Mailbox, Socket};
+pub use upgrade::{Upgrade, Upgraded, Upgrading};

@@ -9,4 +9,7 @@ pub const SPARE_BYTES_MAX: usize = 256 * 1024;
 /// How many spare output buffers a shard keeps.
 pub const SPARES_MAX: usize = 64;
 
+/// A shard whose mailbox holds more bytes of other shards' messages is full: clients are not read until it has room.
+pub const MAILBOX_BYTES: usize = 16 * 1024 * 1024;
+
 const _: () = assert!(SPARE_BYTES_MAX >= READ_BYTES, "a reply to one full read fits a kept buffer");

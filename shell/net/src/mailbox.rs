@@ -1,12 +1,16 @@
 //! What other threads hand to a shard: a locked queue and a wake-up.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hw_hub::PeerBatch;
 use hw_kit::ShardId;
 use hw_node::Shard;
 use tokio::sync::Notify;
+
+use crate::limits::MAILBOX_BYTES;
+use crate::upgrade::Upgrade;
 
 /// A connection, batch, completion or question for a shard.
 pub enum Mail {
@@ -17,10 +21,13 @@ pub enum Mail {
     /// A connection that was accepted for this shard.
     Adopt(Adopted),
     /// Something to do with the shard on its own thread.
-    Run(Box<dyn FnOnce(&mut Shard, hw_kit::Time) + Send>),
+    Run(Errand),
     /// End the shard's loop.
     Stop,
 }
+
+/// Something to do with a shard on its own thread.
+pub type Errand = Box<dyn FnOnce(&mut Shard, hw_kit::Time) + Send>;
 
 /// An accepted connection on its way to its shard.
 pub struct Adopted {
@@ -36,8 +43,10 @@ pub struct Adopted {
 pub enum Socket {
     /// Plain TCP.
     Tcp(std::net::TcpStream),
-    /// Anything else: TLS, websocket, in-process.
+    /// Anything else that is ready: in-process.
     Other(Box<dyn Duplex>),
+    /// TCP that becomes something else first: TLS, websocket.
+    Upgrade(std::net::TcpStream, Box<dyn Upgrade>),
 }
 
 /// An asynchronous byte stream.
@@ -45,19 +54,51 @@ pub trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A shard's letter box. Senders never block: what fills it is bounded by the sender's own limits (the hub's pending
-/// bytes, the disk's tickets, the listener's accepted connections).
+/// A shard's letter box. Senders never block; those who read from clients stop when it is full ([`Mailbox::room`]).
 #[derive(Default)]
 pub struct Mailbox {
     queue: Mutex<VecDeque<Mail>>,
     wake: Notify,
+    /// Bytes of the other shards' batches.
+    bytes: AtomicUsize,
+    /// The shard itself has more to do than it should.
+    congested: AtomicBool,
+    has_room: Notify,
 }
 
 impl Mailbox {
     /// Puts a letter in and wakes the shard.
     pub fn post(&self, mail: Mail) {
+        if let Mail::Peer(_, batch) = &mail {
+            self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
+        }
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
         self.wake.notify_one();
+    }
+
+    /// Waits until the shard can take more work.
+    pub(crate) async fn room(&self) {
+        while self.is_full() {
+            let room = self.has_room.notified();
+            tokio::pin!(room);
+            // Registered before the second look: what happens in between is not missed.
+            room.as_mut().enable();
+            if !self.is_full() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.congested.load(Ordering::Acquire) || self.bytes.load(Ordering::Acquire) > MAILBOX_BYTES
+    }
+
+    /// Says whether the shard has more to do than it should.
+    pub(crate) fn set_congested(&self, congested: bool) {
+        if self.congested.swap(congested, Ordering::AcqRel) && !congested {
+            self.has_room.notify_waiters();
+        }
     }
 
     /// Asks the shard something and waits for the answer; None when the shard has stopped.
@@ -79,6 +120,48 @@ impl Mailbox {
 
     /// Takes everything that is there.
     pub(crate) fn take(&self) -> VecDeque<Mail> {
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        let mail = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        let bytes =
+            mail.iter().map(|mail| if let Mail::Peer(_, batch) = mail { batch.bytes() } else { 0 }).sum();
+        if self.bytes.fetch_sub(bytes, Ordering::AcqRel) > MAILBOX_BYTES {
+            self.has_room.notify_waiters();
+        }
+        mail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_wait_while_a_shard_is_congested() {
+        let mailbox = std::sync::Arc::new(Mailbox::default());
+        mailbox.room().await;
+        mailbox.set_congested(true);
+        let waiting = tokio::spawn({
+            let mailbox = mailbox.clone();
+            async move { mailbox.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        mailbox.set_congested(false);
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn readers_wait_while_a_mailbox_is_full() {
+        let mailbox = std::sync::Arc::new(Mailbox::default());
+        mailbox.bytes.store(MAILBOX_BYTES + 1, Ordering::Release);
+        let waiting = tokio::spawn({
+            let mailbox = mailbox.clone();
+            async move { mailbox.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        mailbox.bytes.store(0, Ordering::Release);
+        mailbox.set_congested(true);
+        mailbox.set_congested(false);
+        waiting.await.unwrap();
     }
 }

@@ -38,6 +38,7 @@ pub(crate) async fn read(driver: Rc<Driver>, conn: ConnId, socket: Rc<TcpStream>
     // Holds an incomplete operation; an idle connection holds nothing.
     let mut kept: Vec<u8> = Vec::new();
     let reason = loop {
+        driver.may_read().await;
         if socket.readable().await.is_err() {
             break CloseReason::ReadError;
         }
@@ -48,6 +49,10 @@ pub(crate) async fn read(driver: Rc<Driver>, conn: ConnId, socket: Rc<TcpStream>
             Err(_) => break CloseReason::ReadError,
         }
     };
+    if reason == CloseReason::ClientClosed {
+        // Who closes only its sending half still hears the answers.
+        flush(&driver, &mut driver.state.borrow_mut(), conn);
+    }
     driver.closed(conn, reason);
 }
 

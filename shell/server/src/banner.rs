@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hw_conf::Options;
 
-use crate::inner::JetStreamFacts;
+use crate::inner::{Facts, JetStreamFacts};
 use crate::{NATS_VERSION, VERSION};
 
 /// Before anything is opened.
@@ -16,6 +16,9 @@ pub(crate) fn starting(options: &Options, id: &str) {
     tracing::info!("  Server:   headwater {VERSION}");
     tracing::info!("  Name:     {name}");
     tracing::info!("  ID:       {id}");
+    if !options.digest.is_empty() {
+        tracing::info!("Using configuration file ({})", options.digest);
+    }
     for warning in &options.warnings {
         tracing::warn!("{warning}");
     }
@@ -44,17 +47,37 @@ pub(crate) fn jetstream(facts: &JetStreamFacts, took: Duration) {
     tracing::info!("  API Level:       {}", hw_jsapi::API_LEVEL);
     match facts.sync_interval.is_zero() {
         true => tracing::info!("  Acknowledged:    after fsync"),
-        false => tracing::warn!("  Acknowledged:    BEFORE fsync, synced every {:?}", duration(facts.sync_interval)),
+        false => tracing::warn!(
+            "  Acknowledged:    BEFORE fsync, synced every {:?}",
+            duration(facts.sync_interval)
+        ),
     }
     tracing::info!("-------------------------------------------");
     tracing::info!("Took {took:?} to start JetStream");
 }
 
 /// Clients can connect.
-pub(crate) fn ready(host: &str, port: u16) {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    tracing::info!("Listening for client connections on {host}:{port}");
+pub(crate) fn ready(facts: &Facts) {
+    if let Some(door) = &facts.websocket {
+        let scheme = if door.tls { "wss" } else { "ws" };
+        tracing::info!("Listening for websocket clients on {scheme}://{}", address(&door.host, door.port));
+        if !door.tls {
+            tracing::warn!("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!");
+        }
+    }
+    if let Some(door) = &facts.leafnodes {
+        tracing::info!("Listening for leafnode connections on {}", address(&door.host, door.port));
+        tracing::warn!("Leaf nodes are not supported yet: every connection to that port is refused");
+    }
+    tracing::info!("Listening for client connections on {}", address(&facts.host, facts.port));
+    if facts.tls_required {
+        tracing::info!("TLS required for client connections");
+    }
     tracing::info!("Server is ready");
+}
+
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn duration(span: hw_kit::Span) -> Duration {
@@ -84,7 +107,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (bytes, text) in [(-1, "unlimited"), (12, "12 B"), (1536, "1.50 KB"), (18_957_376_512, "17.66 GB")] {
+        for (bytes, text) in
+            [(-1, "unlimited"), (12, "12 B"), (1536, "1.50 KB"), (18_957_376_512, "17.66 GB")]
+        {
             assert_eq!(size(bytes), text);
         }
     }

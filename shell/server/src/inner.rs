@@ -4,26 +4,33 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use hw_auth::Directory;
-use hw_hub::{HubCounters, HubLimits};
+use hw_hub::{AccountCounters, HubCounters, HubLimits};
 use hw_kit::{ConnId, Span, Time};
 use hw_net::{Clock, Mailbox};
-use hw_node::{JetStreamHealth, JetStreamTotals};
+use hw_node::{JetStreamHealth, JetStreamTotals, Question};
+use tokio::sync::mpsc;
 
 use crate::monitor::Requests;
 use crate::usage::Usage;
 
+/// Questions of the shards that may wait for an answer.
+const QUESTIONS_MAX: usize = 1024;
+
 /// A running server as its threads see it.
 pub(crate) struct Inner {
     pub(crate) facts: Facts,
-    pub(crate) directory: Arc<Directory>,
+    live: RwLock<Live>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) start: Time,
     pub(crate) cores: usize,
     pub(crate) requests: Requests,
     pub(crate) usage: Mutex<Usage>,
+    questions: mpsc::Sender<(usize, Question)>,
+    /// Numbers the server's messages in the system account.
+    seq: AtomicU64,
     ready: AtomicBool,
     next_conn: AtomicU64,
     open: AtomicI64,
@@ -39,16 +46,36 @@ pub(crate) struct Facts {
     pub(crate) http_host: String,
     pub(crate) http_port: u16,
     pub(crate) http_base_path: String,
-    pub(crate) auth_required: bool,
     pub(crate) connect_urls: Vec<String>,
-    pub(crate) max_connections: i64,
-    pub(crate) limits: HubLimits,
+    pub(crate) tls_timeout: Span,
+    pub(crate) tls_required: bool,
+    pub(crate) tls_available: bool,
+    pub(crate) tls_verify: bool,
+    pub(crate) websocket: Option<Door>,
+    pub(crate) leafnodes: Option<Door>,
     pub(crate) write_deadline: Span,
-    pub(crate) config_digest: String,
     pub(crate) tags: Vec<String>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) system_account: String,
     pub(crate) jetstream: Option<JetStreamFacts>,
+}
+
+/// Another listener.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Door {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: bool,
+}
+
+/// What a reload may change.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) limits: HubLimits,
+    pub(crate) max_connections: i64,
+    pub(crate) loaded: Time,
+    pub(crate) config_digest: String,
 }
 
 /// JetStream's settings, for monitoring.
@@ -63,22 +90,44 @@ pub(crate) struct JetStreamFacts {
     pub(crate) max_ack_pending: i64,
     pub(crate) max_request_batch: i64,
     pub(crate) duplicate_window: Span,
+    pub(crate) checkpoint_bytes: u64,
 }
 
 impl Inner {
-    pub(crate) fn new(facts: Facts, directory: Arc<Directory>, mailboxes: Vec<Arc<Mailbox>>) -> Inner {
-        Inner {
+    /// What all parts share; questions of the shards come out of the receiver.
+    pub(crate) fn new(
+        facts: Facts,
+        live: Live,
+        mailboxes: Vec<Arc<Mailbox>>,
+    ) -> (Inner, mpsc::Receiver<(usize, Question)>) {
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let inner = Inner {
             facts,
-            directory,
+            live: RwLock::new(live),
             mailboxes,
             start: Clock::default().now(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             requests: Requests::new(),
             usage: Mutex::new(Usage::default()),
+            questions,
+            seq: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             next_conn: AtomicU64::new(1),
             open: AtomicI64::new(0),
+        };
+        (inner, asked)
+    }
+
+    /// Takes a shard's question. When too many wait already, whoever asked hears nothing and may ask again.
+    pub(crate) fn ask(&self, shard: usize, question: Question) {
+        if self.questions.try_send((shard, question)).is_err() {
+            tracing::warn!("too many requests to the system account at once: one is not answered");
         }
+    }
+
+    /// The next number of a message of the server's.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.seq.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -109,9 +158,26 @@ impl Inner {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// What the last reload left, or the start.
+    pub(crate) fn live(&self) -> Live {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A reload has changed something.
+    pub(crate) fn set_live(&self, live: Live) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
     /// Accounts' names by number.
     pub(crate) fn account_names(&self) -> Vec<String> {
-        self.directory.accounts().map(|(_, account)| account.name.clone()).collect()
+        self.live().directory.accounts().map(|(_, account)| account.name.clone()).collect()
+    }
+
+    /// Whether an account may have streams.
+    pub(crate) fn has_jetstream(&self, account: &str) -> bool {
+        let directory = self.live().directory;
+        let account = directory.account_id(account).and_then(|id| directory.account(id));
+        account.is_some_and(|account| account.jetstream.is_some())
     }
 
     /// All shards' counters together.
@@ -121,6 +187,17 @@ impl Inner {
             if let Some(part) = mailbox.ask(|shard, _| shard.hub().counters()).await {
                 total.add(&part);
             }
+        }
+        total
+    }
+
+    /// All shards' counters of each account together, by its number.
+    pub(crate) async fn account_counters(&self) -> Vec<AccountCounters> {
+        let mut total: Vec<AccountCounters> = Vec::new();
+        for mailbox in &self.mailboxes {
+            let part = mailbox.ask(|shard, _| shard.hub().account_counters()).await.unwrap_or_default();
+            total.resize(total.len().max(part.len()), AccountCounters::default());
+            total.iter_mut().zip(&part).for_each(|(total, part)| total.add(part));
         }
         total
     }

@@ -67,7 +67,8 @@ impl Sink {
             _ => Level::INFO,
         };
         let lines = Lines { config: config.clone() };
-        let subscriber = tracing_subscriber::fmt().event_format(lines).with_max_level(level).with_writer(self.clone());
+        let subscriber =
+            tracing_subscriber::fmt().event_format(lines).with_max_level(level).with_writer(self.clone());
         tracing::subscriber::set_global_default(subscriber.finish()).is_ok()
     }
 }
@@ -157,7 +158,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let meta = event.metadata();
         let label = match *meta.level() {
             Level::ERROR if meta.target() == FATAL => "FTL",

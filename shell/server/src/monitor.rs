@@ -1,10 +1,13 @@
 //! The monitoring port: JSON about the server, its connections and JetStream, under the real server's paths and field names.
 
-mod connz;
-mod healthz;
-mod jsz;
-mod subsz;
-mod varz;
+pub(crate) mod accountz;
+pub(crate) mod connz;
+pub(crate) mod healthz;
+pub(crate) mod jsz;
+pub(crate) mod links;
+pub(crate) mod statsz;
+pub(crate) mod subsz;
+pub(crate) mod varz;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +28,19 @@ pub(crate) struct Requests {
     pages: BTreeMap<&'static str, AtomicU64>,
 }
 
-const PAGES: &[&str] = &["/", "/connz", "/healthz", "/jsz", "/subsz", "/varz"];
+const PAGES: &[&str] = &[
+    "/",
+    "/accountz",
+    "/accstatz",
+    "/connz",
+    "/gatewayz",
+    "/healthz",
+    "/jsz",
+    "/leafz",
+    "/routez",
+    "/subsz",
+    "/varz",
+];
 
 impl Requests {
     pub(crate) fn new() -> Requests {
@@ -56,6 +71,11 @@ pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
         .route("/subscriptionsz", get(subsz_page))
         .route("/jsz", get(jsz_page))
         .route("/healthz", get(healthz_page))
+        .route("/routez", get(routez_page))
+        .route("/gatewayz", get(gatewayz_page))
+        .route("/leafz", get(leafz_page))
+        .route("/accountz", get(accountz_page))
+        .route("/accstatz", get(accstatz_page))
         .with_state(inner);
     match base.trim_matches('/') {
         "" => pages,
@@ -65,7 +85,8 @@ pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
 
 async fn index(State(inner): State<Arc<Inner>>) -> Html<String> {
     inner.requests.count("/");
-    let links: String = PAGES[1..].iter().map(|page| format!("<li><a href=\".{page}\">{page}</a></li>")).collect();
+    let links: String =
+        PAGES[1..].iter().map(|page| format!("<li><a href=\".{page}\">{page}</a></li>")).collect();
     let name = &inner.facts.name;
     Html(format!("<!doctype html><title>{name}</title><h1>Headwater {name}</h1><ul>{links}</ul>"))
 }
@@ -93,6 +114,31 @@ async fn jsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) 
     json(StatusCode::OK, &jsz::page(&inner, &arguments).await)
 }
 
+async fn routez_page(State(inner): State<Arc<Inner>>) -> Response {
+    inner.requests.count("/routez");
+    json(StatusCode::OK, &links::routez(&inner))
+}
+
+async fn gatewayz_page(State(inner): State<Arc<Inner>>) -> Response {
+    inner.requests.count("/gatewayz");
+    json(StatusCode::OK, &links::gatewayz(&inner))
+}
+
+async fn leafz_page(State(inner): State<Arc<Inner>>) -> Response {
+    inner.requests.count("/leafz");
+    json(StatusCode::OK, &links::leafz(&inner))
+}
+
+async fn accountz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/accountz");
+    json(StatusCode::OK, &accountz::page(&inner, &arguments).await)
+}
+
+async fn accstatz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/accstatz");
+    json(StatusCode::OK, &accountz::stats(&inner, &arguments).await)
+}
+
 async fn healthz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/healthz");
     let (status, page) = healthz::page(&inner, &arguments).await;
@@ -110,7 +156,9 @@ fn json(status: StatusCode, page: &impl Serialize) -> Response {
 
 /// Whether an argument is there and says yes.
 fn is_set(arguments: &BTreeMap<String, String>, name: &str) -> bool {
-    arguments.get(name).is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "detail"))
+    arguments
+        .get(name)
+        .is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "detail"))
 }
 
 /// A number among the arguments.

@@ -29,7 +29,9 @@ impl Ports {
     /// Writes `<executable>_<pid>.ports` into `folder`; says which file it was. Readers never see half of it.
     pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
         let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-        let program = program.file_name().map_or_else(|| "headwater".into(), |name| name.to_string_lossy().into_owned());
+        let program = program
+            .file_name()
+            .map_or_else(|| "headwater".into(), |name| name.to_string_lossy().into_owned());
         let path = folder.join(format!("{program}_{}.ports", std::process::id()));
         let partial = path.with_extension("ports.tmp");
         std::fs::write(&partial, serde_json::to_vec(self)?)?;

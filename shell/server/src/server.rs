@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hw_auth::ConnectionKind;
 use hw_conf::Options;
 use hw_disk::ShardDisk;
 use hw_hub::{CloseReason, Peer};
 use hw_net::{Mail, Socket};
-use tokio::sync::oneshot;
+use hw_node::Question;
+use tokio::sync::{mpsc, watch};
 
 use crate::inner::Inner;
 use crate::ports::Ports;
-use crate::{Builder, Sink, StartError, accept, banner, monitor};
+use crate::{Builder, Sink, StartError, accept, banner, monitor, system};
 
 /// A server that runs until [`Server::shutdown`], or until it is dropped.
 pub struct Server {
@@ -23,7 +25,7 @@ pub struct Server {
     log: Option<Sink>,
     disk: Option<Arc<ShardDisk>>,
     shards: Vec<JoinHandle<()>>,
-    control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    control: Option<(watch::Sender<Stage>, JoinHandle<()>)>,
     lame_duck: (Duration, Duration),
 }
 
@@ -31,12 +33,19 @@ pub struct Server {
 pub(crate) struct Parts {
     pub(crate) inner: Arc<Inner>,
     pub(crate) shards: Vec<JoinHandle<()>>,
-    pub(crate) clients: TcpListener,
-    pub(crate) http: Option<TcpListener>,
+    pub(crate) doors: Listeners,
     pub(crate) log: Option<Sink>,
     pub(crate) ports: Ports,
     pub(crate) address: SocketAddr,
     pub(crate) disk: Option<Arc<ShardDisk>>,
+}
+
+/// What the server listens on, and what its shards ask.
+pub(crate) struct Listeners {
+    pub(crate) clients: (TcpListener, accept::Kind),
+    pub(crate) others: Vec<(TcpListener, accept::Kind)>,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) questions: mpsc::Receiver<(usize, Question)>,
 }
 
 impl Server {
@@ -46,16 +55,18 @@ impl Server {
     }
 
     /// Opens the doors.
-    pub(crate) fn run(parts: Parts, options: &Options) -> Result<Server, StartError> {
-        let Parts { inner, shards, clients, http, log, ports, address, disk } = parts;
-        let (stop, stopped) = oneshot::channel();
-        let doors = Doors { inner: inner.clone(), clients, http };
-        let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || doors.keep(stopped));
+    pub(crate) fn run(parts: Parts, options: Options) -> Result<Server, StartError> {
+        let Parts { inner, shards, doors, log, ports, address, disk } = parts;
+        let (stop, stopped) = watch::channel(Stage::Open);
+        let doors = Doors { inner: inner.clone(), listeners: doors };
+        let control =
+            std::thread::Builder::new().name("control".to_owned()).spawn(move || doors.keep(stopped));
         let control = control.map_err(StartError::system("starting the control thread"))?;
         inner.set_ready(true);
-        banner::ready(&inner.facts.host, inner.facts.port);
+        banner::ready(&inner.facts);
         let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
-        let lame_duck = (span(options.server.lame_duck_grace_period), span(options.server.lame_duck_duration));
+        let lame_duck =
+            (span(options.server.lame_duck_grace_period), span(options.server.lame_duck_duration));
         let control = Some((stop, control));
         Ok(Server { inner, address, ports, log, disk, shards, control, lame_duck })
     }
@@ -88,7 +99,8 @@ impl Server {
     /// A connection inside the process: the client protocol over memory instead of a socket. INFO comes first.
     pub fn connect(&self) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BYTES);
-        accept::adopt(&self.inner, Socket::Other(Box::new(ours)), Peer { ip: "pipe".to_owned(), ..Peer::default() });
+        let peer = Peer { ip: "pipe".to_owned(), kind: ConnectionKind::InProcess, ..Peer::default() };
+        accept::adopt(&self.inner, Socket::Other(Box::new(ours)), peer);
         theirs
     }
 
@@ -101,7 +113,9 @@ impl Server {
     /// `lame_duck_duration`. Returns when they are gone; call [`Server::shutdown`] then.
     pub fn lame_duck(&mut self) {
         tracing::info!("Entering lame duck mode, stop accepting new clients");
-        self.close_doors();
+        if let Some((stage, _)) = &self.control {
+            stage.send_replace(Stage::Closing);
+        }
         for mailbox in &self.inner.mailboxes {
             mailbox.post(Mail::Run(Box::new(|shard, _| shard.hub_mut().lame_duck())));
         }
@@ -140,7 +154,7 @@ impl Server {
 
     fn close_doors(&mut self) {
         if let Some((stop, thread)) = self.control.take() {
-            let _ = stop.send(());
+            stop.send_replace(Stage::Stopped);
             let _ = thread.join();
         }
     }
@@ -152,11 +166,11 @@ impl Server {
         tracing::info!("Initiating Shutdown...");
         self.inner.set_ready(false);
         self.close_doors();
-        for mailbox in &self.inner.mailboxes {
+        // One after the other: the first has the streams, and what it says to pulls on the others' connections is
+        // in their mailboxes before their own end is.
+        for (shard, mailbox) in self.shards.drain(..).zip(&self.inner.mailboxes) {
             mailbox.post(Mail::Run(Box::new(|shard, now| shard.handle_shutdown(now))));
             mailbox.post(Mail::Stop);
-        }
-        for shard in self.shards.drain(..) {
             let _ = shard.join();
         }
         // The shards are gone: dropping the last handle writes what waits and ends the disk's threads.
@@ -177,12 +191,20 @@ const IN_PROCESS_BYTES: usize = 1024 * 1024;
 /// The listeners and their thread.
 struct Doors {
     inner: Arc<Inner>,
-    clients: TcpListener,
-    http: Option<TcpListener>,
+    listeners: Listeners,
+}
+
+/// What the doors' thread should do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Open,
+    /// No new clients; monitoring goes on.
+    Closing,
+    Stopped,
 }
 
 impl Doors {
-    fn keep(self, stopped: oneshot::Receiver<()>) {
+    fn keep(self, stage: watch::Receiver<Stage>) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -191,23 +213,29 @@ impl Doors {
             }
         };
         runtime.block_on(async move {
-            if let Err(error) = self.open(stopped).await {
+            if let Err(error) = self.open(stage).await {
                 tracing::error!("cannot listen: {error}");
             }
         });
     }
 
-    async fn open(self, stopped: oneshot::Receiver<()>) -> std::io::Result<()> {
-        let clients = tokio::net::TcpListener::from_std(self.clients)?;
-        tokio::spawn(accept::clients(self.inner.clone(), clients));
-        if let Some(http) = self.http {
+    async fn open(self, mut stage: watch::Receiver<Stage>) -> std::io::Result<()> {
+        let Listeners { clients, http, questions, others } = self.listeners;
+        tokio::spawn(system::answer_questions(self.inner.clone(), questions));
+        let mut accepting = Vec::new();
+        for (listener, kind) in others.into_iter().chain([clients]) {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            accepting.push(tokio::spawn(accept::accept(self.inner.clone(), listener, kind)));
+        }
+        if let Some(http) = http {
             let http = tokio::net::TcpListener::from_std(http)?;
-            banner::monitoring(http.local_addr()?);
             let base = self.inner.facts.http_base_path.clone();
             let router = monitor::router(self.inner.clone(), &base);
             tokio::spawn(async move { axum::serve(http, router).await });
         }
-        let _ = stopped.await;
+        let _ = stage.wait_for(|stage| *stage != Stage::Open).await;
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        let _ = stage.wait_for(|stage| *stage == Stage::Stopped).await;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use hw_disk::ShardDisk;
 use hw_hub::{HubConfig, PeerBatch};
 use hw_kit::{ConnId, ShardId, Span};
 use hw_net::{Clock, Driver, DriverConfig, Mail, Outside};
-use hw_node::{DiskRequest, JetStreamConfig, Recovery, Shard};
+use hw_node::{DiskRequest, JetStreamConfig, Notice, NoticeConfig, NoticeLevel, Question, Recovery, Shard};
 
 use crate::StartError;
 use crate::inner::Inner;
@@ -17,11 +17,12 @@ pub(crate) struct Plan {
     pub(crate) hubs: Vec<HubConfig>,
     pub(crate) jetstream: Option<(JetStreamConfig, Recovery, Arc<ShardDisk>)>,
     pub(crate) write_deadline: Span,
+    pub(crate) notices: NoticeConfig,
 }
 
 /// Starts a thread for each shard; returns when all of them have their shard ready.
 pub(crate) fn spawn(inner: &Arc<Inner>, plan: Plan) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let Plan { hubs, mut jetstream, write_deadline } = plan;
+    let Plan { hubs, mut jetstream, write_deadline, notices } = plan;
     let (ready, is_ready) = std::sync::mpsc::sync_channel(hubs.len());
     let mut threads = Vec::new();
     for (index, hub) in hubs.into_iter().enumerate() {
@@ -30,9 +31,10 @@ pub(crate) fn spawn(inner: &Arc<Inner>, plan: Plan) -> Result<Vec<JoinHandle<()>
         let run = move || {
             let disk = js.as_ref().map(|(_, _, disk)| disk.clone());
             let recovery = js.take().map(|(config, recovery, _)| (config, recovery));
-            let shard = Shard::new(Clock::default().now(), hub, recovery);
+            let mut shard = Shard::new(Clock::default().now(), hub, recovery);
+            shard.set_notices(notices);
             let outside = Wires { inner: inner.clone(), index, disk };
-            let config = DriverConfig { write_deadline };
+            let config = DriverConfig { write_deadline, mailboxes: inner.mailboxes.clone() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };
             let local = tokio::task::LocalSet::new();
@@ -76,5 +78,17 @@ impl Outside for Wires {
 
     fn closed(&mut self, _: ConnId) {
         self.inner.connection_closed();
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice.level {
+            NoticeLevel::Error => tracing::error!("{}", notice.text),
+            NoticeLevel::Debug => tracing::debug!("{}", notice.text),
+            NoticeLevel::Trace => tracing::trace!("{}", notice.text),
+        }
+    }
+
+    fn question(&mut self, question: Question) {
+        self.inner.ask(self.index, question);
     }
 }

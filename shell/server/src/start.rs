@@ -8,15 +8,18 @@ use hw_conf::{Listen, Options};
 use hw_hub::{HubConfig, HubLimits};
 use hw_kit::{ShardId, Span};
 use hw_net::Mailbox;
-use hw_node::JetStreamConfig;
+use hw_node::{JetStreamConfig, NoticeConfig, NoticeLevel};
 use hw_wire::Info;
 
+use crate::accept::Kind;
 use crate::banner;
-use crate::inner::{Facts, Inner, JetStreamFacts};
+use crate::inner::{Door, Facts, Inner, JetStreamFacts, Live};
 use crate::ports::Ports;
-use crate::server::{Parts, Server};
+use crate::server::{Listeners, Parts, Server};
 use crate::shards::{self, Plan};
 use crate::store::{self, Opened};
+use crate::tls::TlsUpgrade;
+use crate::websocket::WebsocketUpgrade;
 use crate::{NATS_VERSION, Sink, VERSION};
 
 /// Why a server did not start.
@@ -64,10 +67,17 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     refuse_unbuilt(&options)?;
     let directory = options.directory().map_err(|error| StartError::Config(error.to_string()))?;
     let directory = Arc::new(directory);
+    let tls = options.tls.as_ref().map(|tls| TlsUpgrade::new(tls, options.allow_non_tls)).transpose();
+    let tls = tls.map_err(StartError::Config)?;
+    let websocket = options.websocket.as_ref().filter(|websocket| websocket.listen.is_some());
+    let websocket = websocket.map(WebsocketUpgrade::new).transpose().map_err(StartError::Config)?;
     let began = std::time::Instant::now();
     let id = nkeys::KeyPair::new_server().public_key();
     banner::starting(&options, &id);
-    let http = options.monitor.http.as_ref().map(|http| bind(&http_address(&options, http))).transpose()?;
+    let http = options.monitor.http.as_ref().map(|http| bind(&on_host(&options, http))).transpose()?;
+    if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
+        banner::monitoring(address);
+    }
     let mailboxes: Vec<Arc<Mailbox>> = (0..shard_count()).map(|_| Arc::new(Mailbox::default())).collect();
     let opened = match options.jetstream.enabled {
         true => {
@@ -76,46 +86,103 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
         }
         false => None,
     };
-    let clients = bind(&options.server.listen)?;
-    let address = clients.local_addr().map_err(StartError::system("listening"))?;
-    let facts = facts(&options, &directory, (&id, address), http.as_ref(), opened.as_ref());
-    let inner = Arc::new(Inner::new(facts, directory.clone(), mailboxes));
+    let doors = Doors::bind(&options, http)?;
+    let address = doors.clients.local_addr().map_err(StartError::system("listening"))?;
+    let facts = facts(&options, &directory, (&id, &doors), opened.as_ref());
+    let (inner, questions) = Inner::new(facts, live(&options, directory.clone()), mailboxes);
+    let inner = Arc::new(inner);
     let hubs = hub_configs(&inner, &options, &directory);
     let jetstream = opened.map(|Opened { recovery, disk, .. }| (jetstream_config(&inner), recovery, disk));
     let disk = jetstream.as_ref().map(|(_, _, disk)| disk.clone());
-    let plan = Plan { hubs, jetstream, write_deadline: options.limits.write_deadline };
+    let write_deadline = options.limits.write_deadline;
+    let plan = Plan { hubs, jetstream, write_deadline, notices: notices(&options) };
     let shards = shards::spawn(&inner, plan)?;
     if let Some(facts) = &inner.facts.jetstream {
         banner::jetstream(facts, began.elapsed());
     }
-    let ports = ports(&inner, http.as_ref());
-    Server::run(Parts { inner, shards, clients, http, log, ports, address, disk }, &options)
+    let ports = ports(&inner, doors.http.is_some());
+    let doors = doors.listeners((tls, websocket), questions);
+    Server::run(Parts { inner, shards, doors, log, ports, address, disk }, options)
 }
 
 /// Settings that parse but whose service is not built: refused by name, never ignored.
 fn refuse_unbuilt(options: &Options) -> Result<(), StartError> {
     let refuse = |what: &str| Err(StartError::Config(format!("{what} is not supported yet")));
-    if options.tls.is_some() {
-        return refuse("tls");
-    }
     if options.monitor.https.is_some() {
         return refuse("https_port");
+    }
+    if options.websocket.as_ref().is_some_and(|websocket| websocket.compression) {
+        return refuse("websocket compression");
     }
     Ok(())
 }
 
+/// Everything that is listened on, before it has a runtime.
+struct Doors {
+    clients: TcpListener,
+    http: Option<TcpListener>,
+    websocket: Option<TcpListener>,
+    leafnodes: Option<TcpListener>,
+}
+
+impl Doors {
+    fn bind(options: &Options, http: Option<TcpListener>) -> Result<Doors, StartError> {
+        let websocket = options.websocket.as_ref().and_then(|websocket| websocket.listen.as_ref());
+        let leafnodes = options.leafnodes.as_ref().and_then(|leafnodes| leafnodes.listen.as_ref());
+        let open = |listen: Option<&Listen>| listen.map(|listen| bind(&on_host(options, listen))).transpose();
+        Ok(Doors {
+            websocket: open(websocket)?,
+            leafnodes: open(leafnodes)?,
+            clients: bind(&options.server.listen)?,
+            http,
+        })
+    }
+
+    fn listeners(
+        self,
+        (tls, websocket): (Option<TlsUpgrade>, Option<WebsocketUpgrade>),
+        questions: tokio::sync::mpsc::Receiver<(usize, hw_node::Question)>,
+    ) -> Listeners {
+        let websocket = self.websocket.zip(websocket.map(Kind::Websocket));
+        let leafnodes = self.leafnodes.map(|listener| (listener, Kind::Leafnodes));
+        Listeners {
+            clients: (self.clients, Kind::Clients(tls)),
+            others: websocket.into_iter().chain(leafnodes).collect(),
+            http: self.http,
+            questions,
+        }
+    }
+}
+
 fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
     let address = format!("{}:{}", listen.host, listen.port);
-    let refuse = |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
-    let found: Vec<SocketAddr> = (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
+    let refuse =
+        |error: std::io::Error| StartError::Listen { address: address.clone(), error: error.to_string() };
+    let found: Vec<SocketAddr> =
+        (listen.host.as_str(), listen.port).to_socket_addrs().map_err(refuse)?.collect();
     let listener = TcpListener::bind(&found[..]).map_err(refuse)?;
     listener.set_nonblocking(true).map_err(refuse)?;
     Ok(listener)
 }
 
-fn http_address(options: &Options, http: &Listen) -> Listen {
-    let host = if http.host.is_empty() { &options.server.listen.host } else { &http.host };
-    Listen { host: host.clone(), port: http.port }
+/// A listener without a host of its own is where the clients' is.
+fn on_host(options: &Options, listen: &Listen) -> Listen {
+    let host = if listen.host.is_empty() { &options.server.listen.host } else { &listen.host };
+    Listen { host: host.clone(), port: listen.port }
+}
+
+/// Which lines about connections the log gets.
+pub(crate) fn notices(options: &Options) -> NoticeConfig {
+    let log = &options.log;
+    NoticeConfig {
+        level: match (log.trace || log.trace_verbose, log.debug) {
+            (true, _) => NoticeLevel::Trace,
+            (false, true) => NoticeLevel::Debug,
+            (false, false) => NoticeLevel::Error,
+        },
+        system: log.trace_verbose,
+        message_bytes: log.max_traced_msg_len.map_or(0, |length| length as usize),
+    }
 }
 
 fn shard_count() -> usize {
@@ -133,12 +200,15 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
         host: facts.host.clone(),
         port: facts.port,
         headers: !options.server.no_header_support,
-        auth_required: facts.auth_required,
+        auth_required: directory.auth_required(),
+        tls_required: facts.tls_required,
+        tls_available: facts.tls_available,
+        tls_verify: facts.tls_verify,
         max_payload: options.limits.max_payload as usize,
         jetstream: facts.jetstream.is_some(),
         domain: options.jetstream.domain.clone().unwrap_or_default(),
         connect_urls: facts.connect_urls.clone(),
-        api_level: if facts.jetstream.is_some() { hw_jsapi::API_LEVEL as i32 } else { 0 },
+        api_level: hw_jsapi::API_LEVEL as i32,
         ..Info::default()
     };
     let shards = inner.mailboxes.len() as u16;
@@ -147,14 +217,11 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
         shards,
         seed: seed(),
         info: info.clone(),
-        limits: inner.facts.limits,
+        limits: inner.live().limits,
         directory: directory.clone(),
     };
     (0..shards).map(config).collect()
 }
-
-/// A checkpoint is begun when the log grew by this much since the last one: bounds what a restart reads again.
-const CHECKPOINT_BYTES: u64 = 48 * 1024 * 1024;
 
 /// A seed from the system: shards draw names and choose queue members with it.
 pub(crate) fn seed() -> u64 {
@@ -181,31 +248,57 @@ fn hub_limits(options: &Options) -> HubLimits {
 fn facts(
     options: &Options,
     directory: &Directory,
-    (id, address): (&str, SocketAddr),
-    http: Option<&TcpListener>,
+    (id, doors): (&str, &Doors),
     opened: Option<&Opened>,
 ) -> Facts {
-    let http_port = http.and_then(|http| http.local_addr().ok()).map_or(0, |address| address.port());
-    let http_host = options.monitor.http.as_ref().map(|http| http_address(options, http).host);
-    let system = directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
+    let port = |listener: Option<&TcpListener>| {
+        listener.and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port())
+    };
+    let door = |listen: Option<&Listen>, listener: Option<&TcpListener>, tls| {
+        listen.map(|listen| Door { host: on_host(options, listen).host, port: port(listener), tls })
+    };
+    let websocket = options.websocket.as_ref();
+    let leafnodes = options.leafnodes.as_ref().and_then(|leafnodes| leafnodes.listen.as_ref());
+    let ws_tls = websocket.is_some_and(|websocket| websocket.tls.is_some());
+    let http_host = options.monitor.http.as_ref().map(|http| on_host(options, http).host);
+    let system =
+        directory.system_account().and_then(|id| directory.account(id)).map(|account| account.name.clone());
+    let client_port = port(Some(&doors.clients));
     Facts {
         id: id.to_owned(),
         name: options.server.name.clone().unwrap_or_else(|| id.to_owned()),
         host: options.server.listen.host.clone(),
-        port: address.port(),
+        port: client_port,
         http_host: http_host.unwrap_or_default(),
-        http_port,
+        http_port: port(doors.http.as_ref()),
         http_base_path: options.monitor.base_path.clone(),
-        auth_required: directory.auth_required(),
-        connect_urls: connect_urls(options, address),
-        max_connections: options.limits.max_connections,
-        limits: hub_limits(options),
+        connect_urls: connect_urls(options, doors.clients.local_addr().ok()),
+        tls_timeout: options.tls.as_ref().map_or(Span::from_secs(2), |tls| tls.timeout),
+        tls_required: options.tls.is_some() && !options.allow_non_tls,
+        tls_available: options.tls.is_some() && options.allow_non_tls,
+        tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify),
+        websocket: door(
+            websocket.and_then(|websocket| websocket.listen.as_ref()),
+            doors.websocket.as_ref(),
+            ws_tls,
+        ),
+        leafnodes: door(leafnodes, doors.leafnodes.as_ref(), false),
         write_deadline: options.limits.write_deadline,
-        config_digest: String::new(),
         tags: options.server.tags.clone(),
         metadata: options.server.metadata.clone(),
         system_account: system.unwrap_or_default(),
         jetstream: opened.map(|opened| jetstream_facts(options, opened)),
+    }
+}
+
+/// What a reload may change, as the options have it.
+pub(crate) fn live(options: &Options, directory: Arc<Directory>) -> Live {
+    Live {
+        directory,
+        limits: hub_limits(options),
+        max_connections: options.limits.max_connections,
+        loaded: hw_net::Clock::default().now(),
+        config_digest: options.digest.clone(),
     }
 }
 
@@ -221,6 +314,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         max_ack_pending: js.limits.max_ack_pending.unwrap_or(0),
         max_request_batch: js.limits.max_request_batch.unwrap_or(0),
         duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
+        checkpoint_bytes: js.checkpoint_bytes,
     }
 }
 
@@ -237,33 +331,39 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
-        checkpoint_bytes: CHECKPOINT_BYTES,
+        checkpoint_bytes: facts.checkpoint_bytes,
         seed: seed(),
     }
 }
 
 /// What clients are told: the advertised address, or this machine's addresses when it listens on all of them.
-fn connect_urls(options: &Options, address: SocketAddr) -> Vec<String> {
+fn connect_urls(options: &Options, address: Option<SocketAddr>) -> Vec<String> {
     if let Some(advertised) = &options.server.client_advertise {
         return vec![advertised.clone()];
     }
-    match address.ip().is_unspecified() {
-        true => crate::addresses::of_this_machine().iter().map(|ip| SocketAddr::new(*ip, address.port()).to_string()).collect(),
-        false => Vec::new(),
-    }
+    let Some(address) = address.filter(|address| address.ip().is_unspecified()) else { return Vec::new() };
+    // 0.0.0.0 takes no IPv6 connections.
+    let reachable =
+        crate::addresses::of_this_machine().into_iter().filter(|ip| ip.is_ipv4() || address.is_ipv6());
+    reachable.map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
 }
 
-fn ports(inner: &Inner, http: Option<&TcpListener>) -> Ports {
+fn ports(inner: &Inner, has_http: bool) -> Ports {
     let url = |scheme: &str, host: &str, port: u16| {
         let host = if host.is_empty() || host == "0.0.0.0" || host == "::" { "127.0.0.1" } else { host };
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         vec![format!("{scheme}://{host}:{port}")]
     };
     let facts = &inner.facts;
+    let door = |door: Option<&Door>, scheme: &str| {
+        door.map(|door| url(scheme, &door.host, door.port)).unwrap_or_default()
+    };
+    let ws = if facts.websocket.as_ref().is_some_and(|door| door.tls) { "wss" } else { "ws" };
     Ports {
-        nats: url("nats", &facts.host, facts.port),
-        monitoring: http.map(|_| url("http", &facts.http_host, facts.http_port)).unwrap_or_default(),
-        ..Ports::default()
+        nats: url(if facts.tls_required { "tls" } else { "nats" }, &facts.host, facts.port),
+        monitoring: if has_http { url("http", &facts.http_host, facts.http_port) } else { Vec::new() },
+        cluster: Vec::new(),
+        websocket: door(facts.websocket.as_ref(), ws),
+        leafnodes: door(facts.leafnodes.as_ref(), "leafnode"),
     }
 }
-

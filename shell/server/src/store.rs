@@ -7,7 +7,7 @@ use hw_conf::{JetStreamOptions, Options};
 use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir};
 use hw_kit::{ShardId, Span};
 use hw_net::{Mail, Mailbox};
-use hw_node::{DiskCompletion, DiskRequest, Recovery};
+use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
 use hw_store::{StorageOptions, SyncPolicy};
 
 use crate::StartError;
@@ -49,6 +49,9 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     if report.torn_windows > 0 {
         tracing::info!("  {} unfinished writes were cut from the log's end", report.torn_windows);
     }
+    if let Some(reason) = recovery.refusal() {
+        return Err(StartError::Store(format!("{}: {reason}; the data is left as it is", folder.display())));
+    }
     for (group, reason) in &report.quarantined {
         tracing::error!("the data of group {group} is damaged and set aside: {reason}");
     }
@@ -73,8 +76,8 @@ pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest)
         }
         DiskRequest::Checkpoint(job) => disk.checkpoint(job),
         DiskRequest::Load { group, block } => {
-            if let Err(busy) = disk.load_block(group, block, 0) {
-                let messages = Err(busy.to_string());
+            if disk.load_block(group, block, 0).is_err() {
+                let messages = Err(LoadError::Busy);
                 mailbox.post(Mail::Disk(DiskCompletion::Loaded { group, block, messages }));
             }
         }
@@ -88,10 +91,17 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
         // What was proposed after it builds on it: nothing more can be written in this run.
         Completion::Refused { error, .. } => DiskCompletion::Failed { reason: error.to_string() },
         Completion::Checkpoint(result) => {
+            if let Err(error) = &result {
+                tracing::error!("a checkpoint was not made, the log keeps everything: {error}");
+            }
             DiskCompletion::Checkpointed { result: result.map_err(|error| error.to_string()) }
         }
         Completion::Block { group, block, result, .. } => {
-            DiskCompletion::Loaded { group, block, messages: result.map_err(|error| error.to_string()) }
+            let messages = result.map_err(|error| {
+                tracing::error!("messages cannot be read: {error}");
+                LoadError::Damaged(error.to_string())
+            });
+            DiskCompletion::Loaded { group, block, messages }
         }
         Completion::Space { full } => DiskCompletion::Space { full },
     })

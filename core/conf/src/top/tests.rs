@@ -158,7 +158,7 @@ fn jetstream_blocks() {
     }
     let options = good(
         "jetstream {store_dir: \"d\", max_mem_store: 64MiB, max_file: \"10GiB\", domain: hub, strict: false
-         sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10
+         sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, checkpoint_bytes: 1MiB
          limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\"}}",
     );
     assert_eq!(
@@ -172,6 +172,7 @@ fn jetstream_blocks() {
             strict: false,
             sync_interval: Some(Span::from_secs(1)),
             sync_always: false,
+            checkpoint_bytes: 1 << 20,
             max_buffered_size: Some(1_000_000),
             max_buffered_msgs: Some(10),
             limits: JetStreamLimits {

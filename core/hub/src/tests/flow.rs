@@ -334,7 +334,7 @@ fn the_closed_are_remembered_up_to_a_limit() {
 #[test]
 fn operations_are_traced_on_demand() {
     let mut rig = Rig::new(config(Directory::default()));
-    rig.hub.set_trace(true);
+    rig.hub.set_trace(true, 0);
     let conn = rig.connect(1, r#","user":"u","pass":"hush""#);
     rig.send(conn, "SUB foo 1\r\nPUB foo 2\r\nhi\r\nPING\r\nUNSUB 1\r\n");
     let lines: Vec<_> = rig

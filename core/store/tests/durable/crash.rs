@@ -5,7 +5,7 @@ use crate::model::{Node, open};
 use hw_kit::{Rng, Span};
 use hw_store::SyncPolicy;
 
-const STEPS: u64 = 150;
+const STEPS: u64 = 110;
 const POLICIES: [SyncPolicy; 2] = [SyncPolicy::Always, SyncPolicy::Interval(Span(1))];
 
 /// Runs a seed's steps until the power fails; how many operations that took.
@@ -28,7 +28,11 @@ fn check(seed: u64, sync: SyncPolicy, ops: u64, damage: u64) {
     live(&mut node, STEPS);
     for round in 0..3 {
         let Node { mut disk, model, .. } = node;
-        disk.crash(&mut rng);
+        if rng.chance(1, 3) {
+            disk.restart()
+        } else {
+            disk.crash(&mut rng)
+        }
         // The power fails during recovery, too.
         for _ in 0..rng.below(3) {
             disk.ops_left = Some(rng.below(30));
@@ -38,25 +42,8 @@ fn check(seed: u64, sync: SyncPolicy, ops: u64, damage: u64) {
             }
             disk.crash(&mut rng);
         }
-        let reborn = open(sync, &mut disk).unwrap_or_else(|error| {
-            panic!(
-                "{seed} {sync:?} {ops} {damage} round {round}: {error} {:?}",
-                disk.files()
-                    .iter()
-                    .map(|f| (
-                        f.path(),
-                        disk.content(*f).unwrap().len(),
-                        disk.content(*f)
-                            .unwrap()
-                            .chunks(512)
-                            .enumerate()
-                            .filter(|(_, c)| c.starts_with(b"HWwi"))
-                            .map(|(i, c)| (i, c[4], c[8], c[16], c[24], c[40]))
-                            .collect::<Vec<_>>()
-                    ))
-                    .collect::<Vec<_>>()
-            )
-        });
+        let reborn = open(sync, &mut disk)
+            .unwrap_or_else(|error| panic!("{seed} {sync:?} {ops} {damage} round {round}: {error}"));
         assert_eq!(
             (reborn.damaged_segments, reborn.quarantined.len()),
             (0, 0),
@@ -78,7 +65,7 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
         let all = live(&mut Node::new(reborn, disk, sync, 1), STEPS) - start;
         assert!(all > 100, "the run is long enough: {all}");
         for ops in 0..all {
-            for damage in 0..4 {
+            for damage in 0..3 {
                 check(1, sync, ops, damage);
             }
         }
@@ -87,7 +74,7 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
 
 #[test]
 fn power_cuts_in_many_different_runs() {
-    for seed in 2..400 {
+    for seed in 2..300 {
         let mut rng = Rng::new(seed);
         let sync = POLICIES[seed as usize % 2];
         check(seed, sync, rng.below(400), seed);

@@ -12,14 +12,14 @@ fn sample(seed: u64) -> (MemDisk, Groups) {
     let mut disk = MemDisk::default();
     let reborn = open(sync, &mut disk).unwrap();
     let mut node = Node::new(reborn, disk, sync, seed);
-    for _ in 0..3 {
-        for _ in 0..6 {
+    for _ in 0..2 {
+        for _ in 0..4 {
             node.append().unwrap();
         }
         node.checkpoint().unwrap();
         node.finish_background().unwrap();
     }
-    for _ in 0..4 {
+    for _ in 0..3 {
         node.append().unwrap();
     }
     // Closing: the mark protects everything before it.
@@ -76,6 +76,7 @@ fn a_sound_store_is_sound() {
 fn every_flipped_byte_is_found_or_harmless() {
     let (disk, groups) = sample(5);
     let mut seen = std::collections::BTreeMap::new();
+    let newest = disk.files().into_iter().filter(|file| matches!(file, FileId::Checkpoint(_))).max();
     for file in disk.files() {
         let content = disk.content(file).unwrap().to_vec();
         // Long runs of zeros are never read or all alike: some of them stand for all.
@@ -85,6 +86,11 @@ fn every_flipped_byte_is_found_or_harmless() {
             let mut damaged = disk.clone();
             damaged.content_mut(file).unwrap()[at] ^= 1 << (at % 8);
             let outcome = check(damaged, &groups, &format!("{file} byte {at}"));
+            // An older checkpoint's entry may have been replaced by a newer one.
+            assert!(
+                newest != Some(file) || outcome != "harmless",
+                "byte {at} of the newest checkpoint counts"
+            );
             *seen.entry((file.path()[..3].to_owned(), outcome)).or_insert(0) += 1;
         }
     }
@@ -98,8 +104,6 @@ fn every_flipped_byte_is_found_or_harmless() {
     ] {
         assert!(seen.contains_key(&(expected.0.to_owned(), expected.1)), "{expected:?} in {seen:?}");
     }
-    let harmless = seen.get(&("che".to_owned(), "harmless")).copied().unwrap_or(0);
-    assert_eq!(harmless, 0, "every byte of a checkpoint counts");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use hw_kit::Rng;
 use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
 
 const SECTOR: usize = 512;
+/// Headers at the front of files are written when nothing else is; they have a second copy.
+const HEADERS: usize = 4096;
 
 #[derive(Clone, Default)]
 struct Inode {
@@ -134,6 +136,11 @@ impl MemDisk {
                     if rng.chance(keep, 4) {
                         content.resize(content.len().max(start + len), 0);
                         content[start..start + len].copy_from_slice(&data[at..at + len]);
+                    } else if start >= HEADERS && rng.chance(1, 8) {
+                        // The sector that was being written when the power went: nothing in it is left.
+                        let sector = start - start % SECTOR;
+                        content.resize(content.len().max(sector + SECTOR), 0);
+                        content[sector..sector + SECTOR].fill(0xa5);
                     }
                     at += len;
                 }
@@ -150,6 +157,11 @@ impl MemDisk {
         self.names = self.durable_names.clone();
         let used: Vec<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| used.contains(inode));
+        self.ops_left = None;
+    }
+
+    /// The process died, not the machine: everything is there, but it is not durable.
+    pub fn restart(&mut self) {
         self.ops_left = None;
     }
 

@@ -8,7 +8,7 @@ use hw_store::messages::{BlockId, Message};
 use hw_store::{
     AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, FrameBuilder, FrameKind,
     FrameMeta, GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, RecoveryReport, SegmentReader,
-    SpareJob, Storage, StorageOptions, SyncPolicy, WalPosition, recover,
+    SpareJob, Storage, StorageOptions, SyncPolicy, recover,
 };
 
 use crate::disk::{self, MemDisk};
@@ -73,7 +73,7 @@ pub fn options(sync: SyncPolicy) -> StorageOptions {
 
 pub fn entry_bytes(group: u64, index: usize, (term, version): LogEntry) -> Vec<u8> {
     let mut bytes = format!("{group} {index} {term} {version} ").into_bytes();
-    bytes.resize(bytes.len() + (version % 7 * 60) as usize, b'x');
+    bytes.resize(bytes.len() + (version % 5 * 25) as usize, b'x');
     bytes
 }
 
@@ -346,9 +346,17 @@ impl Node {
             if self.rng.chance(1, 4) {
                 live.segments.clear();
                 let messages = (1..=commit).map(|index| message(id, index, group.log[index - 1])).collect();
-                new_segments.push(NewSegment { number: live.last_segment, messages });
+                new_segments.push(NewSegment {
+                    number: live.last_segment,
+                    messages,
+                    packed: live.last_segment % 2 == 0,
+                });
             } else {
-                new_segments.push(NewSegment { number: live.last_segment, messages });
+                new_segments.push(NewSegment {
+                    number: live.last_segment,
+                    messages,
+                    packed: live.last_segment % 2 == 0,
+                });
             }
             live.segments.push(live.last_segment);
             live.written = commit;

@@ -30,6 +30,10 @@ pub struct ServerLimits {
     pub max_ack_pending: i64,
     /// The largest pull batch.
     pub max_request_batch: i64,
+    /// The most consumers of one stream, whatever the stream itself says.
+    pub max_consumers: i64,
+    /// The most consumers of a stream that says nothing.
+    pub default_max_consumers: i64,
     /// Whether there are servers for more than one replica.
     pub clustered: bool,
 }
@@ -70,7 +74,7 @@ pub fn check(
     if request.pedantic {
         check_pedantic(&config)?;
     }
-    complete(&mut config, stream, request.pedantic);
+    complete(&mut config, stream, limits, request.pedantic);
     if let (None, ConsumerAction::Update) = (existing, request.action) {
         return Err(ConsumerError::Missing);
     }
@@ -88,8 +92,7 @@ pub fn check(
     if let Err(why) = sample_percent(&config.sample_freq) {
         return refuse(10095, format!("failed to parse consumer sampling configuration: {why}"));
     }
-    let name = format!("consumer name is too long, maximum allowed is {MAX_NAME}");
-    rule(config.name.len() <= MAX_NAME, 10102, &name)?;
+    check_name(&config.name)?;
     if let Some(existing) = existing {
         config.pause_until = existing.config().pause_until;
         config.name.clone_from(&existing.config().name);
@@ -100,6 +103,15 @@ pub fn check(
     }
     check_retention(&config, stream)?;
     Ok(config)
+}
+
+/// A name is one token of the subjects that its consumer uses.
+fn check_name(name: &str) -> Checked {
+    let long = format!("consumer name is too long, maximum allowed is {MAX_NAME}");
+    rule(name.len() <= MAX_NAME, 10102, &long)?;
+    rule(!name.contains(['/', '\\']), 10127, "Consumer name can not contain path separators")?;
+    let forbidden = |c: char| c.is_ascii_whitespace() || matches!(c, '.' | '*' | '>' | '\0');
+    rule(!name.contains(forbidden), 10052, "consumer name can not contain '.', '*', '>', '\\', '/'")
 }
 
 /// The API level that a client must know to use a consumer like this.
@@ -130,7 +142,7 @@ fn check_pedantic(config: &ConsumerConfig) -> Checked {
 }
 
 /// Fills in what was left out and what may be adjusted.
-fn complete(config: &mut ConsumerConfig, stream: &StreamConfig, pedantic: bool) {
+fn complete(config: &mut ConsumerConfig, stream: &StreamConfig, limits: ServerLimits, pedantic: bool) {
     if !config.durable.is_empty() {
         config.name.clone_from(&config.durable);
     }
@@ -160,6 +172,7 @@ fn complete(config: &mut ConsumerConfig, stream: &StreamConfig, pedantic: bool) 
     }
     if config.max_ack_pending == 0 {
         config.max_ack_pending = match stream.consumer_limits.max_ack_pending {
+            0 if wants_acks && limits.max_ack_pending > 0 => MAX_ACK_PENDING.min(limits.max_ack_pending),
             0 if wants_acks => MAX_ACK_PENDING,
             limit => limit,
         };
@@ -191,9 +204,10 @@ fn check_numbers(config: &ConsumerConfig, stream: &StreamConfig, limits: ServerL
     rule(same || stream.retention == Retention::Limits, 10134, equal)?;
     let long = format!("consumer description is too long, maximum allowed is {MAX_DESCRIPTION}");
     rule(config.description.len() <= MAX_DESCRIPTION, 10107, &long)?;
-    rule(config.ack_wait >= Span::ZERO, 10183, "consumer ack wait needs to be positive")?;
+    // The first backoff is the ack wait by now.
     let positive = config.backoff.iter().all(|span| *span >= Span::ZERO);
     rule(positive, 10184, "consumer backoff needs to be positive")?;
+    rule(config.ack_wait >= Span::ZERO, 10183, "consumer ack wait needs to be positive")?;
     let room = config.max_deliver == -1 || config.backoff.len() as i64 <= config.max_deliver;
     rule(room, 10116, "max deliver is required to be > length of backoff values")
 }

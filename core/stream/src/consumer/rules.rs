@@ -29,7 +29,7 @@ pub(super) fn check_update(old: &ConsumerConfig, new: &ConsumerConfig) -> Checke
     }
 }
 
-/// Whether a consumer can exist beside the others of its stream: on a work queue every message has one consumer.
+/// Whether a consumer can exist beside the `others` of its stream: on a work queue every message has one consumer.
 pub fn check_siblings<'a>(
     config: &ConsumerConfig,
     stream: &StreamConfig,
@@ -39,7 +39,7 @@ pub fn check_siblings<'a>(
         return Ok(());
     }
     let filters = parsed(config);
-    for other in others.filter(|other| other.name != config.name && !other.direct) {
+    for other in others.filter(|other| !other.direct) {
         if filters.is_empty() {
             return refuse(10099, "multiple non-filtered consumers not allowed on workqueue stream");
         }

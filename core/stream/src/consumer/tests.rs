@@ -121,7 +121,9 @@ const RULES: &[(&str, u16, &str)] = &[
         "consumer requires ack policy for max ack pending",
     ),
     (r#"{"ack_wait":-1}"#, 10183, "consumer ack wait needs to be positive"),
-    (r#"{"backoff":[-1]}"#, 10183, "consumer ack wait needs to be positive"),
+    (r#"{"backoff":[-1]}"#, 10184, "consumer backoff needs to be positive"),
+    (r#"{"name":"a/b"}"#, 10127, "Consumer name can not contain path separators"),
+    (r#"{"name":"a.b"}"#, 10052, "consumer name can not contain '.', '*', '>', '\\', '/'"),
     (r#"{"backoff":[1,-1]}"#, 10184, "consumer backoff needs to be positive"),
     (
         r#"{"backoff":[1,2],"max_deliver":1}"#,
@@ -261,7 +263,6 @@ fn work_queues_have_rules() {
     };
     for (others, config, expected) in [
         (vec![], with("a", ""), None),
-        (vec![with("a", "")], with("a", ""), None),
         (vec![with("a", "")], with("b", ""), Some(10099)),
         (vec![with("a", "")], with("b", "s.1"), Some(10100)),
         (vec![with("a", "s.1")], with("b", ""), Some(10099)),

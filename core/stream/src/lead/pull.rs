@@ -87,6 +87,14 @@ impl Lead {
         })))
     }
 
+    /// Somebody looks at the consumer: requests that nobody waits for are not counted, and interest is as it is now.
+    pub fn handle_look(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
+        self.sync(m, out);
+        self.end_unheard(m, out);
+        self.refresh_interest(m);
+        self.refresh_deadline(m);
+    }
+
     /// Ends requests that nobody listens to any more, or whose time is up.
     pub(super) fn end_unheard(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
         for place in self.requests.places() {

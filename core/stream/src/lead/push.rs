@@ -96,10 +96,12 @@ impl Push {
 }
 
 impl Lead {
-    /// Interest in a push consumer's deliver subject came or went. Pump afterwards.
-    pub fn handle_interest(&mut self, m: &Moment<'_>) {
+    /// Interest changed somewhere; says whether it came or went for this push consumer. Pump afterwards.
+    pub fn handle_interest(&mut self, m: &Moment<'_>) -> bool {
+        let before = self.is_push_bound();
         self.refresh_interest(m);
         self.refresh_deadline(m);
+        before != self.is_push_bound()
     }
 
     pub(super) fn refresh_interest(&mut self, m: &Moment<'_>) {

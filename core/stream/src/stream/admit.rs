@@ -4,6 +4,7 @@ use hw_kit::Seq;
 
 use super::Stream;
 use super::headers;
+use super::number::Number;
 use super::ttl::{InvalidTtl, Ttl};
 use crate::config::{Discard, Retention, StreamConfig};
 use crate::outcome::PublishError;
@@ -59,7 +60,7 @@ impl<'a> Fields<'a> {
                 *field = Some(value);
             }
         }
-        for field in [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup] {
+        for field in [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup, &mut fields.incr] {
             *field = field.filter(|value| !value.is_empty());
         }
         fields
@@ -86,7 +87,12 @@ pub(super) enum Admitted {
     /// It takes a sequence, but no consumer is interested, so it is not kept.
     Unwanted,
     /// It is stored.
-    Stored { rollup: Rollup, ttl: Option<Ttl> },
+    Stored {
+        rollup: Rollup,
+        ttl: Option<Ttl>,
+        /// The counter's new total, which is the payload.
+        total: Option<Number>,
+    },
 }
 
 /// `Some(None)`: there is an expectation that no sequence meets.
@@ -98,7 +104,7 @@ fn sequence(value: Option<&[u8]>) -> Option<Option<u64>> {
 
 impl Stream {
     pub(super) fn admit(&mut self, message: &Incoming<'_>, f: &Fields<'_>) -> Result<Admitted, PublishError> {
-        check_shape(&self.config, message, f)?;
+        let increment = check_shape(&self.config, message, f)?;
         let ttl = f.ttl.map(Ttl::parse);
         if matches!(ttl, Some(Ok(_))) && !self.config.allow_msg_ttl {
             return Err(PublishError::TtlDisabled);
@@ -121,6 +127,11 @@ impl Stream {
             ));
         }
         let rollup = check_rollup(&self.config, f)?;
+        let total = match increment {
+            Some(increment) => Some(self.count(message, &increment)?),
+            None if self.config.allow_msg_counter => return Err(PublishError::CounterMissing),
+            None => None,
+        };
         let ttl = match ttl {
             Some(Err(InvalidTtl)) => return Err(PublishError::InvalidTtl),
             Some(Ok(ttl)) => Some(ttl),
@@ -130,7 +141,7 @@ impl Stream {
             return Ok(Admitted::Unwanted);
         }
         self.check_room(message, rollup)?;
-        Ok(Admitted::Stored { rollup, ttl })
+        Ok(Admitted::Stored { rollup, ttl, total })
     }
 
     /// A copy from another stream: what a publisher asked of that stream does not count here.
@@ -154,7 +165,7 @@ impl Stream {
             return Ok(Admitted::Unwanted);
         }
         self.check_room(message, rollup)?;
-        Ok(Admitted::Stored { rollup, ttl })
+        Ok(Admitted::Stored { rollup, ttl, total: None })
     }
 
     /// The sequence that a message id has within the duplicate window.
@@ -195,6 +206,17 @@ impl Stream {
         }
     }
 
+    /// The counter's total with this increment.
+    fn count(&self, message: &Incoming<'_>, increment: &Number) -> Result<Number, PublishError> {
+        let before = self.messages.last_of(message.subject).and_then(|seq| self.totals.get(&seq));
+        let total = before.map_or_else(|| increment.clone(), |before| before.plus(increment));
+        let size = message.header.len() + counter_payload(&total).len();
+        match self.config.max_msg_size >= 0 && size > self.config.max_msg_size as usize {
+            true => Err(PublishError::TooLarge),
+            false => Ok(total),
+        }
+    }
+
     /// Discard policy `new`: whether there is room. A message that takes the place of an older one of its subject needs
     /// none, as long as it is not larger.
     fn check_room(&self, message: &Incoming<'_>, rollup: Rollup) -> Result<(), PublishError> {
@@ -222,8 +244,17 @@ impl Stream {
     }
 }
 
-/// Size and kind: what needs no look at the stored messages.
-fn check_shape(config: &StreamConfig, message: &Incoming<'_>, f: &Fields<'_>) -> Result<(), PublishError> {
+/// How a counter's total is stored.
+pub(super) fn counter_payload(total: &Number) -> String {
+    format!("{{\"val\":\"{total}\"}}")
+}
+
+/// Size and kind: what needs no look at the stored messages. Gives a counter's increment.
+fn check_shape(
+    config: &StreamConfig,
+    message: &Incoming<'_>,
+    f: &Fields<'_>,
+) -> Result<Option<Number>, PublishError> {
     check_size(config, message)?;
     if f.batch_id.is_some() {
         return Err(PublishError::AtomicDisabled);
@@ -231,14 +262,40 @@ fn check_shape(config: &StreamConfig, message: &Incoming<'_>, f: &Fields<'_>) ->
     if message.header.len() > headers::MAX_BYTES {
         return Err(PublishError::HeaderTooLarge);
     }
-    if f.incr.is_some() {
-        return Err(PublishError::CounterDisabled);
-    }
+    let increment = f.incr.map(|increment| check_increment(config, message, f, increment)).transpose()?;
     match f.expected_stream {
         Some(expected) if !expected.is_empty() && expected != config.name.as_bytes() => {
             Err(PublishError::WrongStream)
         }
-        _ => Ok(()),
+        _ => Ok(increment),
+    }
+}
+
+/// A counter takes increments without payload, in any order.
+fn check_increment(
+    config: &StreamConfig,
+    message: &Incoming<'_>,
+    f: &Fields<'_>,
+    increment: &[u8],
+) -> Result<Number, PublishError> {
+    if !config.allow_msg_counter {
+        return Err(PublishError::CounterDisabled);
+    }
+    let increment = Number::parse(increment).ok_or(PublishError::CounterInvalid)?;
+    if !message.payload.is_empty() {
+        return Err(PublishError::CounterPayload);
+    }
+    let ordered = [
+        f.expected_stream,
+        f.expected_last,
+        f.expected_subject_last,
+        f.expected_subject,
+        f.expected_msg_id,
+        f.rollup,
+    ];
+    match ordered.iter().flatten().any(|value| !value.is_empty()) {
+        true => Err(PublishError::CounterInvalid),
+        false => Ok(increment),
     }
 }
 

@@ -138,8 +138,8 @@ fn check_consumers<'a>(config: &StreamConfig, consumers: impl Iterator<Item = &'
         limits.max_ack_pending > 0 && theirs.max_ack_pending > limits.max_ack_pending
             || limits.inactive_threshold.0 > 0 && theirs.inactive_threshold > limits.inactive_threshold
     };
-    let names: Vec<&str> =
-        consumers.filter(violates).map(|consumer| consumer.config().name.as_str()).collect();
+    let names: Vec<_> =
+        consumers.filter(violates).map(|consumer| String::from_utf8_lossy(consumer.name())).collect();
     match names.is_empty() {
         true => Ok(()),
         false => Err(ConfigError::ViolatesConsumers(names.join(", "))),
@@ -189,7 +189,6 @@ fn check_name(config: &StreamConfig) -> Checked {
 /// Refused by name, so that nobody believes that they work.
 fn check_supported(config: &StreamConfig) -> Checked {
     let unsupported = [
-        (config.allow_msg_counter, "allow_msg_counter"),
         (config.allow_atomic, "allow_atomic"),
         (config.allow_batched, "allow_batched"),
         (config.allow_msg_schedules, "allow_msg_schedules"),
@@ -271,8 +270,14 @@ fn check_times(config: &mut StreamConfig, limits: StreamLimits, pedantic: bool) 
     rule(age.is_zero() || window <= age, "duplicates window can not be larger then max age")
 }
 
-/// Delete markers need message TTLs and roll-ups.
+/// Delete markers need message TTLs and roll-ups; counters go with little else.
 fn complete_features(config: &mut StreamConfig, pedantic: bool) -> Checked {
+    if config.allow_msg_counter {
+        rule(config.discard != Discard::New, "counter stream cannot use discard new")?;
+        rule(!config.allow_msg_ttl, "counter stream cannot use message TTLs")?;
+        rule(config.retention == Retention::Limits, "counter stream can only use limits retention")?;
+        rule(!config.allow_msg_schedules, "counter stream cannot use message schedules")?;
+    }
     let ttl = config.subject_delete_marker_ttl;
     rule(ttl >= Span::ZERO, "subject delete marker TTL must not be negative")?;
     if ttl.is_zero() {

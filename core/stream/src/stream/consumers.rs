@@ -11,7 +11,13 @@ use crate::outcome::{Advisory, ConsumerError, ConsumerPut, Effect};
 
 /// The server's limits count before a command is proposed; a command that was proposed is not held to them again, for
 /// replicas may be configured differently.
-const NO_LIMITS: ServerLimits = ServerLimits { max_ack_pending: 0, max_request_batch: 0, clustered: true };
+const NO_LIMITS: ServerLimits = ServerLimits {
+    max_ack_pending: 0,
+    max_request_batch: 0,
+    max_consumers: 0,
+    default_max_consumers: 0,
+    clustered: true,
+};
 
 impl Stream {
     /// The complete configuration that a request leads to, or why it is refused. [`Stream::apply`] decides the same way,
@@ -27,8 +33,13 @@ impl Stream {
         let others = self.consumers.values().filter(|other| other.name() != name).map(Consumer::config);
         consumer::check_siblings(&config, &self.config, others)?;
         let counted = self.consumers.values().filter(|consumer| !consumer.config().direct).count();
-        let limit = self.config.max_consumers;
-        if existing.is_none() && !config.direct && limit > 0 && counted as u64 >= limit as u64 {
+        let full = |limit: i64| limit > 0 && counted as u64 >= limit as u64;
+        let own = if self.config.max_consumers > 0 {
+            self.config.max_consumers
+        } else {
+            limits.default_max_consumers
+        };
+        if existing.is_none() && !config.direct && (full(own) || full(limits.max_consumers)) {
             return Err(ConsumerError::TooMany);
         }
         Ok(config)
@@ -44,7 +55,10 @@ impl Stream {
         let mut config: ConsumerConfig = serde_json::from_slice(config).map_err(|error| {
             ConsumerError::Rule { err_code: 10025, text: format!("invalid JSON: {error}") }
         })?;
-        config.name = String::from_utf8_lossy(&name).into_owned();
+        // A consumer whose name the server drew shows none in its configuration.
+        if !(config.name.is_empty() && config.durable.is_empty()) {
+            config.name = String::from_utf8_lossy(&name).into_owned();
+        }
         let request = Request { config: &config, action, pedantic };
         let config = self.check_consumer(&name, request, NO_LIMITS)?;
         if let Some(existing) = self.consumers.get_mut(&name) {

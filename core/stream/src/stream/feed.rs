@@ -109,14 +109,14 @@ impl Stream {
                 self.messages.advance_to(seq, ts);
                 self.remember(msg_id, seq);
             }
-            Admitted::Stored { rollup, ttl } => {
+            Admitted::Stored { rollup, ttl, .. } => {
                 let special = self.special(ts, ttl, fields.is_marker());
                 let record = match subject.is_some() {
                     true => Record::join(message.subject, message.header, message.payload)
                         .ok_or(PublishError::TooLarge)?,
                     false => record.clone(),
                 };
-                self.store(Storing { record, msg_id, rollup, special, at: (seq, ts) }, fx);
+                self.store(Storing { record, msg_id, rollup, special, total: None, at: (seq, ts) }, fx);
             }
         }
         Ok(())

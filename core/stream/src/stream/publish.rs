@@ -8,9 +8,10 @@ use hw_store::Record;
 use hw_subject::is_valid_subject;
 
 use super::Stream;
-use super::admit::{Admitted, Fields, Incoming, Rollup};
+use super::admit::{Admitted, Fields, Incoming, Rollup, counter_payload};
 use super::expiry::Special;
 use super::headers;
+use super::number::Number;
 use super::ttl::Ttl;
 use crate::config::Retention;
 use crate::outcome::{Effect, PublishError, Stored};
@@ -21,6 +22,8 @@ pub(super) struct Storing<'a> {
     pub msg_id: Option<&'a [u8]>,
     pub rollup: Rollup,
     pub special: Option<Special>,
+    /// A counter's new total.
+    pub total: Option<Number>,
     /// Its sequence, above all others, and its time.
     pub at: (Seq, Time),
 }
@@ -38,15 +41,15 @@ impl Stream {
             header: &header,
             payload: record.payload(),
         };
-        let (rollup, ttl) = match self.admit(&message, &fields)? {
-            Admitted::Duplicate(seq) => return Ok(Stored { seq, duplicate: true }),
+        let (rollup, ttl, total) = match self.admit(&message, &fields)? {
+            Admitted::Duplicate(seq) => return Ok(Stored { seq, duplicate: true, val: None }),
             Admitted::Unwanted => {
                 let seq = self.messages.last_seq().next();
                 self.messages.advance_to(seq, self.clock);
                 self.remember(fields.msg_id, seq);
-                return Ok(Stored { seq, duplicate: false });
+                return Ok(Stored { seq, ..Stored::default() });
             }
-            Admitted::Stored { rollup, ttl } => (rollup, ttl),
+            Admitted::Stored { rollup, ttl, total } => (rollup, ttl, total),
         };
         let special = self.special(self.clock, ttl, fields.is_marker());
         let raised = self.raised(ttl).map(|seconds| {
@@ -54,18 +57,22 @@ impl Stream {
             headers::push(&mut header, "Nats-TTL", seconds.to_string().as_bytes());
             header
         });
-        let changed = subject.is_some() || raised.is_some() || matches!(header, Cow::Owned(_));
+        let counted = total.as_ref().map(counter_payload);
+        let changed =
+            subject.is_some() || raised.is_some() || counted.is_some() || matches!(header, Cow::Owned(_));
         let stored = match changed {
             false => record.clone(),
             true => {
                 let header = raised.as_deref().unwrap_or(&header);
                 // Only a subject that its mapping made too long does not fit.
-                Record::join(message.subject, header, message.payload).ok_or(PublishError::TooLarge)?
+                let payload = counted.as_deref().map_or(message.payload, str::as_bytes);
+                Record::join(message.subject, header, payload).ok_or(PublishError::TooLarge)?
             }
         };
+        let val = total.as_ref().map(Number::to_string);
         let at = (self.messages.last_seq().next(), self.clock);
-        let storing = Storing { record: stored, msg_id: fields.msg_id, rollup, special, at };
-        Ok(Stored { seq: self.store(storing, fx), duplicate: false })
+        let storing = Storing { record: stored, msg_id: fields.msg_id, rollup, special, total, at };
+        Ok(Stored { seq: self.store(storing, fx), duplicate: false, val })
     }
 
     /// What the configuration's mapping makes of a subject, if that is another one.
@@ -77,13 +84,16 @@ impl Stream {
 
     /// Appends a message and lets older ones give way.
     pub(super) fn store(&mut self, storing: Storing<'_>, fx: &mut Vec<Effect>) -> Seq {
-        let Storing { record, msg_id, rollup, special, at: (seq, ts) } = storing;
+        let Storing { record, msg_id, rollup, special, total, at: (seq, ts) } = storing;
         let before = self.messages.last_of(record.subject());
         self.republish(&record, (seq, ts), before, fx);
         self.messages.append(seq, ts, record.clone());
         self.remember(msg_id, seq);
         if let Some(special) = special {
             self.expiry.insert(seq, special);
+        }
+        if let Some(total) = total {
+            self.totals.insert(seq, total);
         }
         match rollup {
             Rollup::None => {}

@@ -21,13 +21,21 @@ impl Stream {
     /// Takes a message out and tells the consumers that it matters to.
     pub(super) fn drop_message(&mut self, seq: Seq, fx: &mut Vec<Effect>) -> Option<Removed> {
         let removed = self.messages.remove(seq)?;
-        self.expiry.remove(seq);
+        self.forget(seq);
         let mut applied = Applied::default();
         for consumer in self.consumers.values_mut().filter(|consumer| consumer.is_concerned(seq)) {
             consumer.message_removed(seq, &removed.name, &mut applied);
         }
         fx.append(&mut applied.effects);
         Some(removed)
+    }
+
+    /// What is known of a message beside its index entry.
+    fn forget(&mut self, seq: Seq) {
+        self.expiry.remove(seq);
+        if !self.totals.is_empty() {
+            self.totals.remove(&seq);
+        }
     }
 
     pub(super) fn drop_subject_before(&mut self, subject: &[u8], end: Seq, fx: &mut Vec<Effect>) {
@@ -96,6 +104,9 @@ impl Stream {
         if self.config.deny_delete {
             return Err(StreamError::DeleteDenied);
         }
+        if seq.0 == 0 || seq > self.messages.last_seq() {
+            return Err(StreamError::OutOfRange(seq));
+        }
         self.drop_message(seq, fx).map(drop).ok_or(StreamError::SequenceNotFound(seq))
     }
 
@@ -113,6 +124,7 @@ impl Stream {
         if filter.is_empty() && keep == 0 && (seq.0 == 0 || seq > self.messages.last_seq()) {
             self.messages.clear();
             self.expiry.clear();
+            self.totals.clear();
             self.messages.advance_to(seq.prev(), self.messages.last_ts());
         } else {
             let filters: &[&str] = if filter.is_empty() { &[] } else { &[filter] };
@@ -128,7 +140,7 @@ impl Stream {
                 && let Some(found) = self.messages.next_match(at, &mut matcher).filter(|found| *found < end)
             {
                 self.messages.remove(found);
-                self.expiry.remove(found);
+                self.forget(found);
                 (at, left) = (found.next(), left - 1);
             }
         }
@@ -212,6 +224,7 @@ impl Stream {
             return;
         }
         let at = (self.messages.last_seq().next(), self.clock);
-        self.store(Storing { record, msg_id: None, rollup: Rollup::None, special, at }, fx);
+        let storing = Storing { record, msg_id: None, rollup: Rollup::None, special, total: None, at };
+        self.store(storing, fx);
     }
 }

@@ -10,12 +10,13 @@ use hw_store::messages::{self, Restore};
 use super::dedupe::Dedupe;
 use super::expiry::{Expiry, Special};
 use super::feed::Position;
+use super::number::Number;
 use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-/// Version 1 had no positions of sources.
-const VERSION: u8 = 2;
+/// Version 2 had no positions of sources.
+const VERSION: u8 = 3;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -74,6 +75,11 @@ impl Stream {
             number(out, special.expires.0 as u64);
             out.push(u8::from(special.is_marker));
         }
+        number(out, self.totals.len() as u64);
+        for (seq, total) in &self.totals {
+            number(out, seq.0);
+            block(out, total.to_string().as_bytes());
+        }
         number(out, self.consumers.len() as u64);
         let mut bytes = Vec::new();
         for (name, consumer) in &self.consumers {
@@ -107,7 +113,7 @@ impl StreamRestore {
     pub fn open(bytes: &Bytes) -> Result<StreamRestore, RestoreError> {
         let mut r = Reader(bytes.clone());
         let version = r.take(1)?[0];
-        if !(1..=VERSION).contains(&version) {
+        if !(2..=VERSION).contains(&version) {
             return Err(RestoreError::Version(version));
         }
         let (created, revision) = (Time(r.number()? as i64), r.number()?);
@@ -128,12 +134,17 @@ impl StreamRestore {
             let is_marker = r.take(1)?[0] != 0;
             expiry.insert(seq, Special { expires, is_marker });
         }
+        let mut totals = BTreeMap::new();
+        for _ in 0..r.number()? {
+            let seq = Seq(r.number()?);
+            totals.insert(seq, Number::parse(&r.block()?).ok_or(RestoreError::Damaged)?);
+        }
         let mut consumers = Vec::new();
         for _ in 0..r.number()? {
             consumers.push((r.block()?, r.block()?));
         }
         let mut positions = BTreeMap::new();
-        if version > 1 {
+        if version > 2 {
             for _ in 0..r.number()? {
                 let (source, identity) = (r.block()?, r.block()?);
                 let (source, identity) = (Bytes::copy_from_slice(&source), Bytes::copy_from_slice(&identity));
@@ -153,6 +164,7 @@ impl StreamRestore {
             last_msg_id: Bytes::copy_from_slice(&last_msg_id),
             expiry,
             age_checked,
+            totals,
             positions,
             fingerprint,
             ..Stream::new(config, created)
@@ -176,6 +188,7 @@ impl StreamRestore {
         let (messages, lost) = messages.finish();
         stream.messages = messages;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
+        stream.totals.retain(|seq, _| stream.messages.contains(*seq));
         let mut restored = BTreeMap::new();
         for (name, bytes) in consumers {
             let consumer = Consumer::decode(&bytes, stream.config.retention, &stream.messages);

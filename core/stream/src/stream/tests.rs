@@ -4,7 +4,7 @@ use hw_kit::Span;
 
 use super::*;
 use crate::command::{Settlement, Verdict};
-use crate::outcome::PublishError;
+use crate::outcome::{PublishError, Stored};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -47,6 +47,7 @@ impl Run {
         let record = hw_store::Record::join(subject.as_bytes(), header.as_bytes(), payload.as_bytes());
         match self.apply(Command::Publish { ts: self.now, record: record.expect("it is short") }) {
             Answer::Published(Ok(stored)) if stored.duplicate => format!("dup {}", stored.seq),
+            Answer::Published(Ok(Stored { seq, val: Some(val), .. })) => format!("{seq} {val}"),
             Answer::Published(Ok(stored)) => stored.seq.to_string(),
             Answer::Published(Err(error)) => error.to_string(),
             other => panic!("{other:?}"),
@@ -440,7 +441,7 @@ fn deletes_and_denials() {
     assert_eq!(run.delete(2), "ok");
     assert_eq!(run.state(), "2/66 1..3 -2");
     assert_eq!(run.delete(2), "sequence 2 not found");
-    assert_eq!(run.delete(77), "sequence 77 not found");
+    assert_eq!(run.delete(77), "sequence is not in the stream's range");
     assert_eq!(run.delete(3), "ok");
     assert_eq!(run.state(), "1/33 1..3 -2,3");
     assert_eq!(run.delete(1), "ok");
@@ -629,6 +630,62 @@ fn consumers_have_a_limit() {
     let more = run.consumer(r#"{"durable_name":"c2","ack_policy":"explicit"}"#);
     assert_eq!(more, "maximum consumers limit reached");
     assert!(run.consumer("{\"durable_name\":\"c2\",\"x\":1}").contains("10025"));
+}
+
+#[test]
+fn counters() {
+    let mut run = run(r#"{"name":"P","subjects":["p.>"],"allow_msg_counter":true,"allow_rollup_hdrs":true}"#);
+    let (invalid, missing) = ("message counter increment is invalid", "message counter increment is missing");
+    let large = format!("Nats-Incr: {}", "9".repeat(44));
+    let back = format!("Nats-Incr: -1{}", "0".repeat(44));
+    let sum = format!("8 1{}4", "0".repeat(43));
+    for (fields, payload, expected) in [
+        ("Nats-Incr: 1", "", "1 1"),
+        ("Nats-Incr: +5", "", "2 6"),
+        ("Nats-Incr: -2", "", "3 4"),
+        ("Nats-Incr: 0", "", "4 4"),
+        ("Nats-Incr: 0x10", "", invalid),
+        ("Nats-Incr: x|Nats-Expected-Stream: Q", "x", invalid),
+        ("Nats-Incr: 1|Nats-Rollup: sub", "x", "message counter has payload"),
+        ("Nats-Incr: 1|Nats-Expected-Stream: P", "", invalid),
+        ("Nats-Incr: 1|Nats-Expected-Last-Sequence: 4", "", invalid),
+        ("Nats-Incr: 1|Nats-Rollup: sub", "", invalid),
+        ("Nats-Incr: 1|Nats-TTL: 5", "", "per-message TTL is disabled"),
+        ("Nats-Incr: 1|Nats-TTL: x", "", "invalid per-message TTL"),
+        ("Nats-TTL: x", "", missing),
+        ("Nats-Incr: ", "", missing),
+        ("", "x", missing),
+        ("Nats-Expected-Stream: Q", "", "expected stream does not match"),
+        ("Nats-Incr: 1|Nats-Msg-Id: m1", "", "5 5"),
+        ("Nats-Incr: 1|Nats-Msg-Id: m1", "", "dup 5"),
+        ("Nats-Incr: 007", "", "6 12"),
+        ("Nats-Incr: -7", "", "7 5"),
+        (&large, "", &sum),
+        (&back, "", "9 4"),
+    ] {
+        assert_eq!(run.publish("p.a", fields, payload), expected, "{fields}");
+    }
+    assert_eq!(run.publish("p.b", "Nats-Incr: 3", ""), "10 3");
+    let hw_store::messages::Fetch::Message(last) = run.stream.get(Seq(9)) else { panic!("9 is in memory") };
+    assert_eq!(last.record.payload(), br#"{"val":"4"}"#);
+    // The last message that is left counts, also after a restart.
+    run.delete(9);
+    let mut run = Run { stream: restored(&run.stream), ..run };
+    run.delete(8);
+    assert_eq!(run.publish("p.a", "Nats-Incr: 1", ""), "11 6");
+    run.purge("p.a", 0, 0);
+    assert_eq!(run.publish("p.a", "Nats-Incr: 1", ""), "12 1");
+}
+
+#[test]
+fn a_counters_total_is_part_of_its_size() {
+    for (limit, first, second) in [(36, false, false), (37, true, false), (39, true, true)] {
+        let config =
+            format!(r#"{{"name":"P","subjects":["p.>"],"allow_msg_counter":true,"max_msg_size":{limit}}}"#);
+        let mut run = run(&config);
+        assert_eq!(run.publish("p.a", "Nats-Incr: 1", "") == "1 1", first, "{limit}");
+        assert_eq!(run.publish("p.a", "Nats-Incr: 9", "").ends_with("10"), second, "{limit}");
+    }
 }
 
 #[test]

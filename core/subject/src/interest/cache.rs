@@ -92,6 +92,13 @@ impl<T> Cache<T> {
     }
 }
 
+impl<T> Cache<T> {
+    /// Subjects held, both halves together.
+    pub(super) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
 #[cfg(test)]
 impl<T> Cache<T> {
     /// Subjects and subscribers held, both halves together.

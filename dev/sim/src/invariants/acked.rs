@@ -83,7 +83,8 @@ pub fn check(history: &History, case: &Case<'_>) -> Result<(), Violation> {
     for (&seq, &index) in &case.log.seen {
         if case.stored(seq).is_none() && !retention::may_be_gone(case, seq, index) {
             let attempt = &history.attempts[index];
-            return violation(format!("publish {index} at sequence {seq} ({:?}) is gone", attempt.outcome));
+            let state = &case.dump.info["state"];
+            return violation(format!("publish {index} at {seq} ({:?}) is gone: {state}", attempt.outcome));
         }
     }
     check_order(case, &found)?;
@@ -102,7 +103,8 @@ fn check_order(case: &Case<'_>, found: &BTreeMap<usize, u64>) -> Result<(), Viol
             && let Some((sent, earlier)) = latest
             && at < sent
         {
-            let text = format!("publish {index} was answered before {earlier} was sent, but {seq} is after it");
+            let text =
+                format!("publish {index} was answered before {earlier} was sent, but {seq} is after it");
             return Err(case.violation("acked", text));
         }
         if latest.is_none_or(|(sent, _)| attempt.sent > sent) {
@@ -114,9 +116,9 @@ fn check_order(case: &Case<'_>, found: &BTreeMap<usize, u64>) -> Result<(), Viol
             return Err(case.violation("acked", text));
         }
         let between = found_between(case, attempt.expected_subject.unwrap_or(seq) + 1, seq);
-        let other = between.into_iter().find(|other| {
-            case.attempts.get(other).is_some_and(|other| other.subject == attempt.subject)
-        });
+        let other = between
+            .into_iter()
+            .find(|other| case.attempts.get(other).is_some_and(|other| other.subject == attempt.subject));
         if let Some(other) = other.filter(|_| attempt.expected_subject.is_some()) {
             let text = format!("publish {index} at {seq} did not expect publish {other} on its subject");
             return Err(case.violation("acked", text));

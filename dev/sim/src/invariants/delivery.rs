@@ -16,7 +16,8 @@ pub fn on_delivery(history: &mut History, delivery: &Delivery, msg: &Msg) {
     };
     let attempt = &history.attempts[index];
     let refused = attempt.outcome == Outcome::Refused;
-    let Some(stream) = history.streams.get_mut(name).filter(|stream| stream.generation == attempt.generation) else {
+    let Some(stream) = history.streams.get_mut(name).filter(|stream| stream.generation == attempt.generation)
+    else {
         return;
     };
     let Some(log) = stream.consumers.get_mut(consumer) else {
@@ -63,11 +64,14 @@ pub fn check_drained(history: &History, dump: &Dump) -> Result<(), Violation> {
             let left = (number("num_pending"), number("num_ack_pending"));
             let exhausts = log.max_deliver.is_some();
             if left.0 != 0 || (left.1 != 0 && !exhausts) {
-                return wrong(format!("{} pending and {} unacknowledged although pulls wait: {info}", left.0, left.1));
+                return wrong(format!(
+                    "{} pending and {} unacknowledged although pulls wait: {info}",
+                    left.0, left.1
+                ));
             }
             let skipped = found.messages.iter().find(|(seq, stored)| {
-                let is_known = log.deliveries.contains_key(seq)
-                    || (log.ack == AckPolicy::All && log.is_settled(**seq));
+                let is_known =
+                    log.deliveries.contains_key(seq) || (log.ack == AckPolicy::All && log.is_settled(**seq));
                 log.matches(&stored.subject) && !is_known && !exhausts
             });
             if let Some((seq, _)) = skipped {

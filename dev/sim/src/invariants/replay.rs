@@ -41,7 +41,9 @@ pub fn compare(before: &Dump, after: &Dump, what: &str) -> Result<(), Violation>
             for field in ["delivered", "ack_floor"] {
                 for part in ["stream_seq", "consumer_seq"] {
                     if info[field][part] != again[field][part] {
-                        return Err(wrong(format!("{name} {consumer} {field}.{part}: {info} became {again}")));
+                        return Err(wrong(format!(
+                            "{name} {consumer} {field}.{part}: {info} became {again}"
+                        )));
                     }
                 }
             }

@@ -25,7 +25,10 @@ pub fn check(case: &Case<'_>) -> Result<(), Violation> {
         (last >= highest, format!("there is a message at {highest}")),
         (last >= case.log.last_seq, format!("a client was told of sequence {}", case.log.last_seq)),
         (number("num_subjects") == subjects.len() as u64, format!("there are {} subjects", subjects.len())),
-        (number("consumer_count") == dump.consumers.len() as u64, "that many consumers are not there".to_owned()),
+        (
+            number("consumer_count") == dump.consumers.len() as u64,
+            "that many consumers are not there".to_owned(),
+        ),
         (count == 0 || number("num_deleted") == last + 1 - first - count, "num_deleted is wrong".to_owned()),
     ];
     if let Some((_, text)) = checks.iter().find(|(holds, _)| !holds) {
@@ -41,7 +44,11 @@ fn check_consumers(case: &Case<'_>) -> Result<(), Violation> {
         };
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
         let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap_or(0);
-        let matching = case.dump.messages.iter().filter(|(seq, stored)| **seq > delivered && log.matches(&stored.subject));
+        let matching = case
+            .dump
+            .messages
+            .iter()
+            .filter(|(seq, stored)| **seq > delivered && log.matches(&stored.subject));
         let pending = matching.count() as u64;
         if info["num_pending"].as_u64() != Some(pending) {
             return Err(case.violation("state", format!("{pending} messages are pending for {name}: {info}")));

@@ -15,7 +15,8 @@ impl Workload {
         if self.pending.values().any(|(client, ..)| *client == self.admin) {
             return;
         }
-        let streams = self.history.streams.values().filter(|stream| stream.existence == Existence::Yes).count();
+        let streams =
+            self.history.streams.values().filter(|stream| stream.existence == Existence::Yes).count();
         match self.rng.below(20) {
             _ if streams < 2 => self.create_stream(world),
             0..=2 if streams < STREAMS_MAX => self.create_stream(world),
@@ -30,8 +31,9 @@ impl Workload {
 
     fn create_stream(&mut self, world: &mut World) {
         let names = (0..STREAMS_MAX as u64 + 2).map(|number| format!("S{number}"));
-        let is_free =
-            |name: &String| self.history.streams.get(name).is_none_or(|stream| stream.existence == Existence::No);
+        let is_free = |name: &String| {
+            self.history.streams.get(name).is_none_or(|stream| stream.existence == Existence::No)
+        };
         let free: Vec<String> = names.filter(is_free).collect();
         let name = free[self.rng.below(free.len() as u64) as usize].clone();
         let shape = self.shape();
@@ -227,7 +229,7 @@ impl Workload {
                     self.history.violate("protocol", format!("{consumer} cannot be deleted: {answer}"));
                 }
             }
-            Pending::Publish(_) | Pending::Confirm { .. } | Pending::Audit => {}
+            Pending::Publish(_) | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
         }
     }
 }
@@ -250,5 +252,6 @@ fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
         "max_consumers": -1,
         "discard": if shape.discard_new { "new" } else { "old" },
         "num_replicas": 1,
+        "allow_direct": generation % 4 != 0,
     })
 }

@@ -51,7 +51,8 @@ impl Workload {
             for (consumer, log) in &mut stream.consumers {
                 let is_there = log.existence != Existence::No && stream.existence != Existence::No;
                 if log.owner == client && is_there && log.pull_until <= now {
-                    let expires = Span::from_millis(if self.draining { 100 } else { 5 + self.rng.below(60) as i64 });
+                    let expires =
+                        Span::from_millis(if self.draining { 100 } else { 5 + self.rng.below(60) as i64 });
                     log.pull_until = now + expires;
                     pulls.push((format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"), expires));
                 }
@@ -87,7 +88,9 @@ impl Workload {
         }
         let Some(stream) = self.history.streams.get(&delivery.stream) else { return };
         let generation = stream.generation;
-        let Some(policy) = stream.consumers.get(&delivery.consumer).map(|consumer| consumer.ack) else { return };
+        let Some(policy) = stream.consumers.get(&delivery.consumer).map(|consumer| consumer.ack) else {
+            return;
+        };
         let choice = match (self.draining, policy) {
             (true, _) => 50,
             (false, AckPolicy::All) => [0, 50, 99, 99][self.rng.below(4) as usize],

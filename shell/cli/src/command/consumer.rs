@@ -145,6 +145,11 @@ async fn info(session: &Session, names: [&str; 2], json: bool, state: bool) -> R
     Ok(())
 }
 
+/// Reports on a stream's consumers as `consumer report` does.
+pub async fn report(session: &Session, stream: &str) -> Result<(), Failure> {
+    list::report(session, stream, false, false).await
+}
+
 /// Fetches a consumer's information.
 pub async fn fetch(session: &Session, stream: &str, consumer: &str) -> Result<ConsumerInfo, Failure> {
     let call = format!("CONSUMER.INFO.{}.{}", name(stream)?, name(consumer)?);

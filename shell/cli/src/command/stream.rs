@@ -136,6 +136,11 @@ async fn info(session: &Session, stream: &str, json: bool, state: bool) -> Resul
     Ok(())
 }
 
+/// Lists the streams as `stream ls` does.
+pub async fn ls(session: &Session) -> Result<(), Failure> {
+    list::ls(session, &list::LsArgs::default()).await
+}
+
 /// Fetches a stream's information.
 pub async fn fetch(session: &Session, stream: &str) -> Result<StreamInfo, Failure> {
     let doing = format!("get stream {stream}");

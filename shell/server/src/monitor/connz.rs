@@ -171,7 +171,10 @@ impl Wanted {
     fn takes(&self, view: &ConnectionView, accounts: &[String]) -> bool {
         self.cid.is_none_or(|cid| cid == view.conn.0)
             && self.user.as_ref().is_none_or(|user| *user == view.user)
-            && self.account.as_ref().is_none_or(|wanted| account_name(view, accounts).as_ref() == Some(wanted))
+            && self
+                .account
+                .as_ref()
+                .is_none_or(|wanted| account_name(view, accounts).as_ref() == Some(wanted))
     }
 }
 

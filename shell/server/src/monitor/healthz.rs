@@ -37,6 +37,13 @@ impl Problem {
     }
 }
 
+impl Healthz {
+    /// With the HTTP code inside, for those who do not see it otherwise.
+    pub(crate) fn with_code(self, code: StatusCode) -> Healthz {
+        Healthz { status_code: Some(code.as_u16()), ..self }
+    }
+}
+
 pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> (StatusCode, Healthz) {
     match check(inner, arguments).await {
         Ok(()) => {
@@ -44,12 +51,16 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
             (StatusCode::OK, Healthz { status: "ok", status_code, error: None, errors: Vec::new() })
         }
         Err((code, problem)) if is_set(arguments, "details") => {
-            let page =
-                Healthz { status: "error", status_code: Some(code.as_u16()), error: None, errors: vec![problem] };
+            let page = Healthz {
+                status: "error",
+                status_code: Some(code.as_u16()),
+                error: None,
+                errors: vec![problem],
+            };
             (code, page)
         }
         Err((code, problem)) => {
-            let status = if code == StatusCode::SERVICE_UNAVAILABLE { "unavailable" } else { "error" };
+            let status = if code == StatusCode::BAD_REQUEST { "error" } else { "unavailable" };
             (code, Healthz { status, status_code: None, error: Some(problem.error), errors: Vec::new() })
         }
     }
@@ -87,7 +98,6 @@ async fn exists(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<(
     let account = arguments.get("account").cloned();
     let (stream, consumer) = (arguments.get("stream").cloned(), arguments.get("consumer").cloned());
     let bad = |text: &str| Err((StatusCode::BAD_REQUEST, Problem::new("BAD_REQUEST", text)));
-    let missing = |text: &str| (StatusCode::NOT_FOUND, Problem::new("JETSTREAM", text));
     match (&account, &stream, &consumer) {
         (None, Some(_), _) => return bad("\"account\" must not be empty when checking stream health"),
         (_, None, Some(_)) => return bad("\"stream\" must not be empty when checking consumer health"),
@@ -95,15 +105,24 @@ async fn exists(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<(
         _ => {}
     }
     let account = account.unwrap_or_default();
-    if !inner.account_names().contains(&account) {
-        return Err(missing("account not found"));
+    let missing = |kind, error| Problem { account: Some(account.clone()), ..Problem::new(kind, error) };
+    let not_found = |problem| Err((StatusCode::NOT_FOUND, problem));
+    if !inner.has_jetstream(&account) {
+        return not_found(missing("ACCOUNT", format!("JetStream account {account:?} not found")));
     }
     let Some(stream) = stream else { return Ok(()) };
-    match inner.consumers_of(account, stream).await {
-        None => Err(missing("stream not found")),
-        Some(consumers) if consumer.as_ref().is_some_and(|name| !consumers.contains(name)) => {
-            Err(missing("consumer not found"))
+    let Some(consumers) = inner.consumers_of(account.clone(), stream.clone()).await else {
+        let error = format!("JetStream stream {stream:?} not found on account {account:?}");
+        return not_found(Problem { stream: Some(stream), ..missing("STREAM", error) });
+    };
+    match consumer {
+        Some(consumer) if !consumers.contains(&consumer) => {
+            let error = format!(
+                "JetStream consumer {consumer:?} not found for stream {stream:?} on account {account:?}"
+            );
+            let problem = missing("CONSUMER", error);
+            not_found(Problem { stream: Some(stream), consumer: Some(consumer), ..problem })
         }
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }

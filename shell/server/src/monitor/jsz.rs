@@ -118,10 +118,11 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
     let disabled = totals.is_none().then_some(true);
     let totals = totals.unwrap_or_default();
     let wants_streams = is_set(arguments, "streams") || is_set(arguments, "consumers");
-    let account_details = match is_set(arguments, "accounts") || wants_streams || arguments.contains_key("acc") {
-        true => Some(accounts(inner, arguments, wants_streams).await),
-        false => None,
-    };
+    let account_details =
+        match is_set(arguments, "accounts") || wants_streams || arguments.contains_key("acc") {
+            true => Some(accounts(inner, arguments, wants_streams).await),
+            false => None,
+        };
     Jsz {
         disabled,
         stats: stats(&totals),
@@ -142,7 +143,8 @@ async fn accounts(inner: &Inner, arguments: &BTreeMap<String, String>, wants_str
     let with_consumers = is_set(arguments, "consumers");
     let with_config = is_set(arguments, "config");
     let Some(mailbox) = inner.mailboxes.first() else { return Vec::new() };
-    let views = mailbox.ask(move |shard, now| shard.jetstream().map(|js| js.accounts(now, with_consumers))).await;
+    let views =
+        mailbox.ask(move |shard, now| shard.jetstream().map(|js| js.accounts(now, with_consumers))).await;
     let views = views.flatten().unwrap_or_default();
     let wanted = arguments.get("acc");
     let offset = number(arguments, "offset").unwrap_or(0);

@@ -12,6 +12,9 @@ pub(crate) struct Subsz {
     server_id: String,
     now: String,
     num_subscriptions: u64,
+    num_cache: usize,
+    num_inserts: u64,
+    num_removes: u64,
     total: usize,
     offset: usize,
     limit: usize,
@@ -34,7 +37,7 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
     let offset = number(arguments, "offset").unwrap_or(0);
     let limit = number(arguments, "limit").filter(|limit| *limit > 0).unwrap_or(1024);
     let mut all = Vec::new();
-    if is_set(arguments, "subs") {
+    if is_set(arguments, "subs") || arguments.contains_key("test") || arguments.contains_key("acc") {
         for mailbox in &inner.mailboxes {
             let (accounts, wanted) = (inner.account_names(), arguments.get("acc").cloned());
             let test = arguments.get("test").cloned();
@@ -48,20 +51,27 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
                     msgs: sub.msgs,
                     cid: sub.conn.0,
                 });
-                let of_account = all.filter(|sub| wanted.as_ref().is_none_or(|wanted| *wanted == sub.account));
+                let of_account =
+                    all.filter(|sub| wanted.as_ref().is_none_or(|wanted| *wanted == sub.account));
                 let matches = |sub: &Subscription, test: &String| {
                     hw_subject::matches(sub.subject.as_bytes(), test.as_bytes())
                 };
-                of_account.filter(|sub| test.as_ref().is_none_or(|test| matches(sub, test))).collect::<Vec<_>>()
+                of_account
+                    .filter(|sub| test.as_ref().is_none_or(|test| matches(sub, test)))
+                    .collect::<Vec<_>>()
             });
             all.extend(part.await.unwrap_or_default());
         }
     }
     let total = all.len();
+    let counters = inner.counters().await;
     Subsz {
         server_id: inner.facts.id.clone(),
         now: inner.now().to_rfc3339(),
-        num_subscriptions: inner.counters().await.subscriptions,
+        num_subscriptions: counters.subscriptions,
+        num_cache: counters.cached,
+        num_inserts: counters.inserts,
+        num_removes: counters.removes,
         total,
         offset,
         limit,

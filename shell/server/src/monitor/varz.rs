@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hw_kit::Time;
-use serde::Serialize;
+use hw_kit::{Span, Time};
+use serde::{Serialize, Serializer};
 
 use crate::inner::Inner;
 use crate::monitor::jsz;
@@ -31,17 +31,19 @@ pub(crate) struct Varz {
     http_port: u16,
     http_base_path: String,
     https_port: u16,
-    auth_timeout: f64,
+    #[serde(serialize_with = "seconds")]
+    auth_timeout: Span,
     max_control_line: usize,
     max_payload: usize,
     max_pending: usize,
     cluster: Empty,
     gateway: Empty,
-    leaf: Empty,
+    leaf: Leaf,
     mqtt: Empty,
-    websocket: Empty,
+    websocket: Websocket,
     jetstream: jsz::Summary,
-    tls_timeout: f64,
+    #[serde(serialize_with = "seconds")]
+    tls_timeout: Span,
     write_deadline: i64,
     start: String,
     now: String,
@@ -88,6 +90,32 @@ struct SlowConsumers {
     leafs: u64,
 }
 
+#[derive(Default, Serialize)]
+struct Leaf {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+#[derive(Default, Serialize)]
+struct Websocket {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    no_tls: bool,
+}
+
+/// Seconds, without a fraction where there is none.
+fn seconds<S: Serializer>(span: &Span, serializer: S) -> Result<S::Ok, S::Error> {
+    match span.0 % 1_000_000_000 {
+        0 => serializer.serialize_i64(span.0 / 1_000_000_000),
+        _ => serializer.serialize_f64(span.0 as f64 / 1e9),
+    }
+}
+
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }
@@ -95,6 +123,9 @@ fn is_zero(number: &usize) -> bool {
 pub(crate) async fn page(inner: &Inner) -> Varz {
     let now = inner.now();
     let facts = &inner.facts;
+    let live = inner.live();
+    let limits = &live.limits;
+    let (leaf, websocket) = (facts.leafnodes.as_ref(), facts.websocket.as_ref());
     let total = inner.counters().await;
     let (mem, cpu) = inner.usage();
     Varz {
@@ -106,27 +137,31 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         go: "",
         host: facts.host.clone(),
         port: facts.port,
-        auth_required: facts.auth_required,
+        auth_required: live.directory.auth_required(),
         connect_urls: facts.connect_urls.clone(),
-        max_connections: facts.max_connections,
-        max_subscriptions: facts.limits.max_subscriptions,
-        ping_interval: facts.limits.ping_interval.0,
-        ping_max: facts.limits.ping_max,
+        max_connections: live.max_connections,
+        max_subscriptions: limits.max_subscriptions,
+        ping_interval: limits.ping_interval.0,
+        ping_max: limits.ping_max,
         http_host: facts.http_host.clone(),
         http_port: facts.http_port,
         http_base_path: facts.http_base_path.clone(),
         https_port: 0,
-        auth_timeout: facts.limits.auth_timeout.0 as f64 / 1e9,
-        max_control_line: facts.limits.max_control_line,
-        max_payload: facts.limits.max_payload,
-        max_pending: facts.limits.max_pending,
+        auth_timeout: limits.auth_timeout,
+        max_control_line: limits.max_control_line,
+        max_payload: limits.max_payload,
+        max_pending: limits.max_pending,
         cluster: Empty {},
         gateway: Empty {},
-        leaf: Empty {},
+        leaf: Leaf { host: leaf.map(|door| door.host.clone()), port: leaf.map(|door| door.port) },
         mqtt: Empty {},
-        websocket: Empty {},
+        websocket: Websocket {
+            host: websocket.map(|door| door.host.clone()),
+            port: websocket.map(|door| door.port),
+            no_tls: websocket.is_some_and(|door| !door.tls),
+        },
         jetstream: jsz::summary(inner).await,
-        tls_timeout: 2.0,
+        tls_timeout: facts.tls_timeout,
         write_deadline: facts.write_deadline.0,
         start: inner.start.to_rfc3339(),
         now: now.to_rfc3339(),
@@ -152,12 +187,17 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         stale_connections: total.stale_connections,
         subscriptions: total.subscriptions,
         http_req_stats: inner.requests.counts(),
-        config_load_time: inner.start.to_rfc3339(),
-        config_digest: facts.config_digest.clone(),
+        config_load_time: live.loaded.to_rfc3339(),
+        config_digest: live.config_digest.clone(),
         tags: facts.tags.clone(),
         metadata: facts.metadata.clone(),
         system_account: facts.system_account.clone(),
-        slow_consumer_stats: SlowConsumers { clients: total.slow_consumers, routes: 0, gateways: 0, leafs: 0 },
+        slow_consumer_stats: SlowConsumers {
+            clients: total.slow_consumers,
+            routes: 0,
+            gateways: 0,
+            leafs: 0,
+        },
     }
 }
 

@@ -163,6 +163,22 @@ fn features() {
         (json!({"subject_delete_marker_ttl": -1}), json!("subject delete marker TTL must not be negative")),
         (json!({"subject_delete_marker_ttl": S}), marker.clone()),
         (json!({"subject_delete_marker_ttl": S, "deny_purge": true}), marker),
+        (
+            json!({"allow_msg_counter": true}),
+            json!({"allow_msg_counter": true, "metadata": {"_nats.req.level": "2"}}),
+        ),
+        (
+            json!({"allow_msg_counter": true, "discard": "new"}),
+            json!("counter stream cannot use discard new"),
+        ),
+        (
+            json!({"allow_msg_counter": true, "allow_msg_ttl": true}),
+            json!("counter stream cannot use message TTLs"),
+        ),
+        (
+            json!({"allow_msg_counter": true, "retention": "interest"}),
+            json!("counter stream can only use limits retention"),
+        ),
     ] {
         assert_eq!(checked(&fields, false), expected, "{fields}");
     }

@@ -11,7 +11,7 @@ use crate::command::units::{self, bytes, comma, local_time, nanoseconds};
 use crate::command::view::{ClusterInfo, SourceInfo, StreamInfo};
 
 /// What to list.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct LsArgs {
     /// Only streams with subjects that match this one
     #[arg(long)]

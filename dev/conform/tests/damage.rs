@@ -1,0 +1,230 @@
+//! One bit is flipped in a file of the store while the server is down. Afterwards no wrong byte is served, what is not
+//! damaged works, and the log and `/healthz` name what is.
+//!
+//! `HEADWATER_DAMAGE_CASES` says how many bits of each kind of file (default 6), `HEADWATER_DAMAGE_SEED` repeats a run.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use hw_conform::{Case, Cases, Dice, Js, Lost, Outcome, run_all, targets};
+use hw_testkit::{Launch, Server};
+use serde_json::{Value, json};
+
+const STREAMS: [&str; 3] = ["A", "B", "C"];
+const MESSAGES: u64 = 250;
+/// What the store has files of, by the start of their paths.
+const KINDS: [&str; 3] = ["wal-", "checkpoint-", "segments/"];
+
+fn main() -> ExitCode {
+    let count = std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    // The layout is ours: the real server has no such files.
+    let ours = targets().into_iter().find(|target| target.name == "headwater");
+    let cases = ours.into_iter().map(|target| {
+        let name = format!("{}: flipped bits", target.name);
+        let run = move || match &target.binary {
+            Err(why) => Outcome::Skipped(why.clone()),
+            Ok(binary) => flip_all(binary, count).into(),
+        };
+        Case { name, run: Box::new(run) }
+    });
+    run_all(Cases { cases: cases.collect(), threads: 1 })
+}
+
+/// Every file of the store with its bytes, by its path.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+fn flip_all(binary: &Path, count: u64) -> Result<(), String> {
+    let launch = Launch {
+        binary: binary.to_owned(),
+        flags: ["-js", "-m", "{http}"].map(str::to_owned).to_vec(),
+        config: Some("jetstream { checkpoint_bytes: 100KB }".to_owned()),
+    };
+    let mut server = Server::start(launch).map_err(|error| error.to_string())?;
+    fill(server.port()).map_err(|error| error.to_string())?;
+    server.stop().map_err(|error| error.to_string())?;
+    let store = server.dir().join("store");
+    let whole = read_files(&store)?;
+    let mut dice = Dice::from_env("HEADWATER_DAMAGE_SEED");
+    let mut told = BTreeMap::new();
+    for kind in KINDS {
+        let files: Vec<&PathBuf> = whole.keys().filter(|path| is_of_kind(path, kind)).collect();
+        if files.is_empty() {
+            return Err(format!("the store has no file {kind}*"));
+        }
+        for _ in 0..count {
+            // The newest file is the one that counts most.
+            let newest = files.len() - 1;
+            let file = files[if dice.one_in(2) { newest } else { dice.below(files.len() as u64) as usize }];
+            let Some((at, bit)) = place(&whole[file], &mut dice) else { continue };
+            write_files(&store, &whole)?;
+            let mut bytes = whole[file].clone();
+            bytes[at] ^= 1 << bit;
+            fs::write(file, bytes).map_err(|error| error.to_string())?;
+            let before = server.log().len();
+            let end = judge(&mut server, file, before);
+            let end = end.map_err(|what| {
+                let log = server.log();
+                format!(
+                    "bit {bit} of byte {at} of {}: {what}\n{}",
+                    file.display(),
+                    &log[before.min(log.len())..]
+                )
+            })?;
+            *told.entry((kind, end)).or_insert(0) += 1;
+            server.stop().map_err(|error| error.to_string())?;
+        }
+    }
+    for ((kind, end), times) in told {
+        println!("{kind}*: {times} times {end}");
+    }
+    Ok(())
+}
+
+fn fill(port: u16) -> Result<(), Lost> {
+    let mut js = Js::open(port)?;
+    for stream in STREAMS {
+        let config = json!({ "name": stream, "subjects": [format!("{stream}.>")], "storage": "file",
+            "allow_direct": true });
+        js.api(&format!("STREAM.CREATE.{stream}"), &config)?;
+    }
+    for seq in 1..=MESSAGES {
+        for stream in STREAMS {
+            js.request(&format!("{stream}.x"), &payload(stream, seq))?;
+        }
+    }
+    Ok(())
+}
+
+fn payload(stream: &str, seq: u64) -> Vec<u8> {
+    let mut bytes = format!("{stream}:{seq}:").into_bytes();
+    bytes.extend((0..(seq * 37) % 900).map(|at| (at * (seq + 3)) as u8));
+    bytes
+}
+
+/// How the server took it, in a word; an error if it took it wrongly.
+fn judge(server: &mut Server, file: &Path, before: usize) -> Result<&'static str, String> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Err(error) = server.restart() {
+        let log = server.log()[before..].to_owned();
+        // A store that is not what was written may be refused as a whole, with the file's name and without a panic.
+        return match log.contains(&name) && !log.contains("panicked") {
+            true => Ok("refused at start"),
+            false => Err(format!("it did not start, and does not name {name}: {error}")),
+        };
+    }
+    let mut js = Js::open(server.port()).map_err(|error| error.to_string())?;
+    let mut lacking = Vec::new();
+    for stream in STREAMS {
+        if !is_whole(&mut js, stream)? {
+            lacking.push(stream);
+        }
+    }
+    let health = health(server.http_port())?;
+    let log = server.log()[before..].to_owned();
+    if log.contains("panicked") {
+        return Err("it panicked".to_owned());
+    }
+    if lacking.is_empty() {
+        return if health.contains("\"ok\"") { Ok("without effect") } else { Ok("told, nothing lost") };
+    }
+    if !log.contains(&name) && !log.contains("damaged") {
+        return Err(format!("{lacking:?} lack messages, but the log says nothing of it"));
+    }
+    if health.contains("\"ok\"") || !lacking.iter().any(|stream| health.contains(&format!("\"{stream}\""))) {
+        return Err(format!("{lacking:?} lack messages, but /healthz says {health}"));
+    }
+    if lacking.len() > 1 {
+        return Err(format!("one bit, but {lacking:?} lack messages"));
+    }
+    Ok("told, one stream lacks messages")
+}
+
+/// Whether all messages are there. What is there must be right, and a stream that is whole must work.
+fn is_whole(js: &mut Js, stream: &str) -> Result<bool, String> {
+    let text = |error: Lost| error.to_string();
+    let mut whole = true;
+    for seq in 1..=MESSAGES {
+        let body = json!({ "seq": seq }).to_string();
+        let got = js.request(&format!("$JS.API.DIRECT.GET.{stream}"), body.as_bytes()).map_err(text)?;
+        if got.headers.first().is_some_and(|line| line.starts_with("NATS/1.0 ")) {
+            whole = false;
+        } else if got.payload != payload(stream, seq) {
+            return Err(format!("message {seq} of {stream} came with wrong bytes: {got}"));
+        }
+    }
+    if !whole {
+        return Ok(false);
+    }
+    let info = js.api(&format!("STREAM.INFO.{stream}"), &Value::Null).map_err(text)?;
+    let ack = js.request(&format!("{stream}.more"), b"more").map_err(text)?;
+    let ack: Value = serde_json::from_slice(&ack.payload).unwrap_or_default();
+    let read = js.read_from(stream, 1).map_err(text)?;
+    let right =
+        read.iter().take(MESSAGES as usize).all(|message| message.payload == payload(stream, message.seq));
+    let works = info["state"]["messages"] == MESSAGES && ack["seq"] == MESSAGES + 1;
+    match works && right && read.len() as u64 == MESSAGES + 1 {
+        true => Ok(true),
+        false => Err(format!("{stream} is whole and does not work: {info}, {ack}, {} read", read.len())),
+    }
+}
+
+fn health(port: u16) -> Result<String, String> {
+    let ask = || {
+        let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+        socket.write_all(b"GET /healthz?details=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok::<String, std::io::Error>(answer)
+    };
+    ask().map_err(|error| format!("/healthz: {error}"))
+}
+
+fn is_of_kind(path: &Path, kind: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match kind.strip_suffix('/') {
+        Some(folder) => path.parent().is_some_and(|parent| parent.ends_with(folder)),
+        None => name.starts_with(kind),
+    }
+}
+
+/// A byte that is not just unused space, and a bit of it.
+fn place(bytes: &[u8], dice: &mut Dice) -> Option<(usize, u64)> {
+    let mut used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    if dice.one_in(2) {
+        // A log's end is what a restart reads.
+        used.drain(..used.len() - used.len() / 10);
+    }
+    let at = *used.get(dice.below(used.len().max(1) as u64) as usize)?;
+    Some((at, dice.below(8)))
+}
+
+fn read_files(folder: &Path) -> Result<Files, String> {
+    let mut files = Files::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = fs::read(&path).map_err(|error| error.to_string())?;
+                files.insert(path, bytes);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Makes a folder's files the given ones.
+fn write_files(folder: &Path, files: &Files) -> Result<(), String> {
+    for path in read_files(folder)?.keys().filter(|path| !files.contains_key(*path)) {
+        fs::remove_file(path).map_err(|error| error.to_string())?;
+    }
+    files.iter().try_for_each(|(path, bytes)| fs::write(path, bytes)).map_err(|error| error.to_string())
+}

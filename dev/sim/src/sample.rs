@@ -1,0 +1,102 @@
+//! A store as a server left it, to be damaged and opened again: what is served afterwards must be what was there.
+
+use hw_kit::Span;
+use hw_store::FileId;
+use hw_testkit::disk::MemDisk;
+
+use crate::audit::{Dump, audit};
+use crate::history::Violation;
+use crate::planted::Planted;
+use crate::server::Setup;
+use crate::trace::Trace;
+use crate::workload::Workload;
+use crate::world::World;
+
+/// A disk with streams and consumers on it, and what its server showed last.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    seed: u64,
+    disk: MemDisk,
+    dump: Dump,
+}
+
+/// What became of a damaged store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Opened {
+    /// The server did not start, and said why.
+    Refused,
+    /// It started; what could be read is right.
+    Served {
+        /// Messages that were compared.
+        messages: usize,
+    },
+}
+
+impl Sample {
+    /// Runs a seed's workload for a while and stops the server.
+    pub fn new(seed: u64) -> Result<Sample, Violation> {
+        let mut world = World::new(seed, setup(seed), Trace::new(false));
+        let mut workload = Workload::new(seed, &mut world);
+        world.boot(false).map_err(wrong)?;
+        for _ in 0..3 {
+            workload.run(&mut world, Span::from_millis(60)).map_err(wrong)?;
+            world.kill();
+            workload.run(&mut world, Span::from_millis(20)).map_err(wrong)?;
+            world.boot(false).map_err(wrong)?;
+            workload.restarted();
+        }
+        let dump = audit(&mut world, &mut workload).map_err(wrong)?;
+        world.kill();
+        let mut disk = world.disk.clone();
+        disk.settle();
+        Ok(Sample { seed, disk, dump })
+    }
+
+    /// The files that can be damaged.
+    pub fn files(&self) -> Vec<FileId> {
+        self.disk.files()
+    }
+
+    /// Damages a copy, opens it and compares everything that it serves.
+    pub fn open(&self, damage: &mut dyn FnMut(&mut MemDisk)) -> Result<Opened, Violation> {
+        let mut world = World::new(self.seed, setup(self.seed), Trace::new(false));
+        world.disk = self.disk.clone();
+        damage(&mut world.disk);
+        world.disk.settle();
+        let mut workload = Workload::new(self.seed, &mut world);
+        if world.boot_damaged().is_err() {
+            return Ok(Opened::Refused);
+        }
+        let Ok(found) = audit(&mut world, &mut workload) else { return Ok(Opened::Served { messages: 0 }) };
+        let mut messages = 0;
+        for (name, stream) in &found.streams {
+            let Some(before) = self.dump.streams.get(name) else { continue };
+            // A log that was cut may show an earlier stream of this name.
+            if before.info["created"] != stream.info["created"] {
+                continue;
+            }
+            for (seq, stored) in &stream.messages {
+                let Some(original) = before.messages.get(seq) else { continue };
+                messages += 1;
+                if original != stored {
+                    let text = format!("{name} {seq}: {original:?} is served as {stored:?}");
+                    return Err(Violation { invariant: "damage", text });
+                }
+            }
+        }
+        Ok(Opened::Served { messages })
+    }
+}
+
+fn setup(seed: u64) -> Setup {
+    Setup {
+        shards: 1,
+        checkpoint_bytes: [4 << 10, 60 << 10][seed as usize % 2],
+        wal_bytes: 144 << 10,
+        planted: Planted::Nothing,
+    }
+}
+
+fn wrong(text: String) -> Violation {
+    Violation { invariant: "sample", text }
+}

@@ -1,0 +1,88 @@
+//! Fixed seeds: none fails, each gives the same bytes twice, and planted bugs are found.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use hw_sim::{Plan, Planted, Report, simulate};
+
+/// Seeds that are run: as many as a machine does in about half a minute.
+const SEEDS: u64 = if cfg!(debug_assertions) { 160 } else { 2000 };
+/// A planted bug is found within so many.
+const FIND_WITHIN: u64 = 25;
+const THREADS: usize = 2;
+
+fn plan(seed: u64, planted: Planted) -> Plan {
+    Plan { seed, planted, trace: false }
+}
+
+/// Runs seeds on several threads; what failed, and all reports together.
+fn run(seeds: std::ops::Range<u64>) -> (Vec<String>, Vec<Report>) {
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new((Vec::new(), Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let result = simulate(plan(seed, Planted::Nothing));
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    match result {
+                        Ok(report) => found.1.push(report),
+                        Err(failure) => found.0.push(failure.to_string()),
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn no_seed_fails() {
+    let (failures, reports) = run(0..SEEDS);
+    assert!(failures.is_empty(), "{} of {SEEDS} failed:\n{}", failures.len(), failures.join("\n"));
+    // A simulation in which nothing happens finds nothing.
+    let total = |what: &str| reports.iter().filter_map(|report| report.counts.get(what)).sum::<u64>();
+    let all = [
+        ("acked publishes", 200),
+        ("duplicates", 20),
+        ("refused publishes", 10),
+        ("deliveries", 100),
+        ("confirmed acks", 50),
+        ("removals", 2),
+        ("deleted streams", 0),
+        ("deleted consumers", 0),
+        ("checkpoints", 5),
+        ("power cuts", 1),
+        ("kills", 1),
+    ];
+    for (what, each) in all {
+        assert!(total(what) > each * SEEDS, "only {} {what} in {SEEDS} seeds", total(what));
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_twice() {
+    let mut hashes = std::collections::BTreeSet::new();
+    for seed in 0..8 {
+        let (first, second) = (
+            simulate(plan(seed, Planted::Nothing)).unwrap(),
+            simulate(plan(seed, Planted::Nothing)).unwrap(),
+        );
+        assert_eq!(first, second, "seed {seed}");
+        hashes.insert(first.hash);
+    }
+    assert_eq!(hashes.len(), 8, "seeds differ");
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for bug in Planted::ALL {
+        let found = (0..FIND_WITHIN).find_map(|seed| simulate(plan(seed, bug)).err());
+        let Some(failure) = found else { panic!("{bug:?} was not found in {FIND_WITHIN} seeds") };
+        assert!(failure.to_string().contains("--seed"), "a failure says how to replay it: {failure}");
+    }
+}
