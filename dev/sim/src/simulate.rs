@@ -71,7 +71,7 @@ struct Run {
 
 /// Runs a seed.
 pub fn simulate(plan: Plan) -> Result<Report, Failure> {
-    let run = || Run::new(plan).and_then(Run::to_end);
+    let run = || Run::new(plan).and_then(Run::finish);
     // A panic of the server is a violation like any other.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
