@@ -18,10 +18,10 @@ use crate::shard::owned;
 
 /// A read that is not answered yet.
 pub(crate) enum Waiting {
-    /// `STREAM.MSG.GET`.
-    Message { call: Box<Call>, seq: Seq, no_hdr: bool },
+    /// `STREAM.MSG.GET`. What is asked for, not what was found: it may change while a block is loaded.
+    Message { call: Box<Call>, get: GetMessage, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, seq: Seq, no_hdr: bool },
+    Direct { reply: Bytes, get: GetMessage, no_hdr: bool },
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
@@ -47,12 +47,12 @@ impl JetStream {
                 self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
             }
             Request::StreamNames { offset, subject } => {
-                let names: Vec<&str> = self.filtered(account, &subject).map(|group| name_of(group)).collect();
+                let names: Vec<&str> = self.filtered(account, &subject).map(name_of).collect();
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamList { offset, subject } => {
                 let infos: Vec<_> =
-                    self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                    self.filtered(account, &subject).map(|group| self.listed(now, group)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
@@ -78,7 +78,7 @@ impl JetStream {
             }
             Request::ConsumerInfo { stream, consumer } => {
                 let Some(id) = self.group_named(account, &stream) else {
-                    return Some(Err(self.no_stream(account, &stream)));
+                    return Some(Err(ApiError::new(10059)));
                 };
                 self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
@@ -164,14 +164,7 @@ impl JetStream {
         let Some(id) = self.group_named(call.account, stream) else {
             return Some(Err(self.no_stream(call.account, stream)));
         };
-        let group = self.groups.get(&id)?;
-        let seq = match get {
-            GetMessage::Seq(seq) => Some(seq),
-            GetMessage::Last(subject) => group.stream.last_by_subject(&subject),
-            GetMessage::Next(seq, subject) => group.stream.next_by_subject(seq, &subject),
-        };
-        let Some(seq) = seq else { return Some(Err(ApiError::new(10037))) };
-        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), seq, no_hdr });
+        self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), get, no_hdr });
         None
     }
 
@@ -246,34 +239,35 @@ impl JetStream {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
+        self.touch_followers(id);
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
         let Some(group) = self.groups.get(&id) else { return Progress::Done };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, seq, no_hdr } => {
-                let reply = match group.stream.get(seq) {
-                    Fetch::OnDisk(block) => {
-                        return Progress::Load(block, Waiting::Message { call, seq, no_hdr });
+            Waiting::Message { call, get, no_hdr } => {
+                let reply = match group.find(&get) {
+                    Some(Fetch::OnDisk(block)) => {
+                        return Progress::Load(block, Waiting::Message { call, get, no_hdr });
                     }
-                    Fetch::Message(message) => Ok(hw_jsapi::message(&message, no_hdr)),
-                    Fetch::Absent if group.stream.messages().contains(seq) => {
-                        Err(ApiError::with(10051, DAMAGED))
-                    }
-                    Fetch::Absent => Err(ApiError::new(10037)),
+                    Some(Fetch::Message(message)) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Some(Fetch::Absent) => Err(ApiError::new(10037)),
+                    None => Err(ApiError::with(10051, DAMAGED)),
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, seq, no_hdr } => match group.stream.get(seq) {
-                Fetch::OnDisk(block) => return Progress::Load(block, Waiting::Direct { reply, seq, no_hdr }),
-                Fetch::Absent if group.stream.messages().contains(seq) => {
+            Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
+                Some(Fetch::OnDisk(block)) => {
+                    return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
+                }
+                None => {
                     let header = status_header(&format!("500 {DAMAGED}"), &[]);
                     let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
                 }
-                Fetch::Absent => self.refuse_direct(account, reply, DirectRefusal::NotFound),
-                Fetch::Message(message) => {
+                Some(Fetch::Absent) => self.refuse_direct(account, reply, DirectRefusal::NotFound),
+                Some(Fetch::Message(message)) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
@@ -314,10 +308,24 @@ impl Group {
     /// A block is not what was written: its messages count as there, but nobody gets them.
     fn handle_damaged(&mut self, block: BlockId, reason: String) {
         let messages = self.stream.messages_mut();
-        // A segment that nothing refers to any more may be gone.
+        // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
         if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
             messages.handle_block(block, Vec::new());
             self.damage = Some(reason);
+        }
+    }
+
+    /// The message that is asked for, as things are now; None: it is there and damaged.
+    fn find(&self, get: &GetMessage) -> Option<Fetch> {
+        let seq = match get {
+            GetMessage::Seq(seq) => Some(*seq),
+            GetMessage::Last(filter) => self.stream.last_by_subject(filter),
+            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
+        };
+        let Some(seq) = seq else { return Some(Fetch::Absent) };
+        match self.stream.get(seq) {
+            Fetch::Absent if self.stream.messages().contains(seq) => None,
+            found => Some(found),
         }
     }
 
@@ -328,19 +336,16 @@ impl Group {
         let stream = &self.stream;
         if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            let seq = stream.last_by_subject(last).ok_or(DirectRefusal::NotFound)?;
-            return Ok(Waiting::Direct { reply, seq, no_hdr });
+            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, seq, no_hdr }),
+            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, get: GetMessage::Seq(seq), no_hdr }),
             DirectGet::Last(filter) => {
-                let seq = stream.last_by_subject(&filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Last(filter), no_hdr });
             }
             DirectGet::Next(from, filter) => {
-                let seq = stream.next_by_subject(from, &filter).ok_or(DirectRefusal::NotFound)?;
-                return Ok(Waiting::Direct { reply, seq, no_hdr });
+                return Ok(Waiting::Direct { reply, get: GetMessage::Next(from, filter), no_hdr });
             }
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));
