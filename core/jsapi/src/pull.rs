@@ -2,7 +2,7 @@
 
 use hw_stream::lead::PullRequest;
 
-use crate::json::from_json;
+use crate::request::read_json;
 
 /// Reads a pull request; the error is the text after `400 Bad Request - `.
 pub fn pull_request(body: &[u8]) -> Result<PullRequest, String> {
@@ -11,7 +11,7 @@ pub fn pull_request(body: &[u8]) -> Result<PullRequest, String> {
         return Ok(PullRequest::default());
     }
     if text[0] == b'{' {
-        return from_json(text).map_err(|error| error.to_string());
+        return read_json(text);
     }
     let batch = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
     batch

@@ -476,7 +476,7 @@ fn read_value(body: &[u8]) -> Result<serde_json::Value, String> {
 }
 
 /// Reads JSON; an empty body is an empty object, and a body that ends early is worded as clients know it.
-fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let body = if body.is_empty() { b"{}" } else { body };
     from_json(body)
         .map_err(|error| if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() })

@@ -52,7 +52,7 @@ impl JetStream {
             }
             Request::StreamList { offset, subject } => {
                 let infos: Vec<_> =
-                    self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                    self.filtered(account, &subject).map(|group| self.listed(now, group)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
@@ -78,7 +78,7 @@ impl JetStream {
             }
             Request::ConsumerInfo { stream, consumer } => {
                 let Some(id) = self.group_named(account, &stream) else {
-                    return Some(Err(self.no_stream(account, &stream)));
+                    return Some(Err(ApiError::new(10059)));
                 };
                 self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
@@ -239,6 +239,7 @@ impl JetStream {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
+        self.touch_followers(id);
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
@@ -247,30 +248,26 @@ impl JetStream {
         match waiting {
             Waiting::Message { call, get, no_hdr } => {
                 let reply = match group.find(&get) {
-                    Some((_, Fetch::OnDisk(block))) => {
+                    Some(Fetch::OnDisk(block)) => {
                         return Progress::Load(block, Waiting::Message { call, get, no_hdr });
                     }
-                    Some((_, Fetch::Message(message))) => Ok(hw_jsapi::message(&message, no_hdr)),
-                    Some((seq, Fetch::Absent)) if group.stream.messages().contains(seq) => {
-                        Err(ApiError::with(10051, DAMAGED))
-                    }
-                    Some((_, Fetch::Absent)) | None => Err(ApiError::new(10037)),
+                    Some(Fetch::Message(message)) => Ok(hw_jsapi::message(&message, no_hdr)),
+                    Some(Fetch::Absent) => Err(ApiError::new(10037)),
+                    None => Err(ApiError::with(10051, DAMAGED)),
                 };
                 self.answer(now, hub, &call, reply);
             }
             Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
-                Some((_, Fetch::OnDisk(block))) => {
+                Some(Fetch::OnDisk(block)) => {
                     return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
                 }
-                Some((seq, Fetch::Absent)) if group.stream.messages().contains(seq) => {
+                None => {
                     let header = status_header(&format!("500 {DAMAGED}"), &[]);
                     let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
                 }
-                Some((_, Fetch::Absent)) | None => {
-                    self.refuse_direct(account, reply, DirectRefusal::NotFound);
-                }
-                Some((_, Fetch::Message(message))) => {
+                Some(Fetch::Absent) => self.refuse_direct(account, reply, DirectRefusal::NotFound),
+                Some(Fetch::Message(message)) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
@@ -308,23 +305,27 @@ impl JetStream {
 }
 
 impl Group {
-    /// The message that is asked for, as things are now.
-    fn find(&self, get: &GetMessage) -> Option<(Seq, Fetch)> {
-        let seq = match get {
-            GetMessage::Seq(seq) => *seq,
-            GetMessage::Last(filter) => self.stream.last_by_subject(filter)?,
-            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter)?,
-        };
-        Some((seq, self.stream.get(seq)))
-    }
-
     /// A block is not what was written: its messages count as there, but nobody gets them.
     fn handle_damaged(&mut self, block: BlockId, reason: String) {
         let messages = self.stream.messages_mut();
-        // A segment that nothing refers to any more may be gone.
+        // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
         if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
             messages.handle_block(block, Vec::new());
             self.damage = Some(reason);
+        }
+    }
+
+    /// The message that is asked for, as things are now; None: it is there and damaged.
+    fn find(&self, get: &GetMessage) -> Option<Fetch> {
+        let seq = match get {
+            GetMessage::Seq(seq) => Some(*seq),
+            GetMessage::Last(filter) => self.stream.last_by_subject(filter),
+            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
+        };
+        let Some(seq) = seq else { return Some(Fetch::Absent) };
+        match self.stream.get(seq) {
+            Fetch::Absent if self.stream.messages().contains(seq) => None,
+            found => Some(found),
         }
     }
 

@@ -36,6 +36,7 @@ mod inner;
 mod log;
 mod monitor;
 mod ports;
+mod reload;
 mod server;
 mod shards;
 mod start;
@@ -48,6 +49,7 @@ mod websocket;
 pub use builder::Builder;
 pub use log::{FATAL, LogConfig, Sink};
 pub use ports::Ports;
+pub use reload::ReloadError;
 pub use server::Server;
 pub use start::StartError;
 
