@@ -10,7 +10,7 @@ use hw_store::messages::{Fetch, Matcher};
 use hw_stream::command::Fed;
 use hw_stream::feed::Route;
 use hw_stream::info::{ErrorInfo, StreamInfo, StreamSourceInfo};
-use hw_stream::outcome::Feeding;
+use hw_stream::outcome::{Feeding, PublishError};
 use hw_stream::stream::Position;
 use hw_stream::{Command, Stream, StreamConfig};
 
@@ -59,6 +59,8 @@ struct Feed {
     retry: Option<Time>,
     /// Why the last batch was refused.
     error: Option<ApiError>,
+    /// A limit of the account or the server is near: messages go one by one.
+    cramped: bool,
 }
 
 /// What a look at the origin gave.
@@ -92,6 +94,7 @@ impl Feed {
             active: None,
             retry: None,
             error: None,
+            cramped: false,
         }
     }
 
@@ -125,7 +128,8 @@ impl Feed {
         let messages = origin.messages();
         let matcher = self.matcher.get_or_insert_with(|| messages.matcher(&self.route.filters()));
         let (mut batch, mut bytes, mut at) = (Vec::new(), 0, from);
-        while batch.len() < FEED_BATCH && bytes < FEED_BATCH_BYTES {
+        let most = if self.cramped { 1 } else { FEED_BATCH };
+        while batch.len() < most && bytes < FEED_BATCH_BYTES {
             let Some(seq) = messages.next_match(at, matcher) else {
                 at = at.max(messages.last_seq().next());
                 break;
@@ -142,6 +146,16 @@ impl Feed {
             at = seq.next();
         }
         if batch.is_empty() && at == from { Look::Nothing } else { Look::Batch(batch, at) }
+    }
+
+    /// The account or the server has no room for a batch: its messages are tried one by one, then again later.
+    fn lack_room(&mut self, now: Time, error: &PublishError) {
+        self.next = None;
+        if self.cramped {
+            self.error = Some(error.into());
+            self.retry = Some(now + RETRY);
+        }
+        self.cramped = !self.cramped;
     }
 
     /// The command for a batch; it follows what was proposed before.
@@ -171,7 +185,8 @@ impl Feed {
         });
         let active = match (origin, self.active) {
             (_, None) => Span(-1),
-            (Some(_), Some(_)) => Span::ZERO,
+            // It is in reach at this very moment; tools read 0 as never.
+            (Some(_), Some(_)) => Span(1),
             (None, Some(seen)) => now.since(seen),
         };
         StreamSourceInfo {
@@ -195,6 +210,16 @@ impl Feed {
 fn identity_of(group: &Group) -> Bytes {
     let letters = Rng::new(group.id.0 ^ (group.stream.created().0 as u64).rotate_left(20)).base62::<8>();
     Bytes::copy_from_slice(&letters)
+}
+
+/// The bytes of the messages that a command brings.
+fn size_of(command: &Command) -> usize {
+    match command {
+        Command::Mirrored { messages, .. } | Command::Sourced { messages, .. } => {
+            messages.iter().map(|message| message.record.joined().len()).sum()
+        }
+        _ => 0,
+    }
 }
 
 fn routes_of(config: &StreamConfig) -> Vec<Route> {
@@ -342,12 +367,25 @@ impl JetStream {
                 Ok(None) => return,
                 Err(block) => return self.load(from, block),
             };
-            feed.in_flight += 1;
             feed.round.1 += 1;
-            if let Some(group) = self.groups.get_mut(&id) {
-                group.log.propose(Origin::None, |out| command.encode(out));
+            match self.no_room(id, size_of(&command)) {
+                Some(error) => feed.lack_room(now, &error),
+                None => {
+                    feed.in_flight += 1;
+                    self.propose_copies(id, &command);
+                }
+            }
+            if feed.retry.is_some() {
+                return;
             }
         }
+    }
+
+    fn propose_copies(&mut self, id: GroupId, command: &Command) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.log.propose(Origin::None, |out| command.encode(out));
+        }
+        self.recount(id);
     }
 
     /// A batch was applied.

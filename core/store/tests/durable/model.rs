@@ -349,13 +349,13 @@ impl Node {
                 new_segments.push(NewSegment {
                     number: live.last_segment,
                     messages,
-                    packed: live.last_segment % 2 == 0,
+                    packed: live.last_segment.is_multiple_of(2),
                 });
             } else {
                 new_segments.push(NewSegment {
                     number: live.last_segment,
                     messages,
-                    packed: live.last_segment % 2 == 0,
+                    packed: live.last_segment.is_multiple_of(2),
                 });
             }
             live.segments.push(live.last_segment);

@@ -224,6 +224,7 @@ impl Stream {
             return;
         }
         let at = (self.messages.last_seq().next(), self.clock);
-        self.store(Storing { record, msg_id: None, rollup: Rollup::None, special, total: None, at }, fx);
+        let storing = Storing { record, msg_id: None, rollup: Rollup::None, special, total: None, at };
+        self.store(storing, fx);
     }
 }

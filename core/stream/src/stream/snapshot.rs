@@ -15,8 +15,8 @@ use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-/// Version 1 had no positions of sources.
-const VERSION: u8 = 2;
+/// Version 2 had no positions of sources.
+const VERSION: u8 = 3;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -113,7 +113,7 @@ impl StreamRestore {
     pub fn open(bytes: &Bytes) -> Result<StreamRestore, RestoreError> {
         let mut r = Reader(bytes.clone());
         let version = r.take(1)?[0];
-        if !(1..=VERSION).contains(&version) {
+        if !(2..=VERSION).contains(&version) {
             return Err(RestoreError::Version(version));
         }
         let (created, revision) = (Time(r.number()? as i64), r.number()?);
@@ -144,7 +144,7 @@ impl StreamRestore {
             consumers.push((r.block()?, r.block()?));
         }
         let mut positions = BTreeMap::new();
-        if version > 1 {
+        if version > 2 {
             for _ in 0..r.number()? {
                 let (source, identity) = (r.block()?, r.block()?);
                 let (source, identity) = (Bytes::copy_from_slice(&source), Bytes::copy_from_slice(&identity));
