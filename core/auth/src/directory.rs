@@ -136,7 +136,7 @@ struct User {
     kinds: Vec<ConnectionKind>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Eq, PartialEq)]
 enum Secret {
     User { user: String, password: Password },
     Token(Password),
@@ -228,6 +228,24 @@ impl Directory {
         let user = self.users.get(name).or_else(|| self.nkeys.get(name));
         user.map(|user| user.identity.clone())
             .ok_or_else(|| SpecError::NoAuthUserUnknown { user: name.into() })
+    }
+
+    /// The same client in this directory, after a reload; None when it would have to show anew who it is.
+    pub fn renew(&self, before: &Directory, identity: &Identity) -> Option<Identity> {
+        let name = identity.user.as_str();
+        let known = before.users.get(name).zip(self.users.get(name));
+        let known = known.or_else(|| before.nkeys.get(name).zip(self.nkeys.get(name)));
+        if let Some((old, new)) = known
+            && old.password == new.password
+            && old.identity.account == identity.account
+        {
+            return Some(new.identity.clone());
+        }
+        if before.login.is_some() && before.login == self.login {
+            return Some(identity.clone());
+        }
+        let was_anonymous = before.anonymous.as_ref() == Some(identity);
+        self.anonymous.clone().filter(|_| was_anonymous)
     }
 
     /// Whether INFO must ask for credentials: nobody gets in without.

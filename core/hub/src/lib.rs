@@ -11,6 +11,7 @@ mod event;
 mod hub;
 mod message;
 mod peers;
+mod reload;
 mod route;
 mod session;
 mod sinks;

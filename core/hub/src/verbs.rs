@@ -124,7 +124,7 @@ impl Hub {
         }
     }
 
-    fn err(&mut self, slot: u32, text: impl AsRef<[u8]>) {
+    pub(crate) fn err(&mut self, slot: u32, text: impl AsRef<[u8]>) {
         let text = text.as_ref();
         self.sinks.write(slot, |out| encode::err(out, text));
         if self.sinks.trace.on

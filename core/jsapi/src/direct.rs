@@ -5,7 +5,7 @@ use hw_kit::{Seq, Time};
 use hw_store::messages::Message;
 use serde::Deserialize;
 
-use crate::request::read_json;
+use crate::json::from_json;
 
 /// What a direct get asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +96,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Err(DirectRefusal::EmptyRequest);
         }
-        let body: Body = read_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = from_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         let no_hdr = body.no_hdr;
         body.checked().map(|get| (get, no_hdr))
     }
@@ -106,7 +106,7 @@ impl DirectGet {
         if body.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let body: Body = read_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
+        let body: Body = from_json(body).map_err(|_| DirectRefusal::MalformedRequest)?;
         Ok(body.no_hdr)
     }
 }

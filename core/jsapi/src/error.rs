@@ -118,6 +118,7 @@ impl From<&ConfigError> for ApiError {
             ConfigError::TransformSource(text) => ApiError::with(10155, text),
             ConfigError::TransformDestination(text) => ApiError::with(10156, text),
             ConfigError::ViolatesConsumers(text) => ApiError::with(10052, text),
+            ConfigError::Rule { err_code, text } => ApiError::with(*err_code, text),
             ConfigError::Unsupported(what) => ApiError::with(10052, format!("{what} is not supported yet")),
         }
     }

@@ -41,7 +41,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_jso
         }
         let mut value: Value = serde_json::from_slice(body)?;
         drop_nulls(&mut value);
-        serde_json::from_value(value)
+        serde_json::from_value(value).map_err(|_| error)
     })
 }
 

@@ -4,6 +4,7 @@
 //! because an entry is missing here: only a `Delete` that was applied leaves a tombstone that allows it.
 
 mod command;
+mod origins;
 mod state;
 
 pub use command::MetaCommand;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hw_meta::MetaCommand;
 use hw_store::{CheckpointDone, CheckpointJob, GroupCheckpoint, NewSegment};
+use hw_stream::config::Compression;
 
 use crate::commit::META;
 use crate::jetstream::{DiskRequest, JetStream};
@@ -82,6 +83,7 @@ impl JetStream {
 
 impl crate::group::Group {
     fn checkpoint(&mut self) -> GroupCheckpoint {
+        let packed = self.stream.config().compression == Compression::S2;
         let messages = self.stream.messages_mut();
         let number = self.last_segment + 1;
         let unwritten = messages.take_unwritten(number);
@@ -89,7 +91,7 @@ impl crate::group::Group {
         if !unwritten.is_empty() {
             self.last_segment = number;
             self.writing = Some(number);
-            new_segments.push(NewSegment { number, messages: unwritten });
+            new_segments.push(NewSegment { number, messages: unwritten, packed });
         }
         messages.dead_segments();
         let live_segments = messages.live_segments().iter().map(|segment| segment.segment).collect();

@@ -146,7 +146,9 @@ impl JetStream {
                 {
                     group.wanted = None;
                 }
+                self.link_feeds(id);
             }
+            (Answer::Fed(outcome), Note::Fed(source)) => self.handle_fed(now, id, source, outcome),
             _ => {}
         }
     }
@@ -207,7 +209,7 @@ impl JetStream {
             | Answer::ConsumerDeleted(Err(error))
             | Answer::ConsumerPaused(Err(error))
             | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
-            Answer::Published(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+            Answer::Published(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
         }
     }
 
@@ -247,6 +249,7 @@ enum Note {
     Consumer(Bytes),
     Expired,
     Configured,
+    Fed(Bytes),
     Nothing,
 }
 
@@ -260,6 +263,8 @@ impl Note {
             Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
             Command::Configure { .. } => Note::Configured,
+            Command::Mirrored { .. } => Note::Fed(Bytes::new()),
+            Command::Sourced { source, .. } => Note::Fed(source.clone()),
             _ => Note::Nothing,
         }
     }

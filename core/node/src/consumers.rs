@@ -26,7 +26,7 @@ impl JetStream {
     ) -> Handled {
         let limits = self.consumer_limits(call.account);
         let Some(id) = self.group_named(call.account, &create.stream) else {
-            return Handled::Answer(Err(ApiError::new(10059)));
+            return Handled::Answer(Err(self.no_stream(call.account, &create.stream)));
         };
         let name = match create.name.is_empty() {
             true => Bytes::copy_from_slice(&self.rng.base62::<8>()),
@@ -73,7 +73,8 @@ impl JetStream {
         (stream, consumer): (&str, &str),
         priority_group: &str,
     ) -> Reply {
-        let id = self.group_named(call.account, stream).ok_or_else(|| ApiError::new(10059))?;
+        let id = self.group_named(call.account, stream);
+        let id = id.ok_or_else(|| self.no_stream(call.account, stream))?;
         let group = self.groups.get_mut(&id).ok_or_else(|| ApiError::new(10059))?;
         let (name, interest) = (Bytes::copy_from_slice(consumer.as_bytes()), interest_in(hub, call.account));
         let (mut out, mut effects) = (PumpOut::default(), Vec::new());

@@ -11,6 +11,7 @@ use hw_stream::lead::{Moment, PumpOut};
 use hw_stream::outcome::Effect;
 use hw_stream::{Lead, Stream};
 
+use crate::feed::Feeds;
 use crate::held::Held;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
@@ -55,6 +56,8 @@ pub(crate) struct Group {
     pub(crate) held: VecDeque<Held>,
     /// The bytes that it counts as in its account's usage.
     pub(crate) counted: u64,
+    /// The streams that it follows, and those that follow it.
+    pub(crate) feeds: Feeds,
 }
 
 /// Who listens to a subject; the second argument is a queue group, empty for none.
@@ -83,6 +86,7 @@ impl Group {
             damage: None,
             held: VecDeque::new(),
             counted: 0,
+            feeds: Feeds::default(),
         }
     }
 
@@ -96,7 +100,7 @@ impl Group {
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
         let leads =
             self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
-        expiry.into_iter().chain(leads).min()
+        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).min()
     }
 
     /// Starts leading a consumer that is new or has changed.

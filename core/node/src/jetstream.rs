@@ -224,6 +224,7 @@ impl JetStream {
         let mut effects = Vec::new();
         group.pump(now, &interest_in(hub, group.account), &mut effects);
         self.perform(now, hub, id, effects);
+        self.run_feeds(now, id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.is_volatile() {
             for frame in group.log.cut() {
@@ -232,6 +233,7 @@ impl JetStream {
         } else if group.log.is_open() && !std::mem::replace(&mut group.open, true) {
             self.open.push(id);
         }
+        self.wake_followers(id);
         self.rearm(id);
     }
 

@@ -9,6 +9,7 @@ mod checkpoint;
 mod commit;
 mod completion;
 mod consumers;
+mod feed;
 mod group;
 mod held;
 mod inside;

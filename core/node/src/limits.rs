@@ -15,5 +15,15 @@ pub(crate) const FRAME_BYTES: usize = 1024 * 1024;
 /// Frames up to this many bytes together go to the disk under one ticket.
 pub(crate) const APPEND_BYTES: usize = 4 * 1024 * 1024;
 
+/// A feed from another stream copies so many messages with one command,
+pub(crate) const FEED_BATCH: usize = 256;
+
+/// or so many bytes and the message that goes beyond,
+pub(crate) const FEED_BATCH_BYTES: usize = 256 * 1024;
+
+/// and has so many commands on their way.
+pub(crate) const FEED_BATCHES: usize = 4;
+
+const _: () = assert!(FEED_BATCH_BYTES * FEED_BATCHES <= FRAME_BYTES, "one feed fills one frame");
 const _: () = assert!(APPEND_BYTES * 4 <= UNSYNCED_BYTES_MAX, "several appends fit the wait for one sync");
 const _: () = assert!(FRAME_BYTES <= APPEND_BYTES, "one frame is not more than one append");

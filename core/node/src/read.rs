@@ -52,7 +52,7 @@ impl JetStream {
             }
             Request::StreamList { offset, subject } => {
                 let infos: Vec<_> =
-                    self.filtered(account, &subject).map(|group| group.stream.info(now)).collect();
+                    self.filtered(account, &subject).map(|group| self.listed(now, group)).collect();
                 Ok(hw_jsapi::stream_list(&infos, offset))
             }
             Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
@@ -239,6 +239,7 @@ impl JetStream {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
+        self.touch_followers(id);
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {

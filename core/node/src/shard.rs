@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_auth::Directory;
-use hw_hub::{CloseReason, Hub, HubConfig, Inside, InternalId, Message, Origin, Peer, PeerBatch};
+use hw_hub::{CloseReason, Hub, HubConfig, HubLimits, Inside, InternalId, Message, Origin, Peer, PeerBatch};
 use hw_kit::{ConnId, ShardId, Time};
 
 use crate::completion::DiskCompletion;
@@ -137,6 +137,16 @@ impl Shard {
     /// Which lines operators want to read.
     pub fn set_notices(&mut self, wanted: NoticeConfig) {
         self.rooms.system.set_notices(&mut self.hub, wanted);
+    }
+
+    /// The configuration was changed: users and permissions, limits. The accounts must be the same as before.
+    pub fn handle_reload(&mut self, directory: Arc<Directory>, limits: HubLimits) {
+        self.hub.set_limits(limits);
+        self.hub.set_directory(directory.clone());
+        self.rooms.system.set_directory(directory.clone());
+        if let Some(js) = &mut self.rooms.js {
+            js.directory = directory;
+        }
     }
 
     /// Lines for the log.

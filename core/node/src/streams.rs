@@ -23,8 +23,11 @@ impl JetStream {
         config: &StreamConfig,
         pedantic: bool,
     ) -> Result<StreamConfig, ApiError> {
-        let config = check(config, self.stream_limits(), pedantic).map_err(|error| ApiError::from(&error))?;
+        let mut config =
+            check(config, self.stream_limits(), pedantic).map_err(|error| ApiError::from(&error))?;
         let account_name = self.account_name(account);
+        let origins = self.meta.check_origins(&account_name, &mut config, pedantic);
+        origins.map_err(|error| ApiError::from(&error))?;
         match self.meta.stream(&account_name, &config.name) {
             None => self.check_space(account, &config, 0)?,
             Some(asset) if self.groups.contains_key(&asset.group()) => {}
@@ -44,7 +47,9 @@ impl JetStream {
         let group = group.ok_or_else(|| self.no_stream(account, &config.name))?;
         let old = group.stream.config();
         let checked = check_update(old, config, group.stream.consumers(), self.stream_limits(), pedantic);
-        let config = checked.map_err(|error| ApiError::from(&error))?;
+        let mut config = checked.map_err(|error| ApiError::from(&error))?;
+        let origins = self.meta.check_origins(&self.account_name(account), &mut config, pedantic);
+        origins.map_err(|error| ApiError::from(&error))?;
         self.check_space(account, &config, old.max_bytes.max(0))?;
         Ok(config)
     }
@@ -107,7 +112,8 @@ impl JetStream {
         for name in consumers {
             self.lead_consumer(now, hub, id, &name);
         }
-        self.touch(id);
+        self.link_feeds(id);
+        self.offer_origin(id);
     }
 
     /// A stream has a new configuration: its interest follows at once, its machine when the command is applied.
@@ -162,6 +168,7 @@ impl JetStream {
         if let Some(armed) = group.armed {
             self.deadlines.remove(&(armed, id));
         }
+        self.withdraw_origin(now, &group);
         self.send_effects(group.account, effects);
         for held in std::mem::take(&mut group.held) {
             self.refuse_held(now, hub, held);

@@ -212,9 +212,17 @@ impl JetStream {
         if let Some(wanted) = &group.wanted {
             info.config = wanted.clone();
         }
+        self.show_feeds(now, group, &mut info);
         info.domain.clone_from(&self.config.domain);
         stamp(&mut info.config.metadata, &self.config.version);
         Some(info)
+    }
+
+    /// A stream as lists show it.
+    pub(crate) fn listed(&self, now: Time, group: &Group) -> StreamInfo {
+        let mut info = group.stream.info(now);
+        self.show_feeds(now, group, &mut info);
+        info
     }
 
     /// The only replica of an asset.

@@ -50,6 +50,8 @@ pub struct NewSegment {
     pub number: u64,
     /// Its messages in ascending order.
     pub messages: Vec<Message>,
+    /// Whether they are compressed.
+    pub packed: bool,
 }
 
 /// Why a checkpoint was not begun. Nothing has changed.
@@ -122,7 +124,7 @@ pub struct CheckpointWork {
     head: CheckpointHead,
     full: bool,
     entries: Vec<Entry>,
-    segments: VecDeque<(SegmentId, Vec<Message>)>,
+    segments: VecDeque<(SegmentId, NewSegment)>,
     open: Option<(SegmentId, SegmentJob)>,
     stage: Stage,
     first: Vec<DiskOp>,
@@ -212,10 +214,9 @@ impl CheckpointWork {
     }
 
     fn segment_ops(&mut self) -> Vec<DiskOp> {
-        let next = self
-            .open
-            .take()
-            .or_else(|| self.segments.pop_front().map(|(id, messages)| (id, SegmentJob::new(id, messages))));
+        let next = self.open.take().or_else(|| {
+            self.segments.pop_front().map(|(id, new)| (id, SegmentJob::new(id, new.messages, new.packed)))
+        });
         let Some((id, mut job)) = next else {
             self.stage = Stage::Checkpoint;
             return if self.done.written.is_empty() {
@@ -288,7 +289,7 @@ impl CheckpointWork {
 /// The groups of a checkpoint, taken apart.
 struct Gathered {
     entries: Vec<Entry>,
-    segments: VecDeque<(SegmentId, Vec<Message>)>,
+    segments: VecDeque<(SegmentId, NewSegment)>,
     metas: BTreeMap<GroupId, GroupMeta>,
     removed: Vec<SegmentId>,
 }
@@ -318,8 +319,7 @@ fn gather(storage: &Storage, groups: Vec<GroupCheckpoint>, captured: WindowMark)
         out.entries.push(entry(id, EntryKind::Live, &meta, group.state));
         out.metas.insert(id, meta);
         let new = group.new_segments.into_iter();
-        out.segments
-            .extend(new.map(|segment| (SegmentId { group: id, number: segment.number }, segment.messages)));
+        out.segments.extend(new.map(|segment| (SegmentId { group: id, number: segment.number }, segment)));
     }
     out
 }

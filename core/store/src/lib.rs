@@ -34,6 +34,7 @@ pub mod layout;
 pub mod limits;
 pub mod messages;
 pub mod op;
+mod packed;
 pub mod record;
 mod recover;
 pub mod segment;

@@ -11,9 +11,13 @@ use crate::layout::FileId;
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
 use crate::messages::{IndexEntry, Message, Written};
 use crate::op::DiskOp;
+use crate::packed::{is_packed, pack, unpack};
 use crate::record::Record;
 
-pub(crate) const SEGMENT_VERSION: u16 = 1;
+/// The newest version that is read.
+pub(crate) const SEGMENT_VERSION: u16 = 2;
+/// Version 1 has no packed blocks; segments without them still have it.
+const UNPACKED_VERSION: u16 = 1;
 const HEADER_MAGIC: [u8; 8] = *b"HWSEG\r\n\x1a";
 const TRAILER_MAGIC: [u8; 8] = *b"HWSEGend";
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -60,6 +64,7 @@ pub struct SegmentIndex {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Trailer {
     id: SegmentId,
+    version: u16,
     file_len: u64,
     table_offset: u64,
     blocks: u32,
@@ -95,6 +100,8 @@ fn written(id: SegmentId, blocks: &[Block]) -> Written {
 #[derive(Debug)]
 pub struct SegmentWriter {
     id: SegmentId,
+    /// Whether blocks are packed; then only complete ones are handed out.
+    packed: bool,
     /// What was not handed out yet; starts at `handed_out` in the file.
     piece: Vec<u8>,
     handed_out: u64,
@@ -108,11 +115,11 @@ pub struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// An empty segment.
-    pub fn new(id: SegmentId) -> SegmentWriter {
+    /// An empty segment; `packed`: its blocks are compressed where that makes them shorter.
+    pub fn new(id: SegmentId, packed: bool) -> SegmentWriter {
         let mut piece = Vec::new();
         piece.extend_from_slice(&HEADER_MAGIC);
-        piece.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        piece.extend_from_slice(&version(packed).to_le_bytes());
         piece.extend_from_slice(&[0; 2]);
         piece.extend_from_slice(&id.group.0.to_le_bytes());
         piece.extend_from_slice(&id.number.to_le_bytes());
@@ -121,6 +128,7 @@ impl SegmentWriter {
         assert_eq!(piece.len(), HEADER_BYTES, "the header is as long as the format says");
         SegmentWriter {
             id,
+            packed,
             piece,
             handed_out: 0,
             block_start: HEADER_BYTES as u64,
@@ -163,7 +171,11 @@ impl SegmentWriter {
 
     /// What is ready to be written, if it is worth a write: where, and the bytes.
     pub fn take_piece(&mut self) -> Option<(u64, Bytes)> {
-        (self.piece.len() >= SEGMENT_WRITE_BYTES).then(|| self.take())
+        let ready = match self.packed {
+            true => (self.block_start - self.handed_out) as usize,
+            false => self.piece.len(),
+        };
+        (ready >= SEGMENT_WRITE_BYTES).then(|| self.take(ready))
     }
 
     /// The last piece, and the table of blocks.
@@ -184,6 +196,7 @@ impl SegmentWriter {
         index.extend_from_slice(&self.index);
         let trailer = Trailer {
             id: self.id,
+            version: version(self.packed),
             file_len: table_offset + (table.len() + index.len() + TRAILER_BYTES) as u64,
             table_offset,
             blocks: u32::try_from(self.blocks.len()).expect("invariant: a segment is far below 2^32 blocks"),
@@ -195,15 +208,16 @@ impl SegmentWriter {
         self.piece.extend_from_slice(&index);
         put_trailer(&mut self.piece, &trailer);
         assert_eq!(self.at(), trailer.file_len, "the trailer knows the file's length");
-        (self.take(), self.blocks)
+        (self.take(self.piece.len()), self.blocks)
     }
 
     fn at(&self) -> u64 {
         self.handed_out + self.piece.len() as u64
     }
 
-    fn take(&mut self) -> (u64, Bytes) {
-        let piece = (self.handed_out, Bytes::from(std::mem::take(&mut self.piece)));
+    fn take(&mut self, len: usize) -> (u64, Bytes) {
+        let rest = self.piece.split_off(len);
+        let piece = (self.handed_out, Bytes::from(std::mem::replace(&mut self.piece, rest)));
         self.handed_out += piece.1.len() as u64;
         piece
     }
@@ -218,6 +232,13 @@ impl SegmentWriter {
 
     fn close_block(&mut self) {
         let Some(mut block) = self.open.take() else { return };
+        if self.packed {
+            let start = (self.block_start - self.handed_out) as usize;
+            if let Some(packed) = pack(self.id, &self.piece[start..]) {
+                self.piece.truncate(start);
+                self.piece.extend_from_slice(&packed);
+            }
+        }
         let len = self.at() - self.block_start;
         block.len = u32::try_from(len).expect("invariant: one record is far below 4 GiB");
         self.blocks.push(block);
@@ -225,9 +246,13 @@ impl SegmentWriter {
     }
 }
 
+fn version(packed: bool) -> u16 {
+    if packed { SEGMENT_VERSION } else { UNPACKED_VERSION }
+}
+
 /// A whole segment in one piece, and its table of blocks.
-pub fn encode(id: SegmentId, messages: &[Message]) -> (Bytes, Vec<Block>) {
-    let mut writer = SegmentWriter::new(id);
+pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Vec<Block>) {
+    let mut writer = SegmentWriter::new(id, packed);
     let mut all = Vec::new();
     for message in messages {
         writer.push(message);
@@ -250,8 +275,8 @@ pub(crate) struct SegmentJob {
 }
 
 impl SegmentJob {
-    pub(crate) fn new(id: SegmentId, messages: Vec<Message>) -> SegmentJob {
-        let writer = Some(SegmentWriter::new(id));
+    pub(crate) fn new(id: SegmentId, messages: Vec<Message>, packed: bool) -> SegmentJob {
+        let writer = Some(SegmentWriter::new(id, packed));
         SegmentJob { writer, messages: messages.into_iter(), id, started: false }
     }
 
@@ -315,10 +340,14 @@ pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Mes
             Flaw::Truncated { len: block.offset + bytes.len() as u64 },
         ));
     }
-    let mut messages = Vec::with_capacity(block.count.min(block.len / RECORD_HEAD_BYTES as u32) as usize);
+    let mut records = bytes.slice(..block.len as usize);
+    if is_packed(&records) {
+        records = unpack(id, &records).ok_or_else(|| Damage::checksum(file, block.offset, "packed block"))?;
+    }
+    let mut messages = Vec::with_capacity((block.count as usize).min(records.len() / RECORD_HEAD_BYTES));
     let mut at = 0;
-    while at < block.len as usize {
-        let (message, len) = record_at(id, &bytes.slice(at..block.len as usize))
+    while at < records.len() {
+        let (message, len) = record_at(id, &records.slice(at..))
             .ok_or_else(|| Damage::checksum(file, block.offset + at as u64, "record"))?;
         at += len;
         messages.push(message);
@@ -356,7 +385,7 @@ fn put_trailer(out: &mut Vec<u8>, trailer: &Trailer) {
     out.extend_from_slice(&trailer.blocks.to_le_bytes());
     out.extend_from_slice(&trailer.table_crc.to_le_bytes());
     out.extend_from_slice(&trailer.index_crc.to_le_bytes());
-    out.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
+    out.extend_from_slice(&trailer.version.to_le_bytes());
     out.extend_from_slice(&[0; 6]);
     let crc = crc32fast::hash(&out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -400,6 +429,7 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
     }
     let trailer = Trailer {
         id,
+        version,
         file_len: u64_at(trailer, 16),
         table_offset: u64_at(trailer, 24),
         blocks: u32_at(trailer, 40),

@@ -111,6 +111,41 @@ pub enum Command {
         /// Where.
         seq: Seq,
     },
+    /// What a mirror's origin has: its messages keep their sequences and times.
+    Mirrored {
+        /// The leader's clock.
+        ts: Time,
+        /// The last sequence that the mirror must have for these to follow.
+        after: Seq,
+        /// Where the origin begins for a mirror that never had a message; 0 otherwise.
+        first: Seq,
+        /// Ascending.
+        messages: Vec<Fed>,
+    },
+    /// What a source has.
+    Sourced {
+        /// The leader's clock.
+        ts: Time,
+        /// Which of the stream's sources ([`crate::feed::Route::key`]).
+        source: Bytes,
+        /// Tells the origin from others that had or will have its name.
+        identity: Bytes,
+        /// The origin's sequence that was taken last, for these to follow; 0 for none.
+        after: Seq,
+        /// Ascending.
+        messages: Vec<Fed>,
+    },
+}
+
+/// A message of another stream, ready to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fed {
+    /// Its sequence there.
+    pub seq: Seq,
+    /// When it was stored there.
+    pub ts: Time,
+    /// The copy: subject and header are as they will be here.
+    pub record: Record,
 }
 
 /// What a create request allows (the `action` field).

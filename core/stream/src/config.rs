@@ -173,15 +173,44 @@ pub struct ConsumerLimits {
     pub max_ack_pending: i64,
 }
 
-/// Another stream that feeds this one. Mirrors and sources are refused by name until they are built.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+/// Another stream that feeds this one: the origin of a mirror, or one of several sources.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // The fields are those of features.md 2c and docs/api.md.
 pub struct StreamSource {
-    /// The origin's name.
-    #[serde(default)]
     pub name: String,
-    /// The rest of the API's fields, kept as they came.
-    #[serde(flatten)]
-    pub rest: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub opt_start_seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none", with = "instant")]
+    pub opt_start_time: Option<Time>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub filter_subject: String,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    pub subject_transforms: Vec<SubjectTransformConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalStream>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<SourceConsumer>,
+}
+
+/// Where an origin is when it is not in the same account and domain.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct ExternalStream {
+    pub api: String,
+    pub deliver: String,
+}
+
+/// The durable consumer that an origin is read by.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct SourceConsumer {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub deliver_subject: String,
 }
 
 /// A stream's configuration, with the API's field names, in the API's order.

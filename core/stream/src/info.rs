@@ -7,7 +7,7 @@ use hw_kit::{Span, Time};
 use hw_store::Messages;
 use serde::{Serialize, Serializer};
 
-use crate::config::{ConsumerConfig, StreamConfig};
+use crate::config::{ConsumerConfig, ExternalStream, StreamConfig, SubjectTransformConfig};
 use crate::consumer::{Consumer, Position};
 use crate::stream::Stream;
 
@@ -104,8 +104,42 @@ pub struct StreamInfo {
     pub domain: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<StreamSourceInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<StreamSourceInfo>,
     #[serde(serialize_with = "instant")]
     pub ts: Time,
+}
+
+/// How a stream follows another one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)] // The fields are those of features.md 2b and docs/api.md.
+pub struct StreamSourceInfo {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalStream>,
+    pub lag: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub seq: u64,
+    /// Since the origin was seen last; -1 for never.
+    #[serde(serialize_with = "nanos")]
+    pub active: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub filter_subject: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subject_transforms: Vec<SubjectTransformConfig>,
+}
+
+/// An error of the API within an info; its numbers come from `jsapi`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct ErrorInfo {
+    pub code: u16,
+    pub err_code: u16,
+    pub description: String,
 }
 
 /// A place in a consumer's and in its stream's numbering.

@@ -8,6 +8,7 @@
 pub mod command;
 pub mod config;
 pub mod consumer;
+pub mod feed;
 pub mod info;
 pub mod lead;
 pub mod outcome;

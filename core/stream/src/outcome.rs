@@ -21,8 +21,21 @@ pub enum Answer {
     ConsumerPaused(Result<Time, ConsumerError>),
     /// The consumer starts again after this sequence.
     ConsumerReset(Result<Seq, ConsumerError>),
+    /// What became of messages from another stream.
+    Fed(Feeding),
     /// Nobody waits for this one.
     Done,
+}
+
+/// What became of messages from a mirror's origin or a source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Feeding {
+    /// All were taken.
+    Taken,
+    /// They do not follow what is here: the leader must look again where to go on.
+    Stale,
+    /// One had no place here. Those before it were taken.
+    Refused(PublishError),
 }
 
 /// Where a publish ended up.

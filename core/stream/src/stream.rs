@@ -9,7 +9,8 @@ mod configure;
 mod consumers;
 mod dedupe;
 mod expiry;
-mod headers;
+mod feed;
+pub(crate) mod headers;
 mod number;
 mod publish;
 mod read;
@@ -28,6 +29,7 @@ use hw_store::messages::Keep;
 use hw_subject::Transform;
 
 pub use check::{ConfigError, StreamLimits, check, check_update};
+pub use feed::Position;
 pub use read::{BatchEnd, BatchRead, BatchRefused, BatchStep};
 pub use snapshot::{RestoreError, StreamRestore};
 
@@ -59,6 +61,8 @@ pub struct Stream {
     /// The total after each message of a counter stream.
     totals: BTreeMap<Seq, Number>,
     mappings: Mappings,
+    /// How far each source was taken, by [`crate::feed::Route::key`]. Those that were removed may come back.
+    positions: BTreeMap<Bytes, Position>,
     fingerprint: u64,
 }
 
@@ -102,6 +106,7 @@ impl Stream {
             expiry: Expiry::default(),
             age_checked: Seq(0),
             totals: BTreeMap::new(),
+            positions: BTreeMap::new(),
             fingerprint: 0,
         }
     }
@@ -145,6 +150,12 @@ impl Stream {
             }
             Command::ResetConsumer { name, seq, .. } => {
                 Answer::ConsumerReset(self.reset_consumer(&name, seq, fx))
+            }
+            Command::Mirrored { after, first, messages, .. } => {
+                Answer::Fed(self.take_mirrored((after, first), messages, fx))
+            }
+            Command::Sourced { source, identity, after, messages, .. } => {
+                Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
         }
     }

@@ -7,6 +7,8 @@
 mod audit;
 mod client;
 mod clock;
+#[cfg(test)]
+mod feeds;
 mod history;
 mod invariants;
 mod net;

@@ -79,7 +79,12 @@ impl Sample {
                 let Some(original) = before.messages.get(seq) else { continue };
                 messages += 1;
                 if original != stored {
-                    let text = format!("{name} {seq}: {original:?} is served as {stored:?}");
+                    let brief = |bytes: &[u8]| bytes[..bytes.len().min(12)].escape_ascii().to_string();
+                    let (was, is) = (brief(&original.payload), brief(&stored.payload));
+                    let text = format!(
+                        "{name} {seq}: {} {was:?} is served as {} {is:?}",
+                        original.subject, stored.subject
+                    );
                     return Err(Violation { invariant: "damage", text });
                 }
             }

@@ -97,7 +97,7 @@ impl Run {
         Ok(Run { world, workload, rng })
     }
 
-    fn to_end(mut self) -> Result<Report, Violation> {
+    fn finish(mut self) -> Result<Report, Violation> {
         let start = self.world.now();
         for _ in 0..1 + self.rng.below(4) {
             self.work()?;

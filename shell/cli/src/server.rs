@@ -31,7 +31,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(Command::Signal { signal, target }) => report(&program, send(signal, target.as_deref())),
         Ok(Command::Run { mut options, config }) => {
             options.digest = config.as_deref().and_then(|config| digest(config).ok()).unwrap_or_default();
-            serve(*options)
+            serve(*options, &args)
         }
         Err(error) => {
             eprintln!("{program}: {error}");
@@ -70,7 +70,7 @@ fn digest(config: &Path) -> std::io::Result<String> {
     Ok(hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}")))
 }
 
-fn serve(options: Options) -> ExitCode {
+fn serve(options: Options, args: &[String]) -> ExitCode {
     let log = log_config(&options);
     let (pid_file, ports_dir) = (options.server.pid_file.clone(), options.server.ports_file_dir.clone());
     let server = match Builder::from_options(options).start_with_log(&log) {
@@ -90,7 +90,7 @@ fn serve(options: Options) -> ExitCode {
             Err(error) => tracing::error!("Error writing ports file into {}: {error}", folder.display()),
         }
     }
-    let code = until_told(server);
+    let code = until_told(server, args);
     for path in files {
         let _ = std::fs::remove_file(path);
     }
@@ -120,8 +120,8 @@ fn log_config(options: &Options) -> LogConfig {
     }
 }
 
-/// Waits for signals: INT and TERM stop, USR1 opens the log anew, USR2 is lame duck mode, HUP would reload.
-fn until_told(server: Server) -> ExitCode {
+/// Waits for signals: INT and TERM stop, USR1 opens the log anew, USR2 is lame duck mode, HUP reloads the configuration.
+fn until_told(server: Server, args: &[String]) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -130,7 +130,7 @@ fn until_told(server: Server) -> ExitCode {
         }
     };
     let mut server = Some(server);
-    let told = runtime.block_on(wait(&mut server));
+    let told = runtime.block_on(wait(&mut server, args));
     if let Err(error) = &told {
         tracing::error!(target: FATAL, "signals cannot be handled: {error}");
     }
@@ -140,7 +140,21 @@ fn until_told(server: Server) -> ExitCode {
     if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn wait(server: &mut Option<Server>) -> std::io::Result<()> {
+/// Reads the configuration file anew, under the same flags, and applies it.
+fn apply_again(server: &mut Server, args: &[String]) -> Result<(), String> {
+    let mut read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let env = |name: &str| std::env::var(name).ok();
+    match command_line(args, &mut Source { env: &env, read: &mut read }).map_err(|error| error.to_string())? {
+        Command::Run { config: None, .. } => Err("can't reload config without a config file".to_owned()),
+        Command::Run { mut options, config: Some(config) } => {
+            options.digest = digest(&config).map_err(|error| error.to_string())?;
+            server.reload(*options).map_err(|error| error.to_string())
+        }
+        _ => Err("the command line runs no server".to_owned()),
+    }
+}
+
+async fn wait(server: &mut Option<Server>, args: &[String]) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -158,7 +172,11 @@ async fn wait(server: &mut Option<Server>) -> std::io::Result<()> {
                     tracing::info!("File log re-opened");
                 }
             }
-            _ = reload.recv() => tracing::error!("config reload is not supported yet: nothing was applied"),
+            _ = reload.recv() => {
+                if let Some(Err(error)) = server.as_mut().map(|server| apply_again(server, args)) {
+                    tracing::error!("Failed to reload server configuration: {error}");
+                }
+            }
             _ = lame_duck.recv() => {
                 if let Some(mut leaving) = server.take() {
                     // The clients leave over minutes; an interrupt meanwhile ends it at once.

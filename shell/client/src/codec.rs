@@ -6,7 +6,28 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-/// A way to write and read values of type `T`. Implement it for a serializer of your own.
+/// A way to write and read values of type `T`. Implement it for a serializer of your own:
+///
+/// ```
+/// use bytes::Bytes;
+/// use headwater_client::{Codec, Error};
+///
+/// /// Numbers as decimal text.
+/// #[derive(Clone)]
+/// struct Decimal;
+///
+/// impl Codec<u64> for Decimal {
+///     fn encode(&self, value: &u64) -> Result<Bytes, Error> {
+///         Ok(value.to_string().into())
+///     }
+///     fn decode(&self, bytes: &Bytes) -> Result<u64, Error> {
+///         let text = std::str::from_utf8(bytes).map_err(|error| Error::Decode(error.to_string()))?;
+///         text.parse().map_err(|_| Error::Decode(format!("{text:?} is no number")))
+///     }
+/// }
+///
+/// assert_eq!(Decimal.decode(&Decimal.encode(&7).unwrap()).unwrap(), 7);
+/// ```
 pub trait Codec<T>: Clone + Send + Sync + 'static {
     /// A value's bytes.
     fn encode(&self, value: &T) -> Result<Bytes, Error>;

@@ -23,6 +23,9 @@
 //! # }
 //! ```
 //!
+//! Payloads are JSON through serde. [`JetStream::with_codec`] changes that: [`Raw`] bytes, [`Utf8`] text, or a [`Codec`]
+//! of your own. What happens to a connection is logged through `tracing`.
+//!
 //! Everything that this layer does not cover is one call away: [`Client::nats`] and [`JetStream::context`] give the
 //! `async-nats` types below.
 

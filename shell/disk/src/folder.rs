@@ -11,7 +11,9 @@ use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
 
 /// Handles that one thread keeps open.
 const HANDLES_MAX: usize = 16;
-const ZEROS: &[u8; 256 << 10] = &[0; 256 << 10];
+/// A page at a time: what is filled in larger pieces sits in larger pieces in the page cache, and a kernel may then write
+/// all of such a piece back for every small window in it.
+const ZEROS: &[u8; 4 << 10] = &[0; 4 << 10];
 
 /// Runs operations in a folder. Each thread has its own.
 #[derive(Debug)]

@@ -136,7 +136,7 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
             applied: LogIndex(round * 100),
             term: 1,
             state: Bytes::from(vec![round as u8; 10]),
-            new_segments: vec![NewSegment { number: round, messages }],
+            new_segments: vec![NewSegment { number: round, messages, packed: false }],
             live_segments: (round.saturating_sub(2).max(1)..=round).collect(),
         };
         let full = shard.disk.gauges().wants_full.load(Ordering::Relaxed) || round == 1;

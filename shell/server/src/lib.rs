@@ -9,8 +9,24 @@
 //! # }
 //! ```
 //!
-//! The server runs on threads of its own and needs no async runtime from the program. [`Server::connect`] gives a
-//! connection inside the process, without a socket.
+//! The server runs on threads of its own and needs no async runtime from the program. Dropping it stops it, as
+//! [`Server::shutdown`] does. Two servers may run in one process; two on one store are refused ([`StartError::Store`]).
+//!
+//! [`Server::connect`] gives a connection inside the process, without a socket, that speaks the client protocol:
+//!
+//! ```no_run
+//! use tokio::io::{AsyncBufReadExt, BufReader};
+//!
+//! # async fn example(server: headwater::Server) -> std::io::Result<()> {
+//! let mut lines = BufReader::new(server.connect()).lines();
+//! let greeting = lines.next_line().await?; // INFO {"server_id":"N...",...}
+//! # drop(greeting);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Settings without a method of their own are reached by [`Builder::with`]; [`Builder::from_options`] takes what a
+//! configuration file or flags gave.
 
 mod accept;
 mod addresses;
@@ -20,6 +36,7 @@ mod inner;
 mod log;
 mod monitor;
 mod ports;
+mod reload;
 mod server;
 mod shards;
 mod start;
@@ -32,6 +49,7 @@ mod websocket;
 pub use builder::Builder;
 pub use log::{FATAL, LogConfig, Sink};
 pub use ports::Ports;
+pub use reload::ReloadError;
 pub use server::Server;
 pub use start::StartError;
 

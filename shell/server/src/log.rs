@@ -4,12 +4,15 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 /// How and where to log.
@@ -38,6 +41,7 @@ pub const FATAL: &str = "fatal";
 #[derive(Clone)]
 pub struct Sink {
     inner: Arc<Mutex<Inner>>,
+    level: Arc<AtomicU8>,
 }
 
 struct Inner {
@@ -51,7 +55,7 @@ impl Sink {
     pub fn open(config: &LogConfig) -> io::Result<Sink> {
         let mut inner = Inner { config: config.clone(), file: None, written: 0 };
         inner.reopen()?;
-        Ok(Sink { inner: Arc::new(Mutex::new(inner)) })
+        Ok(Sink { inner: Arc::new(Mutex::new(inner)), level: Arc::new(AtomicU8::new(rank(Level::INFO))) })
     }
 
     /// Opens the file again under its name.
@@ -61,15 +65,38 @@ impl Sink {
 
     /// Makes this sink the process's log. Only the first call of a process has an effect; says whether it was.
     pub fn install(&self, config: &LogConfig) -> bool {
+        self.set_level(config);
+        let wanted = self.level.clone();
+        let filter = dynamic_filter_fn(move |meta, _| {
+            // Libraries have a lot to say that is not for operators.
+            let ours = ["headwater", "hw_", FATAL].iter().any(|prefix| meta.target().starts_with(prefix));
+            (ours || *meta.level() <= Level::WARN) && rank(*meta.level()) <= wanted.load(Ordering::Relaxed)
+        });
+        let lines = Lines { config: config.clone() };
+        let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(self.clone());
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
+        tracing::subscriber::set_global_default(subscriber).is_ok()
+    }
+
+    /// Changes which lines are written; where and how stays.
+    pub fn set_level(&self, config: &LogConfig) {
         let level = match (config.trace, config.debug) {
             (true, _) => Level::TRACE,
             (false, true) => Level::DEBUG,
             _ => Level::INFO,
         };
-        let lines = Lines { config: config.clone() };
-        let subscriber =
-            tracing_subscriber::fmt().event_format(lines).with_max_level(level).with_writer(self.clone());
-        tracing::subscriber::set_global_default(subscriber.finish()).is_ok()
+        self.level.store(rank(level), Ordering::Relaxed);
+    }
+}
+
+/// The higher, the less important.
+fn rank(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        Level::TRACE => 5,
     }
 }
 

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::inner::Inner;
 use crate::ports::Ports;
-use crate::{Builder, Sink, StartError, accept, banner, monitor, system};
+use crate::reload::ReloadError;
+use crate::{Builder, Sink, StartError, accept, banner, monitor, reload, system};
 
 /// A server that runs until [`Server::shutdown`], or until it is dropped.
 pub struct Server {
@@ -26,7 +27,7 @@ pub struct Server {
     disk: Option<Arc<ShardDisk>>,
     shards: Vec<JoinHandle<()>>,
     control: Option<(watch::Sender<Stage>, JoinHandle<()>)>,
-    lame_duck: (Duration, Duration),
+    options: Options,
 }
 
 /// What a started server is made of.
@@ -64,11 +65,8 @@ impl Server {
         let control = control.map_err(StartError::system("starting the control thread"))?;
         inner.set_ready(true);
         banner::ready(&inner.facts);
-        let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
-        let lame_duck =
-            (span(options.server.lame_duck_grace_period), span(options.server.lame_duck_duration));
         let control = Some((stop, control));
-        Ok(Server { inner, address, ports, log, disk, shards, control, lame_duck })
+        Ok(Server { inner, address, ports, log, disk, shards, control, options })
     }
 
     /// Where clients connect.
@@ -109,6 +107,18 @@ impl Server {
         self.log.as_ref().map_or(Ok(()), Sink::reopen)
     }
 
+    /// Takes a new configuration: users and permissions, limits, and how much is logged. Nothing changes when anything
+    /// else is different, or wrong.
+    pub fn reload(&mut self, options: Options) -> Result<(), ReloadError> {
+        let changed = reload::reload(&self.inner, self.log.as_ref(), &self.options, &options)?;
+        for what in changed {
+            tracing::info!("Reloaded: {what}");
+        }
+        tracing::info!("Reloaded server configuration");
+        self.options = options;
+        Ok(())
+    }
+
     /// Lame duck mode: new connections are refused, clients are told to go, and are then closed one by one over
     /// `lame_duck_duration`. Returns when they are gone; call [`Server::shutdown`] then.
     pub fn lame_duck(&mut self) {
@@ -119,7 +129,9 @@ impl Server {
         for mailbox in &self.inner.mailboxes {
             mailbox.post(Mail::Run(Box::new(|shard, _| shard.hub_mut().lame_duck())));
         }
-        let (grace, duration) = self.lame_duck;
+        let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
+        let server = &self.options.server;
+        let (grace, duration) = (span(server.lame_duck_grace_period), span(server.lame_duck_duration));
         let open = self.open_connections();
         if open.is_empty() {
             return;

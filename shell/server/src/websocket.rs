@@ -67,6 +67,8 @@ impl WebsocketUpgrade {
         let config =
             WebSocketConfig::default().max_message_size(Some(FRAME_BYTES)).max_frame_size(Some(FRAME_BYTES));
         let origins = self.origins;
+        // The library's own signature: the refusal is a whole response.
+        #[allow(clippy::result_large_err)]
         let check = move |request: &Request, response: Response| match origins.refusal(request) {
             None => Ok(response),
             Some((code, text)) => Err(refusal(code, text)),

@@ -38,8 +38,10 @@ fn what_goes_in_comes_out() {
         vec![message(1, "s", b"", b"1"), message(2, "s", b"", &big), message(u64::MAX, "s", b"", b"3")],
         (1..=5000).map(|seq| message(seq * 3, &format!("k.{}", seq % 70), b"", &[seq as u8; 300])).collect(),
     ];
-    for messages in cases {
-        let (file, blocks) = encode(ID, &messages);
+    for (messages, packed) in
+        cases.into_iter().flat_map(|messages| [(messages.clone(), false), (messages, true)])
+    {
+        let (file, blocks) = encode(ID, &messages, packed);
         let (index, found) = read_all(ID, &file).unwrap();
         assert_eq!(found, messages);
         assert_eq!(index.blocks, blocks);
@@ -52,6 +54,11 @@ fn what_goes_in_comes_out() {
             assert_eq!(*payload_len as usize, message.record.payload().len());
         }
         assert!(index.blocks.iter().all(|block| block.len as usize <= BLOCK_BYTES_MAX || block.count == 1));
+        if packed {
+            let plain = encode(ID, &messages, false).0.len();
+            assert!(if messages.len() > 3 { file.len() < plain / 4 } else { file.len() <= plain });
+            continue;
+        }
         let range = file.as_ptr_range();
         assert!(
             found.iter().all(|message| range.contains(&message.record.joined().as_ptr())),
@@ -62,9 +69,20 @@ fn what_goes_in_comes_out() {
 
 #[test]
 fn every_flip_and_every_cut_shows() {
-    let messages =
-        vec![message(5, "a.b", b"h", b"xyz"), message(9, "a.c", b"", b"yy"), message(10, "a.b", b"", b"")];
-    let (file, _) = encode(ID, &messages);
+    let messages = vec![
+        message(5, "a.b", b"h", b"xyz"),
+        message(9, "a.c", b"", &[b'y'; 99]),
+        message(10, "a.b", b"", b""),
+    ];
+    let (plain, _) = encode(ID, &messages, false);
+    let (packed, _) = encode(ID, &messages, true);
+    assert!(packed.len() < plain.len());
+    for file in [plain, packed] {
+        every_flip_and_every_cut_of(&file);
+    }
+}
+
+fn every_flip_and_every_cut_of(file: &Bytes) {
     for at in 0..file.len() {
         for bit in [1, 0x80] {
             let mut flipped = file.to_vec();
@@ -80,7 +98,7 @@ fn every_flip_and_every_cut_shows() {
 
 #[test]
 fn bytes_of_another_segment_do_not_pass() {
-    let (file, blocks) = encode(ID, &[message(5, "a.b", b"h", b"xyz")]);
+    let (file, blocks) = encode(ID, &[message(5, "a.b", b"h", b"xyz")], false);
     for other in [SegmentId { number: 4, ..ID }, SegmentId { group: GroupId(8), ..ID }] {
         assert!(matches!(read_header(other, &file).unwrap_err().flaw, Flaw::Misplaced { .. }));
         assert!(matches!(
@@ -94,7 +112,7 @@ fn bytes_of_another_segment_do_not_pass() {
 
 #[test]
 fn numbers_on_disk_stay() {
-    let (file, _) = encode(ID, &[message(5, "a.b", b"h", b"xyz")]);
+    let (file, _) = encode(ID, &[message(5, "a.b", b"h", b"xyz")], false);
     assert_eq!(file[..28], *b"HWSEG\r\n\x1a\x01\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
     let record = &file[HEADER_BYTES..HEADER_BYTES + RECORD_HEAD_BYTES + 7];
     assert_eq!(record[..4], 7u32.to_le_bytes());

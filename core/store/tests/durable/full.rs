@@ -48,7 +48,8 @@ impl Shard {
             let record = Record::join(b"s", b"", &vec![b'y'; bytes]).unwrap();
             vec![Message { seq: Seq(self.last), ts: Time(1), record }]
         };
-        let new = segment.map(|(number, bytes)| NewSegment { number, messages: message(bytes) });
+        let new =
+            segment.map(|(number, bytes)| NewSegment { number, messages: message(bytes), packed: false });
         let group = GroupCheckpoint {
             group: GroupId(1),
             applied: LogIndex(self.last),

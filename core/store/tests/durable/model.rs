@@ -346,9 +346,17 @@ impl Node {
             if self.rng.chance(1, 4) {
                 live.segments.clear();
                 let messages = (1..=commit).map(|index| message(id, index, group.log[index - 1])).collect();
-                new_segments.push(NewSegment { number: live.last_segment, messages });
+                new_segments.push(NewSegment {
+                    number: live.last_segment,
+                    messages,
+                    packed: live.last_segment.is_multiple_of(2),
+                });
             } else {
-                new_segments.push(NewSegment { number: live.last_segment, messages });
+                new_segments.push(NewSegment {
+                    number: live.last_segment,
+                    messages,
+                    packed: live.last_segment.is_multiple_of(2),
+                });
             }
             live.segments.push(live.last_segment);
             live.written = commit;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Record;
 
-use super::{Command, ConsumerAction, Settlement, Verdict};
+use super::{Command, ConsumerAction, Fed, Settlement, Verdict};
 
 const PUBLISH: u8 = 1;
 const PURGE: u8 = 2;
@@ -18,6 +18,8 @@ const DELIVERED: u8 = 8;
 const SETTLED: u8 = 9;
 const PAUSE_CONSUMER: u8 = 10;
 const RESET_CONSUMER: u8 = 11;
+const MIRRORED: u8 = 20;
+const SOURCED: u8 = 21;
 
 /// Why bytes are not a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -85,7 +87,9 @@ impl Command {
             | Command::Delivered { ts, .. }
             | Command::Settled { ts, .. }
             | Command::PauseConsumer { ts, .. }
-            | Command::ResetConsumer { ts, .. } => *ts,
+            | Command::ResetConsumer { ts, .. }
+            | Command::Mirrored { ts, .. }
+            | Command::Sourced { ts, .. } => *ts,
         }
     }
 
@@ -149,6 +153,12 @@ impl Command {
                 number(out, seq.0);
                 out.extend_from_slice(name);
             }
+            Command::Mirrored { ts, after, first, messages } => {
+                encode_mirrored(out, *ts, (*after, *first), messages);
+            }
+            Command::Sourced { ts, source, identity, after, messages } => {
+                encode_sourced(out, *ts, (source, identity, *after), messages);
+            }
         }
     }
 
@@ -201,6 +211,8 @@ impl Command {
             }
             PAUSE_CONSUMER => Command::PauseConsumer { ts, until: Time(r.number()? as i64), name: r.rest() },
             RESET_CONSUMER => Command::ResetConsumer { ts, seq: Seq(r.number()?), name: r.rest() },
+            MIRRORED => r.mirrored(ts)?,
+            SOURCED => r.sourced(ts)?,
             other => return Err(DecodeError::Kind(other)),
         };
         match r.0.len() {
@@ -221,6 +233,35 @@ fn encode_settlement(out: &mut Vec<u8>, ack: &Settlement) {
     if let Verdict::Term(reason) = &ack.verdict {
         text(out, reason);
     }
+}
+
+fn encode_mirrored(out: &mut Vec<u8>, ts: Time, (after, first): (Seq, Seq), messages: &[Fed]) {
+    head(out, MIRRORED, ts);
+    number(out, after.0);
+    number(out, first.0);
+    messages.iter().for_each(|message| encode_fed(out, message));
+}
+
+fn encode_sourced(
+    out: &mut Vec<u8>,
+    ts: Time,
+    (source, identity, after): (&[u8], &[u8], Seq),
+    messages: &[Fed],
+) {
+    head(out, SOURCED, ts);
+    text(out, source);
+    text(out, identity);
+    number(out, after.0);
+    messages.iter().for_each(|message| encode_fed(out, message));
+}
+
+fn encode_fed(out: &mut Vec<u8>, message: &Fed) {
+    let (subject_len, header_len) = message.record.lengths();
+    number(out, message.seq.0);
+    number(out, message.ts.0 as u64);
+    out.extend_from_slice(&subject_len.to_le_bytes());
+    out.extend_from_slice(&header_len.to_le_bytes());
+    text(out, message.record.joined());
 }
 
 struct Reader(Bytes);
@@ -258,6 +299,36 @@ impl Reader {
         std::mem::take(&mut self.0)
     }
 
+    fn mirrored(&mut self, ts: Time) -> Result<Command, DecodeError> {
+        let (after, first) = (Seq(self.number()?), Seq(self.number()?));
+        Ok(Command::Mirrored { ts, after, first, messages: self.fed()? })
+    }
+
+    fn sourced(&mut self, ts: Time) -> Result<Command, DecodeError> {
+        let (source, identity) = (self.text()?, self.text()?);
+        let after = Seq(self.number()?);
+        Ok(Command::Sourced { ts, source, identity, after, messages: self.fed()? })
+    }
+
+    /// Messages up to the end, their sequences ascending.
+    fn fed(&mut self) -> Result<Vec<Fed>, DecodeError> {
+        let mut messages: Vec<Fed> = Vec::new();
+        while !self.0.is_empty() {
+            let (seq, ts) = (Seq(self.number()?), Time(self.number()? as i64));
+            let lengths = self.take(6)?;
+            let subject_len = u16::from_le_bytes([lengths[0], lengths[1]]);
+            let header_len = u32::from_le_bytes([lengths[2], lengths[3], lengths[4], lengths[5]]);
+            let record =
+                Record::from_joined(self.text()?, subject_len, header_len).ok_or(DecodeError::Short)?;
+            // The highest number has no successor; no stream ever gets there.
+            if seq.0 == u64::MAX || messages.last().is_some_and(|last| last.seq >= seq) {
+                return Err(DecodeError::Field);
+            }
+            messages.push(Fed { seq, ts, record });
+        }
+        Ok(messages)
+    }
+
     fn settlement(&mut self) -> Result<Settlement, DecodeError> {
         let kind = self.byte()?;
         let (seq, consumer_seq) = (Seq(self.number()?), self.number()?);
@@ -280,6 +351,10 @@ mod tests {
         let ts = Time(0x0102_0304_0506_0708);
         let b = Bytes::from_static;
         let record = Record::join(b"s.a", b"NATS/1.0\r\n\r\n", b"hi").expect("it is short");
+        let fed = |seq| {
+            let record = Record::join(b"a", b"", b"p").expect("it is short");
+            vec![Fed { seq: Seq(seq), ts: Time(5), record }]
+        };
         let acks = vec![
             Settlement { seq: Seq(7), consumer_seq: 3, verdict: Verdict::Ack },
             Settlement { seq: Seq(8), consumer_seq: 4, verdict: Verdict::Term(b(b"no")) },
@@ -332,6 +407,16 @@ mod tests {
             (
                 Command::ResetConsumer { ts, name: b(b"C"), seq: Seq(2) },
                 b"\x0b\x08\x07\x06\x05\x04\x03\x02\x01\x02\0\0\0\0\0\0\0C",
+            ),
+            (
+                Command::Mirrored { ts, after: Seq(1), first: Seq(2), messages: fed(2) },
+                b"\x14\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\
+                  \x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::Sourced { ts, source: b(b"A"), identity: b(b"I"), after: Seq(1), messages: fed(3) },
+                b"\x15\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0A\x01\0\0\0I\x01\0\0\0\0\0\0\0\
+                  \x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0ap",
             ),
         ]
     }

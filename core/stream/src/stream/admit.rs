@@ -116,14 +116,8 @@ impl Stream {
         if f.source.is_some() {
             return Err(PublishError::SourceHeader);
         }
-        if let Some(id) = f.msg_id {
-            self.dedupe.expire(self.clock, self.config.duplicate_window);
-            if let Some(seq) = self.dedupe.find(id) {
-                return Ok(Admitted::Duplicate(seq));
-            }
-            if self.dedupe.is_full() && !self.config.duplicate_window.is_zero() {
-                return Err(PublishError::ServerLimit);
-            }
+        if let Some(seq) = self.known(f.msg_id)? {
+            return Ok(Admitted::Duplicate(seq));
         }
         if let Some(expected) = f.expected_msg_id.filter(|id| !id.is_empty())
             && expected != self.last_msg_id
@@ -148,6 +142,43 @@ impl Stream {
         }
         self.check_room(message, rollup)?;
         Ok(Admitted::Stored { rollup, ttl, total })
+    }
+
+    /// A copy from another stream: what a publisher asked of that stream does not count here.
+    pub(super) fn admit_copy(
+        &mut self,
+        message: &Incoming<'_>,
+        f: &Fields<'_>,
+        msg_id: Option<&[u8]>,
+    ) -> Result<Admitted, PublishError> {
+        check_size(&self.config, message)?;
+        if message.header.len() > headers::MAX_BYTES {
+            return Err(PublishError::HeaderTooLarge);
+        }
+        if let Some(seq) = self.known(msg_id)? {
+            return Ok(Admitted::Duplicate(seq));
+        }
+        // What this stream does not allow was still allowed there: the message comes without it.
+        let rollup = check_rollup(&self.config, f).unwrap_or(Rollup::None);
+        let ttl = f.ttl.filter(|_| self.config.allow_msg_ttl).and_then(|value| Ttl::parse(value).ok());
+        if self.config.retention == Retention::Interest && !self.is_wanted(message.subject) {
+            return Ok(Admitted::Unwanted);
+        }
+        self.check_room(message, rollup)?;
+        Ok(Admitted::Stored { rollup, ttl, total: None })
+    }
+
+    /// The sequence that a message id has within the duplicate window.
+    fn known(&mut self, id: Option<&[u8]>) -> Result<Option<Seq>, PublishError> {
+        let Some(id) = id else { return Ok(None) };
+        self.dedupe.expire(self.clock, self.config.duplicate_window);
+        match self.dedupe.find(id) {
+            Some(seq) => Ok(Some(seq)),
+            None if self.dedupe.is_full() && !self.config.duplicate_window.is_zero() => {
+                Err(PublishError::ServerLimit)
+            }
+            None => Ok(None),
+        }
     }
 
     fn check_expected(&self, message: &Incoming<'_>, f: &Fields<'_>) -> Result<(), PublishError> {
@@ -224,13 +255,7 @@ fn check_shape(
     message: &Incoming<'_>,
     f: &Fields<'_>,
 ) -> Result<Option<Number>, PublishError> {
-    if config.sealed {
-        return Err(PublishError::Sealed);
-    }
-    let size = message.header.len() + message.payload.len();
-    if config.max_msg_size >= 0 && size > config.max_msg_size as usize {
-        return Err(PublishError::TooLarge);
-    }
+    check_size(config, message)?;
     if f.batch_id.is_some() {
         return Err(PublishError::AtomicDisabled);
     }
@@ -272,6 +297,17 @@ fn check_increment(
         true => Err(PublishError::CounterInvalid),
         false => Ok(increment),
     }
+}
+
+fn check_size(config: &StreamConfig, message: &Incoming<'_>) -> Result<(), PublishError> {
+    if config.sealed {
+        return Err(PublishError::Sealed);
+    }
+    let size = message.header.len() + message.payload.len();
+    if config.max_msg_size >= 0 && size > config.max_msg_size as usize {
+        return Err(PublishError::TooLarge);
+    }
+    Ok(())
 }
 
 fn check_rollup(config: &StreamConfig, f: &Fields<'_>) -> Result<Rollup, PublishError> {

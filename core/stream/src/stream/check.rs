@@ -1,6 +1,8 @@
 //! What a stream's configuration must be, what is filled in, and what an update may change. The texts are those that
 //! `nats-server` answers with; their codes are in `jsapi`.
 
+mod feeds;
+
 use hw_kit::Span;
 use hw_subject::{Filter, Transform};
 
@@ -52,6 +54,14 @@ pub enum ConfigError {
     /// Consumers that would break the new limits.
     #[error("change to limits violates consumers: {0}")]
     ViolatesConsumers(String),
+    /// A rule that has a code of its own; `text` fills its placeholder where it has one.
+    #[error("{text} (err_code {err_code})")]
+    Rule {
+        /// The code; `jsapi` has its text.
+        err_code: u16,
+        /// What is wrong.
+        text: String,
+    },
     /// A field of the API that this version does not support.
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
@@ -83,6 +93,7 @@ pub fn check_update<'a>(
     limits: StreamLimits,
     pedantic: bool,
 ) -> Result<StreamConfig, ConfigError> {
+    feeds::check_mirror_change(old, new)?;
     let mut config = complete(new, limits, pedantic)?;
     let changes = [
         (old.name == config.name, "stream configuration name must match original"),
@@ -142,13 +153,14 @@ fn complete(
 ) -> Result<StreamConfig, ConfigError> {
     let mut config = config.clone();
     check_name(&config)?;
+    feeds::check_feeds(&config)?;
     check_supported(&config)?;
     default_limits(&mut config, pedantic)?;
     check_replicas(&mut config, limits)?;
     check_times(&mut config, limits, pedantic)?;
     complete_features(&mut config, pedantic)?;
     check_policies(&config)?;
-    if config.subjects.is_empty() {
+    if config.subjects.is_empty() && !feeds::is_fed(&config) {
         config.subjects = vec![config.name.clone()];
     }
     check_subjects(&config)?;
@@ -177,8 +189,7 @@ fn check_name(config: &StreamConfig) -> Checked {
 /// Refused by name, so that nobody believes that they work.
 fn check_supported(config: &StreamConfig) -> Checked {
     let unsupported = [
-        (config.mirror.is_some(), "mirror"),
-        (!config.sources.is_empty(), "sources"),
+        (config.allow_msg_counter && !config.sources.is_empty(), "allow_msg_counter with sources"),
         (config.allow_atomic, "allow_atomic"),
         (config.allow_batched, "allow_batched"),
         (config.allow_msg_schedules, "allow_msg_schedules"),
@@ -236,6 +247,9 @@ fn check_times(config: &mut StreamConfig, limits: StreamLimits, pedantic: bool) 
     rule(age >= Span::ZERO, "max age can not be negative")?;
     rule(age.is_zero() || age >= SHORTEST, "max age needs to be >= 100ms")?;
     if config.duplicate_window.is_zero() {
+        if feeds::is_fed(config) {
+            return Ok(());
+        }
         let mut window = DUPLICATE_WINDOW;
         if !limits.duplicate_window.is_zero() {
             window = window.min(limits.duplicate_window);

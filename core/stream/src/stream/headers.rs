@@ -54,6 +54,19 @@ pub(crate) fn without(block: &[u8], name: &str) -> Vec<u8> {
     block
 }
 
+/// The block without the lines whose names begin with one of these, if it has any; nothing when no line is left.
+pub(crate) fn without_prefixes(block: &[u8], prefixes: &[&str]) -> Option<Vec<u8>> {
+    let goes = |name: &[u8]| prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    if !fields(block).any(|(name, _)| goes(name)) {
+        return None;
+    }
+    let mut left = Vec::new();
+    for (name, value) in fields(block).filter(|(name, _)| !goes(name)) {
+        push(&mut left, &String::from_utf8_lossy(name), value);
+    }
+    Some(left)
+}
+
 /// Appends a field; `block` may be empty.
 pub(crate) fn push(block: &mut Vec<u8>, name: &str, value: &[u8]) {
     if block.is_empty() {

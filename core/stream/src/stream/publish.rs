@@ -24,15 +24,13 @@ pub(super) struct Storing<'a> {
     pub special: Option<Special>,
     /// A counter's new total.
     pub total: Option<Number>,
+    /// Its sequence, above all others, and its time.
+    pub at: (Seq, Time),
 }
 
 impl Stream {
     pub(super) fn publish(&mut self, record: Record, fx: &mut Vec<Effect>) -> Result<Stored, PublishError> {
-        let mapping = self.mappings.transform.as_ref();
-        // A mapping can leave an empty token; such a subject could never be asked for again.
-        let subject = mapping
-            .and_then(|mapping| mapping.apply(record.subject(), self.fingerprint))
-            .filter(|subject| is_valid_subject(subject));
+        let subject = self.mapped(record.subject());
         let header = match headers::without_status(record.header()) {
             Some(stripped) => Cow::Owned(stripped),
             None => Cow::Borrowed(record.header()),
@@ -53,7 +51,7 @@ impl Stream {
             }
             Admitted::Stored { rollup, ttl, total } => (rollup, ttl, total),
         };
-        let special = self.special(ttl, fields.is_marker());
+        let special = self.special(self.clock, ttl, fields.is_marker());
         let raised = self.raised(ttl).map(|seconds| {
             let mut header = headers::without(&header, "Nats-TTL");
             headers::push(&mut header, "Nats-TTL", seconds.to_string().as_bytes());
@@ -72,17 +70,24 @@ impl Stream {
             }
         };
         let val = total.as_ref().map(Number::to_string);
-        let storing = Storing { record: stored, msg_id: fields.msg_id, rollup, special, total };
+        let at = (self.messages.last_seq().next(), self.clock);
+        let storing = Storing { record: stored, msg_id: fields.msg_id, rollup, special, total, at };
         Ok(Stored { seq: self.store(storing, fx), duplicate: false, val })
+    }
+
+    /// What the configuration's mapping makes of a subject, if that is another one.
+    pub(super) fn mapped(&self, subject: &[u8]) -> Option<Vec<u8>> {
+        let mapping = self.mappings.transform.as_ref()?;
+        // A mapping can leave an empty token; such a subject could never be asked for again.
+        mapping.apply(subject, self.fingerprint).filter(|subject| is_valid_subject(subject))
     }
 
     /// Appends a message and lets older ones give way.
     pub(super) fn store(&mut self, storing: Storing<'_>, fx: &mut Vec<Effect>) -> Seq {
-        let Storing { record, msg_id, rollup, special, total } = storing;
-        let seq = self.messages.last_seq().next();
+        let Storing { record, msg_id, rollup, special, total, at: (seq, ts) } = storing;
         let before = self.messages.last_of(record.subject());
-        self.republish(&record, seq, before, fx);
-        self.messages.append(seq, self.clock, record.clone());
+        self.republish(&record, (seq, ts), before, fx);
+        self.messages.append(seq, ts, record.clone());
         self.remember(msg_id, seq);
         if let Some(special) = special {
             self.expiry.insert(seq, special);
@@ -100,7 +105,7 @@ impl Stream {
         seq
     }
 
-    fn remember(&mut self, msg_id: Option<&[u8]>, seq: Seq) {
+    pub(super) fn remember(&mut self, msg_id: Option<&[u8]>, seq: Seq) {
         self.last_msg_id = msg_id.map_or_else(Bytes::new, Bytes::copy_from_slice);
         if let Some(id) = msg_id
             && !self.config.duplicate_window.is_zero()
@@ -109,12 +114,13 @@ impl Stream {
         }
     }
 
-    fn special(&self, ttl: Option<Ttl>, is_marker: bool) -> Option<Special> {
+    /// What a message of this time has of its own.
+    pub(super) fn special(&self, ts: Time, ttl: Option<Ttl>, is_marker: bool) -> Option<Special> {
         let expires = match ttl {
             Some(Ttl::Never) => Time::NEVER,
             Some(Ttl::Lives(span)) => match self.raised(ttl) {
-                Some(seconds) => self.clock + Span::from_secs(seconds),
-                None => self.clock + span,
+                Some(seconds) => ts + Span::from_secs(seconds),
+                None => ts + span,
             },
             None => Time(0),
         };
@@ -138,7 +144,7 @@ impl Stream {
         self.consumers.values().any(|consumer| consumer.matches(subject))
     }
 
-    fn republish(&self, record: &Record, seq: Seq, before: Option<Seq>, fx: &mut Vec<Effect>) {
+    fn republish(&self, record: &Record, (seq, ts): (Seq, Time), before: Option<Seq>, fx: &mut Vec<Effect>) {
         let (Some(mapping), Some(config)) = (&self.mappings.republish, &self.config.republish) else {
             return;
         };
@@ -146,7 +152,7 @@ impl Stream {
         let Some(to) = to.map(Bytes::from) else { return };
         let mut header = record.header().to_vec();
         let number = |n: u64| n.to_string().into_bytes();
-        let ts = self.clock.to_rfc3339();
+        let ts = ts.to_rfc3339();
         let fields: [(&str, &[u8]); 5] = [
             ("Nats-Stream", self.config.name.as_bytes()),
             ("Nats-Subject", record.subject()),

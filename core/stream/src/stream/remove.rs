@@ -223,6 +223,8 @@ impl Stream {
         if self.config.retention == Retention::Interest && !self.is_wanted(subject) {
             return;
         }
-        self.store(Storing { record, msg_id: None, rollup: Rollup::None, special, total: None }, fx);
+        let at = (self.messages.last_seq().next(), self.clock);
+        let storing = Storing { record, msg_id: None, rollup: Rollup::None, special, total: None, at };
+        self.store(storing, fx);
     }
 }

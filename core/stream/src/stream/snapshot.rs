@@ -9,12 +9,14 @@ use hw_store::messages::{self, Restore};
 
 use super::dedupe::Dedupe;
 use super::expiry::{Expiry, Special};
+use super::feed::Position;
 use super::number::Number;
 use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-const VERSION: u8 = 2;
+/// Version 2 had no positions of sources.
+const VERSION: u8 = 3;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -86,6 +88,12 @@ impl Stream {
             block(out, name);
             block(out, &bytes);
         }
+        number(out, self.positions.len() as u64);
+        for (source, position) in &self.positions {
+            block(out, source);
+            block(out, &position.identity);
+            number(out, position.seq.0);
+        }
         self.messages.snapshot(out);
     }
 }
@@ -104,9 +112,9 @@ impl StreamRestore {
     /// Reads what [`Stream::snapshot`] wrote.
     pub fn open(bytes: &Bytes) -> Result<StreamRestore, RestoreError> {
         let mut r = Reader(bytes.clone());
-        match r.take(1)?[0] {
-            VERSION => {}
-            other => return Err(RestoreError::Version(other)),
+        let version = r.take(1)?[0];
+        if !(2..=VERSION).contains(&version) {
+            return Err(RestoreError::Version(version));
         }
         let (created, revision) = (Time(r.number()? as i64), r.number()?);
         let (applied, clock) = (LogIndex(r.number()?), Time(r.number()? as i64));
@@ -135,6 +143,14 @@ impl StreamRestore {
         for _ in 0..r.number()? {
             consumers.push((r.block()?, r.block()?));
         }
+        let mut positions = BTreeMap::new();
+        if version > 2 {
+            for _ in 0..r.number()? {
+                let (source, identity) = (r.block()?, r.block()?);
+                let (source, identity) = (Bytes::copy_from_slice(&source), Bytes::copy_from_slice(&identity));
+                positions.insert(source, Position { identity, seq: Seq(r.number()?) });
+            }
+        }
         let (messages, rest) = Restore::open(&r.0)?;
         if !rest.is_empty() {
             return Err(RestoreError::Damaged);
@@ -149,6 +165,7 @@ impl StreamRestore {
             expiry,
             age_checked,
             totals,
+            positions,
             fingerprint,
             ..Stream::new(config, created)
         };

@@ -12,7 +12,7 @@ const CONFIGS: &[&str] = &[
     r#"{"name":"S","subjects":["a.>"],"max_msgs":5,"allow_rollup_hdrs":true,"allow_msg_ttl":true}"#,
     r#"{"name":"S","subjects":["a.>"],"retention":"workqueue","max_age":1000000000,"max_msgs_per_subject":2}"#,
     r#"{"name":"S","subjects":["a.>"],"retention":"interest","max_bytes":500,"discard":"new"}"#,
-    r#"{"name":"S","subjects":["a.>"],"storage":"memory","allow_atomic":true,"allow_direct":true}"#,
+    r#"{"name":"S","subjects":["a.>"],"storage":"memory","allow_direct":true}"#,
 ];
 
 fn config(text: &str) -> StreamConfig {

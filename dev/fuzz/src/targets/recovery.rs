@@ -38,7 +38,10 @@ pub fn fuzz_recovery(data: &[u8]) {
         }
     };
     if let Err(violation) = sample.open(&mut damage) {
-        panic!("{violation:?}");
+        let of =
+            |change: &[u8]| format!("{} kind {}", files[usize::from(change[0]) % files.len()], change[1] % 8);
+        let changes: Vec<String> = rest.chunks_exact(6).take(16).map(of).collect();
+        panic!("store {first}, changed {changes:?}: {violation:?}");
     }
 }
 

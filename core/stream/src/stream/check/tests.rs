@@ -310,3 +310,77 @@ fn sealing_freezes() {
         assert_eq!(updated.err().map_or(String::new(), |error| error.to_string()), expected);
     }
 }
+
+#[test]
+fn mirrors_and_sources() {
+    let code = |code: u16, text: &str| json!(format!("{text} (err_code {code})"));
+    let overlapping = json!([{"src": "a.*", "dest": "x.$1"}, {"src": "a.b", "dest": ""}]);
+    let out_of_range = "invalid mapping destination: wildcard index out of range in $2: [2]";
+    for (fields, expected) in [
+        (json!({"mirror": {}}), code(10142, "")),
+        (json!({"mirror": {"name": "a.b"}}), code(10142, "")),
+        (json!({"mirror": {"name": "T"}}), json!("detected cycle")),
+        (json!({"mirror": {"name": "O"}, "subjects": ["m"]}), code(10034, "")),
+        (json!({"mirror": {"name": "O"}, "sources": [{"name": "P"}]}), code(10031, "")),
+        (json!({"mirror": {"name": "O"}, "first_seq": 5}), code(10143, "")),
+        (json!({"mirror": {"name": "O"}, "allow_msg_counter": true}), code(10173, "")),
+        (json!({"mirror": {"name": "O"}, "allow_atomic": true}), code(10198, "")),
+        (json!({"mirror": {"name": "O"}, "allow_batched": true}), code(10209, "")),
+        (json!({"mirror": {"name": "O"}, "allow_msg_schedules": true}), code(10186, "")),
+        (
+            json!({"mirror": {"name": "O"}, "subject_delete_marker_ttl": 2 * S}),
+            json!("subject delete markers forbidden on mirrors"),
+        ),
+        (
+            json!({"mirror": {"name": "O", "filter_subject": "a", "subject_transforms": [{"src": "a", "dest": "x"}]}}),
+            code(10150, ""),
+        ),
+        (
+            json!({"mirror": {"name": "O", "subject_transforms": [{"src": "a..b", "dest": "x"}]}}),
+            code(10151, "invalid subject a..b"),
+        ),
+        (
+            json!({"mirror": {"name": "O", "subject_transforms": [{"src": "a.*", "dest": "x.$2"}]}}),
+            code(10154, out_of_range),
+        ),
+        (json!({"mirror": {"name": "O", "subject_transforms": overlapping}}), code(10152, "")),
+        (json!({"sources": [{}]}), code(10141, "")),
+        (json!({"sources": [{"name": "T"}]}), json!("detected cycle")),
+        (json!({"sources": [{"name": "O"}], "allow_msg_schedules": true}), code(10187, "")),
+        (json!({"sources": [{"name": "O"}, {"name": "O"}]}), code(10140, "")),
+        (
+            json!({"sources": [{"name": "O", "filter_subject": "a", "subject_transforms": [{"src": "a", "dest": "x"}]}]}),
+            code(10144, ""),
+        ),
+        (
+            json!({"sources": [{"name": "O", "subject_transforms": [{"src": "a..b", "dest": "x"}]}]}),
+            code(10145, "invalid subject a..b"),
+        ),
+        (
+            json!({"sources": [{"name": "O", "subject_transforms": [{"src": "a.*", "dest": "x.$2"}]}]}),
+            code(10146, out_of_range),
+        ),
+        (json!({"sources": [{"name": "O", "subject_transforms": overlapping}]}), code(10147, "")),
+    ] {
+        assert_eq!(checked(&fields, false), expected, "{fields}");
+    }
+    let taken = parse(
+        json!({"sources": [{"name": "O", "filter_subject": "a.*"}, {"name": "O", "filter_subject": "a.b"}]}),
+    );
+    let taken = check(&taken, StreamLimits::default(), false).expect("filters of two sources may overlap");
+    assert!(taken.subjects.is_empty() && taken.duplicate_window.is_zero() && taken.sources.len() == 2);
+}
+
+#[test]
+fn a_mirror_stays_or_is_promoted() {
+    let limits = StreamLimits::default();
+    let old = check(&parse(json!({"mirror": {"name": "O"}})), limits, false).expect("it is valid");
+    let update = |fields| check_update(&old, &parse(fields), std::iter::empty(), limits, false);
+    let refused = ConfigError::Rule { err_code: 10055, text: String::new() };
+    assert_eq!(update(json!({"mirror": {"name": "P"}})), Err(refused.clone()));
+    assert!(update(json!({"mirror": {"name": "O"}, "max_msgs": 5})).is_ok());
+    let own = update(json!({"subjects": ["m.*"]})).expect("it is promoted");
+    assert_eq!((own.mirror.is_none(), own.duplicate_window), (true, DUPLICATE_WINDOW));
+    let back = check_update(&own, &old, std::iter::empty(), limits, false);
+    assert_eq!(back, Err(refused));
+}

@@ -1,0 +1,111 @@
+//! A new configuration while the server runs: what can change does, and a change of anything else is refused by name.
+
+use std::sync::Arc;
+
+use hw_conf::Options;
+use hw_net::Mail;
+
+use crate::inner::Inner;
+use crate::{LogConfig, Sink, start};
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The new settings are wrong.
+    #[error("{0}")]
+    Config(String),
+    /// A setting changed that cannot change while the server runs.
+    #[error("config reload not supported for {what}")]
+    NotSupported {
+        /// The setting, as the file names it.
+        what: &'static str,
+    },
+}
+
+/// Applies what is different in `new`; says what that was.
+pub(crate) fn reload(
+    inner: &Inner,
+    log: Option<&Sink>,
+    old: &Options,
+    new: &Options,
+) -> Result<Vec<&'static str>, ReloadError> {
+    let wrong = |error: String| ReloadError::Config(error);
+    new.validate().map_err(|error| wrong(error.to_string()))?;
+    if let Some(what) = fixed(old, new) {
+        return Err(ReloadError::NotSupported { what });
+    }
+    let directory = Arc::new(new.directory().map_err(|error| wrong(error.to_string()))?);
+    let before = inner.live();
+    let accounts = |directory: &hw_auth::Directory| -> Vec<_> {
+        directory.accounts().map(|(_, account)| (account.name.clone(), account.jetstream)).collect()
+    };
+    if accounts(&before.directory) != accounts(&directory) {
+        return Err(ReloadError::NotSupported { what: "accounts" });
+    }
+    let live = start::live(new, directory.clone());
+    let (limits, notices) = (live.limits, start::notices(new));
+    inner.set_live(live);
+    for mailbox in &inner.mailboxes {
+        let directory = directory.clone();
+        mailbox.post(Mail::Run(Box::new(move |shard, _| {
+            shard.set_notices(notices);
+            shard.handle_reload(directory, limits);
+        })));
+    }
+    if let Some(log) = log {
+        let lines = LogConfig { debug: new.log.debug, trace: new.log.trace, ..LogConfig::default() };
+        log.set_level(&lines);
+    }
+    let changes = [
+        ("authorization", old.auth != new.auth),
+        ("limits", old.limits != new.limits),
+        ("logging", old.log != new.log),
+        ("lame duck", old.server != new.server),
+    ];
+    Ok(changes.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what).collect())
+}
+
+/// The first setting that is different and cannot change.
+fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
+    let mut server = new.server.clone();
+    server.lame_duck_duration = old.server.lame_duck_duration;
+    server.lame_duck_grace_period = old.server.lame_duck_grace_period;
+    let (a, b) = (&old.log, &new.log);
+    let same_log = (&a.file, a.logtime, a.logtime_utc, a.file_size_limit, a.file_max_num)
+        == (&b.file, b.logtime, b.logtime_utc, b.file_size_limit, b.file_max_num);
+    let checks = [
+        ("the client listener, names and files", old.server == server),
+        ("write_deadline", old.limits.write_deadline == new.limits.write_deadline),
+        ("the log's file and format", same_log),
+        ("the monitoring port", old.monitor == new.monitor),
+        ("jetstream", old.jetstream == new.jetstream),
+        ("tls", old.tls == new.tls && old.allow_non_tls == new.allow_non_tls),
+        ("websocket", old.websocket == new.websocket),
+        ("leafnodes", old.leafnodes == new.leafnodes),
+        ("cluster", old.cluster == new.cluster),
+        ("system_account", old.auth.system_account == new.auth.system_account),
+    ];
+    checks.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_change_is_named() {
+        let old = Options::default();
+        let change = |change: &dyn Fn(&mut Options)| {
+            let mut new = old.clone();
+            change(&mut new);
+            fixed(&old, &new)
+        };
+        assert_eq!(change(&|_| {}), None);
+        assert_eq!(change(&|new| new.limits.max_payload = 5), None);
+        assert_eq!(change(&|new| new.log.debug = true), None);
+        assert_eq!(change(&|new| new.auth.no_auth_user = Some("a".into())), None);
+        assert_eq!(change(&|new| new.jetstream.enabled = true), Some("jetstream"));
+        assert_eq!(change(&|new| new.allow_non_tls = true), Some("tls"));
+        assert_eq!(change(&|new| new.server.listen.port = 1), Some("the client listener, names and files"));
+    }
+}
