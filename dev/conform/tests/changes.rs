@@ -87,7 +87,7 @@ fn run(launch: Launch, rounds: u64) -> Result<(), String> {
             for owner in &mut owners {
                 scope.spawn(move || owner.work(port));
             }
-            let (_never, pause) = mpsc::channel::<()>();
+            let (_never, pause) = mpsc::sync_channel::<()>(1);
             let _ = pause.recv_timeout(span);
             server.signal("KILL").map_err(|error| error.to_string())
         })?;

@@ -129,7 +129,7 @@ impl Run {
     /// Clients work until the server dies in the middle of it.
     fn load_and_kill(&mut self) -> Result<(), String> {
         let (port, stop) = (self.server.port(), Arc::new(AtomicBool::new(false)));
-        let (never, pause) = mpsc::channel::<()>();
+        let (never, pause) = mpsc::sync_channel::<()>(1);
         let span = Duration::from_millis(30 + self.dice.below(500));
         let mut seeds = (0..2).map(|_| self.dice.below(u64::MAX)).collect::<Vec<_>>();
         std::thread::scope(|scope| {
