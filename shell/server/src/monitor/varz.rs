@@ -52,22 +52,8 @@ pub(crate) struct Varz {
     cores: usize,
     gomaxprocs: usize,
     cpu: f64,
-    connections: u64,
-    total_connections: u64,
-    routes: u64,
-    remotes: u64,
-    leafnodes: u64,
-    in_msgs: u64,
-    in_bytes: u64,
-    in_client_msgs: u64,
-    in_client_bytes: u64,
-    out_msgs: u64,
-    out_bytes: u64,
-    out_client_msgs: u64,
-    out_client_bytes: u64,
-    slow_consumers: u64,
-    stale_connections: u64,
-    subscriptions: u64,
+    #[serde(flatten)]
+    counts: Counts,
     http_req_stats: BTreeMap<&'static str, u64>,
     config_load_time: String,
     config_digest: String,
@@ -120,6 +106,51 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+/// What goes up and down while the server runs.
+#[derive(Serialize)]
+struct Counts {
+    connections: u64,
+    total_connections: u64,
+    routes: u64,
+    remotes: u64,
+    leafnodes: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    subscriptions: u64,
+}
+
+impl Counts {
+    fn of(total: &HubCounters) -> Counts {
+        let traffic = total.traffic;
+        Counts {
+            connections: total.connections,
+            total_connections: total.total_connections,
+            routes: 0,
+            remotes: 0,
+            leafnodes: 0,
+            in_msgs: traffic.in_msgs,
+            in_bytes: traffic.in_bytes,
+            in_client_msgs: traffic.in_msgs,
+            in_client_bytes: traffic.in_bytes,
+            out_msgs: traffic.out_msgs,
+            out_bytes: traffic.out_bytes,
+            out_client_msgs: traffic.out_msgs,
+            out_client_bytes: traffic.out_bytes,
+            slow_consumers: total.slow_consumers,
+            stale_connections: total.stale_connections,
+            subscriptions: total.subscriptions,
+        }
+    }
+}
+
 pub(crate) async fn page(inner: &Inner) -> Varz {
     let now = inner.now();
     let facts = &inner.facts;
@@ -170,22 +201,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         cores: inner.cores,
         gomaxprocs: inner.cores,
         cpu,
-        connections: total.connections,
-        total_connections: total.total_connections,
-        routes: 0,
-        remotes: 0,
-        leafnodes: 0,
-        in_msgs: total.traffic.in_msgs,
-        in_bytes: total.traffic.in_bytes,
-        in_client_msgs: total.traffic.in_msgs,
-        in_client_bytes: total.traffic.in_bytes,
-        out_msgs: total.traffic.out_msgs,
-        out_bytes: total.traffic.out_bytes,
-        out_client_msgs: total.traffic.out_msgs,
-        out_client_bytes: total.traffic.out_bytes,
-        slow_consumers: total.slow_consumers,
-        stale_connections: total.stale_connections,
-        subscriptions: total.subscriptions,
+        counts: Counts::of(&total),
         http_req_stats: inner.requests.counts(),
         config_load_time: live.loaded.to_rfc3339(),
         config_digest: live.config_digest.clone(),
