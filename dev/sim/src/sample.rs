@@ -67,10 +67,15 @@ impl Sample {
         if world.boot_damaged().is_err() {
             return Ok(Opened::Refused);
         }
+        // Where a segment's index is lost, the log behind the checkpoint is replayed on less than there was: what it
+        // decides may differ. Such a stream says that it is damaged.
+        let damaged = world.damaged();
         let Ok(found) = audit(&mut world, &mut workload) else { return Ok(Opened::Served { messages: 0 }) };
         let mut messages = 0;
         for (name, stream) in &found.streams {
-            let Some(before) = self.dump.streams.get(name) else { continue };
+            let Some(before) = self.dump.streams.get(name).filter(|_| !damaged.contains(name)) else {
+                continue;
+            };
             // A log that was cut may show an earlier stream of this name.
             if before.info["created"] != stream.info["created"] {
                 continue;

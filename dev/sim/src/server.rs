@@ -106,6 +106,9 @@ impl Server {
             other => BootError::Refused(other.to_string()),
         })?;
         tamper.end(&mut |piece| recovery.handle(piece));
+        if let Some(reason) = recovery.refusal() {
+            return Err(BootError::Refused(reason.to_owned()));
+        }
         if !seeds.tolerant {
             check_report(&report)?;
             if let Some((group, reason)) = recovery.quarantined().next() {
@@ -128,6 +131,13 @@ impl Server {
         });
         let shards = shards.collect();
         Ok(Server { shards, volume: Volume::new(storage, setup.planted), setup })
+    }
+
+    /// Streams whose data the server knows to be damaged.
+    pub fn damaged(&self) -> Vec<String> {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.map(|view| view.health().damage.into_iter().map(|damage| damage.stream).collect())
+            .unwrap_or_default()
     }
 
     /// The shard that a connection belongs to.

@@ -145,6 +145,11 @@ impl World {
         self.boot(false)
     }
 
+    /// Streams whose data the server knows to be damaged.
+    pub fn damaged(&self) -> Vec<String> {
+        self.server.as_ref().map(Server::damaged).unwrap_or_default()
+    }
+
     /// The process dies; what it wrote is in the page cache.
     pub fn kill(&mut self) {
         let Some(server) = self.server.take() else { return };

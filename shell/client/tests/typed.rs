@@ -56,7 +56,7 @@ impl Shop {
             server.shutdown();
             Server::builder().port(port).store_dir(folder).start()
         });
-        self.server = Some(soon(again).await.unwrap().expect("the server starts again"));
+        self.server = Some(soon(again).await.expect("in time").expect("the server starts again"));
     }
 }
 
@@ -74,7 +74,11 @@ async fn soon<T>(future: impl IntoFuture<Output = T>) -> T {
 async fn publish(js: &JetStream, ids: impl IntoIterator<Item = u32>) {
     for order_id in ids {
         let subject = format!("orders.new.{order_id}");
-        soon(js.publish(subject, &Order { order_id })).await.unwrap().ensure_success().expect("it is stored");
+        soon(js.publish(subject, &Order { order_id }))
+            .await
+            .expect("an answer")
+            .ensure_success()
+            .expect("it is stored");
     }
 }
 
@@ -156,7 +160,11 @@ async fn a_payload_of_another_type_is_an_error_and_can_still_be_settled() {
     let shop = Shop::open("foreign");
     let js = shop.jetstream().await;
     let text = js.with_codec(Utf8);
-    soon(text.publish("orders.new.x", &"no JSON".to_owned())).await.unwrap().ensure_success().unwrap();
+    soon(text.publish("orders.new.x", &"no JSON".to_owned()))
+        .await
+        .expect("an answer")
+        .ensure_success()
+        .unwrap();
     let consumer = soon(js.create_consumer("shop_orders", "order_processor")).await.unwrap();
     let message = soon(consumer.next::<Order>(PATIENCE)).await.unwrap().expect("a message");
     assert!(matches!(message.data(), Err(Error::Decode(_))));
@@ -185,9 +193,13 @@ async fn codecs_write_what_they_read() {
     let js = shop.jetstream().await;
     let (raw, text, number) = (js.with_codec(Raw), js.with_codec(Utf8), js.with_codec(BigEndian));
     let bytes = Bytes::from_static(&[0, 0xff, b'\r', b'\n']);
-    soon(raw.publish("orders.raw", &bytes)).await.unwrap().ensure_success().unwrap();
-    soon(text.publish("orders.text", &"grüße".to_owned())).await.unwrap().ensure_success().unwrap();
-    soon(number.publish("orders.number", &258)).await.unwrap().ensure_success().unwrap();
+    soon(raw.publish("orders.raw", &bytes)).await.expect("an answer").ensure_success().unwrap();
+    soon(text.publish("orders.text", &"grüße".to_owned()))
+        .await
+        .expect("an answer")
+        .ensure_success()
+        .unwrap();
+    soon(number.publish("orders.number", &258)).await.expect("an answer").ensure_success().unwrap();
 
     soon(js.create_consumer("shop_orders", "order_processor")).await.unwrap();
     let name = ("shop_orders", "order_processor");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hw_hub::HubCounters;
 use hw_kit::{Span, Time};
 use serde::{Serialize, Serializer};
 
