@@ -20,17 +20,23 @@ struct Certificates {
 impl Certificates {
     fn new(name: &str) -> Certificates {
         let folder = std::env::temp_dir().join(format!("headwater-doors-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        std::fs::create_dir_all(&folder).expect("the step succeeds");
+        let mut authority = CertificateParams::new(Vec::new()).expect("the step succeeds");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        std::fs::write(folder.join("ca.pem"), issuer.pem()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("the step succeeds"))
+            .expect("the step succeeds");
+        std::fs::write(folder.join("ca.pem"), issuer.pem()).expect("the step succeeds");
         for holder in ["server", "client"] {
-            let key = KeyPair::generate().unwrap();
+            let key = KeyPair::generate().expect("the step succeeds");
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-            let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-            std::fs::write(folder.join(format!("{holder}.pem")), certificate.pem()).unwrap();
-            std::fs::write(folder.join(format!("{holder}.key")), key.serialize_pem()).unwrap();
+            let certificate = CertificateParams::new(names)
+                .expect("the step succeeds")
+                .signed_by(&key, &issuer)
+                .expect("the step succeeds");
+            std::fs::write(folder.join(format!("{holder}.pem")), certificate.pem())
+                .expect("the step succeeds");
+            std::fs::write(folder.join(format!("{holder}.key")), key.serialize_pem())
+                .expect("the step succeeds");
         }
         Certificates { folder }
     }
@@ -67,7 +73,7 @@ fn options() -> Options {
 }
 
 fn start(options: Options) -> Server {
-    Builder::from_options(options).start().unwrap()
+    Builder::from_options(options).start().expect("the step succeeds")
 }
 
 /// A message there and back.
@@ -101,7 +107,7 @@ async fn tls_before_and_after_info() {
         assert_eq!(before.is_ok(), first != HandshakeFirst::No, "{first:?} {optional}: {before:?}");
         let plain = format!("nats://127.0.0.1:{}", server.address().port());
         if optional {
-            works(async_nats::ConnectOptions::new(), plain).await.unwrap();
+            works(async_nats::ConnectOptions::new(), plain).await.expect("the step succeeds");
         }
         server.shutdown();
     }
@@ -116,7 +122,7 @@ async fn client_certificates_are_verified() {
     let with = certificates
         .client()
         .add_client_certificate(certificates.path("client.pem"), certificates.path("client.key"));
-    works(with, url.clone()).await.unwrap();
+    works(with, url.clone()).await.expect("the step succeeds");
     assert!(works(certificates.client(), url).await.is_err());
 }
 
@@ -125,9 +131,9 @@ async fn a_handshake_that_does_not_come_is_not_waited_for() {
     let certificates = Certificates::new("slow");
     let tls = TlsOptions { timeout: Span::from_millis(200), ..certificates.tls() };
     let server = start(Options { tls: Some(tls), ..options() });
-    let mut socket = BufReader::new(TcpStream::connect(server.address()).await.unwrap());
+    let mut socket = BufReader::new(TcpStream::connect(server.address()).await.expect("the step succeeds"));
     let mut info = String::new();
-    socket.read_line(&mut info).await.unwrap();
+    socket.read_line(&mut info).await.expect("the step succeeds");
     assert!(info.contains("\"tls_required\":true"), "{info}");
     let ended = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut [0; 16])).await;
     assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
@@ -142,8 +148,8 @@ async fn websocket_frames_carry_the_protocol() {
     };
     let server = start(Options { websocket: Some(websocket), ..options() });
     let url = server.ports().websocket[0].clone();
-    let socket = TcpStream::connect(url.trim_start_matches("ws://")).await.unwrap();
-    let (mut frames, _) = tokio_tungstenite::client_async(url, socket).await.unwrap();
+    let socket = TcpStream::connect(url.trim_start_matches("ws://")).await.expect("the step succeeds");
+    let (mut frames, _) = tokio_tungstenite::client_async(url, socket).await.expect("the step succeeds");
     let mut heard = String::new();
     for (say, wanted) in [
         ("", "INFO {"),
@@ -151,10 +157,14 @@ async fn websocket_frames_carry_the_protocol() {
         ("PI", ""),
         ("NG\r\n", "PONG\r\n"),
     ] {
-        frames.send(Message::Binary(say.as_bytes().to_vec().into())).await.unwrap();
+        frames.send(Message::Binary(say.as_bytes().to_vec().into())).await.expect("the step succeeds");
         while !heard.contains(wanted) {
-            let frame = tokio::time::timeout(Duration::from_secs(5), frames.next()).await.unwrap();
-            heard += &String::from_utf8(frame.unwrap().unwrap().into_data().to_vec()).unwrap();
+            let frame =
+                tokio::time::timeout(Duration::from_secs(5), frames.next()).await.expect("the step succeeds");
+            heard += &String::from_utf8(
+                frame.expect("the step succeeds").expect("the step succeeds").into_data().to_vec(),
+            )
+            .expect("the step succeeds");
         }
     }
     assert!(!heard.contains("tls_required"), "{heard}");
@@ -163,19 +173,19 @@ async fn websocket_frames_carry_the_protocol() {
 #[tokio::test]
 async fn a_reload_changes_what_can_change() {
     let mut server = start(options());
-    let mut socket = BufReader::new(TcpStream::connect(server.address()).await.unwrap());
-    socket.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n").await.unwrap();
+    let mut socket = BufReader::new(TcpStream::connect(server.address()).await.expect("the step succeeds"));
+    socket.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n").await.expect("the step succeeds");
     let mut line = String::new();
     while line != "PONG\r\n" {
         line.clear();
-        socket.read_line(&mut line).await.unwrap();
+        socket.read_line(&mut line).await.expect("the step succeeds");
     }
     let mut moved = options();
     moved.jetstream.enabled = true;
     assert!(matches!(server.reload(moved), Err(ReloadError::NotSupported { what: "jetstream" })));
     let mut closed = options();
     closed.auth.login = Some(hw_auth::Login::Token("secret".to_owned()));
-    server.reload(closed).unwrap();
+    server.reload(closed).expect("the step succeeds");
     let mut rest = String::new();
     let ended = tokio::time::timeout(Duration::from_secs(5), socket.read_to_string(&mut rest)).await;
     assert!(ended.is_ok() && rest.contains("-ERR 'Authorization Violation'"), "{rest:?}");

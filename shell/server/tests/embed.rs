@@ -20,7 +20,7 @@ impl Folder {
     fn new(test: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("headwater-embed-{}-{test}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
+        std::fs::create_dir_all(&path).expect("the step succeeds");
         Folder(path)
     }
 
@@ -40,7 +40,7 @@ async fn soon<T>(future: impl IntoFuture<Output = T>) -> T {
 }
 
 async fn stop(server: Server) {
-    soon(tokio::task::spawn_blocking(|| server.shutdown())).await.unwrap();
+    soon(tokio::task::spawn_blocking(|| server.shutdown())).await.expect("the step succeeds");
 }
 
 async fn connect(server: &Server) -> async_nats::Client {
@@ -56,7 +56,9 @@ async fn shop(client: &async_nats::Client) -> stream::Stream {
 async fn publish(client: &async_nats::Client, texts: &[&'static str]) {
     let js = jetstream::new(client.clone());
     for text in texts {
-        soon(soon(js.publish("orders.new", (*text).into())).await.unwrap()).await.expect("it is stored");
+        soon(soon(js.publish("orders.new", (*text).into())).await.expect("the step succeeds"))
+            .await
+            .expect("it is stored");
     }
 }
 
@@ -64,7 +66,7 @@ async fn publish(client: &async_nats::Client, texts: &[&'static str]) {
 async fn any_free_port_serves_clients() {
     let folder = Folder::new("port");
     let builder = Server::builder().port(0).http_port(0).name("embedded").store_dir(&folder.0);
-    let server = builder.start().unwrap();
+    let server = builder.start().expect("the step succeeds");
     assert_ne!(server.address().port(), 0);
     assert_eq!(server.client_url(), format!("nats://127.0.0.1:{}", server.address().port()));
     assert!(server.monitor_url().is_some_and(|url| url.starts_with("http://127.0.0.1:")));
@@ -73,13 +75,13 @@ async fn any_free_port_serves_clients() {
     let info = client.server_info();
     assert_eq!((info.server_name.as_str(), info.version.as_str()), ("embedded", headwater::NATS_VERSION));
     assert_eq!(info.server_id, server.id());
-    let mut sub = client.subscribe("greet.*").await.unwrap();
-    client.publish("greet.you", "hello".into()).await.unwrap();
-    assert_eq!(soon(sub.next()).await.unwrap().payload, "hello");
+    let mut sub = client.subscribe("greet.*").await.expect("the step succeeds");
+    client.publish("greet.you", "hello".into()).await.expect("the step succeeds");
+    assert_eq!(soon(sub.next()).await.expect("the step succeeds").payload, "hello");
 
     let mut shop = shop(&client).await;
     publish(&client, &["one", "two"]).await;
-    assert_eq!(soon(shop.info()).await.unwrap().state.messages, 2);
+    assert_eq!(soon(shop.info()).await.expect("the step succeeds").state.messages, 2);
     stop(server).await;
 }
 
@@ -105,9 +107,11 @@ async fn messages_are_there_after_a_restart() {
     let shop_before = shop(&client).await;
     publish(&client, &["one", "two", "three"]).await;
     let config = pull::Config { durable_name: Some("worker".into()), ..Default::default() };
-    let consumer: PullConsumer = soon(shop_before.create_consumer(config)).await.unwrap();
-    let mut messages = soon(consumer.fetch().max_messages(1).messages()).await.unwrap();
-    soon(soon(messages.next()).await.unwrap().unwrap().double_ack()).await.unwrap();
+    let consumer: PullConsumer = soon(shop_before.create_consumer(config)).await.expect("the step succeeds");
+    let mut messages = soon(consumer.fetch().max_messages(1).messages()).await.expect("the step succeeds");
+    soon(soon(messages.next()).await.expect("the step succeeds").expect("the step succeeds").double_ack())
+        .await
+        .expect("the step succeeds");
     drop(client);
     stop(server).await;
 
@@ -116,14 +120,14 @@ async fn messages_are_there_after_a_restart() {
     let js = jetstream::new(client.clone());
     let shop = soon(js.get_stream("shop")).await.expect("the stream came back");
     for (sequence, text) in [(1, "one"), (2, "two"), (3, "three")] {
-        assert_eq!(soon(shop.get_raw_message(sequence)).await.unwrap().payload, text);
+        assert_eq!(soon(shop.get_raw_message(sequence)).await.expect("the step succeeds").payload, text);
     }
     let consumer: PullConsumer = soon(shop.get_consumer("worker")).await.expect("the consumer came back");
-    let mut messages = soon(consumer.fetch().max_messages(1).messages()).await.unwrap();
-    let next = soon(messages.next()).await.unwrap().unwrap();
+    let mut messages = soon(consumer.fetch().max_messages(1).messages()).await.expect("the step succeeds");
+    let next = soon(messages.next()).await.expect("the step succeeds").expect("the step succeeds");
     assert_eq!(next.payload, "two", "what was acknowledged stays acknowledged");
     publish(&client, &["four"]).await;
-    assert_eq!(soon(shop.get_info()).await.unwrap().state.last_sequence, 4);
+    assert_eq!(soon(shop.get_info()).await.expect("the step succeeds").state.last_sequence, 4);
     stop(server).await;
 }
 
@@ -140,11 +144,11 @@ impl Bare {
     }
 
     async fn say(&mut self, text: &str) {
-        soon(self.output.write_all(text.as_bytes())).await.unwrap();
+        soon(self.output.write_all(text.as_bytes())).await.expect("the step succeeds");
     }
 
     async fn line(&mut self) -> String {
-        soon(self.lines.next_line()).await.unwrap().expect("the connection is open")
+        soon(self.lines.next_line()).await.expect("the step succeeds").expect("the connection is open")
     }
 }
 
@@ -162,10 +166,10 @@ async fn a_connection_needs_no_socket() {
 
     // Both kinds of connections meet in one server.
     let client = connect(&server).await;
-    let mut sub = client.subscribe("from.pipe").await.unwrap();
-    soon(client.flush()).await.unwrap();
+    let mut sub = client.subscribe("from.pipe").await.expect("the step succeeds");
+    soon(client.flush()).await.expect("the step succeeds");
     bare.say("PUB from.pipe 2\r\nhi\r\n").await;
-    assert_eq!(soon(sub.next()).await.unwrap().payload, "hi");
+    assert_eq!(soon(sub.next()).await.expect("the step succeeds").payload, "hi");
     drop(bare);
     stop(server).await;
 }
@@ -174,11 +178,11 @@ async fn a_connection_needs_no_socket() {
 async fn waiting_pull(server: &Server) -> (async_nats::Client, async_nats::Subscriber) {
     let client = connect(server).await;
     let inbox = client.new_inbox();
-    let said = client.subscribe(inbox.clone()).await.unwrap();
+    let said = client.subscribe(inbox.clone()).await.expect("the step succeeds");
     let next = "$JS.API.CONSUMER.MSG.NEXT.shop.worker";
     let wanted = r#"{"batch":1,"expires":60000000000}"#;
-    client.publish_with_reply(next, inbox, wanted.into()).await.unwrap();
-    soon(client.flush()).await.unwrap();
+    client.publish_with_reply(next, inbox, wanted.into()).await.expect("the step succeeds");
+    soon(client.flush()).await.expect("the step succeeds");
     (client, said)
 }
 
@@ -188,13 +192,15 @@ async fn a_graceful_end_tells_waiting_pulls() {
     let server = folder.serve();
     let client = connect(&server).await;
     let config = pull::Config { durable_name: Some("worker".into()), ..Default::default() };
-    let mut consumer: PullConsumer = soon(shop(&client).await.create_consumer(config)).await.unwrap();
+    let mut consumer: PullConsumer =
+        soon(shop(&client).await.create_consumer(config)).await.expect("the step succeeds");
     // Connections are spread over the server's threads: every one of them must be told.
     let mut pulls = Vec::new();
     for _ in 0..4 {
         pulls.push(waiting_pull(&server).await);
     }
-    let all_wait = async { while soon(consumer.info()).await.unwrap().num_waiting < pulls.len() {} };
+    let all_wait =
+        async { while soon(consumer.info()).await.expect("the step succeeds").num_waiting < pulls.len() {} };
     soon(all_wait).await;
     stop(server).await;
     for (_client, said) in &mut pulls {
@@ -245,7 +251,7 @@ async fn dropping_a_server_ends_it() {
 
 #[tokio::test]
 async fn without_jetstream_nobody_answers_its_api() {
-    let server = Server::builder().port(0).jetstream(false).start().unwrap();
+    let server = Server::builder().port(0).jetstream(false).start().expect("the step succeeds");
     let client = connect(&server).await;
     let answer = soon(client.request("$JS.API.INFO", "".into())).await;
     assert_eq!(answer.unwrap_err().kind(), async_nats::RequestErrorKind::NoResponders);
