@@ -107,6 +107,9 @@ pub struct Lead {
     inflight: VecDeque<Batch>,
     inflight_new: u64,
     inflight_all: u64,
+    /// A delivery was ignored because what comes next had shifted. What is in flight behind it may hold or not, so
+    /// nothing is chosen before all of it is applied: otherwise the same message could be in the log twice.
+    stalled: bool,
     redeliver: VecDeque<Seq>,
     /// Messages in `redeliver`, in flight for the second time, or about to be given up.
     queued: BTreeSet<Seq>,
@@ -137,6 +140,7 @@ impl Lead {
             inflight: VecDeque::new(),
             inflight_new: 0,
             inflight_all: 0,
+            stalled: false,
             redeliver: VecDeque::new(),
             queued: BTreeSet::new(),
             due: Due::rebuild(consumer),
@@ -207,6 +211,7 @@ impl Lead {
                 self.refund(pick, out);
             }
         }
+        self.resume(m);
         self.refresh_deadline(m);
     }
 
@@ -244,9 +249,7 @@ impl Lead {
         }
         self.revision = m.consumer.revision();
         self.matcher = None;
-        if self.inflight.is_empty() {
-            self.next_new = m.consumer.delivered().stream_seq.next();
-        }
+        self.resume(m);
         self.queued.retain(|seq| m.consumer.pending().get(*seq).is_some());
         self.redeliver.retain(|seq| self.queued.contains(seq));
         // Deadlines that clients moved stay.
@@ -258,17 +261,12 @@ impl Lead {
         self.refresh_interest(m);
     }
 
-    /// Drops everything that is in flight and begins after what is delivered.
-    fn restart(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
-        for batch in std::mem::take(&mut self.inflight) {
-            for pick in &batch.picks {
-                self.refund(pick, out);
-            }
+    /// When nothing is in flight any more, what comes next is what follows the delivered.
+    fn resume(&mut self, m: &Moment<'_>) {
+        if self.inflight.is_empty() {
+            self.next_new = m.consumer.delivered().stream_seq.next();
+            self.stalled = false;
         }
-        (self.inflight_new, self.inflight_all) = (0, 0);
-        self.next_new = m.consumer.delivered().stream_seq.next();
-        self.queued.retain(|seq| m.consumer.pending().get(*seq).is_some());
-        self.redeliver = self.queued.iter().copied().collect();
     }
 
     /// Runs `f` with the matcher, which is made if there is none.

@@ -1,5 +1,7 @@
 //! Sending: what was chosen goes out when its `Delivered` is applied, in order, to whom it was chosen for.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use hw_kit::Seq;
 use hw_store::Record;
@@ -17,11 +19,12 @@ impl Lead {
         match self.inflight.pop_front_if(|batch| batch.seqs == seqs) {
             Some(batch) => self.handle_own(m, batch, out),
             // A former leader's: its clients are not ours, the messages come again when their time is up.
-            None => self.await_acks(m, seqs),
+            None => {
+                self.mark_inflight(m, seqs);
+                self.await_acks(m, seqs);
+            }
         }
-        if self.inflight.is_empty() {
-            self.next_new = m.consumer.delivered().stream_seq.next();
-        }
+        self.resume(m);
         self.refresh_deadline(m);
     }
 
@@ -34,9 +37,25 @@ impl Lead {
             self.send_batch(m, batch, out);
             self.acks.rest();
         }
-        if ignored {
-            // It did not follow what is delivered, so nothing that is in flight behind it does.
-            self.restart(m, out);
+        // It did not follow what is delivered: what is behind it in flight shows when it is applied.
+        self.stalled |= ignored;
+    }
+
+    /// Deliveries of a former leader that are chosen here, too: ours is the repetition, and no other is chosen before
+    /// it is applied, however late that is.
+    fn mark_inflight(&mut self, m: &Moment<'_>, seqs: &[Seq]) {
+        if self.inflight.is_empty() {
+            return;
+        }
+        let applied: BTreeSet<Seq> =
+            seqs.iter().copied().filter(|seq| m.consumer.pending().get(*seq).is_some()).collect();
+        for batch in &mut self.inflight {
+            for seq in batch.seqs.iter().filter(|seq| applied.contains(seq)) {
+                if self.queued.insert(*seq) {
+                    batch.new = batch.new.saturating_sub(1);
+                    self.inflight_new = self.inflight_new.saturating_sub(1);
+                }
+            }
         }
     }
 

@@ -228,6 +228,9 @@ impl Lead {
 
     /// The message that comes next: repetitions before new ones.
     pub(super) fn next(&mut self, m: &Moment<'_>, pumping: &mut Pumping, out: &mut PumpOut) -> Next {
+        if self.stalled {
+            return Next::Held;
+        }
         let full = pumping.seqs.len() >= BATCH || pumping.bytes >= BATCH_BYTES;
         if full || self.inflight_all + pumping.seqs.len() as u64 >= INFLIGHT {
             out.more |= full;

@@ -331,6 +331,35 @@ impl History {
     }
 }
 
+fn pull(batch: i64) -> Step {
+    Step::Pull { batch, expires: 0, no_wait: false, max_bytes: 0 }
+}
+
+fn run(steps: Vec<Step>) {
+    let mut history = History::new("");
+    for step in steps {
+        history.step(step);
+    }
+    history.finish();
+}
+
+/// A former leader's delivery is applied while ours of the same message is in flight, longer than the ack wait.
+#[test]
+fn what_is_in_flight_is_not_chosen_again_when_its_time_is_up() {
+    use Step::{Commit, Publish, Restart, Wait};
+    run(vec![pull(1), Publish(0), Restart, pull(2), Commit(1), Publish(0), Wait(1000)]);
+}
+
+/// A delivery that new filters made void does not make those behind it void.
+#[test]
+fn what_is_in_flight_behind_an_ignored_delivery_is_not_chosen_again() {
+    use Step::{Ack, Commit, Publish, Purge, Refilter, Wait};
+    let mut steps = vec![Publish(0), Refilter(2), Publish(0), Publish(0), pull(2), Commit(1), Publish(0)];
+    steps.extend([Publish(1), pull(8), Publish(0), Publish(0), Publish(0), Refilter(1), Ack(0), Purge(7)]);
+    steps.extend([Publish(1), Commit(1), Wait(1000), Commit(1)]);
+    run(steps);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
