@@ -250,7 +250,7 @@ impl Messages {
     /// The numbers of the stream.
     pub fn state(&self) -> State {
         let messages = self.slots.len();
-        let span = (self.last.0 + 1).saturating_sub(self.first.0);
+        let span = self.last.0.saturating_add(1).saturating_sub(self.first.0);
         State {
             messages,
             bytes: self.bytes,

@@ -13,6 +13,7 @@ const NAME_BYTES: usize = 255;
 const DESCRIPTION_BYTES: usize = 4096;
 const METADATA_BYTES: usize = 128 * 1024;
 const MAX_REPLICAS: i64 = 5;
+const FIRST_SEQ_MAX: u64 = 1 << 62;
 const SHORTEST: Span = Span::from_millis(100);
 const DUPLICATE_WINDOW: Span = Span::from_secs(120);
 /// Which API level a configuration needs; the server writes it.
@@ -182,6 +183,8 @@ fn check_name(config: &StreamConfig) -> Checked {
     rule(!config.name.is_empty() && !config.name.contains(forbidden), text)?;
     let text = format!("stream name is too long, maximum allowed is {NAME_BYTES}");
     rule(config.name.len() <= NAME_BYTES, &text)?;
+    // Far above every stream's life, far below the end of the numbers: sequences never overflow.
+    rule(config.first_seq <= FIRST_SEQ_MAX, "stream first sequence is too large")?;
     let text = format!("stream description is too long, maximum allowed is {DESCRIPTION_BYTES}");
     rule(config.description.len() <= DESCRIPTION_BYTES, &text)
 }
