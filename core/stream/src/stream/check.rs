@@ -13,7 +13,8 @@ const NAME_BYTES: usize = 255;
 const DESCRIPTION_BYTES: usize = 4096;
 const METADATA_BYTES: usize = 128 * 1024;
 const MAX_REPLICAS: i64 = 5;
-const FIRST_SEQ_MAX: u64 = 1 << 62;
+/// Far above every stream's life, far below the end of the numbers.
+pub(super) const FIRST_SEQ_MAX: u64 = 1 << 62;
 const SHORTEST: Span = Span::from_millis(100);
 const DUPLICATE_WINDOW: Span = Span::from_secs(120);
 /// Which API level a configuration needs; the server writes it.

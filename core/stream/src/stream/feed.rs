@@ -43,7 +43,7 @@ impl Stream {
             return Feeding::Stale;
         }
         if after == Seq(0) {
-            self.messages.advance_to(first.prev(), Time(0));
+            self.messages.advance_to(first.prev().min(Seq(super::check::FIRST_SEQ_MAX)), Time(0));
         }
         for Fed { seq, ts, record } in messages {
             if seq <= self.messages.last_seq() {

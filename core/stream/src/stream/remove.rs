@@ -5,6 +5,7 @@ use hw_kit::{Seq, Time};
 use hw_store::Record;
 use hw_store::messages::Removed;
 
+use super::check;
 use super::expiry::Special;
 use super::headers;
 use super::publish::Storing;
@@ -117,7 +118,8 @@ impl Stream {
         if self.config.deny_purge {
             return Err(StreamError::PurgeDenied);
         }
-        let (true, Ok(filter)) = (seq.0 == 0 || keep == 0, std::str::from_utf8(filter)) else {
+        let sound = (seq.0 == 0 || keep == 0) && seq.0 <= check::FIRST_SEQ_MAX;
+        let (true, Ok(filter)) = (sound, std::str::from_utf8(filter)) else {
             return Err(StreamError::BadRequest);
         };
         let before = self.messages.len();
