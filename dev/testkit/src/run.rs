@@ -275,7 +275,19 @@ impl Player<'_> {
         }
     }
 
+    /// Pages show what has happened a moment later: asks until the answer is as wanted or patience ends.
     fn http(&mut self, status: u16, path: &Template, want: &Pattern) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let outcome = self.http_once(status, path, want);
+            if outcome.is_ok() || Instant::now() > deadline {
+                return outcome;
+            }
+            std::thread::park_timeout(POLL);
+        }
+    }
+
+    fn http_once(&mut self, status: u16, path: &Template, want: &Pattern) -> Result<(), String> {
         let path = self.fill(path)?;
         let (got, body) =
             http_get(self.server.http_port(), &path).map_err(|error| format!("GET {path}: {error}"))?;
@@ -286,7 +298,10 @@ impl Player<'_> {
             ));
         }
         let frame = Frame { line: format!("GET {path}"), subject: None, headers: Vec::new(), payload: body };
-        check(want, &frame, &mut self.known).map_err(|why| mismatch("http", "expects", want, &frame, &why))
+        let mut known = self.known.clone();
+        check(want, &frame, &mut known).map_err(|why| mismatch("http", "expects", want, &frame, &why))?;
+        self.known = known;
+        Ok(())
     }
 
     fn server_step(&mut self, step: &ServerStep) -> Result<(), String> {
