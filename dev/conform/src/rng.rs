@@ -15,13 +15,18 @@ impl Dice {
         dice
     }
 
-    /// The seed that a variable names, else one from the clock; printed, so that a failure can be repeated.
+    /// The seed that a variable names, else always the same one, so that a change is judged by what it changed; `clock`
+    /// draws one. Printed, so that a failure can be repeated.
     pub fn from_env(variable: &str) -> Self {
-        let named = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-        let seed = named.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
-        });
+        let named = std::env::var(variable).ok();
+        let seed = match named.as_deref() {
+            Some("clock") => {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                now.map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
+            }
+            Some(text) => text.parse().unwrap_or(1),
+            None => 1,
+        };
         println!("{variable}={seed}");
         Self::new(seed)
     }

@@ -32,7 +32,7 @@ fn case(target: Target, rounds: u64) -> Case {
             let config =
                 (target.name == "headwater").then(|| "jetstream { checkpoint_bytes: 20KB }".to_owned());
             let launch = Launch { binary: binary.clone(), flags: vec!["-js".to_owned()], config };
-            run(launch, rounds).into()
+            target.promised(run(launch, rounds))
         }
     };
     Case { name, run: Box::new(run) }

@@ -37,7 +37,7 @@ fn case(target: Target, rounds: u64) -> Case {
             // Small enough that most of what is read comes from segments and most restarts begin at a checkpoint.
             let config = ours.then(|| "jetstream { checkpoint_bytes: 400KB }".to_owned());
             let launch = Launch { binary: binary.clone(), flags: vec!["-js".to_owned()], config };
-            Run::new(launch).and_then(|mut run| run.rounds(rounds)).into()
+            target.promised(Run::new(launch).and_then(|mut run| run.rounds(rounds)))
         }
     };
     Case { name, run: Box::new(run) }

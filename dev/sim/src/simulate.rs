@@ -101,7 +101,8 @@ impl Run {
         let start = self.world.now();
         for _ in 0..1 + self.rng.below(4) {
             self.work()?;
-            let quiet = self.rng.chance(1, 3);
+            let failed = self.trouble()?;
+            let quiet = self.rng.chance(1, 3) && !failed;
             let before = if quiet { Some(self.audit("before a restart")?) } else { None };
             let fault = if self.rng.chance(2, 3) { Fault::PowerCut } else { Fault::Kill };
             self.restart(fault)?;
@@ -124,6 +125,50 @@ impl Run {
         self.go(span)
     }
 
+    /// Now and then the disk is full for a while, or a sync fails; gives whether the store stopped.
+    fn trouble(&mut self) -> Result<bool, Violation> {
+        match self.rng.below(8) {
+            0 => self.full_disk(),
+            1 => {
+                self.workload.lenient = true;
+                self.world.disk.fail_sync_in = Some(self.rng.below(20));
+                self.work()?;
+                let failed = self.world.is_in_trouble().0;
+                self.workload.history.count(if failed { "failed syncs" } else { "no sync failed" });
+                Ok(failed)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// No space is left: writes may be refused, everything else goes on, and writes do once there is space again.
+    fn full_disk(&mut self) -> Result<bool, Violation> {
+        self.workload.lenient = true;
+        let used = self.world.disk.used();
+        self.world.disk.capacity = Some(used + self.rng.below(100_000));
+        for _ in 0..3 {
+            self.work()?;
+        }
+        let (failed, full) = self.world.is_in_trouble();
+        self.workload.history.count(if full { "full disks" } else { "disks that were not filled" });
+        if failed {
+            self.workload.history.count("stores stopped by a full disk");
+            return Ok(true);
+        }
+        self.audit("on a full disk")?;
+        self.world.disk.capacity = None;
+        self.go(Span::from_millis(1500))?;
+        match self.world.is_in_trouble() {
+            (true, _) => Ok(true),
+            (false, true) => Err(stuck("there is space again, but the store does not see it".to_owned())),
+            (false, false) => {
+                self.audit("after there is space again")?;
+                self.workload.lenient = false;
+                Ok(false)
+            }
+        }
+    }
+
     fn go(&mut self, span: Span) -> Result<(), Violation> {
         self.workload.run(&mut self.world, span).map_err(stuck)?;
         self.found()
@@ -141,6 +186,8 @@ impl Run {
         self.workload.history.count(if fault == Fault::Kill { "kills" } else { "power cuts" });
         // What the network still carries arrives; clients wait for the server.
         self.go(Span::from_millis(20))?;
+        self.workload.lenient = false;
+        (self.world.disk.capacity, self.world.disk.fail_sync_in) = (None, None);
         self.world.boot(fault == Fault::PowerCut).map_err(refused)?;
         self.workload.restarted();
         Ok(())

@@ -17,6 +17,9 @@ use hw_testkit::disk::{MemDisk, SyncBegun};
 use crate::planted::Planted;
 use crate::trace::Trace;
 
+/// When a full disk is tried again.
+const FULL_RETRY: Span = Span::from_millis(30);
+
 /// Who works on the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lane {
@@ -75,9 +78,13 @@ pub struct Volume {
     unmarked: bool,
     making: Option<CheckpointWork>,
     sparing: Option<SpareJob>,
+    /// After a failure for want of space the next attempt waits.
+    spare_after: Time,
     loads: VecDeque<(GroupId, BlockId)>,
     loading: bool,
     was_full: bool,
+    /// An append was refused: nothing that was proposed after it can be written.
+    refused: bool,
     checkpoints: u64,
     planted: Planted,
     done: Vec<DiskCompletion>,
@@ -98,9 +105,11 @@ impl Volume {
             unmarked: false,
             making: None,
             sparing: None,
+            spare_after: Time(0),
             loads: VecDeque::new(),
             loading: false,
             was_full: false,
+            refused: false,
             checkpoints: 0,
             planted,
             done: Vec::new(),
@@ -128,10 +137,21 @@ impl Volume {
         self.checkpoints
     }
 
+    /// Whether only the reserve is left.
+    pub fn is_full(&self) -> bool {
+        self.storage.is_full()
+    }
+
+    /// Whether the store has stopped.
+    pub fn has_failed(&self) -> bool {
+        self.storage.failure().is_some() || self.refused
+    }
+
     /// Starts what can start.
     pub fn pump(&mut self, io: &mut Io<'_>) {
         if self.sparing.is_none()
             && self.spare.is_idle()
+            && io.now >= self.spare_after
             && let Some(mut job) = self.storage.spare_job()
         {
             self.spare.ops = job.take_ops().into();
@@ -219,6 +239,10 @@ impl Volume {
             Lane::Checkpoint => self.checkpoint_ended(result, io),
             Lane::Spare => {
                 let Some(job) = self.sparing.take() else { return };
+                if matches!(result, Err(DiskError::Full { .. })) {
+                    self.spare_after = io.now + FULL_RETRY;
+                    io.planned.push((Lane::Spare, FULL_RETRY));
+                }
                 self.spare.ops = self.storage.handle_spare(job, result).into();
                 if !self.spare.ops.is_empty() {
                     self.advance(Lane::Spare, io);
@@ -244,7 +268,7 @@ impl Volume {
             let Waiting::Append { frames: more, .. } = waiting else { break };
             frames.extend(more.iter().cloned());
         }
-        if frames.is_empty() {
+        if frames.is_empty() || self.refused {
             return self.mark(io);
         }
         let mut ops = Vec::new();
@@ -257,6 +281,7 @@ impl Volume {
             // When the next log file is ready, this is tried again.
             Err(AppendError::NotReady) => {}
             Err(error) => {
+                self.refused = true;
                 self.waiting.clear();
                 self.done.push(DiskCompletion::Failed { reason: error.to_string() });
             }

@@ -54,6 +54,8 @@ pub struct Workload {
     sessions: Vec<u64>,
     /// Nobody begins anything.
     pub paused: bool,
+    /// The disk is full or has failed: requests may be refused or never answered.
+    pub lenient: bool,
     /// Everything is pulled and confirmed, nothing is made.
     pub draining: bool,
 }
@@ -82,6 +84,7 @@ impl Workload {
             generations: 0,
             sessions: vec![0; clients],
             paused: false,
+            lenient: false,
             draining: false,
         }
     }
@@ -233,22 +236,28 @@ impl Workload {
             .map(|(token, _)| token.clone())
             .collect();
         for token in lost {
-            let Some((_, pending, _)) = self.pending.remove(&token) else { continue };
-            match pending {
-                Pending::Publish(index) => self.history.attempts[index].outcome = Outcome::Lost,
-                Pending::CreateStream(name) | Pending::DeleteStream(name) => {
-                    if let Some(stream) = self.history.streams.get_mut(&name) {
-                        stream.existence = Existence::Unknown;
-                    }
-                }
-                Pending::CreateConsumer { stream, generation, consumer }
-                | Pending::DeleteConsumer { stream, generation, consumer } => {
-                    if let Some(consumer) = self.consumer(&stream, generation, &consumer) {
-                        consumer.existence = Existence::Unknown;
-                    }
-                }
-                Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
+            if let Some((_, pending, _)) = self.pending.remove(&token) {
+                self.lost(pending);
             }
+        }
+    }
+
+    /// An answer never comes: what it was for may have happened or not.
+    fn lost(&mut self, pending: Pending) {
+        match pending {
+            Pending::Publish(index) => self.history.attempts[index].outcome = Outcome::Lost,
+            Pending::CreateStream(name) | Pending::DeleteStream(name) => {
+                if let Some(stream) = self.history.streams.get_mut(&name) {
+                    stream.existence = Existence::Unknown;
+                }
+            }
+            Pending::CreateConsumer { stream, generation, consumer }
+            | Pending::DeleteConsumer { stream, generation, consumer } => {
+                if let Some(consumer) = self.consumer(&stream, generation, &consumer) {
+                    consumer.existence = Existence::Unknown;
+                }
+            }
+            Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
         }
     }
 
@@ -288,6 +297,10 @@ impl Workload {
         for token in late {
             let Some((_, pending, _)) = self.pending.remove(&token) else { continue };
             if self.may_stay_silent(&pending) {
+                continue;
+            }
+            if self.lenient {
+                self.lost(pending);
                 continue;
             }
             return Err(format!("{pending:?} was never answered"));

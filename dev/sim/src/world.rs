@@ -145,6 +145,12 @@ impl World {
         self.boot(false)
     }
 
+    /// Whether the store has stopped, or only its reserve is left.
+    pub fn is_in_trouble(&self) -> (bool, bool) {
+        let volume = self.server.as_ref().map(|server| &server.volume);
+        volume.map_or((false, false), |volume| (volume.has_failed(), volume.is_full()))
+    }
+
     /// Streams whose data the server knows to be damaged.
     pub fn damaged(&self) -> Vec<String> {
         self.server.as_ref().map(Server::damaged).unwrap_or_default()

@@ -250,7 +250,8 @@ impl MemDisk {
         named.collect()
     }
 
-    fn used(&self) -> u64 {
+    /// Bytes of all files together.
+    pub fn used(&self) -> u64 {
         self.names.values().map(|inode| self.inodes[inode].current.len() as u64).sum()
     }
 

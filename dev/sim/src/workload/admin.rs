@@ -187,20 +187,20 @@ impl Workload {
         match pending {
             Pending::CreateStream(name) => {
                 self.history.count(if refused { "refused streams" } else { "streams" });
-                if refused {
+                if refused && !self.lenient {
                     let text = format!("stream {name} was refused: {answer}");
                     return self.history.violate("protocol", text);
                 }
                 if let Some(stream) = self.history.streams.get_mut(&name) {
-                    stream.existence = Existence::Yes;
+                    stream.existence = if refused { Existence::No } else { Existence::Yes };
                 }
             }
             Pending::DeleteStream(name) => {
                 self.history.count("deleted streams");
                 if let Some(stream) = self.history.streams.get_mut(&name) {
-                    stream.existence = Existence::No;
+                    stream.existence = if refused { Existence::Unknown } else { Existence::No };
                 }
-                if refused {
+                if refused && !self.lenient {
                     self.history.violate("protocol", format!("{name} cannot be deleted: {answer}"));
                 }
             }
@@ -223,9 +223,9 @@ impl Workload {
             Pending::DeleteConsumer { stream, generation, consumer } => {
                 self.history.count("deleted consumers");
                 if let Some(log) = self.consumer(&stream, generation, &consumer) {
-                    log.existence = Existence::No;
+                    log.existence = if refused { Existence::Unknown } else { Existence::No };
                 }
-                if refused {
+                if refused && !self.lenient {
                     self.history.violate("protocol", format!("{consumer} cannot be deleted: {answer}"));
                 }
             }
