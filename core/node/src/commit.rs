@@ -140,6 +140,11 @@ impl JetStream {
                     group.expiring = false;
                 }
             }
+            (_, Note::Fired(schedule)) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.handle_fired(*schedule);
+                }
+            }
             (_, Note::Configured) => {
                 if let Some(group) = self.groups.get_mut(&id)
                     && group.stream.revision() >= group.revision
@@ -180,6 +185,16 @@ impl JetStream {
                     self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
                 }
             }
+            Origin::Batch(committer) => {
+                if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
+                    self.committed((group.account, id), *committer, result);
+                }
+            }
+            Origin::Run(batch) => {
+                if let Answer::Ran(results) = answer {
+                    self.ran(id, &batch, results);
+                }
+            }
             Origin::Api(call) => {
                 let reply = self.command_reply(now, id, (answer, note), call.kind);
                 let mark = hub.interest_mark();
@@ -209,7 +224,7 @@ impl JetStream {
             | Answer::ConsumerDeleted(Err(error))
             | Answer::ConsumerPaused(Err(error))
             | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
-            Answer::Published(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+            Answer::Published(_) | Answer::Ran(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
         }
     }
 
@@ -250,6 +265,7 @@ enum Note {
     Expired,
     Configured,
     Fed(Bytes),
+    Fired(Seq),
     Nothing,
 }
 
@@ -265,6 +281,7 @@ impl Note {
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),
+            Command::Fire { schedule, .. } => Note::Fired(*schedule),
             _ => Note::Nothing,
         }
     }

@@ -11,10 +11,12 @@ use hw_stream::lead::{Moment, PumpOut};
 use hw_stream::outcome::Effect;
 use hw_stream::{Lead, Stream};
 
+use crate::batch::Batches;
 use crate::feed::Feeds;
 use crate::held::Held;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
+use crate::schedule::Schedules;
 
 /// A stream and everything that this server keeps around it.
 pub(crate) struct Group {
@@ -56,6 +58,10 @@ pub(crate) struct Group {
     pub(crate) held: VecDeque<Held>,
     /// The bytes that it counts as in its account's usage.
     pub(crate) counted: u64,
+    /// The batches that are open.
+    pub(crate) batches: Batches,
+    /// Its schedules.
+    pub(crate) schedules: Schedules,
     /// The streams that it follows, and those that follow it.
     pub(crate) feeds: Feeds,
 }
@@ -86,6 +92,8 @@ impl Group {
             damage: None,
             held: VecDeque::new(),
             counted: 0,
+            batches: Batches::default(),
+            schedules: Schedules::default(),
             feeds: Feeds::default(),
         }
     }
@@ -100,7 +108,8 @@ impl Group {
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
         let leads =
             self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
-        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).min()
+        let schedule = self.schedule_deadline();
+        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).chain(schedule).min()
     }
 
     /// Starts leading a consumer that is new or has changed.

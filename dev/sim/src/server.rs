@@ -225,6 +225,7 @@ fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
         max_duplicate_window: hw_kit::Span::ZERO,
         max_ack_pending: 0,
         max_request_batch: 0,
+        batch: hw_node::BatchLimits::default(),
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
         server_name: "sim".to_owned(),

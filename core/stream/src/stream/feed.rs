@@ -109,7 +109,7 @@ impl Stream {
                 self.messages.advance_to(seq, ts);
                 self.remember(msg_id, seq);
             }
-            Admitted::Stored { rollup, ttl, total } => {
+            Admitted::Stored { rollup, ttl, total, .. } => {
                 let special = self.special(ts, ttl, fields.is_marker());
                 let record = match subject.is_some() {
                     true => Record::join(message.subject, message.header, message.payload)

@@ -54,9 +54,15 @@ pub(crate) fn without(block: &[u8], name: &str) -> Vec<u8> {
     block
 }
 
-/// The block without the lines whose names begin with one of these, if it has any; nothing when no line is left.
+/// The block without the lines whose names begin with one of these, if it has any; nothing when no line is left. One that
+/// ends with a colon is a whole name.
 pub(crate) fn without_prefixes(block: &[u8], prefixes: &[&str]) -> Option<Vec<u8>> {
-    let goes = |name: &[u8]| prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    let goes = |name: &[u8]| {
+        prefixes.iter().any(|prefix| match prefix.strip_suffix(':') {
+            Some(whole) => name == whole.as_bytes(),
+            None => name.starts_with(prefix.as_bytes()),
+        })
+    };
     if !fields(block).any(|(name, _)| goes(name)) {
         return None;
     }

@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
+use hw_store::Record;
 use hw_store::messages::{self, Restore};
 
 use super::dedupe::Dedupe;
 use super::expiry::{Expiry, Special};
 use super::feed::Position;
 use super::number::Number;
+use super::schedule::Schedules;
 use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-/// Version 2 had no positions of sources.
-const VERSION: u8 = 3;
+/// Version 2 had no positions of sources, version 3 no schedules and no parts of batches.
+const VERSION: u8 = 4;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -94,6 +96,18 @@ impl Stream {
             block(out, &position.identity);
             number(out, position.seq.0);
         }
+        number(out, self.schedules.iter().len() as u64);
+        for (seq, due) in self.schedules.iter() {
+            number(out, seq.0);
+            number(out, due.0 as u64);
+        }
+        number(out, self.parts.len() as u64);
+        for record in &self.parts {
+            let (subject_len, header_len) = record.lengths();
+            number(out, u64::from(subject_len));
+            number(out, u64::from(header_len));
+            block(out, record.joined());
+        }
         self.messages.snapshot(out);
     }
 }
@@ -151,6 +165,15 @@ impl StreamRestore {
                 positions.insert(source, Position { identity, seq: Seq(r.number()?) });
             }
         }
+        let (mut schedules, mut parts) = (Schedules::default(), Vec::new());
+        if version > 3 {
+            for _ in 0..r.number()? {
+                schedules.insert(Seq(r.number()?), Time(r.number()? as i64));
+            }
+            for _ in 0..r.number()? {
+                parts.push(r.record()?);
+            }
+        }
         let (messages, rest) = Restore::open(&r.0)?;
         if !rest.is_empty() {
             return Err(RestoreError::Damaged);
@@ -166,6 +189,8 @@ impl StreamRestore {
             age_checked,
             totals,
             positions,
+            schedules,
+            parts,
             fingerprint,
             ..Stream::new(config, created)
         };
@@ -188,6 +213,7 @@ impl StreamRestore {
         let (messages, lost) = messages.finish();
         stream.messages = messages;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
+        stream.schedules.retain(|seq| stream.messages.contains(seq));
         stream.totals.retain(|seq, _| stream.messages.contains(*seq));
         let mut restored = BTreeMap::new();
         for (name, bytes) in consumers {
@@ -213,6 +239,13 @@ impl Reader {
 
     fn number(&mut self) -> Result<u64, RestoreError> {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
+    }
+
+    fn record(&mut self) -> Result<Record, RestoreError> {
+        let (subject, header) = (u16::try_from(self.number()?), u32::try_from(self.number()?));
+        let joined = self.block()?;
+        let (Ok(subject), Ok(header)) = (subject, header) else { return Err(RestoreError::Damaged) };
+        Record::from_joined(joined, subject, header).ok_or(RestoreError::Damaged)
     }
 
     fn block(&mut self) -> Result<Bytes, RestoreError> {

@@ -162,6 +162,7 @@ fn jetstream() -> JetStreamConfig {
         max_duplicate_window: Span::ZERO,
         max_ack_pending: 0,
         max_request_batch: 0,
+        batch: hw_node::BatchLimits::default(),
         version: "fuzz".to_owned(),
         server_id: "FUZZ".to_owned(),
         server_name: "fuzz".to_owned(),
