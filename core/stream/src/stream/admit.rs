@@ -95,6 +95,8 @@ pub(super) enum Way<'a> {
     Alone,
     /// As one of a fast batch: decided as if it came by itself.
     Run,
+    /// From a schedule of the stream.
+    Scheduled,
     /// As one of a batch that is stored as a whole, with what is in front of it.
     Batch(&'a mut Ahead),
 }
@@ -104,7 +106,7 @@ impl Way<'_> {
     fn ahead(&self) -> Option<&Ahead> {
         match self {
             Way::Batch(ahead) => Some(ahead),
-            Way::Alone | Way::Run => None,
+            Way::Alone | Way::Run | Way::Scheduled => None,
         }
     }
 }
@@ -154,7 +156,10 @@ impl Stream {
             return Err(PublishError::TtlDisabled);
         }
         self.check_expected(message, f, way.ahead())?;
-        let schedule = self.check_schedule(message.subject, &f.schedule, f.rollup)?;
+        let schedule = match way {
+            Way::Scheduled => None,
+            _ => self.check_schedule(message.subject, &f.schedule, f.rollup)?,
+        };
         if f.source.is_some() {
             return Err(PublishError::SourceHeader);
         }

@@ -174,7 +174,7 @@ impl Stream {
             false => self.schedules.remove(schedule),
         }
         // What the stream refuses is lost: there is nobody to tell, and the next time may be better.
-        let _ = self.publish(record, Way::Run, fx);
+        let _ = self.publish(record, Way::Scheduled, fx);
     }
 
     /// The schedule on a subject ends, and with it what holds it.
