@@ -66,6 +66,8 @@ pub struct Attempt {
     pub session: (usize, u64),
     /// When.
     pub sent: Time,
+    /// The publishes that are stored together, if it is one of a batch.
+    pub batch: Option<std::ops::Range<usize>>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -207,6 +209,14 @@ impl History {
     /// Notes a violation.
     pub fn violate(&mut self, invariant: &'static str, text: String) {
         self.violations.push(Violation { invariant, text });
+    }
+
+    /// Says how a publish ended, and with it all of its batch.
+    pub fn end(&mut self, index: usize, outcome: Outcome) {
+        let batch = self.attempts[index].batch.clone().unwrap_or(index..index + 1);
+        for index in batch {
+            self.attempts[index].outcome = outcome;
+        }
     }
 
     /// Counts something.

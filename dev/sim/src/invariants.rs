@@ -1,6 +1,7 @@
 //! What must always be true. Each file holds one; all of them judge by what clients saw and nothing else.
 
 pub mod acked;
+pub mod atomic;
 pub mod delivery;
 pub mod replay;
 pub mod retention;
@@ -85,6 +86,7 @@ pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation>
             }
         }
         acked::check(history, &case)?;
+        atomic::check(&case)?;
         retention::check(&case)?;
         state::check(&case)?;
     }

@@ -10,6 +10,9 @@ impl Workload {
     pub(super) fn publish(&mut self, world: &mut World, client: usize) {
         let Some(name) = self.some_stream() else { return };
         let mut out = Vec::new();
+        if self.rng.chance(1, 6) {
+            self.publish_batch(world, client, &name, &mut out);
+        }
         for _ in 0..1 + self.rng.below(6) {
             self.publish_one(world, client, &name, &mut out);
         }
@@ -20,22 +23,7 @@ impl Workload {
         let Some(stream) = self.history.streams.get(name) else { return };
         let (generation, last_seq) = (stream.generation, stream.last_seq);
         let index = self.history.attempts.len();
-        let subject = subject(name, generation, self.rng.below(5));
-        let mut payload = format!("{index} ").into_bytes();
-        let len = payload.len() + self.payload_len();
-        payload.resize(len, b'a' + (index % 26) as u8);
-        let mut attempt = Attempt {
-            stream: name.to_owned(),
-            generation,
-            subject,
-            payload,
-            id: None,
-            expected: None,
-            expected_subject: None,
-            session: (client, self.sessions[client]),
-            sent: world.now(),
-            outcome: Outcome::Pending,
-        };
+        let mut attempt = self.attempt(world, client, (name, generation));
         let mut headers = Vec::new();
         match self.rng.below(20) {
             0..=4 => {
@@ -61,6 +49,33 @@ impl Workload {
         self.history.attempts.push(attempt);
     }
 
+    /// The next publish, to one of the stream's subjects.
+    pub(super) fn attempt(
+        &mut self,
+        world: &World,
+        client: usize,
+        (name, generation): (&str, u64),
+    ) -> Attempt {
+        let index = self.history.attempts.len();
+        let subject = subject(name, generation, self.rng.below(5));
+        let mut payload = format!("{index} ").into_bytes();
+        let len = payload.len() + self.payload_len();
+        payload.resize(len, b'a' + (index % 26) as u8);
+        Attempt {
+            stream: name.to_owned(),
+            generation,
+            subject,
+            payload,
+            id: None,
+            expected: None,
+            expected_subject: None,
+            session: (client, self.sessions[client]),
+            sent: world.now(),
+            batch: None,
+            outcome: Outcome::Pending,
+        }
+    }
+
     fn payload_len(&mut self) -> usize {
         match self.rng.below(20) {
             0 => 0,
@@ -70,7 +85,7 @@ impl Workload {
     }
 
     /// A new message id, or one of the last few.
-    fn id_to_use(&mut self, name: &str, generation: u64, index: usize) -> String {
+    pub(super) fn id_to_use(&mut self, name: &str, generation: u64, index: usize) -> String {
         let recent: Vec<String> = self
             .history
             .attempts
