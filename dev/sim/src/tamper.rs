@@ -33,7 +33,8 @@ impl Tamper {
                 Planted::ForgottenAcks
                 | Planted::ForgottenPurges
                 | Planted::FlippedPayload
-                | Planted::ForgottenIds,
+                | Planted::ForgottenIds
+                | Planted::TornBatches,
                 Recovered::Replay(replay),
             ) => next(Recovered::Replay(self.rewrite(replay))),
             (_, piece) => next(piece),

@@ -193,7 +193,9 @@ impl Stream {
         if schedule.next.is_some() || schedule.scheduler.is_some() {
             let scheduler = schedule.scheduler.unwrap_or_default();
             let valid = schedule.next == Some(PURGE) && is_valid_subject(scheduler) && scheduler != subject;
-            if !valid {
+            // What another publisher stored there is not to be removed by mistake.
+            let other = |last: Seq| !self.schedules.due.contains_key(&last);
+            if !valid || self.messages.last_of(scheduler).is_some_and(other) {
                 return Err(PublishError::Scheduler);
             }
         }
