@@ -123,10 +123,7 @@ mod tests {
         let to = Bytes::new();
         let error = PublishError::WrongLastSequence(hw_kit::Seq(59));
         for (say, expected) in [
-            (
-                FastSay::Flow { to: to.clone(), sequence: 0, every: 10 },
-                r#"{"type":"ack","seq":0,"msgs":10}"#,
-            ),
+            (FastSay::Flow { to: to.clone(), sequence: 0, every: 10 }, r#"{"type":"ack","seq":0,"msgs":10}"#),
             (
                 FastSay::Gap { to: to.clone(), expected: 2, sequence: 3 },
                 r#"{"type":"gap","last_seq":2,"seq":3}"#,

@@ -224,7 +224,9 @@ impl JetStream {
             | Answer::ConsumerDeleted(Err(error))
             | Answer::ConsumerPaused(Err(error))
             | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
-            Answer::Published(_) | Answer::Ran(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+            Answer::Published(_) | Answer::Ran(_) | Answer::Fed(_) | Answer::Done => {
+                Ok(hw_jsapi::success(kind))
+            }
         }
     }
 

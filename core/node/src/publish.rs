@@ -32,7 +32,8 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
         let is_batched = group.is_batched(msg);
-        let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg) {
+        let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg)
+        {
             true => Some(PublishError::TooLarge),
             false => refusal.filter(|_| !group.is_volatile()).or(no_room),
         };

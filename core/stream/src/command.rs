@@ -9,7 +9,9 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Record;
 
-pub use codec::{DecodeError, encode_batch, encode_batch_message, encode_batch_part, encode_publish, encode_run};
+pub use codec::{
+    DecodeError, encode_batch, encode_batch_message, encode_batch_part, encode_publish, encode_run,
+};
 
 /// A change to a stream. `ts` is the proposing leader's clock.
 #[derive(Clone, Debug, PartialEq)]

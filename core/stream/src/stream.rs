@@ -26,14 +26,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
-use hw_store::{Messages, Record};
 use hw_store::messages::Keep;
+use hw_store::{Messages, Record};
 use hw_subject::Transform;
 
 pub use check::{ConfigError, StreamLimits, check, check_update};
 pub use feed::Position;
-pub use schedule::Firing;
 pub use read::{BatchEnd, BatchRead, BatchRefused, BatchStep};
+pub use schedule::Firing;
 pub use snapshot::{RestoreError, StreamRestore};
 
 use crate::command::Command;
@@ -132,7 +132,9 @@ impl Stream {
     }
 
     fn decide(&mut self, command: Command, fx: &mut Vec<Effect>) -> Answer {
-        if !self.parts.is_empty() && !matches!(command, Command::BatchPart { .. } | Command::PublishBatch { .. }) {
+        if !self.parts.is_empty()
+            && !matches!(command, Command::BatchPart { .. } | Command::PublishBatch { .. })
+        {
             self.parts.clear();
         }
         match command {

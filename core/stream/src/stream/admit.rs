@@ -66,13 +66,9 @@ impl<'a> Fields<'a> {
                 *field = Some(value);
             }
         }
-        for field in [
-            &mut fields.msg_id,
-            &mut fields.ttl,
-            &mut fields.rollup,
-            &mut fields.incr,
-            &mut fields.batch_id,
-        ] {
+        for field in
+            [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup, &mut fields.incr, &mut fields.batch_id]
+        {
             *field = field.filter(|value| !value.is_empty());
         }
         fields
@@ -316,8 +312,8 @@ impl Stream {
         if config.discard != Discard::New {
             return Ok(());
         }
-        let of_subject =
-            self.messages.count_of(message.subject) + ahead.map_or(0, |ahead| ahead.count_of(message.subject));
+        let of_subject = self.messages.count_of(message.subject)
+            + ahead.map_or(0, |ahead| ahead.count_of(message.subject));
         let per_subject = config.max_msgs_per_subject;
         let is_full = per_subject > 0 && of_subject >= per_subject as u64;
         if is_full && config.discard_new_per_subject && rollup == Rollup::None {

@@ -192,9 +192,8 @@ fn check_name(config: &StreamConfig) -> Checked {
 
 /// Refused by name, so that nobody believes that they work.
 fn check_supported(config: &StreamConfig) -> Checked {
-    let unsupported = [
-        (config.allow_msg_counter && !config.sources.is_empty(), "allow_msg_counter with sources"),
-    ];
+    let unsupported =
+        [(config.allow_msg_counter && !config.sources.is_empty(), "allow_msg_counter with sources")];
     match unsupported.iter().find(|(used, _)| *used) {
         Some((_, field)) => Err(ConfigError::Unsupported(field)),
         None => Ok(()),

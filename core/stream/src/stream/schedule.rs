@@ -261,6 +261,3 @@ fn produced(
     let record = Record::join(schedule.target?, &header, content.record.payload())?;
     Some((next.unwrap_or_default(), record))
 }
-
-#[cfg(test)]
-mod tests;

@@ -63,7 +63,8 @@ impl Workload {
                 true => self.expect(world, client, Pending::Publish(index)),
                 false => String::new(),
             };
-            let line = || format!("c{client} publishes {index} of {batch:?} to {} {headers:?}", attempt.subject);
+            let line =
+                || format!("c{client} publishes {index} of {batch:?} to {} {headers:?}", attempt.subject);
             world.trace.line(world.now(), line);
             client::publish(out, &attempt.subject, &reply, &headers, &attempt.payload);
             let subject = attempt.subject.clone();

@@ -2,13 +2,8 @@
 
 use super::*;
 
-const LIMITS: BatchLimits = BatchLimits {
-    messages: 1,
-    per_stream: 1,
-    total: 1,
-    timeout: hw_kit::Span(10),
-    command_bytes: 1 << 20,
-};
+const LIMITS: BatchLimits =
+    BatchLimits { messages: 1, per_stream: 1, total: 1, timeout: hw_kit::Span(10), command_bytes: 1 << 20 };
 
 /// A stream that stores what is not marked, one run after the other.
 struct Played {
@@ -43,7 +38,8 @@ impl Played {
             if !matches!(op, FastOp::End | FastOp::Ping) {
                 marks.push_back(mark);
             }
-            let slot = FastSlot { id: id.as_bytes(), flow, gaps, sequence: sequence.parse().expect(step), op };
+            let slot =
+                FastSlot { id: id.as_bytes(), flow, gaps, sequence: sequence.parse().expect(step), op };
             let reply = Bytes::copy_from_slice(step.as_bytes());
             let message = FastMessage { subject: b"s", header: b"", payload: b"", reply: &reply };
             self.batches.handle(Time(1), slot, &message, 0, &mut self.says);
@@ -108,12 +104,7 @@ fn what_publishers_are_told() {
         ("fail", 10, "2a", format!("2a: {unknown}")),
         ("fail", 10, "1s 2a 2p 1p", "1s: 0/10, 2p: 0/10, 1p: 0/10".to_owned()),
         ("fail", 10, "1s 2p", "1s: 0/10, 2p: gap 2 3, 2p: seq 1 count 1".to_owned()),
-        (
-            "ok",
-            10,
-            "1s 2a 3a 5p 6a 7e",
-            "1s: 0/10, 5p: gap 4 6, 5p: 0/10, 7e: seq 4 count 6".to_owned(),
-        ),
+        ("ok", 10, "1s 2a 3a 5p 6a 7e", "1s: 0/10, 5p: gap 4 6, 5p: 0/10, 7e: seq 4 count 6".to_owned()),
         ("fail", 10, "1s!", "1s: 0/10, 1s: stream is sealed".to_owned()),
         ("ok", 10, "1s! ; 2a ; 3e", "1s: 0/10, 1s: err 1, 3e: seq 1 count 2".to_owned()),
         ("fail", 10, "1s ; 2a! ; 3e", format!("1s: 0/10, 2a: err 2, 2a: seq 1 count 1, 3e: {unknown}")),
