@@ -26,7 +26,9 @@ impl JetStream {
             DiskCompletion::Synced { ticket } => {
                 while let Some(frames) = self.disk.synced(ticket) {
                     for frame in frames {
-                        self.apply_frame(now, hub, &frame);
+                        if !self.was_ahead(&frame) {
+                            self.apply_frame(now, hub, &frame);
+                        }
                     }
                 }
                 self.begin_checkpoint();
@@ -41,6 +43,17 @@ impl JetStream {
             }
             DiskCompletion::Space { full } => self.disk.full = full,
         }
+    }
+
+    /// A frame is durable: whether its commands were applied before, because their stream does not wait.
+    fn was_ahead(&mut self, frame: &Frame) -> bool {
+        let Some(group) = self.groups.get_mut(&frame.group()) else { return false };
+        let was = group.ahead.pop_front_if(|(last, _)| *last == frame.last()).is_some();
+        if was {
+            // Those that follow the stream take what is durable.
+            self.touch_followers(frame.group());
+        }
+        was
     }
 
     /// Applies a frame's commands in order.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use hw_hub::Hub;
-use hw_kit::{AccountId, GroupId, Rng, Seq, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::messages::BlockId;
 use hw_stream::config::Storage;
 use hw_stream::lead::{Moment, PumpOut};
@@ -58,6 +58,8 @@ pub(crate) struct Group {
     pub(crate) held: VecDeque<Held>,
     /// The bytes that it counts as in its account's usage.
     pub(crate) counted: u64,
+    /// Frames that are applied and not durable: the last command of each, and the stream's last sequence before it.
+    pub(crate) ahead: VecDeque<(LogIndex, Seq)>,
     /// The batches that are open.
     pub(crate) batches: Batches,
     /// Its schedules.
@@ -92,6 +94,7 @@ impl Group {
             damage: None,
             held: VecDeque::new(),
             counted: 0,
+            ahead: VecDeque::new(),
             batches: Batches::default(),
             schedules: Schedules::default(),
             feeds: Feeds::default(),
@@ -101,6 +104,16 @@ impl Group {
     /// Whether its log is in memory only: its commands commit at once.
     pub(crate) fn is_volatile(&self) -> bool {
         self.stream.config().storage == Storage::Memory
+    }
+
+    /// Whether its commands count before they are durable: its user wants it so.
+    pub(crate) fn runs_ahead(&self) -> bool {
+        self.stream.config().persist_mode == "async"
+    }
+
+    /// The last sequence that a crash cannot take back.
+    pub(crate) fn lasting_seq(&self) -> Seq {
+        self.ahead.front().map_or_else(|| self.stream.messages().last_seq(), |(_, before)| *before)
     }
 
     /// When anything of it is next due.

@@ -132,6 +132,8 @@ pub(crate) struct DiskQueue {
     pub(crate) requests: Vec<DiskRequest>,
     pub(crate) unsynced: VecDeque<(u64, Vec<Frame>)>,
     pub(crate) unsynced_bytes: usize,
+    /// Frames of this round that are applied before they are durable.
+    pub(crate) ahead: Vec<Frame>,
     pub(crate) last_ticket: u64,
     pub(crate) bytes_since_checkpoint: u64,
     pub(crate) checkpoint_running: bool,
@@ -240,11 +242,25 @@ impl JetStream {
             for frame in group.log.cut() {
                 self.apply_frame(now, hub, &frame);
             }
+        } else if group.runs_ahead() && self.disk.failed.is_none() {
+            self.run_ahead(now, hub, id);
         } else if group.log.is_open() && !std::mem::replace(&mut group.open, true) {
             self.open.push(id);
         }
         self.wake_followers(id);
         self.rearm(id);
+    }
+
+    /// Applies what was proposed to a group whose user does not want to wait for the disk, which gets it all the same.
+    fn run_ahead(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        for frame in group.log.cut() {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.ahead.push_back((frame.last(), group.stream.messages().last_seq()));
+            }
+            self.disk.ahead.push(frame.clone());
+            self.apply_frame(now, hub, &frame);
+        }
     }
 
     /// Notes when a group is next due.
@@ -300,6 +316,7 @@ impl JetStream {
     /// Sends what was proposed to the disk.
     pub(crate) fn cut_frames(&mut self) {
         let mut frames = self.meta_log.cut();
+        frames.append(&mut self.disk.ahead);
         for id in std::mem::take(&mut self.open) {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.open = false;
