@@ -149,26 +149,10 @@ impl Command {
                 publish_head(out, *ts, subject_len, header_len);
                 out.extend_from_slice(record.joined());
             }
-            Command::PublishBatch { ts, messages } => {
-                head(out, PUBLISH_BATCH, *ts);
-                messages.iter().for_each(|message| encode_record(out, message));
-            }
-            Command::BatchPart { ts, messages } => {
-                head(out, BATCH_PART, *ts);
-                messages.iter().for_each(|message| encode_record(out, message));
-            }
-            Command::PublishRun { ts, stop, messages } => {
-                head(out, PUBLISH_RUN, *ts);
-                out.push(u8::from(*stop));
-                messages.iter().for_each(|message| encode_record(out, message));
-            }
-            Command::Fire { ts, schedule, due, next, record } => {
-                head(out, FIRE, *ts);
-                number(out, schedule.0);
-                number(out, due.0 as u64);
-                number(out, next.0 as u64);
-                encode_record(out, record);
-            }
+            Command::PublishBatch { .. }
+            | Command::BatchPart { .. }
+            | Command::PublishRun { .. }
+            | Command::Fire { .. } => self.encode_messages(out),
             Command::Purge { ts, filter, seq, keep } => {
                 head(out, PURGE, *ts);
                 number(out, seq.0);
@@ -188,11 +172,7 @@ impl Command {
             }
             Command::PutConsumer { ts, name, action, pedantic, config } => {
                 head(out, PUT_CONSUMER, *ts);
-                out.push(match action {
-                    ConsumerAction::Any => 0,
-                    ConsumerAction::Create => 1,
-                    ConsumerAction::Update => 2,
-                });
+                out.push(action_number(*action));
                 out.push(u8::from(*pedantic));
                 text(out, name);
                 out.extend_from_slice(config);
@@ -228,6 +208,34 @@ impl Command {
                 encode_sourced(out, *ts, (source, identity, *after), messages);
             }
         }
+    }
+
+    /// Appends the bytes of a command that stores several messages, or one beside others.
+    fn encode_messages(&self, out: &mut Vec<u8>) {
+        let messages = match self {
+            Command::PublishBatch { ts, messages } => {
+                head(out, PUBLISH_BATCH, *ts);
+                messages.as_slice()
+            }
+            Command::BatchPart { ts, messages } => {
+                head(out, BATCH_PART, *ts);
+                messages
+            }
+            Command::PublishRun { ts, stop, messages } => {
+                head(out, PUBLISH_RUN, *ts);
+                out.push(u8::from(*stop));
+                messages
+            }
+            Command::Fire { ts, schedule, due, next, record } => {
+                head(out, FIRE, *ts);
+                number(out, schedule.0);
+                number(out, due.0 as u64);
+                number(out, next.0 as u64);
+                std::slice::from_ref(record)
+            }
+            _ => return,
+        };
+        messages.iter().for_each(|message| encode_record(out, message));
     }
 
     /// Reads a command; its bytes stay shared.
@@ -295,6 +303,14 @@ impl Command {
             0 => Ok(command),
             left => Err(DecodeError::Long(left)),
         }
+    }
+}
+
+fn action_number(action: ConsumerAction) -> u8 {
+    match action {
+        ConsumerAction::Any => 0,
+        ConsumerAction::Create => 1,
+        ConsumerAction::Update => 2,
     }
 }
 

@@ -90,16 +90,18 @@ impl Stream {
         };
         let Arriving { record, subject, header } = arriving;
         let special = self.special(self.clock, ttl, fields.is_marker());
-        let header = self.header_to_store(header, fields, ttl, schedule.is_some());
+        let marked = self.marked_header(header, fields, ttl, schedule.is_some());
         let counted = total.as_ref().map(counter_payload);
-        let changed = subject.is_some() || counted.is_some() || matches!(header, Cow::Owned(_));
+        let is_header_new = marked.is_some() || matches!(header, Cow::Owned(_));
+        let changed = subject.is_some() || counted.is_some() || is_header_new;
         let stored = match changed {
             false => (*record).clone(),
             true => {
                 let subject = subject.as_deref().unwrap_or(record.subject());
                 let payload = counted.as_deref().map_or(record.payload(), str::as_bytes);
                 // Only a header that grew beyond 4 GiB does not fit; admission has refused it.
-                Record::join(subject, &header, payload).ok_or(PublishError::TooLarge)?
+                Record::join(subject, marked.as_deref().unwrap_or(header), payload)
+                    .ok_or(PublishError::TooLarge)?
             }
         };
         let val = total.as_ref().map(Number::to_string);
@@ -115,31 +117,28 @@ impl Stream {
         Ok(Stored { seq, val, ..Stored::default() })
     }
 
-    /// The header as it is stored: a life that is too short is raised, a schedule replaces the one before it.
-    fn header_to_store<'a>(
+    /// The header with what the stream adds to it: a life that is too short is raised, a schedule replaces the one before.
+    fn marked_header(
         &self,
-        header: &'a Cow<'_, [u8]>,
+        header: &[u8],
         fields: &Fields<'_>,
         ttl: Option<Ttl>,
         is_schedule: bool,
-    ) -> Cow<'a, [u8]> {
+    ) -> Option<Vec<u8>> {
         let raised = self.raised(ttl);
         let rolls_up = is_schedule && fields.rollup.is_none();
         if raised.is_none() && !rolls_up {
-            return match header {
-                Cow::Owned(stripped) => Cow::Owned(stripped.clone()),
-                Cow::Borrowed(header) => Cow::Borrowed(header),
-            };
+            return None;
         }
-        let mut changed = header.to_vec();
+        let mut marked = header.to_vec();
         if let Some(seconds) = raised {
-            changed = headers::without(&changed, "Nats-TTL");
-            headers::push(&mut changed, "Nats-TTL", seconds.to_string().as_bytes());
+            marked = headers::without(&marked, "Nats-TTL");
+            headers::push(&mut marked, "Nats-TTL", seconds.to_string().as_bytes());
         }
         if rolls_up {
-            headers::push(&mut changed, "Nats-Rollup", b"sub");
+            headers::push(&mut marked, "Nats-Rollup", b"sub");
         }
-        Cow::Owned(changed)
+        Some(marked)
     }
 
     /// What the configuration's mapping makes of a subject, if that is another one.

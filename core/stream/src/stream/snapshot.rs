@@ -165,15 +165,7 @@ impl StreamRestore {
                 positions.insert(source, Position { identity, seq: Seq(r.number()?) });
             }
         }
-        let (mut schedules, mut parts) = (Schedules::default(), Vec::new());
-        if version > 3 {
-            for _ in 0..r.number()? {
-                schedules.insert(Seq(r.number()?), Time(r.number()? as i64));
-            }
-            for _ in 0..r.number()? {
-                parts.push(r.record()?);
-            }
-        }
+        let (schedules, parts) = if version > 3 { r.waiting()? } else { Default::default() };
         let (messages, rest) = Restore::open(&r.0)?;
         if !rest.is_empty() {
             return Err(RestoreError::Damaged);
@@ -239,6 +231,18 @@ impl Reader {
 
     fn number(&mut self) -> Result<u64, RestoreError> {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
+    }
+
+    /// Schedules, and the beginning of a batch.
+    fn waiting(&mut self) -> Result<(Schedules, Vec<Record>), RestoreError> {
+        let (mut schedules, mut parts) = (Schedules::default(), Vec::new());
+        for _ in 0..self.number()? {
+            schedules.insert(Seq(self.number()?), Time(self.number()? as i64));
+        }
+        for _ in 0..self.number()? {
+            parts.push(self.record()?);
+        }
+        Ok((schedules, parts))
     }
 
     fn record(&mut self) -> Result<Record, RestoreError> {
