@@ -66,6 +66,7 @@ impl From<&PublishError> for ApiError {
             PublishError::CounterMissing => ApiError::new(10169),
             PublishError::CounterPayload => ApiError::new(10170),
             PublishError::CounterInvalid => ApiError::new(10171),
+            PublishError::CounterBroken => ApiError::new(10172),
             PublishError::SchedulesDisabled => ApiError::new(10188),
             PublishError::AtomicDisabled => ApiError::new(10174),
             PublishError::BatchSequenceMissing => ApiError::new(10175),

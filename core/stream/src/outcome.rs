@@ -111,6 +111,8 @@ pub enum PublishError {
     CounterPayload,
     #[error("message counter increment is invalid")]
     CounterInvalid,
+    #[error("message counter is broken")]
+    CounterBroken,
     #[error("message schedules are disabled")]
     SchedulesDisabled,
     #[error("atomic publish is disabled")]

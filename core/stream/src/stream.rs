@@ -8,6 +8,7 @@ mod batch;
 pub mod check;
 mod configure;
 mod consumers;
+mod counter;
 mod dedupe;
 mod expiry;
 mod feed;
@@ -23,6 +24,7 @@ mod tests;
 pub(crate) mod ttl;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
@@ -41,6 +43,7 @@ use crate::config::{Storage, StreamConfig};
 use crate::consumer::Consumer;
 use crate::outcome::{Answer, Effect};
 use admit::Way;
+use counter::Sources;
 use dedupe::Dedupe;
 use expiry::Expiry;
 use number::Number;
@@ -66,6 +69,8 @@ pub struct Stream {
     /// The total after each message of a counter stream.
     totals: BTreeMap<Seq, Number>,
     mappings: Mappings,
+    /// What other streams have contributed to the counters, after each message of a counter that has any.
+    sources: BTreeMap<Seq, Arc<Sources>>,
     /// When the messages that hold a schedule are due next.
     schedules: Schedules,
     /// The beginning of a batch whose end comes with the next command.
@@ -115,6 +120,7 @@ impl Stream {
             expiry: Expiry::default(),
             age_checked: Seq(0),
             totals: BTreeMap::new(),
+            sources: BTreeMap::new(),
             schedules: Schedules::default(),
             parts: Vec::new(),
             positions: BTreeMap::new(),

@@ -68,8 +68,26 @@ pub struct Attempt {
     pub sent: Time,
     /// The publishes that are stored together, if it is one of a batch.
     pub batch: Option<std::ops::Range<usize>>,
+    /// The schedule that it holds.
+    pub schedule: Option<Schedule>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What is published again, once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Schedule {
+    /// When.
+    pub due: Time,
+    /// Where to.
+    pub target: String,
+}
+
+impl Attempt {
+    /// Whether its schedule produces messages on a subject.
+    pub fn produces(&self, subject: &str) -> bool {
+        self.schedule.as_ref().is_some_and(|schedule| schedule.target == subject)
+    }
 }
 
 /// Why messages leave a stream.

@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod delivery;
 pub mod replay;
 pub mod retention;
+pub mod schedules;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ fn check_content(history: &History, subject: &str, payload: &[u8]) -> Result<usi
         return Err(format!("nobody published {:?} to {subject}", String::from_utf8_lossy(payload)));
     };
     let attempt = &history.attempts[index];
-    if attempt.subject != subject {
+    if attempt.subject != subject && !attempt.produces(subject) {
         return Err(format!("publish {index} went to {} and is stored as {subject}", attempt.subject));
     }
     if attempt.payload != payload {
@@ -87,6 +88,7 @@ pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation>
         }
         acked::check(history, &case)?;
         atomic::check(&case)?;
+        schedules::check(&case)?;
         retention::check(&case)?;
         state::check(&case)?;
     }

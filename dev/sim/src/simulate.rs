@@ -16,6 +16,9 @@ use crate::world::World;
 /// What is pulled and settled within this after the last fault, or never.
 const DRAIN: Span = Span::from_secs(4);
 
+/// No schedule of the workload is due later than this after its publish.
+const SCHEDULES_END: Span = Span::from_millis(450);
+
 /// What a seed is run with.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -218,6 +221,8 @@ impl Run {
     /// Peace: everything that is there is delivered and settled.
     fn drain(&mut self) -> Result<(), Violation> {
         self.workload.draining = true;
+        // What is scheduled comes before it is asked for.
+        self.go(SCHEDULES_END)?;
         let until = self.world.now() + DRAIN;
         loop {
             self.go(Span::from_millis(120))?;

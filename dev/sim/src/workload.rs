@@ -7,6 +7,7 @@ mod consume;
 mod publish;
 
 pub use consume::Delivery;
+pub use publish::is_schedule;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -51,6 +51,7 @@ fn no_seed_fails() {
         ("duplicates", 20),
         ("committed batches", 10),
         ("refused batches", 0),
+        ("schedules", 5),
         ("refused publishes", 10),
         ("deliveries", 100),
         ("confirmed acks", 50),

@@ -29,10 +29,10 @@ pub(super) struct Fields<'a> {
     expected_msg_id: Option<&'a [u8]>,
     pub rollup: Option<&'a [u8]>,
     ttl: Option<&'a [u8]>,
-    incr: Option<&'a [u8]>,
+    pub incr: Option<&'a [u8]>,
     pub schedule: Schedule<'a>,
     batch_id: Option<&'a [u8]>,
-    source: Option<&'a [u8]>,
+    pub source: Option<&'a [u8]>,
     marker_reason: Option<&'a [u8]>,
     kv_operation: Option<&'a [u8]>,
 }

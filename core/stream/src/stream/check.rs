@@ -156,7 +156,6 @@ fn complete(
     let mut config = config.clone();
     check_name(&config)?;
     feeds::check_feeds(&config)?;
-    check_supported(&config)?;
     default_limits(&mut config, pedantic)?;
     check_replicas(&mut config, limits)?;
     check_times(&mut config, limits, pedantic)?;
@@ -188,16 +187,6 @@ fn check_name(config: &StreamConfig) -> Checked {
     rule(config.first_seq <= FIRST_SEQ_MAX, "stream first sequence is too large")?;
     let text = format!("stream description is too long, maximum allowed is {DESCRIPTION_BYTES}");
     rule(config.description.len() <= DESCRIPTION_BYTES, &text)
-}
-
-/// Refused by name, so that nobody believes that they work.
-fn check_supported(config: &StreamConfig) -> Checked {
-    let unsupported =
-        [(config.allow_msg_counter && !config.sources.is_empty(), "allow_msg_counter with sources")];
-    match unsupported.iter().find(|(used, _)| *used) {
-        Some((_, field)) => Err(ConfigError::Unsupported(field)),
-        None => Ok(()),
-    }
 }
 
 fn default_limits(config: &mut StreamConfig, pedantic: bool) -> Checked {

@@ -73,6 +73,17 @@ pub(crate) fn without_prefixes(block: &[u8], prefixes: &[&str]) -> Option<Vec<u8
     Some(left)
 }
 
+/// Replaces a field where it is, or appends it.
+pub(crate) fn set(block: &mut Vec<u8>, name: &str, value: &[u8]) {
+    match find_line(block, name) {
+        Some((start, end)) => {
+            let line = [name.as_bytes(), b": ", value, LINE_END].concat();
+            block.splice(start..end, line);
+        }
+        None => push(block, name, value),
+    }
+}
+
 /// Appends a field; `block` may be empty.
 pub(crate) fn push(block: &mut Vec<u8>, name: &str, value: &[u8]) {
     if block.is_empty() {
@@ -134,6 +145,9 @@ mod tests {
         assert_eq!(block, b"NATS/1.0\r\nX: y\r\nZ: z\r\n\r\n");
         push(&mut block, "A", b"3");
         assert_eq!(block, b"NATS/1.0\r\nX: y\r\nZ: z\r\nA: 3\r\n\r\n");
+        set(&mut block, "X", b"w");
+        set(&mut block, "B", b"4");
+        assert_eq!(block, b"NATS/1.0\r\nX: w\r\nZ: z\r\nA: 3\r\nB: 4\r\n\r\n");
         let mut block = Vec::new();
         push(&mut block, "A", b"3");
         assert_eq!(block, b"NATS/1.0\r\nA: 3\r\n\r\n");

@@ -9,6 +9,7 @@ use hw_subject::is_valid_subject;
 
 use super::Stream;
 use super::admit::{Admitted, Fields, Incoming, Rollup, Way, counter_payload};
+use super::counter;
 use super::expiry::Special;
 use super::headers;
 use super::number::Number;
@@ -91,6 +92,15 @@ impl Stream {
         let Arriving { record, subject, header } = arriving;
         let special = self.special(self.clock, ttl, fields.is_marker());
         let marked = self.marked_header(header, fields, ttl, schedule.is_some());
+        let sources = total.as_ref().and_then(|_| self.sources_of(arriving.message().subject));
+        let marked = match &sources {
+            None => marked,
+            Some(sources) => {
+                let mut marked = marked.unwrap_or_else(|| header.to_vec());
+                headers::set(&mut marked, counter::SOURCES, &counter::shown(sources));
+                Some(marked)
+            }
+        };
         let counted = total.as_ref().map(counter_payload);
         let is_header_new = marked.is_some() || matches!(header, Cow::Owned(_));
         let changed = subject.is_some() || counted.is_some() || is_header_new;
@@ -108,7 +118,10 @@ impl Stream {
         let at = (self.messages.last_seq().next(), self.clock);
         let storing = Storing { record: stored, msg_id: fields.msg_id, rollup, special, total, at };
         let seq = self.store(storing, fx);
-        if let Some(due) = schedule {
+        if let Some(sources) = sources {
+            self.remember_sources(seq, sources);
+        }
+        if let Some(due) = schedule.filter(|_| self.messages.contains(seq)) {
             self.schedules.insert(seq, due);
         }
         if let Some(scheduler) = fields.ends_schedule() {

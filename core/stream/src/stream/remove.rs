@@ -39,6 +39,7 @@ impl Stream {
         }
         if !self.totals.is_empty() {
             self.totals.remove(&seq);
+            self.sources.remove(&seq);
         }
     }
 
@@ -130,6 +131,7 @@ impl Stream {
             self.messages.clear();
             self.expiry.clear();
             self.totals.clear();
+            self.sources.clear();
             self.schedules.clear();
             self.messages.advance_to(seq.prev(), self.messages.last_ts());
         } else {

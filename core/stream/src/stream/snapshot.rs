@@ -2,12 +2,14 @@
 //! it: they are in segments, or follow one by one. docs/format.md, "Stream state".
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
 use hw_store::Record;
 use hw_store::messages::{self, Restore};
 
+use super::counter::{Sources, shown};
 use super::dedupe::Dedupe;
 use super::expiry::{Expiry, Special};
 use super::feed::Position;
@@ -108,6 +110,11 @@ impl Stream {
             number(out, u64::from(header_len));
             block(out, record.joined());
         }
+        number(out, self.sources.len() as u64);
+        for (seq, sources) in &self.sources {
+            number(out, seq.0);
+            block(out, &shown(sources));
+        }
         self.messages.snapshot(out);
     }
 }
@@ -165,7 +172,7 @@ impl StreamRestore {
                 positions.insert(source, Position { identity, seq: Seq(r.number()?) });
             }
         }
-        let (schedules, parts) = if version > 3 { r.waiting()? } else { Default::default() };
+        let (schedules, parts, sources) = if version > 3 { r.late()? } else { Default::default() };
         let (messages, rest) = Restore::open(&r.0)?;
         if !rest.is_empty() {
             return Err(RestoreError::Damaged);
@@ -181,6 +188,7 @@ impl StreamRestore {
             age_checked,
             totals,
             positions,
+            sources,
             schedules,
             parts,
             fingerprint,
@@ -206,6 +214,7 @@ impl StreamRestore {
         stream.messages = messages;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
         stream.schedules.retain(|seq| stream.messages.contains(seq));
+        stream.sources.retain(|seq, _| stream.messages.contains(*seq));
         stream.totals.retain(|seq, _| stream.messages.contains(*seq));
         let mut restored = BTreeMap::new();
         for (name, bytes) in consumers {
@@ -221,6 +230,8 @@ impl StreamRestore {
 
 struct Reader(Bytes);
 
+type Late = (Schedules, Vec<Record>, BTreeMap<Seq, Arc<Sources>>);
+
 impl Reader {
     fn take(&mut self, count: usize) -> Result<Bytes, RestoreError> {
         if self.0.len() < count {
@@ -233,16 +244,21 @@ impl Reader {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
     }
 
-    /// Schedules, and the beginning of a batch.
-    fn waiting(&mut self) -> Result<(Schedules, Vec<Record>), RestoreError> {
-        let (mut schedules, mut parts) = (Schedules::default(), Vec::new());
+    /// What came with version 4: schedules, the beginning of a batch, what sources have contributed to counters.
+    fn late(&mut self) -> Result<Late, RestoreError> {
+        let (mut schedules, mut parts, mut sources) = Late::default();
         for _ in 0..self.number()? {
             schedules.insert(Seq(self.number()?), Time(self.number()? as i64));
         }
         for _ in 0..self.number()? {
             parts.push(self.record()?);
         }
-        Ok((schedules, parts))
+        for _ in 0..self.number()? {
+            let (seq, json) = (Seq(self.number()?), self.block()?);
+            let shown: Sources = serde_json::from_slice(&json).map_err(|_| RestoreError::Damaged)?;
+            sources.insert(seq, Arc::new(shown));
+        }
+        Ok((schedules, parts, sources))
     }
 
     fn record(&mut self) -> Result<Record, RestoreError> {

@@ -1,7 +1,9 @@
 //! Publishing: bursts of messages, some with ids that repeat, some with expectations.
 
+use hw_kit::Span;
+
 use crate::client;
-use crate::history::{Attempt, Outcome};
+use crate::history::{Attempt, Outcome, Schedule};
 use crate::world::World;
 
 use super::{Pending, Workload};
@@ -10,6 +12,9 @@ impl Workload {
     pub(super) fn publish(&mut self, world: &mut World, client: usize) {
         let Some(name) = self.some_stream() else { return };
         let mut out = Vec::new();
+        if self.rng.chance(1, 10) {
+            self.publish_schedule(world, client, &name, &mut out);
+        }
         if self.rng.chance(1, 6) {
             self.publish_batch(world, client, &name, &mut out);
         }
@@ -49,6 +54,27 @@ impl Workload {
         self.history.attempts.push(attempt);
     }
 
+    /// A message that is published again at its time, on a subject of its own.
+    fn publish_schedule(&mut self, world: &mut World, client: usize, name: &str, out: &mut Vec<u8>) {
+        let Some(stream) = self.history.streams.get(name).filter(|stream| !stream.shape.discard_new) else {
+            return;
+        };
+        let (generation, index) = (stream.generation, self.history.attempts.len());
+        let mut attempt = self.attempt(world, client, (name, generation));
+        attempt.subject = format!("{}g{generation}.s{index}", name.to_lowercase());
+        let due = world.now() + Span::from_millis(self.rng.below(400) as i64 - 50);
+        let target = format!("{}g{generation}.t", name.to_lowercase());
+        let headers =
+            [format!("Nats-Schedule: @at {}", due.to_rfc3339()), format!("Nats-Schedule-Target: {target}")];
+        attempt.schedule = Some(Schedule { due, target });
+        let reply = self.expect(world, client, Pending::Publish(index));
+        let line = || format!("c{client} publishes {index} to {} {headers:?}", attempt.subject);
+        world.trace.line(world.now(), line);
+        client::publish(out, &attempt.subject, &reply, &headers, &attempt.payload);
+        self.history.attempts.push(attempt);
+        self.history.count("schedules");
+    }
+
     /// The next publish, to one of the stream's subjects.
     pub(super) fn attempt(
         &mut self,
@@ -72,6 +98,7 @@ impl Workload {
             session: (client, self.sessions[client]),
             sent: world.now(),
             batch: None,
+            schedule: None,
             outcome: Outcome::Pending,
         }
     }
@@ -109,6 +136,11 @@ impl Workload {
         });
         acked.max().unwrap_or(0)
     }
+}
+
+/// Whether a subject is one of those that hold a schedule.
+pub fn is_schedule(subject: &str) -> bool {
+    subject.rsplit('.').next().is_some_and(|last| last.starts_with('s'))
 }
 
 /// One of a stream's subjects.
