@@ -219,6 +219,8 @@ pub struct History {
     pub streams: BTreeMap<String, StreamLog>,
     /// What must not be, found on the way.
     pub violations: Vec<Violation>,
+    /// The disk is full or has failed: what is due may have to wait.
+    pub starved: bool,
     /// What happened, counted.
     pub counts: BTreeMap<&'static str, u64>,
 }

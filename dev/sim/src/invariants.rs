@@ -88,7 +88,7 @@ pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation>
         }
         acked::check(history, &case)?;
         atomic::check(&case)?;
-        schedules::check(&case)?;
+        schedules::check(history, &case)?;
         retention::check(&case)?;
         state::check(&case)?;
     }

@@ -208,6 +208,7 @@ impl Run {
                 .is_some_and(|found| consumer.is_none_or(|consumer| found.consumers.contains_key(consumer)))
         };
         self.workload.settle_unknown(&is_there);
+        self.workload.history.starved = self.workload.lenient;
         invariants::check(&self.workload.history, &dump, self.world.now())
             .map_err(|found| self.mark(found))?;
         Ok(dump)

@@ -8,6 +8,7 @@ use crate::command::Command;
 use crate::config::StreamConfig;
 use crate::outcome::Answer;
 use crate::stream::check::{StreamLimits, check};
+use crate::stream::headers;
 
 const NOW: Time = Time(1_000_000_000_000);
 
