@@ -5,6 +5,7 @@
 //! control, deliveries in flight) lives in [`Lead`] and is never persisted. Nothing here does I/O or knows JSON
 //! beyond the serde shapes of the configuration.
 
+pub mod batch;
 pub mod command;
 pub mod config;
 pub mod consumer;
@@ -12,6 +13,7 @@ pub mod feed;
 pub mod info;
 pub mod lead;
 pub mod outcome;
+mod schedule;
 pub mod stream;
 
 pub use command::Command;
