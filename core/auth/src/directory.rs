@@ -7,6 +7,8 @@ use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD};
 use hw_kit::{AccountId, Map, Time};
 
 use crate::account::{Account, AccountLimits};
+use crate::bridge::{self, Bridge};
+use crate::mapping::Mappings;
 use crate::password::Password;
 use crate::permissions::Permissions;
 use crate::spec::{
@@ -126,6 +128,9 @@ pub struct Directory {
     nkeys: Map<String, User>,
     login: Option<Secret>,
     anonymous: Option<Identity>,
+    bridges: Vec<Bridge>,
+    /// By account.
+    mappings: Vec<Mappings>,
 }
 
 #[derive(Debug)]
@@ -167,7 +172,10 @@ impl Directory {
                 Login::Token(token) => Secret::Token(Password::new(token)),
             }),
             anonymous: None,
+            bridges: vec![],
+            mappings: vec![],
         };
+        directory.share(spec)?;
         for user in &spec.users {
             directory.add(user, AccountId::GLOBAL, spec.default_permissions.as_ref())?;
         }
@@ -190,6 +198,25 @@ impl Directory {
             None => None,
         };
         Ok(directory)
+    }
+
+    /// Bridges and mappings.
+    fn share(&mut self, spec: &DirectorySpec) -> Result<(), SpecError> {
+        self.bridges = bridge::bridges(&spec.accounts, |name| self.account_id(name))?;
+        for account in &self.accounts {
+            let configured = spec.accounts.iter().find(|configured| configured.name == account.name);
+            let specs = match configured {
+                Some(configured) => &configured.mappings[..],
+                None if account.name == "$G" => &spec.global_mappings,
+                None => &[],
+            };
+            let mappings = Mappings::new(specs).map_err(|(source_subject, reason)| SpecError::Mapping {
+                source_subject,
+                reason: Box::new(reason),
+            })?;
+            self.mappings.push(mappings);
+        }
+        Ok(())
     }
 
     fn add(
@@ -271,6 +298,17 @@ impl Directory {
     /// All accounts with their numbers.
     pub fn accounts(&self) -> impl Iterator<Item = (AccountId, &Account)> {
         (0..).map(AccountId).zip(&self.accounts)
+    }
+
+    /// The bridges between accounts.
+    pub fn bridges(&self) -> &[Bridge] {
+        &self.bridges
+    }
+
+    /// The mappings of an account, if it has any.
+    #[inline]
+    pub fn mappings(&self, account: AccountId) -> Option<&Mappings> {
+        self.mappings.get(account.0 as usize).filter(|mappings| !mappings.is_empty())
     }
 
     /// The account that gets the server's events: 1, or none with `no_system_account`.

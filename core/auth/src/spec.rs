@@ -5,6 +5,7 @@ use std::fmt;
 use crate::account::{AccountLimits, JsLimits};
 use crate::directory::ConnectionKind;
 use crate::permissions::{Allowance, ResponsePermission};
+use crate::sharing::{ExportSpec, ImportError, ImportSpec, MappingError, MappingSpec, Shared};
 
 /// Permissions as configured.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -71,6 +72,12 @@ pub struct AccountSpec {
     pub jetstream: Option<JsLimits>,
     /// Limits of its connections.
     pub limits: AccountLimits,
+    /// What it lets others have.
+    pub exports: Vec<ExportSpec>,
+    /// What it has from others.
+    pub imports: Vec<ImportSpec>,
+    /// Where its clients' messages go.
+    pub mappings: Vec<MappingSpec>,
 }
 
 /// The one user or token of a server without accounts.
@@ -107,6 +114,8 @@ pub struct DirectorySpec {
     pub default_permissions: Option<PermissionsSpec>,
     /// `$G`'s JetStream limits; `None`: not enabled.
     pub global_jetstream: Option<JsLimits>,
+    /// Where the messages of `$G`'s clients go.
+    pub global_mappings: Vec<MappingSpec>,
     /// The configured accounts, in their order.
     pub accounts: Vec<AccountSpec>,
     /// The user (name or nkey) that connections without credentials become.
@@ -178,6 +187,42 @@ pub enum SpecError {
     BadSubject {
         /// What was given.
         subject: String,
+    },
+    /// An export to, or an import from, an account that is not there.
+    #[error("{account:?} account not defined for {shared} {what}")]
+    AccountNotDefined {
+        /// The name.
+        account: String,
+        /// Messages or a service.
+        shared: Shared,
+        /// Export or import.
+        what: &'static str,
+    },
+    /// An export of no valid subject, or without the token that it names.
+    #[error("Error adding {shared} export {subject:?}: sublist: invalid subject")]
+    Export {
+        /// Messages or a service.
+        shared: Shared,
+        /// The subject.
+        subject: String,
+    },
+    /// An import that is not allowed or makes no sense.
+    #[error("Error adding {shared} import {subject:?}: {reason}")]
+    Import {
+        /// Messages or a service.
+        shared: Shared,
+        /// The subject in the exporting account.
+        subject: String,
+        /// Why.
+        reason: Box<ImportError>,
+    },
+    /// A mapping that makes no sense.
+    #[error("Error adding mapping for {source_subject:?} : {reason}")]
+    Mapping {
+        /// What is mapped.
+        source_subject: String,
+        /// Why.
+        reason: Box<MappingError>,
     },
     /// A permission's queue.
     #[error("queue {queue:?} is not a valid queue")]

@@ -26,6 +26,7 @@ impl Options {
             users: auth.users.clone(),
             default_permissions: auth.default_permissions.clone(),
             global_jetstream: (self.jetstream.enabled && only_global).then_some(JsLimits::NONE),
+            global_mappings: auth.mappings.clone(),
             accounts,
             no_auth_user: auth.no_auth_user.clone(),
             system_account: auth.system_account.clone(),

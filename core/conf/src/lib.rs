@@ -17,6 +17,7 @@ mod parse;
 mod reader;
 mod refused;
 mod scan;
+mod sharing;
 mod top;
 mod units;
 mod usage;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hw_auth::{AccountSpec, Login, PermissionsSpec, UserSpec};
+use hw_auth::{AccountSpec, Login, MappingSpec, PermissionsSpec, UserSpec};
 use hw_kit::Span;
 
 use crate::error::{ConfErrors, Position};
@@ -204,6 +204,8 @@ pub struct AuthOptions {
     pub default_permissions: Option<PermissionsSpec>,
     /// The accounts.
     pub accounts: Vec<AccountSpec>,
+    /// Where the messages of `$G`'s clients go.
+    pub mappings: Vec<MappingSpec>,
     /// The user of connections without credentials.
     pub no_auth_user: Option<String>,
     /// The system account's name.

@@ -7,6 +7,9 @@ pub(crate) enum Block {
     Authorization,
     User,
     Account,
+    Export,
+    Import,
+    Mapping,
     AccountJetStream,
     JetStream,
     JetStreamLimits,
@@ -25,7 +28,6 @@ const NO_HELP: &str = "";
 const OPERATOR: &str = ": operator mode and JWTs are not built";
 const LOGS: &str = ": use log_file";
 const PLAIN: &str = ": streams are stored without encryption";
-const ACCOUNTS: &str = ": accounts share nothing";
 
 const TOP: &[Refused] = &[
     ("gateway", NO_HELP),
@@ -48,8 +50,6 @@ const TOP: &[Refused] = &[
     ("remote_syslog", LOGS),
     ("prof_port", NO_HELP),
     ("prof_block_rate", NO_HELP),
-    ("mappings", NO_HELP),
-    ("maps", NO_HELP),
     ("default_js_domain", NO_HELP),
     ("feature_flags", NO_HELP),
     ("trace_headers", NO_HELP),
@@ -66,15 +66,13 @@ const AUTHORIZATION: &[Refused] = &[("auth_callout", NO_HELP), ("proxy_required"
 
 const USER: &[Refused] = &[("proxy_required", NO_HELP)];
 
-const ACCOUNT: &[Refused] = &[
-    ("exports", ACCOUNTS),
-    ("imports", ACCOUNTS),
-    ("mappings", NO_HELP),
-    ("maps", NO_HELP),
-    ("msg_trace", NO_HELP),
-    ("trace_dest", NO_HELP),
-    ("nkey", OPERATOR),
-];
+const ACCOUNT: &[Refused] = &[("msg_trace", NO_HELP), ("trace_dest", NO_HELP), ("nkey", OPERATOR)];
+
+const EXPORT: &[Refused] = &[("latency", NO_HELP), ("allow_trace", NO_HELP)];
+
+const IMPORT: &[Refused] = &[("allow_trace", NO_HELP)];
+
+const MAPPING: &[Refused] = &[("cluster", ": clustering is not built yet")];
 
 const ACCOUNT_JETSTREAM: &[Refused] = &[("cluster_traffic", NO_HELP)];
 
@@ -172,6 +170,9 @@ impl Block {
             Block::Authorization => AUTHORIZATION,
             Block::User => USER,
             Block::Account => ACCOUNT,
+            Block::Export => EXPORT,
+            Block::Import => IMPORT,
+            Block::Mapping => MAPPING,
             Block::AccountJetStream => ACCOUNT_JETSTREAM,
             Block::JetStream => JETSTREAM,
             Block::JetStreamLimits => JETSTREAM_LIMITS,

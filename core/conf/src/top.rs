@@ -11,7 +11,7 @@ use crate::parse::{Source, parse_text};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::value::{Entry, ValueKind};
-use crate::{accounts, jetstream, links};
+use crate::{accounts, jetstream, links, sharing};
 
 pub(crate) fn load(file: &Path, source: &mut Source<'_>) -> Result<Options, ConfErrors> {
     let unreadable = |detail: String| ConfError { at: None, problem: Problem::Unreadable { detail } };
@@ -166,6 +166,7 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
     match key {
         "authorization" => authorization(&mut options.auth, reader, entry),
         "accounts" => accounts::accounts(&mut options.auth, reader, entry),
+        "mappings" | "maps" => options.auth.mappings = sharing::mappings(reader, entry),
         "no_auth_user" => put(&mut options.auth.no_auth_user, reader.name(entry)),
         "system_account" | "system" => put(&mut options.auth.system_account, reader.name(entry)),
         "no_system_account" | "no_system" | "no_sys_acc" => {
