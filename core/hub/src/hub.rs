@@ -7,8 +7,10 @@ use hw_kit::{AccountId, ConnId, Map, Rng, ShardId, Time};
 use hw_subject::Interest;
 use hw_wire::{Info, Limits, encode};
 
+use crate::answers::Answers;
 use crate::close::CloseReason;
 use crate::config::{HubConfig, HubLimits, Peer, Tls};
+use crate::cross::Journey;
 use crate::event::{Events, HubEvent};
 use crate::message::InternalId;
 use crate::peers::{InterestChange, LocalInterest, Outbox};
@@ -25,6 +27,10 @@ pub(crate) enum Sink {
     Internal(InternalId),
     /// Sinks of another shard: how many members of the queue group, or 1.
     Peer(ShardId, u32),
+    /// A bridge into another account, by its number in the directory.
+    Bridge(u32),
+    /// Answers to requests that came over a bridge.
+    Answers,
 }
 
 /// A queue group of another shard: the shard, the account, the filter and the group's name.
@@ -38,6 +44,8 @@ pub(crate) struct AccountState {
     pub connections: u32,
     /// Connections on the other shards, by shard.
     pub elsewhere: Vec<u32>,
+    /// Whether its interest has ways into other accounts.
+    pub bridged: bool,
     /// What went over connections here that are gone.
     pub gone: Traffic,
     /// Connections here that were closed because they read too slowly.
@@ -67,6 +75,10 @@ pub struct Hub {
     pub(crate) closed: VecDeque<ClosedView>,
     pub(crate) counters: HubCounters,
     pub(crate) internal_subs: usize,
+    /// Requests that went into another account.
+    pub(crate) answers: Answers,
+    /// How the message at hand got where it is.
+    pub(crate) journey: Journey,
     /// Counts changes of what clients, here or on other shards, listen to.
     pub(crate) interest_changes: u64,
     pub(crate) events: Events,
@@ -77,7 +89,9 @@ impl Hub {
     pub fn new(config: HubConfig) -> Hub {
         let accounts = config.directory.accounts().map(|_| AccountState::default()).collect();
         let sinks = Sinks { max_pending: config.limits.max_pending, ..Sinks::default() };
-        Hub {
+        let mut rng = Rng::new(config.seed);
+        let answers = Answers::new(&mut rng, config.shard);
+        let mut hub = Hub {
             conns: Map::default(),
             sinks,
             accounts,
@@ -87,14 +101,18 @@ impl Hub {
             mark: 0,
             held: VecDeque::new(),
             deadlines: BTreeSet::new(),
-            rng: Rng::new(config.seed),
+            rng,
             closed: VecDeque::new(),
             counters: HubCounters::default(),
             internal_subs: 0,
+            answers,
+            journey: Journey::default(),
             interest_changes: 0,
             events: Events::default(),
             config,
-        }
+        };
+        hub.build_bridges();
+        hub
     }
 
     /// A connection was accepted: INFO is queued, and the time to authenticate runs.

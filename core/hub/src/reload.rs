@@ -11,7 +11,9 @@ impl Hub {
     /// Changes users and permissions. The numbers of the accounts must mean the same accounts as before. Clients that
     /// would not be let in any more are closed; subscriptions that are not permitted any more end.
     pub fn set_directory(&mut self, directory: Arc<Directory>) {
+        self.clear_bridges();
         let before = std::mem::replace(&mut self.config.directory, directory.clone());
+        self.build_bridges();
         let slots: Vec<u32> = self.sinks.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(session) = self.sinks.sessions.get_mut(slot) else { continue };

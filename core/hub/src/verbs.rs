@@ -1,7 +1,7 @@
 //! What a client's operations do.
 
 use hw_auth::{AuthError, Credentials};
-use hw_kit::{AccountId, ConnId, Time};
+use hw_kit::{AccountId, ConnId, Span, Time};
 use hw_subject::{is_valid_filter, is_valid_subject, token_count};
 use hw_wire::{ClientOp, ConnectOptions, Info, ParseError, Publish, Step, encode, headers, parse};
 
@@ -68,7 +68,7 @@ impl Hub {
             ClientOp::Pub(ref publish) => self.publish_from(now, slot, publish, inside),
             ClientOp::Sub { subject, queue, sid } => self.sub(slot, subject, queue, sid),
             ClientOp::Unsub { sid, max } => self.unsub(slot, sid, max),
-            ClientOp::Connect(json) => self.connect(slot, json),
+            ClientOp::Connect(json) => self.connect(now, slot, json),
             ClientOp::Ping => self.pong(slot),
             ClientOp::Pong => {
                 if let Some(session) = self.sinks.sessions.get_mut(slot) {
@@ -146,7 +146,7 @@ impl Hub {
         }
     }
 
-    fn connect(&mut self, slot: u32, json: &[u8]) {
+    fn connect(&mut self, now: Time, slot: u32, json: &[u8]) {
         let options = match ConnectOptions::parse(json) {
             Ok(options) => options,
             Err(error) => return self.violation(slot, error.to_string()),
@@ -179,6 +179,10 @@ impl Hub {
             session.options.pass.clear();
             session.options.token.clear();
             session.options.sig.clear();
+            if session.clock.rtt.is_zero() {
+                // Until a PING has measured it: a service in another account is told something.
+                session.clock.rtt = now.since(session.clock.start).max(Span(1));
+            }
         }
         self.start_pings(slot);
         self.ok(slot);
@@ -410,6 +414,8 @@ impl Hub {
         if verbose {
             self.ok(slot);
         }
+        let mapped = self.mapped(account, subject);
+        let subject = mapped.as_deref().unwrap_or(subject);
         let msg = Message { subject, reply, header, payload };
         let routed = Routed { now, account, to: subject, msg, from: slot };
         let origin = Origin { account, conn: Some(conn), shard: self.config.shard };
