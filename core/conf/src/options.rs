@@ -24,6 +24,8 @@ pub struct Options {
     pub auth: AuthOptions,
     /// Streams and consumers.
     pub jetstream: JetStreamOptions,
+    /// Formats that clients may not know yet.
+    pub features: FeatureFlags,
     /// TLS for clients; `None`: without.
     pub tls: Option<TlsOptions>,
     /// Whether clients without TLS are served besides those with.
@@ -212,6 +214,13 @@ pub struct AuthOptions {
     pub system_account: Option<String>,
     /// Whether there is none.
     pub no_system_account: bool,
+}
+
+/// Formats that clients may not know yet, each behind a flag.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FeatureFlags {
+    /// Acknowledgement and flow control subjects name the domain and the account.
+    pub js_ack_fc_v2: bool,
 }
 
 /// Streams and consumers.

@@ -7,6 +7,7 @@ pub(crate) enum Block {
     Authorization,
     User,
     Account,
+    Features,
     Export,
     Import,
     Mapping,
@@ -51,7 +52,6 @@ const TOP: &[Refused] = &[
     ("prof_port", NO_HELP),
     ("prof_block_rate", NO_HELP),
     ("default_js_domain", NO_HELP),
-    ("feature_flags", NO_HELP),
     ("trace_headers", NO_HELP),
     ("proxies", NO_HELP),
     ("proxy_protocol", NO_HELP),
@@ -67,6 +67,14 @@ const AUTHORIZATION: &[Refused] = &[("auth_callout", NO_HELP), ("proxy_required"
 const USER: &[Refused] = &[("proxy_required", NO_HELP)];
 
 const ACCOUNT: &[Refused] = &[("msg_trace", NO_HELP), ("trace_dest", NO_HELP), ("nkey", OPERATOR)];
+
+const CLUSTERED: &str = ": it has no meaning without clusters";
+
+const FEATURES: &[Refused] = &[
+    ("js_api_reply_v2", CLUSTERED),
+    ("js_raft_delete_range", CLUSTERED),
+    ("js_snapshot_sources", CLUSTERED),
+];
 
 const EXPORT: &[Refused] = &[("latency", NO_HELP), ("allow_trace", NO_HELP)];
 
@@ -170,6 +178,7 @@ impl Block {
             Block::Authorization => AUTHORIZATION,
             Block::User => USER,
             Block::Account => ACCOUNT,
+            Block::Features => FEATURES,
             Block::Export => EXPORT,
             Block::Import => IMPORT,
             Block::Mapping => MAPPING,

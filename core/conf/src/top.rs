@@ -6,7 +6,7 @@ use hw_kit::Span;
 
 use crate::auth::authorization;
 use crate::error::{ConfError, ConfErrors, Problem};
-use crate::options::{Listen, Options};
+use crate::options::{FeatureFlags, Listen, Options};
 use crate::parse::{Source, parse_text};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
@@ -172,6 +172,7 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         "no_system_account" | "no_system" | "no_sys_acc" => {
             set(&mut options.auth.no_system_account, reader.boolean(entry));
         }
+        "feature_flags" => features(&mut options.features, reader, entry),
         "jetstream" => jetstream::jetstream(&mut options.jetstream, reader, entry),
         "store_dir" | "storedir" => put(&mut options.jetstream.store_dir, reader.name(entry).map(Into::into)),
         "tls" => options.tls = links::tls(reader, entry),
@@ -182,6 +183,17 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         _ => return false,
     }
     true
+}
+
+fn features(features: &mut FeatureFlags, reader: &mut Reader, entry: &Entry) {
+    for inner in reader.map(entry).unwrap_or_default() {
+        match inner.key.as_str() {
+            "js_ack_fc_v2" => set(&mut features.js_ack_fc_v2, reader.boolean(inner)),
+            name if Block::Features.refused(name).is_some() => reader.other(inner, Block::Features),
+            // nats-server starts with flags that it does not know, for other versions know them.
+            name => reader.warnings.push(format!("{}: unsupported feature flag {name:?}", inner.at)),
+        }
+    }
 }
 
 /// `enabled`, `true` and their opposites; `None` for anything else.

@@ -101,6 +101,12 @@ impl Answers {
 
 impl Answer {
     pub fn new(service: AccountId, asker: AccountId, reply: &[u8], single: bool, threshold: Span) -> Answer {
+        // Counted from the moment it is sent.
         Answer { service, asker, reply: reply.into(), single, threshold, deadline: Time::NEVER }
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_late(&self, now: Time) -> bool {
+        self.deadline <= now
     }
 }

@@ -148,6 +148,9 @@ impl Hub {
     /// An answer of a service goes back to who asked.
     fn answer(&mut self, routed: &Routed<'_>, origin: Origin, inside: &mut impl Inside) -> usize {
         let Some(answer) = self.answers.find(routed.account, routed.to).cloned() else { return 0 };
+        if answer.is_late(routed.now) {
+            return 0;
+        }
         let mapped = self.mapped(answer.asker, &answer.reply);
         let beyond = Beyond {
             account: answer.asker,

@@ -79,6 +79,7 @@ fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
         ("the log's file and format", same_log),
         ("the monitoring port", old.monitor == new.monitor),
         ("jetstream", old.jetstream == new.jetstream),
+        ("feature_flags", old.features == new.features),
         ("tls", old.tls == new.tls && old.allow_non_tls == new.allow_non_tls),
         ("websocket", old.websocket == new.websocket),
         ("leafnodes", old.leafnodes == new.leafnodes),

@@ -308,6 +308,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         store_dir: opened.folder.clone(),
         domain: js.domain.clone().unwrap_or_default(),
         strict: js.strict,
+        long_acks: options.features.js_ack_fc_v2,
         max_memory: opened.max_memory,
         max_storage: opened.max_storage,
         sync_interval: js.sync_interval.unwrap_or(Span::ZERO),
@@ -323,6 +324,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
     JetStreamConfig {
         domain: facts.domain,
         strict: facts.strict,
+        long_acks: facts.long_acks,
         max_memory: facts.max_memory,
         max_storage: facts.max_storage,
         max_duplicate_window: facts.duplicate_window,
