@@ -77,4 +77,6 @@ pub struct Account {
     pub jetstream: Option<JsLimits>,
     /// Limits of its connections.
     pub limits: AccountLimits,
+    /// A reload took it out. Its number stays its own.
+    pub gone: bool,
 }

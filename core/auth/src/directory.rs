@@ -159,9 +159,18 @@ impl Default for Directory {
 impl Directory {
     /// Checks the spec and numbers the accounts: `$G` 0, the system account 1, the others in their order.
     pub fn new(spec: &DirectorySpec) -> Result<Directory, SpecError> {
+        Directory::build(spec, &[])
+    }
+
+    /// The directory after a reload: every account keeps the number that it had before.
+    pub fn after(&self, spec: &DirectorySpec) -> Result<Directory, SpecError> {
+        Directory::build(spec, &self.accounts)
+    }
+
+    fn build(spec: &DirectorySpec, before: &[Account]) -> Result<Directory, SpecError> {
         let system_name = system_name(spec)?;
         let mut directory = Directory {
-            accounts: numbered(spec, system_name)?,
+            accounts: numbered(spec, system_name, before)?,
             system: (!spec.no_system_account).then_some(AccountId::SYSTEM),
             users: Map::default(),
             nkeys: Map::default(),
@@ -419,14 +428,21 @@ fn system_name(spec: &DirectorySpec) -> Result<&str, SpecError> {
     }
 }
 
-fn numbered(spec: &DirectorySpec, system: &str) -> Result<Vec<Account>, SpecError> {
+fn numbered(spec: &DirectorySpec, system: &str, before: &[Account]) -> Result<Vec<Account>, SpecError> {
     let account = |spec: &AccountSpec| Account {
         name: spec.name.clone(),
         jetstream: spec.jetstream,
         limits: spec.limits,
+        gone: false,
     };
-    let bare = |name: &str| Account { name: name.into(), jetstream: None, limits: AccountLimits::default() };
+    let bare = |name: &str| Account {
+        name: name.into(),
+        jetstream: None,
+        limits: AccountLimits::default(),
+        gone: false,
+    };
     let mut accounts = vec![Account { jetstream: spec.global_jetstream, ..bare("$G") }, bare(system)];
+    accounts.extend(before.iter().skip(2).map(|known| Account { gone: true, ..bare(&known.name) }));
     let mut seen: Vec<&str> = vec![];
     for configured in &spec.accounts {
         let name = configured.name.as_str();
@@ -437,9 +453,9 @@ fn numbered(spec: &DirectorySpec, system: &str) -> Result<Vec<Account>, SpecErro
             return Err(SpecError::DuplicateAccount { account: name.into() });
         }
         seen.push(name);
-        match name == system {
-            true => accounts[AccountId::SYSTEM.0 as usize] = account(configured),
-            false => accounts.push(account(configured)),
+        match accounts.iter_mut().skip(1).find(|known| known.name == name) {
+            Some(known) => *known = account(configured),
+            None => accounts.push(account(configured)),
         }
     }
     Ok(accounts)

@@ -11,6 +11,11 @@ impl Options {
         Directory::new(&self.directory_spec())
     }
 
+    /// The accounts and users after a reload: every account keeps its number.
+    pub fn directory_after(&self, before: &Directory) -> Result<Directory, SpecError> {
+        before.after(&self.directory_spec())
+    }
+
     /// The data for [`Directory::new`].
     pub fn directory_spec(&self) -> DirectorySpec {
         let auth = &self.auth;

@@ -211,6 +211,11 @@ impl Hub {
         self.session(conn).map_or(0, |session| session.need)
     }
 
+    /// Which of the shards this is.
+    pub fn shard(&self) -> ShardId {
+        self.config.shard
+    }
+
     /// What INFO says to everybody.
     pub fn info(&self) -> &Info {
         &self.config.info

@@ -8,7 +8,7 @@ use crate::close::CloseReason;
 use crate::hub::Hub;
 
 impl Hub {
-    /// Changes users and permissions. The numbers of the accounts must mean the same accounts as before. Clients that
+    /// Changes users and permissions. An account that was there before must have its number still. Clients that
     /// would not be let in any more are closed; subscriptions that are not permitted any more end.
     pub fn set_directory(&mut self, directory: Arc<Directory>) {
         self.clear_bridges();
@@ -25,7 +25,11 @@ impl Hub {
             session.permitted.clear();
             session.identity = Some(renewed.clone().unwrap_or(identity));
             if renewed.is_none() || moved {
-                let reason = CloseReason::AuthenticationFailure;
+                let account = session.account().and_then(|account| directory.account(account));
+                let reason = match account.is_some_and(|account| account.gone) {
+                    true => CloseReason::MissingAccount,
+                    false => CloseReason::AuthenticationFailure,
+                };
                 self.end(slot, reason, reason.err_text());
                 continue;
             }

@@ -2,6 +2,7 @@
 
 mod flow;
 mod shards;
+mod sharing;
 
 use std::sync::Arc;
 

@@ -34,22 +34,17 @@ pub(crate) fn reload(
     if let Some(what) = fixed(old, new) {
         return Err(ReloadError::NotSupported { what });
     }
-    let directory = Arc::new(new.directory().map_err(|error| wrong(error.to_string()))?);
     let before = inner.live();
-    let accounts = |directory: &hw_auth::Directory| -> Vec<_> {
-        directory.accounts().map(|(_, account)| (account.name.clone(), account.jetstream)).collect()
-    };
-    if accounts(&before.directory) != accounts(&directory) {
-        return Err(ReloadError::NotSupported { what: "accounts" });
-    }
+    let directory = new.directory_after(&before.directory).map_err(|error| wrong(error.to_string()))?;
+    let directory = Arc::new(directory);
     let live = start::live(new, directory.clone());
     let (limits, notices) = (live.limits, start::notices(new));
     inner.set_live(live);
     for mailbox in &inner.mailboxes {
         let directory = directory.clone();
-        mailbox.post(Mail::Run(Box::new(move |shard, _| {
+        mailbox.post(Mail::Run(Box::new(move |shard, now| {
             shard.set_notices(notices);
-            shard.handle_reload(directory, limits);
+            shard.handle_reload(now, directory, limits);
         })));
     }
     if let Some(log) = log {
