@@ -42,6 +42,11 @@ pub enum BridgeKind {
 }
 
 impl Bridge {
+    /// Whether it is for requests.
+    pub fn is_service(&self) -> bool {
+        matches!(self.kind, BridgeKind::Service { .. })
+    }
+
     /// The subject behind the bridge; `None` if this one does not go over it.
     pub fn subject<'a>(&'a self, subject: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         self.rewrite.apply(subject)

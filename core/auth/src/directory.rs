@@ -314,6 +314,24 @@ impl Directory {
         &self.bridges
     }
 
+    /// Where a request on this subject arrives when nobody in the account itself takes it: over every bridge that an
+    /// import of a service makes, one after the other.
+    pub fn service_behind(&self, account: AccountId, subject: &[u8]) -> (AccountId, Vec<u8>) {
+        let mut at = (account, subject.to_vec());
+        // No bridge leads anywhere twice.
+        for _ in 0..self.bridges.len() {
+            let leads =
+                |bridge: &&Bridge| bridge.from == at.0 && bridge.is_service() && bridge.filter.matches(&at.1);
+            let next = self.bridges.iter().find(leads);
+            let Some((to, subject)) = next.and_then(|bridge| Some((bridge.to, bridge.subject(&at.1)?)))
+            else {
+                break;
+            };
+            at = (to, subject.into_owned());
+        }
+        at
+    }
+
     /// The mappings of an account, if it has any.
     #[inline]
     pub fn mappings(&self, account: AccountId) -> Option<&Mappings> {

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use hw_kit::{Seq, Span};
 use hw_stream::lead::AckKind;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 /// What an acknowledgement subject says.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,11 +58,8 @@ pub fn flow_consumer(subject: &[u8]) -> Option<&[u8]> {
 /// What stands before the stream in the longer form of acknowledgement and flow control subjects: the domain, `_` for
 /// none, and a hash of the account's name.
 pub fn ack_scope(domain: &str, account: &str) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let domain = if domain.is_empty() { "_" } else { domain };
-    let hash = Sha256::digest(account.as_bytes());
-    let hash: String = hash.iter().take(8).map(|&byte| char::from(DIGITS[usize::from(byte % 62)])).collect();
-    format!("{domain}.{hash}.")
+    format!("{domain}.{}.", hw_stream::short_hash(account))
 }
 
 #[derive(Deserialize)]

@@ -9,6 +9,7 @@ mod checkpoint;
 mod commit;
 mod completion;
 mod consumers;
+mod external;
 mod feed;
 mod group;
 mod held;

@@ -264,6 +264,7 @@ impl JetStream {
                 self.configure_group(now, hub, id);
             }
         }
+        self.find_origins_again();
     }
 
     /// Streams in memory did not survive. The log says so as well: a later recovery reads what follows in the same state.
