@@ -53,13 +53,15 @@ impl Bridge {
     }
 }
 
-/// All bridges between these accounts, or the first import or export that is wrong.
+/// All bridges between these accounts. `wrong` hears of each import or export that makes no sense: it ends the search
+/// with an error, or passes over it.
 pub(crate) fn bridges(
     accounts: &[AccountSpec],
     number: impl Fn(&str) -> Option<AccountId>,
+    mut wrong: impl FnMut(SpecError) -> Result<(), SpecError>,
 ) -> Result<Vec<Bridge>, SpecError> {
     for export in accounts.iter().flat_map(|account| &account.exports) {
-        check_export(accounts, export)?;
+        check_export(accounts, export).or_else(&mut wrong)?;
     }
     let mut builder = Builder { accounts, imports: vec![] };
     let mut bridges = vec![];
@@ -68,15 +70,23 @@ pub(crate) fn bridges(
             for import in account.imports.iter().filter(|import| import.shared == shared) {
                 let Some(exporter) = accounts.iter().find(|exporter| exporter.name == import.account) else {
                     let account = import.account.clone();
-                    return Err(SpecError::AccountNotDefined { account, shared, what: "import" });
+                    wrong(SpecError::AccountNotDefined { account, shared, what: "import" })?;
+                    continue;
                 };
                 let refused = |reason| {
                     let subject = import.subject.clone();
                     SpecError::Import { shared, subject, reason: Box::new(reason) }
                 };
-                let mut bridge = match shared {
-                    Shared::Stream => builder.stream(account, exporter, import).map_err(refused)?,
-                    Shared::Service => builder.service(account, exporter, import).map_err(refused)?,
+                let built = match shared {
+                    Shared::Stream => builder.stream(account, exporter, import),
+                    Shared::Service => builder.service(account, exporter, import),
+                };
+                let mut bridge = match built.map_err(refused) {
+                    Ok(bridge) => bridge,
+                    Err(error) => {
+                        wrong(error)?;
+                        continue;
+                    }
                 };
                 let ends = number(&account.name).zip(number(&exporter.name));
                 let (here, there) = ends.expect("invariant: configured accounts have numbers");
@@ -269,6 +279,7 @@ fn authorized<'a>(
     let covering = || of_kind().find(|export| is_subset(subject, export.subject.as_bytes()));
     let export = exact.or_else(covering).ok_or_else(|| refused.clone())?;
     let allowed = match (export.account_token_position, &export.accounts) {
+        (0, _) if export.activation_required => import.activated,
         (0, None) => true,
         (0, Some(accounts)) => accounts.is_empty() || accounts.contains(&importer.name),
         (position, _) => tokens(subject).nth(position - 1) == Some(importer.name.as_bytes()),

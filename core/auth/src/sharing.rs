@@ -47,6 +47,8 @@ pub struct ExportSpec {
     pub subject: String,
     /// Who may import it; `None`: everybody.
     pub accounts: Option<Vec<String>>,
+    /// Whether an importer needs a signed permission.
+    pub activation_required: bool,
     /// The token, from 1, that must be the importing account's name; 0: none.
     pub account_token_position: usize,
     /// How a service answers.
@@ -70,6 +72,8 @@ pub struct ImportSpec {
     pub prefix: Option<String>,
     /// Whether a service is told who asks.
     pub share: bool,
+    /// Whether the exporter has signed a permission.
+    pub activated: bool,
 }
 
 /// Where messages of a subject go instead.

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::account::{AccountLimits, JsLimits};
+use crate::claims::JwtError;
 use crate::directory::ConnectionKind;
+use crate::operator::OperatorSpec;
 use crate::permissions::{Allowance, ResponsePermission};
 use crate::sharing::{ExportSpec, ImportError, ImportSpec, MappingError, MappingSpec, Shared};
 
@@ -120,6 +122,8 @@ pub struct DirectorySpec {
     pub accounts: Vec<AccountSpec>,
     /// The user (name or nkey) that connections without credentials become.
     pub no_auth_user: Option<String>,
+    /// Operators and their accounts: then nothing else has users.
+    pub operators: Option<OperatorSpec>,
     /// The name of the system account; `None`: `$SYS`.
     pub system_account: Option<String>,
     /// Whether there is no system account at all.
@@ -187,6 +191,20 @@ pub enum SpecError {
     BadSubject {
         /// What was given.
         subject: String,
+    },
+    /// An operator's JWT.
+    #[error("error parsing operator JWT: {why}")]
+    OperatorJwt {
+        /// Why not.
+        why: JwtError,
+    },
+    /// An account's JWT.
+    #[error("preload account error for {account:?}: {why}")]
+    AccountJwt {
+        /// The public key that it should be for.
+        account: String,
+        /// Why not.
+        why: JwtError,
     },
     /// An export to, or an import from, an account that is not there.
     #[error("{account:?} account not defined for {shared} {what}")]

@@ -11,6 +11,7 @@ mod error;
 mod flags;
 mod jetstream;
 mod links;
+mod operator;
 mod options;
 mod overlay;
 mod parse;

@@ -208,6 +208,12 @@ pub struct AuthOptions {
     pub accounts: Vec<AccountSpec>,
     /// Where the messages of `$G`'s clients go.
     pub mappings: Vec<MappingSpec>,
+    /// Operators' JWTs: then accounts are what they signed.
+    pub operators: Vec<String>,
+    /// Whether accounts' JWTs are those of `resolver_preload`; nothing else is built.
+    pub resolver: bool,
+    /// Accounts: public keys and JWTs.
+    pub resolver_preload: Vec<(String, String)>,
     /// The user of connections without credentials.
     pub no_auth_user: Option<String>,
     /// The system account's name.

@@ -26,25 +26,18 @@ pub(crate) enum Block {
 type Refused = (&'static str, &'static str);
 
 const NO_HELP: &str = "";
-const OPERATOR: &str = ": operator mode and JWTs are not built";
+const OPERATOR: &str = ": accounts come from resolver_preload alone";
 const LOGS: &str = ": use log_file";
 const PLAIN: &str = ": streams are stored without encryption";
 
 const TOP: &[Refused] = &[
     ("gateway", NO_HELP),
     ("mqtt", NO_HELP),
-    ("operator", OPERATOR),
-    ("operators", OPERATOR),
-    ("roots", OPERATOR),
-    ("root", OPERATOR),
-    ("resolver", OPERATOR),
-    ("account_resolver", OPERATOR),
     ("resolver_tls", OPERATOR),
-    ("resolver_preload", OPERATOR),
     ("resolver_pinned_accounts", OPERATOR),
-    ("trusted", OPERATOR),
-    ("trusted_keys", OPERATOR),
-    ("default_sentinel", OPERATOR),
+    ("trusted", ": use operator"),
+    ("trusted_keys", ": use operator"),
+    ("default_sentinel", NO_HELP),
     ("ocsp", NO_HELP),
     ("ocsp_cache", NO_HELP),
     ("syslog", LOGS),
@@ -66,7 +59,7 @@ const AUTHORIZATION: &[Refused] = &[("auth_callout", NO_HELP), ("proxy_required"
 
 const USER: &[Refused] = &[("proxy_required", NO_HELP)];
 
-const ACCOUNT: &[Refused] = &[("msg_trace", NO_HELP), ("trace_dest", NO_HELP), ("nkey", OPERATOR)];
+const ACCOUNT: &[Refused] = &[("msg_trace", NO_HELP), ("trace_dest", NO_HELP), ("nkey", NO_HELP)];
 
 const CLUSTERED: &str = ": it has no meaning without clusters";
 

@@ -111,7 +111,15 @@ fn export(reader: &mut Reader, item: &Value) -> Option<ExportSpec> {
         }
     };
     let (response, threshold) = (response.unwrap_or_default(), threshold.unwrap_or(RESPONSE_THRESHOLD));
-    Some(ExportSpec { shared, subject, accounts, account_token_position: position, response, threshold })
+    Some(ExportSpec {
+        shared,
+        subject,
+        accounts,
+        activation_required: false,
+        account_token_position: position,
+        response,
+        threshold,
+    })
 }
 
 fn once<T>(reader: &mut Reader, slot: &mut Option<T>, value: Option<T>, entry: &Entry, twice: &str) {
@@ -182,7 +190,7 @@ fn import(reader: &mut Reader, item: &Value) -> Option<ImportSpec> {
     }
     let (to, share) = (to.map(|(to, _)| to), share.unwrap_or_default());
     let prefix = prefix.filter(|_| shared == Shared::Stream);
-    Some(ImportSpec { shared, account, subject, to, prefix, share })
+    Some(ImportSpec { shared, account, subject, to, prefix, share, activated: false })
 }
 
 /// `{account, subject}`.

@@ -11,7 +11,7 @@ use crate::parse::{Source, parse_text};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::value::{Entry, ValueKind};
-use crate::{accounts, jetstream, links, sharing};
+use crate::{accounts, jetstream, links, operator, sharing};
 
 pub(crate) fn load(file: &Path, source: &mut Source<'_>) -> Result<Options, ConfErrors> {
     let unreadable = |detail: String| ConfError { at: None, problem: Problem::Unreadable { detail } };
@@ -24,6 +24,11 @@ pub(crate) fn load(file: &Path, source: &mut Source<'_>) -> Result<Options, Conf
     }
     for entry in &entries {
         let key = entry.key.to_ascii_lowercase();
+        let is_operator = ["operator", "operators", "roots", "root", "root_operators", "root_operator"];
+        if is_operator.contains(&key.as_str()) {
+            operator::operators(&mut options.auth, &mut reader, entry, source.read);
+            continue;
+        }
         let done = server(&mut options, &mut reader, &key, entry)
             || limits(&mut options, &mut reader, &key, entry)
             || log(&mut options, &mut reader, &key, entry)
@@ -167,6 +172,10 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         "authorization" => authorization(&mut options.auth, reader, entry),
         "accounts" => accounts::accounts(&mut options.auth, reader, entry),
         "mappings" | "maps" => options.auth.mappings = sharing::mappings(reader, entry),
+        "resolver" | "account_resolver" | "accounts_resolver" => {
+            operator::resolver(&mut options.auth, reader, entry);
+        }
+        "resolver_preload" => operator::preload(&mut options.auth, reader, entry),
         "no_auth_user" => put(&mut options.auth.no_auth_user, reader.name(entry)),
         "system_account" | "system" => put(&mut options.auth.system_account, reader.name(entry)),
         "no_system_account" | "no_system" | "no_sys_acc" => {

@@ -313,8 +313,12 @@ impl Hub {
         let or_none = |limit: i64| usize::try_from(limit).unwrap_or(usize::MAX);
         let subscriptions = if server.max_subscriptions == 0 { usize::MAX } else { server.max_subscriptions };
         session.limits.max_control_line = server.max_control_line;
-        session.limits.max_payload = server.max_payload.min(or_none(account.max_payload));
-        session.max_subscriptions = subscriptions.min(or_none(account.max_subscriptions));
+        let (own_payload, own_subscriptions) =
+            session.identity.as_ref().map_or((-1, -1), |who| (who.max_payload, who.max_subscriptions));
+        let payload = or_none(account.max_payload).min(or_none(own_payload));
+        session.limits.max_payload = server.max_payload.min(payload);
+        let own = or_none(account.max_subscriptions).min(or_none(own_subscriptions));
+        session.max_subscriptions = subscriptions.min(own);
     }
 
     /// Begins the end of a connection: nothing more is read from it or delivered to it.

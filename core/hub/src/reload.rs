@@ -28,6 +28,9 @@ impl Hub {
                 let account = session.account().and_then(|account| directory.account(account));
                 let reason = match account.is_some_and(|account| account.gone) {
                     true => CloseReason::MissingAccount,
+                    false if session.identity.as_ref().is_some_and(|who| directory.is_revoked(who)) => {
+                        CloseReason::Revocation
+                    }
                     false => CloseReason::AuthenticationFailure,
                 };
                 self.end(slot, reason, reason.err_text());

@@ -61,7 +61,7 @@ impl Hub {
         if self.sinks.trace.on {
             self.trace(slot, op);
         }
-        if !matches!(op, ClientOp::Connect(_)) && !self.admit_anonymous(slot) {
+        if !matches!(op, ClientOp::Connect(_)) && !self.admit_anonymous(now, slot) {
             return;
         }
         match *op {
@@ -95,11 +95,11 @@ impl Hub {
 
     /// A connection that needs no credentials and says no CONNECT is whoever the directory says. False: it ended.
     #[inline]
-    fn admit_anonymous(&mut self, slot: u32) -> bool {
+    fn admit_anonymous(&mut self, now: Time, slot: u32) -> bool {
         if self.sinks.sessions.get(slot).is_some_and(|session| session.identity.is_some()) {
             return true;
         }
-        self.authenticate(slot, &ConnectOptions::default())
+        self.authenticate(now, slot, &ConnectOptions::default())
     }
 
     fn fail(&mut self, slot: u32, error: ParseError) {
@@ -157,7 +157,7 @@ impl Hub {
             session.options.lang.clone_from(&options.lang);
             session.options.version.clone_from(&options.version);
         }
-        if !self.authenticate(slot, &options) {
+        if !self.authenticate(now, slot, &options) {
             return;
         }
         let refused = if !(0..=1).contains(&options.protocol) {
@@ -189,7 +189,7 @@ impl Hub {
     }
 
     /// Finds out who this is. False: the connection ended.
-    fn authenticate(&mut self, slot: u32, options: &ConnectOptions) -> bool {
+    fn authenticate(&mut self, now: Time, slot: u32, options: &ConnectOptions) -> bool {
         let Some(session) = self.sinks.sessions.get(slot) else {
             return false;
         };
@@ -200,6 +200,8 @@ impl Hub {
             nkey: Some(&options.nkey),
             sig: Some(&options.sig),
             jwt: Some(&options.jwt),
+            now,
+            host: &session.peer.ip,
             kind: session.peer.kind,
         };
         let identity = match self.config.directory.authenticate(&credentials, session.peer.nonce.as_bytes()) {

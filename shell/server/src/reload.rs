@@ -37,6 +37,7 @@ pub(crate) fn reload(
     let before = inner.live();
     let directory = new.directory_after(&before.directory).map_err(|error| wrong(error.to_string()))?;
     let directory = Arc::new(directory);
+    crate::banner::remarks(&directory);
     let live = start::live(new, directory.clone());
     let (limits, notices) = (live.limits, start::notices(new));
     inner.set_live(live);
@@ -79,6 +80,7 @@ fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
         ("websocket", old.websocket == new.websocket),
         ("leafnodes", old.leafnodes == new.leafnodes),
         ("cluster", old.cluster == new.cluster),
+        ("operator", old.auth.operators == new.auth.operators),
         ("system_account", old.auth.system_account == new.auth.system_account),
     ];
     checks.into_iter().find(|(_, same)| !same).map(|(what, _)| what)

@@ -74,6 +74,7 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let began = std::time::Instant::now();
     let id = nkeys::KeyPair::new_server().public_key();
     banner::starting(&options, &id);
+    banner::remarks(&directory);
     let http = options.monitor.http.as_ref().map(|http| bind(&on_host(&options, http))).transpose()?;
     if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
         banner::monitoring(address);

@@ -11,6 +11,7 @@ fn export(shared: Shared, subject: &str) -> ExportSpec {
         shared,
         subject: subject.into(),
         accounts: None,
+        activation_required: false,
         account_token_position: 0,
         response: ResponseType::Single,
         threshold: Span::ZERO,
@@ -20,7 +21,7 @@ fn export(shared: Shared, subject: &str) -> ExportSpec {
 fn import(shared: Shared, account: &str, subject: &str, to: Option<&str>) -> ImportSpec {
     let to = to.map(str::to_owned);
     let (account, subject) = (account.into(), subject.into());
-    ImportSpec { shared, account, subject, to, prefix: None, share: false }
+    ImportSpec { shared, account, subject, to, prefix: None, share: false, activated: false }
 }
 
 fn build(accounts: &[AccountSpec]) -> Result<Vec<Bridge>, String> {
@@ -28,7 +29,7 @@ fn build(accounts: &[AccountSpec]) -> Result<Vec<Bridge>, String> {
         let at = accounts.iter().position(|account| account.name == name)?;
         Some(AccountId(at as u32))
     };
-    bridges(accounts, number).map_err(|error| error.to_string())
+    bridges(accounts, number, Err).map_err(|error| error.to_string())
 }
 
 /// A exports, B has the import; the other accounts stand by.

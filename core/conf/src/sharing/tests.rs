@@ -36,6 +36,7 @@ fn what_accounts_share_is_read() {
         shared: Shared::Stream,
         subject: "p.>".into(),
         accounts: Some(vec!["B".into()]),
+        activation_required: false,
         account_token_position: 0,
         response: ResponseType::Single,
         threshold: RESPONSE_THRESHOLD,
@@ -44,6 +45,7 @@ fn what_accounts_share_is_read() {
         shared: Shared::Service,
         subject: "s.*".into(),
         accounts: None,
+        activation_required: false,
         account_token_position: 2,
         response: ResponseType::Chunked,
         threshold: Span::from_secs(5),
@@ -56,6 +58,7 @@ fn what_accounts_share_is_read() {
         to: None,
         prefix: Some("from".into()),
         share: false,
+        activated: false,
     };
     let service = ImportSpec {
         shared: Shared::Service,
@@ -64,6 +67,7 @@ fn what_accounts_share_is_read() {
         to: Some("ours".into()),
         prefix: None,
         share: true,
+        activated: false,
     };
     assert_eq!(b.imports, [stream, service]);
     let mapping = |source: &str, destinations: &[(&str, u8)]| MappingSpec {

@@ -16,6 +16,7 @@ fn export(shared: Shared, subject: &str) -> ExportSpec {
         shared,
         subject: subject.into(),
         accounts: None,
+        activation_required: false,
         account_token_position: 0,
         response: ResponseType::Single,
         threshold: RESPONSE_THRESHOLD,
@@ -24,7 +25,7 @@ fn export(shared: Shared, subject: &str) -> ExportSpec {
 
 fn import(shared: Shared, account: &str, subject: &str, to: &str) -> ImportSpec {
     let (account, subject, to) = (account.into(), subject.into(), Some(to.into()));
-    ImportSpec { shared, account, subject, to, prefix: None, share: false }
+    ImportSpec { shared, account, subject, to, prefix: None, share: false, activated: false }
 }
 
 /// A exports the stream `s` and the service `svc`, B imports them as `b.s` and `b.svc`.
