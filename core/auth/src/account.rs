@@ -73,6 +73,8 @@ impl Default for AccountLimits {
 pub struct Account {
     /// `$G`, `$SYS`, or the configured name.
     pub name: String,
+    /// What people call it: the name, unless that is a key.
+    pub label: String,
     /// `None`: JetStream is not enabled here.
     pub jetstream: Option<JsLimits>,
     /// Limits of its connections.

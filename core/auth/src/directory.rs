@@ -95,6 +95,8 @@ pub struct Identity {
     pub permissions: Option<Arc<Permissions>>,
     /// When it must be disconnected.
     pub expires: Option<Time>,
+    /// Whether that is because its account's time is over.
+    pub expires_with_account: bool,
     /// The user's own limit of subscriptions; -1: none.
     pub max_subscriptions: i64,
     /// The user's own limit of a message's bytes; -1: none.
@@ -221,6 +223,12 @@ impl Directory {
         let spec = DirectorySpec { accounts, global_jetstream: None, ..spec.clone() };
         let mut directory = Directory::configured(&spec, before)?;
         directory.remarks.append(&mut signed.remarks);
+        for (name, label) in signed.labels() {
+            let account = directory.accounts.iter_mut().find(|account| account.name == name);
+            if let Some(account) = account.filter(|_| !label.is_empty()) {
+                account.label = label.to_owned();
+            }
+        }
         directory.trust = Some(signed.trust(|name| directory.account_id(name)));
         directory.anonymous = None;
         Ok(directory)
@@ -501,6 +509,7 @@ impl Identity {
             user: String::new(),
             permissions: None,
             expires: None,
+            expires_with_account: false,
             max_subscriptions: UNLIMITED,
             max_payload: UNLIMITED,
             token: None,
@@ -544,12 +553,14 @@ fn system_name(spec: &DirectorySpec) -> Result<&str, SpecError> {
 fn numbered(spec: &DirectorySpec, system: &str, before: &[Account]) -> Result<Vec<Account>, SpecError> {
     let account = |spec: &AccountSpec| Account {
         name: spec.name.clone(),
+        label: spec.name.clone(),
         jetstream: spec.jetstream,
         limits: spec.limits,
         gone: false,
     };
     let bare = |name: &str| Account {
         name: name.into(),
+        label: name.into(),
         jetstream: None,
         limits: AccountLimits::default(),
         gone: false,

@@ -46,6 +46,13 @@ pub struct UserToken(Claims<User>);
 
 impl Eq for UserToken {}
 
+impl UserToken {
+    /// What people call the user.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
 /// The system account that an operator's JWT names.
 pub fn system_account_of(operator: &str) -> Option<String> {
     let claims = decode::<Operator>(operator).ok()?;
@@ -84,6 +91,11 @@ impl Signed {
         }
         let accounts = claims.iter().map(|account| spec_of(account, &claims, spec, &mut remarks)).collect();
         Ok(Signed { accounts, claims, remarks })
+    }
+
+    /// The accounts' keys and names.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.claims.iter().map(|account| (account.sub.as_str(), account.name.as_str()))
     }
 
     pub fn trust(self, id: impl Fn(&str) -> Option<AccountId>) -> Trust {
@@ -306,12 +318,14 @@ impl Trust {
             true => None,
             false => Some(Arc::new(Permissions::new(&permissions).map_err(|_| AuthError::BadJwt)?)),
         };
-        let expires = [user.expires(), account.claims.expires()].into_iter().flatten().min();
+        let (own, of_account) = (user.expires(), account.claims.expires());
+        let expires = own.into_iter().chain(of_account).min();
         let identity = Identity {
             account: account.id,
             user: user.sub.clone(),
             permissions,
             expires,
+            expires_with_account: expires.is_some() && expires != own,
             max_subscriptions: limits.subs,
             max_payload: limits.payload,
             token: Some(token.clone()),

@@ -40,6 +40,7 @@ impl Hub {
                 self.check_subscriptions(slot);
             }
             self.apply_limits(slot);
+            self.look_again(slot);
         }
         self.sweep();
     }

@@ -190,6 +190,11 @@ impl System {
         self.directory.account(account).map_or("", |account| &account.name)
     }
 
+    /// What people call the account.
+    fn label_of(&self, account: AccountId) -> &str {
+        self.directory.account(account).map_or("", |account| &account.label)
+    }
+
     fn connected(
         &mut self,
         now: Time,
@@ -278,7 +283,10 @@ impl System {
     fn user_info(&self, now: Time, hub: &Hub, from: Origin, to: Bytes) -> Outgoing {
         let account = self.name_of(from.account);
         let user = from.conn.and_then(|conn| hub.connection(conn)).map_or_else(String::new, |view| view.user);
-        let who = hw_jsapi::UserInfo { user: &user, account, account_name: account };
+        let label = self.label_of(from.account);
+        let token = from.conn.and_then(|conn| hub.identity(conn)).and_then(|who| who.token.as_deref());
+        let name = token.map_or("", hw_auth::UserToken::name);
+        let who = hw_jsapi::UserInfo { user: &user, account, account_name: label, user_name: name };
         let info = hub.info();
         let server = hw_jsapi::ServerInfo {
             name: &info.server_name,
