@@ -41,14 +41,14 @@ pub(crate) struct Claims<T> {
 /// What a JWT is for.
 pub(crate) trait Kind: DeserializeOwned {
     const TYPE: &str;
-    fn kind(&self) -> &str;
+    fn type_name(&self) -> &str;
 }
 
 macro_rules! kind {
     ($name:ident, $text:literal) => {
         impl Kind for $name {
             const TYPE: &str = $text;
-            fn kind(&self) -> &str {
+            fn type_name(&self) -> &str {
                 &self.r#type
             }
         }
@@ -258,7 +258,7 @@ pub(crate) fn decode<T: Kind + Default>(text: &str) -> Result<Claims<T>, JwtErro
     if sig.len() != 64 || key.verify(signed.as_bytes(), &sig).is_err() {
         return Err(JwtError::Signature);
     }
-    match claims.nats.kind() == T::TYPE {
+    match claims.nats.type_name() == T::TYPE {
         true => Ok(claims),
         false => Err(JwtError::WrongType),
     }

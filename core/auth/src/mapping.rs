@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn weights_share_the_messages() {
         let to = |text: &str| Mapped::To(text.as_bytes().to_vec());
-        let cases: [(&str, &[(&str, u8)], u64, Mapped); 8] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, u8)], u64, Mapped);
+        let cases: [Case<'_>; 8] = [
             ("a", &[("b", 100)], 99, to("b")),
             ("a", &[("b", 30), ("c", 70)], 29, to("b")),
             ("a", &[("b", 30), ("c", 70)], 30, to("c")),

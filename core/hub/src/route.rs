@@ -180,6 +180,9 @@ impl Hub {
             }
         }
         let (receivers, crossings) = (ways.receivers, ways.crossings);
+        if !self.sinks.crowded.is_empty() {
+            self.stall(routed.now, origin);
+        }
         match crossings.is_empty() {
             true => receivers,
             false => receivers + self.cross(routed, origin, &crossings, inside),
@@ -239,6 +242,7 @@ impl Hub {
                 elsewhere.resize(elsewhere.len().max(shard + 1), 0);
                 elsewhere[shard] = count;
             }
+            Received::Stall { conn, on } => self.handle_stall(conn, on.then_some(now)),
             Received::Message(m, groups) => {
                 let routed = Routed { now, account: m.account, to: m.to, msg: m.msg, from: NOBODY };
                 let origin = Origin { account: m.account, conn: m.conn, shard: m.shard };

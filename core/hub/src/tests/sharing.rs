@@ -60,12 +60,12 @@ fn an_answer_finds_back_over_other_shards() {
     let got = c.rigs[1].read(service);
     let reply = reply_of(&got);
     assert!(got.starts_with("HMSG svc 1 _R_.") || got.starts_with("MSG svc 1 _R_."), "{got}");
-    c.rigs[1].send(service, &format!("PUB {reply} 3\r\nyes\r\n"));
+    c.rigs[1].send(service, format!("PUB {reply} 3\r\nyes\r\n"));
     c.settle();
     assert_eq!(c.rigs[2].read(asker), "MSG in 1 3\r\nyes\r\n");
     // Whoever listens in the asker's account hears it, wherever it is.
     assert_eq!(c.rigs[0].read(other), "MSG in 1 3\r\nyes\r\n");
-    c.rigs[1].send(service, &format!("PUB {reply} 3\r\nyes\r\n"));
+    c.rigs[1].send(service, format!("PUB {reply} 3\r\nyes\r\n"));
     c.settle();
     assert_eq!(c.rigs[2].read(asker), "");
 }
