@@ -55,3 +55,7 @@ pub(crate) fn preload(options: &mut AuthOptions, reader: &mut Reader, entry: &En
         }
     }
 }
+
+#[cfg(test)]
+#[path = "operator/tests.rs"]
+mod tests;
