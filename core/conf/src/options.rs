@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hw_auth::{AccountSpec, Login, PermissionsSpec, UserSpec};
+use hw_auth::{AccountSpec, Login, MappingSpec, PermissionsSpec, UserSpec};
 use hw_kit::Span;
 
 use crate::error::{ConfErrors, Position};
@@ -24,6 +24,8 @@ pub struct Options {
     pub auth: AuthOptions,
     /// Streams and consumers.
     pub jetstream: JetStreamOptions,
+    /// Formats that clients may not know yet.
+    pub features: FeatureFlags,
     /// TLS for clients; `None`: without.
     pub tls: Option<TlsOptions>,
     /// Whether clients without TLS are served besides those with.
@@ -204,12 +206,27 @@ pub struct AuthOptions {
     pub default_permissions: Option<PermissionsSpec>,
     /// The accounts.
     pub accounts: Vec<AccountSpec>,
+    /// Where the messages of `$G`'s clients go.
+    pub mappings: Vec<MappingSpec>,
+    /// Operators' JWTs: then accounts are what they signed.
+    pub operators: Vec<String>,
+    /// Whether accounts' JWTs are those of `resolver_preload`; nothing else is built.
+    pub resolver: bool,
+    /// Accounts: public keys and JWTs.
+    pub resolver_preload: Vec<(String, String)>,
     /// The user of connections without credentials.
     pub no_auth_user: Option<String>,
     /// The system account's name.
     pub system_account: Option<String>,
     /// Whether there is none.
     pub no_system_account: bool,
+}
+
+/// Formats that clients may not know yet, each behind a flag.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FeatureFlags {
+    /// Acknowledgement and flow control subjects name the domain and the account.
+    pub js_ack_fc_v2: bool,
 }
 
 /// Streams and consumers.

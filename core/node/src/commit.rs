@@ -108,7 +108,9 @@ impl JetStream {
         match answer {
             MetaAnswer::Created(Ok((id, _))) => {
                 // Also for a stream that was there with the same configuration: clients expect it.
-                let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                let mut info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                // Every other answer names it.
+                info.domain.clear();
                 Ok(hw_jsapi::stream_create(kind, &info, true))
             }
             MetaAnswer::Updated(Ok(id)) => self.updated(now, *id),

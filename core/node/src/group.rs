@@ -125,14 +125,21 @@ impl Group {
         expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).chain(schedule).min()
     }
 
-    /// Starts leading a consumer that is new or has changed.
-    pub(crate) fn lead(&mut self, now: Time, name: &Bytes, rng: &mut Rng, interest: Interest<'_>) {
+    /// Starts leading a consumer that is new or has changed. `scope` stands before the stream's name in its subjects.
+    pub(crate) fn lead(
+        &mut self,
+        now: Time,
+        name: &Bytes,
+        (rng, scope): (&mut Rng, &str),
+        interest: Interest<'_>,
+    ) {
         let Some(consumer) = self.stream.consumer(name) else { return };
         if self.leads.contains_key(name) {
             return;
         }
         let moment = Moment { now, consumer, messages: self.stream.messages(), interest };
-        let lead = Lead::new(self.stream.config().name.as_bytes(), rng.next_u64(), &moment);
+        let stream = [scope, &self.stream.config().name].concat();
+        let lead = Lead::new(stream.as_bytes(), rng.next_u64(), &moment);
         self.leads.insert(name.clone(), lead);
     }
 

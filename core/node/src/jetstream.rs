@@ -33,6 +33,8 @@ pub struct JetStreamConfig {
     pub domain: String,
     /// Whether unknown fields in API requests are refused.
     pub strict: bool,
+    /// Whether acknowledgement and flow control subjects name the domain and the account.
+    pub long_acks: bool,
     /// The most bytes in memory streams; negative: no limit.
     pub max_memory: i64,
     /// The most bytes in file streams; negative: no limit.

@@ -10,6 +10,7 @@ mod checkpoint;
 mod commit;
 mod completion;
 mod consumers;
+mod external;
 mod feed;
 mod group;
 mod held;

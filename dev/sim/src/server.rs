@@ -220,6 +220,7 @@ fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
     JetStreamConfig {
         domain: String::new(),
         strict: true,
+        long_acks: false,
         max_memory: -1,
         max_storage: -1,
         max_duplicate_window: hw_kit::Span::ZERO,

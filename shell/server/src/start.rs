@@ -74,6 +74,7 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let began = std::time::Instant::now();
     let id = nkeys::KeyPair::new_server().public_key();
     banner::starting(&options, &id);
+    banner::remarks(&directory);
     let http = options.monitor.http.as_ref().map(|http| bind(&on_host(&options, http))).transpose()?;
     if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
         banner::monitoring(address);
@@ -308,6 +309,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         store_dir: opened.folder.clone(),
         domain: js.domain.clone().unwrap_or_default(),
         strict: js.strict,
+        long_acks: options.features.js_ack_fc_v2,
         max_memory: opened.max_memory,
         max_storage: opened.max_storage,
         sync_interval: js.sync_interval.unwrap_or(Span::ZERO),
@@ -336,6 +338,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
     JetStreamConfig {
         domain: facts.domain,
         strict: facts.strict,
+        long_acks: facts.long_acks,
         max_memory: facts.max_memory,
         max_storage: facts.max_storage,
         max_duplicate_window: facts.duplicate_window,

@@ -376,7 +376,6 @@ fn refused_with_place() {
         ("authorization {auth_callout {}}", "1:16: \"auth_callout\" is not supported yet"),
         ("accounts {$G {}}", "1:11: \"$G\" is a Reserved Account"),
         ("accounts {A 1}", "1:11: Expected map entries for accounts"),
-        ("accounts {A {imports []}}", "1:14: \"imports\" is not supported yet: accounts share nothing"),
         ("accounts {A {limits {bogus: 1}}}", "1:22: unknown field \"bogus\""),
     ];
     for (text, message) in cases {

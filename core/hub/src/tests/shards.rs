@@ -5,8 +5,8 @@ use hw_kit::Rng;
 use super::*;
 
 /// Hubs that exchange batches when told to.
-struct Cluster {
-    rigs: Vec<Rig>,
+pub(super) struct Cluster {
+    pub(super) rigs: Vec<Rig>,
     /// Batches on their way: from, to, batch.
     wire: Vec<(usize, usize, PeerBatch)>,
 }
@@ -16,7 +16,7 @@ impl Cluster {
         Cluster::with(shards, config(Directory::default()))
     }
 
-    fn with(shards: u16, config: HubConfig) -> Cluster {
+    pub(super) fn with(shards: u16, config: HubConfig) -> Cluster {
         let rig = |shard| Rig::new(HubConfig { shard: ShardId(shard), shards, seed: 7, ..config.clone() });
         Cluster { rigs: (0..shards).map(rig).collect(), wire: vec![] }
     }
@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     /// Lets everything arrive. Panics if it never ends.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..1000 {
             self.collect();
             if self.wire.is_empty() {

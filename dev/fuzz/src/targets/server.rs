@@ -175,6 +175,7 @@ fn jetstream() -> JetStreamConfig {
     JetStreamConfig {
         domain: String::new(),
         strict: false,
+        long_acks: false,
         max_memory: -1,
         max_storage: -1,
         max_duplicate_window: Span::ZERO,
