@@ -35,11 +35,14 @@ impl JetStream {
                 self.disk.fail(reason);
                 self.release_all(now, hub);
             }
-            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(result),
+            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(now, result),
             DiskCompletion::Loaded { group, block, messages } => {
                 self.handle_block(now, hub, group, block, messages)
             }
-            DiskCompletion::Space { full } => self.disk.full = full,
+            DiskCompletion::Space { full } => {
+                self.disk.full = full;
+                self.disk.tidy.by(now);
+            }
         }
     }
 
@@ -123,6 +126,7 @@ impl JetStream {
         self.follow(now, hub, id, &answer, &note);
         self.reply(now, hub, id, (answer, note), origin);
         self.recount(id);
+        self.look_for_waste(now, id);
         self.touch(id);
         true
     }

@@ -1,6 +1,6 @@
 //! One stream on this server: its machine, its log, and the volatile halves of its consumers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use hw_hub::Hub;
@@ -15,6 +15,7 @@ use crate::feed::Feeds;
 use crate::held::Held;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
+use crate::tidy::Rewrite;
 
 /// A stream and everything that this server keeps around it.
 pub(crate) struct Group {
@@ -48,6 +49,12 @@ pub(crate) struct Group {
     pub(crate) last_segment: u64,
     /// The segment that the running checkpoint writes.
     pub(crate) writing: Option<u64>,
+    /// Whether the running checkpoint holds it.
+    pub(crate) in_checkpoint: bool,
+    /// Segments that are being read to be rewritten.
+    pub(crate) rewrite: Option<Rewrite>,
+    /// Segments that are damaged: they are left as they are.
+    pub(crate) spared: BTreeSet<u64>,
     /// A configuration that is decided but not applied yet.
     pub(crate) wanted: Option<hw_stream::StreamConfig>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
@@ -82,6 +89,9 @@ impl Group {
             changed: true,
             last_segment: 0,
             writing: None,
+            in_checkpoint: false,
+            rewrite: None,
+            spared: BTreeSet::new(),
             wanted: None,
             damage: None,
             held: VecDeque::new(),

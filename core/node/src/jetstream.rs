@@ -21,6 +21,7 @@ use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
+use crate::tidy::Tidy;
 use crate::usage::Usage;
 use crate::view::Damaged;
 
@@ -137,6 +138,8 @@ pub(crate) struct DiskQueue {
     pub(crate) dropping: Vec<GroupId>,
     /// How many checkpoints were begun.
     pub(crate) checkpoints: u64,
+    /// What is to be cleaned, and when.
+    pub(crate) tidy: Tidy,
 }
 
 impl JetStream {
@@ -214,6 +217,7 @@ impl JetStream {
         while let Some(id) = self.dirty.pop_front() {
             self.settle_group(now, hub, id);
         }
+        self.tidy(now);
         self.outbox.settle(hub.interest_settled());
     }
 
@@ -254,7 +258,8 @@ impl JetStream {
 
     /// When anything is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let group = self.deadlines.first().map(|(deadline, _)| *deadline);
+        group.into_iter().chain(self.tidy_deadline()).min()
     }
 
     /// Time has passed: groups that are due act.

@@ -25,6 +25,7 @@ mod recover;
 mod shard;
 mod streams;
 mod system;
+mod tidy;
 mod usage;
 mod view;
 

@@ -17,6 +17,7 @@ use crate::commit::META;
 use crate::group::Group;
 use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
+use crate::limits::ERASE_AFTER;
 use crate::log::{Log, Origin};
 use crate::streams::prefixes;
 use crate::view::Damaged;
@@ -34,6 +35,7 @@ pub struct Recovery {
     quarantined: BTreeMap<GroupId, String>,
     refusal: Option<String>,
     replaying: bool,
+    unerased: bool,
 }
 
 /// A group's state before its segments are known.
@@ -70,6 +72,7 @@ impl Recovery {
                 }
             }
             Recovered::Replay(replay) => self.replay(&replay),
+            Recovered::Unerased => self.unerased = true,
             Recovered::Quarantined { group: META, reason } => self.refuse(META, &reason),
             Recovered::Quarantined { group, reason } => self.quarantine(group, reason),
         }
@@ -239,6 +242,8 @@ impl Recovery {
             js.add_group(now, hub, group);
             js.configure_group(now, hub, id);
         }
+        js.disk.tidy.unerased = self.unerased;
+        js.disk.tidy.by(now + ERASE_AFTER);
         // What was deleted before its files went: they go with the next checkpoint.
         js.disk.dropped = js.meta.tombstones().collect();
         js

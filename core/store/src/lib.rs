@@ -46,7 +46,7 @@ mod wal_window;
 
 pub use check::{CheckReport, check_store};
 pub use checkpoint_work::{
-    CheckpointDone, CheckpointJob, CheckpointRefused, CheckpointWork, GroupCheckpoint, NewSegment,
+    CheckpointDone, CheckpointJob, CheckpointRefused, CheckpointWork, Erase, GroupCheckpoint, NewSegment,
 };
 pub use damage::{Damage, Flaw};
 pub use frame::{Entries, Frame, FrameBuilder, FrameKind, FrameMeta};

@@ -44,6 +44,8 @@ pub enum DiskOp {
     },
     /// Removes a file; a missing one is fine.
     Remove(FileId),
+    /// Overwrites a file with zeros and makes that durable; a missing one is fine.
+    Erase(FileId),
     /// Asks for a file's length.
     Length(FileId),
     /// Reads; fewer bytes come back where the file ends before.
@@ -109,9 +111,11 @@ impl DiskOp {
                 Dir::Root => ".".to_owned(),
                 Dir::Segments | Dir::Quarantine => dir.path().to_owned(),
             },
-            DiskOp::Create(file) | DiskOp::Sync(file) | DiskOp::Remove(file) | DiskOp::Length(file) => {
-                file.path()
-            }
+            DiskOp::Create(file)
+            | DiskOp::Sync(file)
+            | DiskOp::Remove(file)
+            | DiskOp::Erase(file)
+            | DiskOp::Length(file) => file.path(),
             DiskOp::Fill { file, .. } | DiskOp::Write { file, .. } | DiskOp::Read { file, .. } => file.path(),
             DiskOp::Rename { from, .. } => from.path(),
         }

@@ -36,6 +36,8 @@ pub enum Recovered {
     },
     /// Log entries that the state does not contain, or a note that it does not contain.
     Replay(Replay),
+    /// A checkpoint was to overwrite what it superseded and may not have: another full one should be made soon.
+    Unerased,
     /// A group must not be used: what was handed out of it so far is to be dropped. Its files stay.
     Quarantined {
         /// The group.
@@ -156,7 +158,11 @@ pub fn recover(
     let session = next_session(&found);
     let mut salts = Rng::new(options.salt ^ u64::from(session).rotate_left(32));
     let cleanup = cleanup_ops(&mut found, session);
-    let wal = open_wal(&options, &mut found, session, &mut salts, disk)?;
+    let mut wal = open_wal(&options, &mut found, session, &mut salts, disk)?;
+    if found.head.is_some_and(|head| head.erases) {
+        wal.taint();
+        each(Recovered::Unerased);
+    }
     run_all(cleanup, disk)?;
     let has_reserve = keep_reserve(&options, &found, disk)?;
     let mut report = std::mem::take(&mut found.report);
@@ -430,15 +436,20 @@ fn cleanup_ops(found: &mut Found, session: u32) -> Vec<DiskOp> {
             ops.push(DiskOp::Remove(file));
         }
     }
+    let erases = found.head.is_some_and(|head| head.erases);
+    let remove = |ops: &mut Vec<DiskOp>, file: FileId| {
+        ops.extend(erases.then_some(DiskOp::Erase(file)));
+        ops.push(DiskOp::Remove(file));
+    };
     for &(file, _) in &found.segments {
         let FileId::Segment(group, number) = file else { continue };
         let meta = found.groups.get(&group);
         match meta {
             Some(meta) if meta.quarantine.is_some() || meta.live.contains(&number) => {}
             // No checkpoint refers to it: left over from one that was not completed, or from before one that was.
-            Some(_) => ops.push(DiskOp::Remove(file)),
+            Some(_) => remove(&mut ops, file),
             None if found.seen.contains(&group) || found.dropped.contains_key(&group) => {
-                ops.push(DiskOp::Remove(file));
+                remove(&mut ops, file);
             }
             None => {
                 ops.extend(file.quarantined(session).map(|to| DiskOp::Rename { from: file, to }));

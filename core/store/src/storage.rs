@@ -125,7 +125,7 @@ pub struct Storage {
     pub(crate) held: Held,
     pub(crate) checkpoint_runs: bool,
     pub(crate) has_reserve: bool,
-    spare_runs: bool,
+    pub(crate) spare_runs: bool,
     disk_full: bool,
     stopped: Option<String>,
     salts: Rng,
@@ -345,6 +345,7 @@ impl Storage {
             let from = FileId::Wal(number);
             ops.extend(from.quarantined(session).map(|to| DiskOp::Rename { from, to }));
         }
+        self.wal.erase_free(ops);
         ops.extend(self.wal.surplus(self.options.spares));
     }
 

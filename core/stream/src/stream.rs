@@ -124,7 +124,9 @@ impl Stream {
         match command {
             Command::Publish { record, .. } => Answer::Published(self.publish(record, fx)),
             Command::Purge { filter, seq, keep, .. } => Answer::Purged(self.purge(&filter, seq, keep)),
-            Command::DeleteMessage { seq, .. } => Answer::MessageDeleted(self.delete_message(seq, fx)),
+            Command::DeleteMessage { seq, erase, .. } => {
+                Answer::MessageDeleted(self.delete_message(seq, erase, fx))
+            }
             Command::Expire { .. } => {
                 self.expire(fx);
                 Answer::Done

@@ -212,16 +212,19 @@ impl Writer {
         let written = work.done().clone();
         let cleanup = self.storage.handle_checkpoint(work, &result);
         self.report_failure();
-        if result.is_ok() && !written.removed.is_empty() {
+        let is_removed = result.is_ok() && !written.removed.is_empty();
+        let removed = is_removed.then(|| written.removed.clone());
+        // Before anything is removed: whoever fails to read it then knows that it is not where it was.
+        (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
+        if let Some(removed) = removed {
             // The reader may be gone only if everything is being closed.
-            let _ = self.reader.send(ReadJob::Dropped(written.removed.clone()));
+            let _ = self.reader.send(ReadJob::Dropped(removed));
         }
         self.send(Work::Cleanup(cleanup));
         // There may be space now.
         self.timers.spare = None;
         self.ask_for_spare();
         self.show_gauges();
-        (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
     }
 
     fn handle_timers(&mut self) {

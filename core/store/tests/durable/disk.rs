@@ -109,6 +109,13 @@ impl MemDisk {
                 self.rename(from.dir(), vec![(from, None), (to, Some(inode))]);
             }
             DiskOp::Remove(file) => self.rename(file.dir(), vec![(file, None)]),
+            DiskOp::Erase(file) => {
+                if let Some(inode) = self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)) {
+                    inode.current.fill(0);
+                    inode.durable = inode.current.clone();
+                    inode.unsynced.clear();
+                }
+            }
             DiskOp::Length(file) => {
                 return Ok(DiskAnswer::Length(self.content(file).ok_or_else(missing)?.len() as u64));
             }
