@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
 use hw_jsapi::DirectRefusal;
-use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::messages::BlockId;
 use hw_store::{CheckpointJob, Frame};
@@ -37,7 +37,7 @@ pub struct JetStreamConfig {
     /// The most bytes in file streams; negative: no limit.
     pub max_storage: i64,
     /// The longest duplicate window that a stream may have; zero: no limit.
-    pub max_duplicate_window: hw_kit::Span,
+    pub max_duplicate_window: Span,
     /// The most unacknowledged deliveries that a consumer may have; 0: no limit.
     pub max_ack_pending: i64,
     /// The largest batch that a pull may ask for; 0: no limit.
@@ -50,6 +50,8 @@ pub struct JetStreamConfig {
     pub server_name: String,
     /// A checkpoint is begun when the log grew by so many bytes since the last one.
     pub checkpoint_bytes: u64,
+    /// Deleted messages that are to be overwritten on disk wait so long for others; usually [`crate::ERASE_AFTER`].
+    pub erase_after: Span,
     /// What names and ids are drawn from.
     pub seed: u64,
 }

@@ -31,6 +31,7 @@ mod view;
 
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
+pub use limits::ERASE_AFTER;
 pub use notice::{Notice, NoticeConfig, NoticeLevel};
 pub use recover::Recovery;
 pub use shard::Shard;

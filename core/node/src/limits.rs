@@ -26,8 +26,8 @@ pub(crate) const FEED_BATCH_BYTES: usize = 256 * 1024;
 /// and has so many commands on their way.
 pub(crate) const FEED_BATCHES: usize = 4;
 
-/// Deleted messages that are to be overwritten on disk wait so long for others, then for as long as it takes.
-pub(crate) const ERASE_AFTER: Span = Span::from_secs(10);
+/// Deleted messages that are to be overwritten on disk usually wait so long for others.
+pub const ERASE_AFTER: Span = Span::from_secs(10);
 
 /// So many bytes of removed messages that are in segments are a reason to look which of these are worth rewriting,
 pub(crate) const TIDY_BYTES: u64 = 1024 * 1024;

@@ -17,7 +17,6 @@ use crate::commit::META;
 use crate::group::Group;
 use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
-use crate::limits::ERASE_AFTER;
 use crate::log::{Log, Origin};
 use crate::streams::prefixes;
 use crate::view::Damaged;
@@ -243,7 +242,7 @@ impl Recovery {
             js.configure_group(now, hub, id);
         }
         js.disk.tidy.unerased = self.unerased;
-        js.disk.tidy.by(now + ERASE_AFTER);
+        js.disk.tidy.by(now + js.config.erase_after);
         // What was deleted before its files went: they go with the next checkpoint.
         js.disk.dropped = js.meta.tombstones().collect();
         js

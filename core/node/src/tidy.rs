@@ -13,7 +13,7 @@ use hw_store::messages::{self, BlockId, Message};
 use crate::completion::LoadError;
 use crate::group::Group;
 use crate::jetstream::JetStream;
-use crate::limits::{ERASE_AFTER, FULL_RETRY_MAX, REWRITE_PAUSE, TIDY_AFTER, TIDY_BYTES};
+use crate::limits::{FULL_RETRY_MAX, REWRITE_PAUSE, TIDY_AFTER, TIDY_BYTES};
 
 /// Segments that are being read to become one.
 pub(crate) struct Rewrite {
@@ -86,7 +86,7 @@ impl JetStream {
     pub(crate) fn look_for_waste(&mut self, now: Time, id: GroupId) {
         let Some(messages) = self.groups.get(&id).map(|group| group.stream.messages()) else { return };
         if messages.must_erase_log() {
-            self.disk.tidy.by(now + ERASE_AFTER);
+            self.disk.tidy.by(now + self.config.erase_after);
         }
         if messages.removed_bytes() >= TIDY_BYTES.min(self.config.checkpoint_bytes / 4) {
             self.disk.tidy.by(now + TIDY_AFTER);

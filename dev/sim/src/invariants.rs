@@ -2,6 +2,7 @@
 
 pub mod acked;
 pub mod delivery;
+pub mod erased;
 pub mod replay;
 pub mod retention;
 pub mod state;

@@ -256,6 +256,12 @@ impl MemDisk {
         named.collect()
     }
 
+    /// Every file with what a process reads in it and what is on the platter.
+    pub fn contents(&self) -> impl Iterator<Item = (FileId, &[u8], &[u8])> {
+        let all = self.names.iter().map(|(file, inode)| (*file, &self.inodes[inode]));
+        all.map(|(file, inode)| (file, &inode.current[..], &inode.durable[..]))
+    }
+
     /// Bytes of all files together.
     pub fn used(&self) -> u64 {
         self.names.values().map(|inode| self.inodes[inode].current.len() as u64).sum()
