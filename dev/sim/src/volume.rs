@@ -286,8 +286,8 @@ impl Volume {
                 self.writer.ops = ops.into();
                 self.advance(Lane::Writer, io);
             }
-            // When the next log file is ready, this is tried again.
-            Err(AppendError::NotReady) => {}
+            // When the next log file is ready, or when there is space, this is tried again.
+            Err(AppendError::NotReady | AppendError::Full) => {}
             Err(error) => {
                 self.refused = true;
                 self.waiting.clear();

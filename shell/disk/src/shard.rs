@@ -18,7 +18,7 @@ use crate::background::{ReadJob, run_background, run_reader};
 use crate::folder::Folder;
 use crate::lock::StoreDir;
 use crate::queue::{Job, Queue, QueueFull};
-use crate::writer::{Timers, Writer};
+use crate::writer::{Batch, Timers, Writer};
 
 /// Bytes of frames that wait for the writer.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
@@ -184,6 +184,7 @@ impl ShardDisk {
             sync,
             mark_after: options.mark_after,
             timers: Timers::default(),
+            held: Batch::default(),
         };
         disk.reader = Some(writer.reader.clone());
         disk.start(shard, "writer", move || writer.run())?;

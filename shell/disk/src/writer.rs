@@ -30,6 +30,7 @@ pub(crate) struct Writer {
     pub sync: SyncPolicy,
     pub mark_after: Duration,
     pub timers: Timers,
+    pub held: Batch,
 }
 
 /// When what is due that nobody asks for.
@@ -47,7 +48,7 @@ pub(crate) struct Timers {
 
 /// Frames of several calls that make one window.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     frames: Vec<Frame>,
     /// How many frames each call brought, and its ticket.
     calls: Vec<(usize, u64)>,
@@ -65,6 +66,8 @@ impl Writer {
             self.handle(&mut jobs);
             self.handle_timers();
             self.ask_for_spare();
+            // There may be space now.
+            self.write(Batch::default());
             self.show_gauges();
         }
         self.close();
@@ -106,13 +109,18 @@ impl Writer {
         }
     }
 
-    /// One write and one sync for the whole batch; if it cannot be written as a whole, call by call.
-    fn write(&mut self, batch: Batch) {
+    /// One write and one sync for the whole batch and what waited for space; if it cannot be written as a whole, call by
+    /// call.
+    fn write(&mut self, more: Batch) {
+        let mut batch = std::mem::take(&mut self.held);
+        batch.frames.extend(more.frames);
+        batch.calls.extend(more.calls);
         let Some(&(_, last)) = batch.calls.last() else { return };
         let (mut written, result) = self.append(&batch.frames);
-        let Err(error) = result else {
-            (self.done)(Completion::Synced { ticket: last });
-            return;
+        let error = match result {
+            Ok(()) => return (self.done)(Completion::Synced { ticket: last }),
+            Err(AppendError::Full) => return self.hold(batch, written),
+            Err(error) => error,
         };
         let mut frames = batch.frames.as_slice();
         for &(count, ticket) in &batch.calls {
@@ -131,6 +139,25 @@ impl Writer {
                 Ok(()) => Completion::Synced { ticket },
                 Err(error) => Completion::Refused { ticket, error },
             });
+        }
+    }
+
+    /// Not even the reserve has space for these: they wait until there is some. Nothing is acknowledged meanwhile.
+    fn hold(&mut self, mut batch: Batch, mut written: usize) {
+        batch.frames.drain(..written);
+        let mut complete = 0;
+        for (count, _) in &mut batch.calls {
+            let now = written.min(*count);
+            (written, *count) = (written - now, *count - now);
+            if *count > 0 {
+                break;
+            }
+            complete += 1;
+        }
+        let done = batch.calls.drain(..complete).next_back();
+        self.held = batch;
+        if let Some((_, ticket)) = done {
+            (self.done)(Completion::Synced { ticket });
         }
     }
 
