@@ -101,7 +101,7 @@ impl JetStream {
 
 impl crate::group::Group {
     /// Its part; a lean one writes no messages.
-    fn checkpoint(&mut self, lean: bool) -> GroupCheckpoint {
+    pub(crate) fn checkpoint(&mut self, lean: bool) -> GroupCheckpoint {
         let packed = self.stream.config().compression == Compression::S2;
         let messages = self.stream.messages_mut();
         let number = self.last_segment + 1;

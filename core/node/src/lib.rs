@@ -33,7 +33,7 @@ pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
 pub use limits::ERASE_AFTER;
 pub use notice::{Notice, NoticeConfig, NoticeLevel};
-pub use recover::Recovery;
+pub use recover::{Recovery, StoredStream};
 pub use shard::Shard;
 pub use system::Question;
 pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};

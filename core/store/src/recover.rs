@@ -123,6 +123,8 @@ pub struct RecoveryReport {
     pub quarantined: Vec<(GroupId, String)>,
     /// Damaged segments.
     pub damaged_segments: Vec<Damage>,
+    /// Groups that lost what came after some entry, and why: only where losses are accepted.
+    pub given_up: Vec<(GroupId, String)>,
     /// Segments of unknown groups that were put aside.
     pub orphans: Vec<SegmentId>,
     /// Names that the store does not know; left alone.
@@ -142,6 +144,9 @@ pub(crate) struct Found {
     scanned: Scanned,
     root: Vec<(FileId, u64)>,
     pub segments: Vec<(FileId, u64)>,
+    accept_loss: bool,
+    /// The states that were handed out: a group that must go to quarantine later keeps its own.
+    states: Map<GroupId, Bytes>,
 }
 
 /// Opens the store of one shard. `disk` runs one operation; `each` gets what is found.
@@ -154,7 +159,7 @@ pub fn recover(
     for dir in [Dir::Root, Dir::Segments, Dir::Quarantine] {
         disk(DiskOp::MakeDir(dir))?;
     }
-    let mut found = load(options.shard, disk, each)?;
+    let mut found = load(options.shard, options.accept_loss, disk, each)?;
     let session = next_session(&found);
     let mut salts = Rng::new(options.salt ^ u64::from(session).rotate_left(32));
     let cleanup = cleanup_ops(&mut found, session);
@@ -185,6 +190,7 @@ pub fn recover(
 /// Reads everything but the messages, changes nothing.
 pub(crate) fn load(
     shard: ShardId,
+    accept_loss: bool,
     disk: &mut Disk<'_>,
     each: &mut dyn FnMut(Recovered),
 ) -> Result<Found, RecoverError> {
@@ -209,6 +215,8 @@ pub(crate) fn load(
         scanned: Scanned::default(),
         root,
         segments,
+        accept_loss,
+        states: Map::default(),
     };
     std::mem::swap(&mut found.held, &mut held);
     for (group, entry) in entries {
@@ -278,7 +286,12 @@ fn load_group(
             return;
         }
     };
-    let Entry { kind, applied, term, captured, last_segment, live, reason, state, .. } = entry;
+    let Entry { mut kind, applied, term, captured, last_segment, live, reason, state, .. } = entry;
+    if kind == EntryKind::Quarantined && found.accept_loss && !state.is_empty() {
+        // As it was when it was last sound.
+        found.report.given_up.push((group, reason.clone()));
+        kind = EntryKind::Live;
+    }
     if kind == EntryKind::Dropped {
         found.dropped.insert(group, captured);
         return;
@@ -293,6 +306,7 @@ fn load_group(
         }
         return;
     }
+    found.states.insert(group, state.clone());
     found.report.groups += 1;
     found.report.segments += live.len() as u64;
     each(Recovered::Group(RecoveredGroup {
@@ -337,6 +351,7 @@ fn load_wal(
     if let Some(head) = found.head {
         scan.set_claim(head.durable, head.captured.session);
     }
+    scan.set_accept_loss(found.accept_loss);
     let start = found.head.map(|head| head.start);
     let scanned = scan.run(start, &mut |frame| found.replay(frame, each))?;
     found.report.windows = scanned.windows;
@@ -386,18 +401,25 @@ impl Found {
             Ok(frame) if frame.first() <= tail.next() => frame,
             Ok(frame) => {
                 let flaw = Flaw::Gap { group: group.0, expected: tail.next().0, found: frame.first().0 };
-                self.quarantine(group, flaw.to_string(), each);
-                return;
+                return self.lose(group, flaw.to_string(), each);
             }
-            Err(damage) => {
-                self.quarantine(group, damage.to_string(), each);
-                return;
-            }
+            Err(damage) => return self.lose(group, damage.to_string(), each),
         };
         self.tails.insert(group, frame.last());
         let skip = (applied.0 + 1).saturating_sub(frame.first().0);
         let skip = u32::try_from(skip).expect("invariant: the frame reaches beyond what is applied");
         each(Recovered::Replay(Replay { frame, skip }));
+    }
+
+    /// The group's log cannot be followed beyond here.
+    fn lose(&mut self, group: GroupId, reason: String, each: &mut dyn FnMut(Recovered)) {
+        if !self.accept_loss {
+            return self.quarantine(group, reason, each);
+        }
+        // Everything further on is a gap: the first reason counts.
+        if !self.report.given_up.iter().any(|(given_up, _)| *given_up == group) {
+            self.report.given_up.push((group, reason));
+        }
     }
 
     fn quarantine(&mut self, group: GroupId, reason: String, each: &mut dyn FnMut(Recovered)) {
@@ -412,7 +434,9 @@ impl Found {
         let meta = self.groups.entry(group).or_default();
         meta.last_segment = listed.last().copied().unwrap_or(0).max(meta.last_segment);
         meta.live = listed;
-        meta.quarantine = Some(Quarantine { reason: reason.clone(), state: Bytes::new() });
+        // A copy: it must not pin the whole checkpoint.
+        let state = self.states.get(&group).map(|state| Bytes::copy_from_slice(state)).unwrap_or_default();
+        meta.quarantine = Some(Quarantine { reason: reason.clone(), state });
         self.report.quarantined.push((group, reason.clone()));
         each(Recovered::Quarantined { group, reason });
     }

@@ -49,6 +49,9 @@ pub struct StorageOptions {
     pub reserve_bytes: u64,
     /// A random number, another one each time the store is opened: tells old log windows from new ones.
     pub salt: u64,
+    /// What is damaged is given up, as far as the rest can go on without it: for a repair, never for a server. A full
+    /// checkpoint must follow at once.
+    pub accept_loss: bool,
 }
 
 impl StorageOptions {
@@ -63,6 +66,7 @@ impl StorageOptions {
             spares: WAL_SPARES,
             reserve_bytes: RESERVE_BYTES,
             salt,
+            accept_loss: false,
         }
     }
 

@@ -73,6 +73,12 @@ impl Messages {
         !self.segments.unerased.segments.is_empty()
     }
 
+    /// What is lost is given up: nothing says any more that it should be there.
+    pub fn forget_lost(&mut self) {
+        self.segments.lost.clear();
+        self.segments.by_first.retain(|_, segment| !segment.lost);
+    }
+
     /// Whether a checkpoint would remove segments.
     pub fn has_dead_segments(&self) -> bool {
         self.segments.buried_bytes > 0
