@@ -44,6 +44,7 @@ mod storage;
 mod wal;
 mod wal_scan;
 mod wal_window;
+mod witness;
 
 pub use check::{CheckReport, check_store};
 pub use checkpoint_work::{

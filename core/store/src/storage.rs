@@ -19,6 +19,7 @@ use crate::op::{DiskError, DiskOp};
 use crate::segment::SegmentId;
 use crate::wal::{AppendError, Wal, WalLimits, WindowMark};
 use crate::wal_window::{FileHeader, WalPosition, WindowKind};
+use crate::witness::Witness;
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -129,6 +130,7 @@ pub struct Storage {
     pub(crate) held: Held,
     pub(crate) checkpoint_runs: bool,
     pub(crate) has_reserve: bool,
+    witness: Witness,
     pub(crate) spare_runs: bool,
     disk_full: bool,
     stopped: Option<String>,
@@ -168,13 +170,24 @@ pub(crate) struct StorageParts {
     pub dropped: BTreeMap<GroupId, WindowMark>,
     pub held: Held,
     pub has_reserve: bool,
+    pub witness: Witness,
     pub salts: Rng,
 }
 
 impl Storage {
     pub(crate) fn new(parts: StorageParts) -> Storage {
-        let StorageParts { options, wal, groups, chain, next_checkpoint, dropped, held, has_reserve, salts } =
-            parts;
+        let StorageParts {
+            options,
+            wal,
+            groups,
+            chain,
+            next_checkpoint,
+            dropped,
+            held,
+            has_reserve,
+            witness,
+            salts,
+        } = parts;
         Storage {
             options,
             wal,
@@ -185,6 +198,7 @@ impl Storage {
             held,
             checkpoint_runs: false,
             has_reserve,
+            witness,
             spare_runs: false,
             disk_full: false,
             stopped: None,
@@ -222,6 +236,10 @@ impl Storage {
         self.check_running()?;
         if self.wal.mark(WindowKind::Mark, ops) {
             self.wal.sync(ops);
+            // After the sync: what it says is so by then.
+            self.witness.durable = self.wal.end();
+            self.witness.count += 1;
+            ops.extend(self.witness.ops(self.options.shard));
         }
         Ok(self.wal.end())
     }

@@ -99,7 +99,7 @@ pub(crate) struct WalScan<'a, 'd> {
     chunk: Bytes,
     chunk_file: usize,
     chunk_start: u64,
-    /// The strongest claim of a checkpoint: all before it was durable in its session.
+    /// The strongest claim of a checkpoint or the witness: all before it was durable in its session.
     claim: WalPosition,
     claim_session: u32,
     behind: Option<Behind>,
@@ -148,9 +148,10 @@ impl<'a, 'd> WalScan<'a, 'd> {
         })
     }
 
-    /// A checkpoint says that all before `durable` was durable in a session.
+    /// A checkpoint or the witness says that all before `durable` was durable in a session.
     pub(crate) fn set_claim(&mut self, durable: WalPosition, session: u32) {
-        (self.claim, self.claim_session) = (durable, session);
+        let stronger = (session, durable).max((self.claim_session, self.claim));
+        (self.claim_session, self.claim) = stronger;
     }
 
     /// What is missing is taken for never written: the log ends there.
@@ -207,11 +208,14 @@ impl<'a, 'd> WalScan<'a, 'd> {
                 return Ok(Some(index));
             }
             let behind = self.behind(0, WAL_HEADER_BYTES - WINDOW_ALIGN, 0)?;
-            let is_lost = behind.durable > WalPosition::default() && !self.accept_loss;
-            if let Some(file) = self.found.first().filter(|_| is_lost) {
-                let damage =
-                    Damage::new(FileId::Wal(file.number), WAL_HEADER_BYTES, Flaw::LostWindows { first: 1 });
-                return Err(self.explain(0, damage).into());
+            let is_told = behind.durable > WalPosition::default() || self.claim > WalPosition::default();
+            if is_told && !self.accept_loss {
+                let number = self.found.first().map_or(self.claim.file, |file| file.number);
+                let flaw = match self.found.first() {
+                    Some(_) => Flaw::LostWindows { first: 1 },
+                    None => Flaw::Missing,
+                };
+                return Err(self.explain(0, Damage::new(FileId::Wal(number), WAL_HEADER_BYTES, flaw)).into());
             }
             out.torn_windows = behind.windows;
             return Ok(None);
@@ -303,9 +307,10 @@ impl<'a, 'd> WalScan<'a, 'd> {
     }
 
     fn is_claimed(&self, behind: Behind, out: &Scanned) -> bool {
-        // A checkpoint of an earlier session says nothing about a log that has been cut since.
-        let by_checkpoint = self.claim_session == out.session && self.claim > out.end;
-        behind.durable > out.end || by_checkpoint
+        // What was said in an earlier session says nothing about a log that has been cut since; that there was a later one
+        // says that its first window was durable.
+        let is_told = (self.claim_session, self.claim) > (out.session, out.end);
+        behind.durable > out.end || is_told
     }
 
     /// Lost windows because a later file cannot be read at all: name that file.
