@@ -34,6 +34,8 @@ impl JetStream {
             DiskCompletion::Failed { reason } => {
                 self.disk.fail(reason);
                 self.release_all(now, hub);
+                // Nothing can be delivered any more without being forgotten: who waits is told, and asks elsewhere.
+                self.handle_shutdown();
             }
             DiskCompletion::Checkpointed { result } => self.handle_checkpoint(now, result),
             DiskCompletion::Loaded { group, block, messages } => {
@@ -116,6 +118,9 @@ impl JetStream {
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;
         let note = Note::of(&command);
+        if let Note::Put(name) = &note {
+            group.handle_decided(name);
+        }
         let mut effects = Vec::new();
         let answer = group.stream.apply(index, command, &mut effects);
         if let Note::Delivered(consumer, seqs) = &note {
@@ -251,6 +256,7 @@ impl JetStream {
 enum Note {
     Delivered(Bytes, Vec<Seq>),
     Consumer(Bytes),
+    Put(Bytes),
     Expired,
     Configured,
     Fed(Bytes),
@@ -264,6 +270,7 @@ impl Note {
             Command::DeleteConsumer { name, .. }
             | Command::ResetConsumer { name, .. }
             | Command::PauseConsumer { name, .. } => Note::Consumer(name.clone()),
+            Command::PutConsumer { name, .. } => Note::Put(name.clone()),
             Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
             Command::Configure { .. } => Note::Configured,

@@ -55,6 +55,8 @@ pub(crate) struct Group {
     pub(crate) rewrite: Option<Rewrite>,
     /// Segments that are damaged: they are left as they are.
     pub(crate) spared: BTreeSet<u64>,
+    /// New consumers that were proposed and are not applied yet, and how often.
+    pub(crate) creating: BTreeMap<Bytes, u32>,
     /// A configuration that is decided but not applied yet.
     pub(crate) wanted: Option<hw_stream::StreamConfig>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
@@ -92,11 +94,22 @@ impl Group {
             in_checkpoint: false,
             rewrite: None,
             spared: BTreeSet::new(),
+            creating: BTreeMap::new(),
             wanted: None,
             damage: None,
             held: VecDeque::new(),
             counted: 0,
             feeds: Feeds::default(),
+        }
+    }
+
+    /// The log decides about a new consumer.
+    pub(crate) fn handle_decided(&mut self, name: &Bytes) {
+        if let Some(count) = self.creating.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                self.creating.remove(name);
+            }
         }
     }
 
