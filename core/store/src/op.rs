@@ -104,6 +104,14 @@ pub type DiskResult = Result<DiskAnswer, DiskError>;
 pub type Disk<'a> = dyn FnMut(DiskOp) -> DiskResult + 'a;
 
 impl DiskOp {
+    /// The file that is not there any more afterwards under this name.
+    pub fn removes(&self) -> Option<FileId> {
+        match self {
+            DiskOp::Remove(file) | DiskOp::Rename { from: file, .. } => Some(*file),
+            _ => None,
+        }
+    }
+
     /// What the operation is about, relative to the shard's folder; `.` is the folder.
     pub fn place(&self) -> String {
         match self {

@@ -158,6 +158,11 @@ impl SpareJob {
     pub fn take_ops(&mut self) -> Vec<DiskOp> {
         std::mem::take(&mut self.ops)
     }
+
+    /// The files that it takes away: whoever has one open must close it, for that keeps its space.
+    pub fn removes(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.ops.iter().filter_map(DiskOp::removes)
+    }
 }
 
 /// What recovery hands over.

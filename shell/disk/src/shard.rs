@@ -171,11 +171,12 @@ impl ShardDisk {
         let (reader, reader_jobs) = sync_channel(READS_MAX);
         let (queue, beside) = (disk.queue.clone(), Folder::new(path.clone()));
         disk.start(shard, "background", move || run_background(beside, &background_jobs, &queue))?;
-        let (reads, on_read) = (Folder::new(path), done.clone());
+        let (reads, on_read) = (Folder::new(path.clone()), done.clone());
         disk.start(shard, "reader", move || run_reader(reads, &reader_jobs, TABLES_MAX, &on_read))?;
         let writer = Writer {
             storage,
-            folder,
+            // A new one: what recovery opened may be removed by others, and an open handle keeps its space.
+            folder: Folder::new(path),
             queue: disk.queue.clone(),
             background,
             reader,

@@ -7,7 +7,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, Frame, SpareJob, Storage, SyncPolicy,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SpareJob, Storage,
+    SyncPolicy,
 };
 
 use crate::background::{ReadJob, Work};
@@ -212,6 +213,7 @@ impl Writer {
         let is_due = self.timers.spare.is_none_or(|at| at <= Instant::now());
         if is_due && let Some(job) = self.storage.spare_job() {
             self.timers.spare = None;
+            job.removes().for_each(|file| self.folder.forget(file));
             self.send(Work::Spare(job));
         }
     }
@@ -247,6 +249,8 @@ impl Writer {
             // The reader may be gone only if everything is being closed.
             let _ = self.reader.send(ReadJob::Dropped(removed));
         }
+        // An open handle keeps the space of what is removed.
+        cleanup.iter().filter_map(DiskOp::removes).for_each(|file| self.folder.forget(file));
         self.send(Work::Cleanup(cleanup));
         // There may be space now.
         self.timers.spare = None;
