@@ -28,13 +28,17 @@ impl ApiError {
 
     /// An error with its first placeholder filled.
     pub fn with(err_code: u16, fill: impl std::fmt::Display) -> ApiError {
-        let mut error = ApiError::new(err_code);
-        if let (Some(open), Some(close)) = (error.description.find('{'), error.description.find('}'))
+        ApiError::new(err_code).and(fill)
+    }
+
+    /// The same with its next placeholder filled.
+    fn and(mut self, fill: impl std::fmt::Display) -> ApiError {
+        if let (Some(open), Some(close)) = (self.description.find('{'), self.description.find('}'))
             && open < close
         {
-            error.description.replace_range(open..=close, &fill.to_string());
+            self.description.replace_range(open..=close, &fill.to_string());
         }
-        error
+        self
     }
 }
 
@@ -138,6 +142,9 @@ impl From<&ConfigError> for ApiError {
             ConfigError::TransformSource(text) => ApiError::with(10155, text),
             ConfigError::TransformDestination(text) => ApiError::with(10156, text),
             ConfigError::ViolatesConsumers(text) => ApiError::with(10052, text),
+            ConfigError::ExternalPrefix { err_code, prefix, subject } => {
+                ApiError::with(*err_code, prefix).and(subject)
+            }
             ConfigError::Rule { err_code, text } => ApiError::with(*err_code, text),
             ConfigError::Unsupported(what) => ApiError::with(10052, format!("{what} is not supported yet")),
         }

@@ -14,7 +14,7 @@ mod request;
 mod response;
 mod user;
 
-pub use ack::{AckSubject, ack_kind};
+pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer};
 pub use advisory::{Audit, Event, advisory};
 pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::ApiError;

@@ -4,6 +4,7 @@ use hw_hub::{Message, Origin as Sender};
 use hw_kit::{GroupId, Time};
 use hw_stream::command;
 use hw_stream::outcome::PublishError;
+use hw_wire::{REQUEST_INFO, headers};
 
 use crate::api::Call;
 use crate::inside::Target;
@@ -45,7 +46,9 @@ impl JetStream {
         }
         let origin = if wants_ack { Origin::Publish(owned(msg.reply)) } else { Origin::None };
         group.log.propose(origin, |out| {
-            let fits = command::encode_publish(out, now, msg.subject, msg.header, msg.payload);
+            // Who asked over an import is not kept.
+            let header = headers::without(msg.header, REQUEST_INFO);
+            let fits = command::encode_publish(out, now, msg.subject, &header, msg.payload);
             assert!(fits, "the subject's length was checked");
         });
         self.recount(id);

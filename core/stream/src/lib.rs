@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod consumer;
 pub mod feed;
+mod hash;
 pub mod info;
 pub mod lead;
 pub mod outcome;
@@ -18,6 +19,7 @@ pub mod stream;
 
 pub use command::Command;
 pub use config::{ConsumerConfig, StreamConfig};
+pub use hash::short_hash;
 pub use lead::Lead;
 pub use outcome::{Advisory, Answer, Effect, PublishError};
 pub use stream::Stream;

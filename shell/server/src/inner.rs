@@ -83,6 +83,7 @@ pub(crate) struct Live {
 pub(crate) struct JetStreamFacts {
     pub(crate) store_dir: PathBuf,
     pub(crate) domain: String,
+    pub(crate) long_acks: bool,
     pub(crate) strict: bool,
     pub(crate) max_memory: i64,
     pub(crate) max_storage: i64,

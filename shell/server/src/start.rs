@@ -74,6 +74,7 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let began = std::time::Instant::now();
     let id = nkeys::KeyPair::new_server().public_key();
     banner::starting(&options, &id);
+    banner::remarks(&directory);
     let http = options.monitor.http.as_ref().map(|http| bind(&on_host(&options, http))).transpose()?;
     if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
         banner::monitoring(address);
@@ -238,6 +239,7 @@ fn hub_limits(options: &Options) -> HubLimits {
         max_subscriptions: count(limits.max_subscriptions),
         max_subscription_tokens: limits.max_subscription_tokens.map_or(0, usize::from),
         max_pending: usize::try_from(limits.max_pending).unwrap_or(usize::MAX),
+        stalls: !limits.no_fast_producer_stall,
         ping_interval: limits.ping_interval,
         ping_max: limits.ping_max,
         auth_timeout: options.auth_timeout(),
@@ -308,6 +310,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         store_dir: opened.folder.clone(),
         domain: js.domain.clone().unwrap_or_default(),
         strict: js.strict,
+        long_acks: options.features.js_ack_fc_v2,
         max_memory: opened.max_memory,
         max_storage: opened.max_storage,
         sync_interval: js.sync_interval.unwrap_or(Span::ZERO),
@@ -336,6 +339,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
     JetStreamConfig {
         domain: facts.domain,
         strict: facts.strict,
+        long_acks: facts.long_acks,
         max_memory: facts.max_memory,
         max_storage: facts.max_storage,
         max_duplicate_window: facts.duplicate_window,
@@ -346,6 +350,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
         checkpoint_bytes: facts.checkpoint_bytes,
+        erase_after: hw_node::ERASE_AFTER,
         seed: seed(),
     }
 }

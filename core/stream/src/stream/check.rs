@@ -56,6 +56,16 @@ pub enum ConfigError {
     /// Consumers that would break the new limits.
     #[error("change to limits violates consumers: {0}")]
     ViolatesConsumers(String),
+    /// A prefix of an external origin that leads to something else.
+    #[error("{prefix} overlaps {subject} (err_code {err_code})")]
+    ExternalPrefix {
+        /// The code; `jsapi` has its text.
+        err_code: u16,
+        /// The prefix.
+        prefix: String,
+        /// What it overlaps with.
+        subject: String,
+    },
     /// A rule that has a code of its own; `text` fills its placeholder where it has one.
     #[error("{text} (err_code {err_code})")]
     Rule {

@@ -175,6 +175,7 @@ fn jetstream() -> JetStreamConfig {
     JetStreamConfig {
         domain: String::new(),
         strict: false,
+        long_acks: false,
         max_memory: -1,
         max_storage: -1,
         max_duplicate_window: Span::ZERO,
@@ -185,6 +186,7 @@ fn jetstream() -> JetStreamConfig {
         server_id: "FUZZ".to_owned(),
         server_name: "fuzz".to_owned(),
         checkpoint_bytes: 2000,
+        erase_after: hw_kit::Span::from_millis(100),
         seed: 1,
     }
 }
