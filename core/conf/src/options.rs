@@ -286,6 +286,21 @@ pub struct JetStreamLimits {
     pub max_request_batch: Option<i64>,
     /// A stream's duplicate window.
     pub duplicate_window: Option<Span>,
+    /// Batches.
+    pub batch: BatchOptions,
+}
+
+/// What batches may be. `None`: as nats-server does without the setting.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BatchOptions {
+    /// Atomic batches that are open at the same time in one stream.
+    pub max_inflight_per_stream: Option<i64>,
+    /// And on the server.
+    pub max_inflight_total: Option<i64>,
+    /// Messages of an atomic batch.
+    pub max_msgs: Option<i64>,
+    /// How long a batch may be silent.
+    pub timeout: Option<Span>,
 }
 
 /// The oldest version of TLS that is spoken.

@@ -26,7 +26,9 @@ impl JetStream {
             DiskCompletion::Synced { ticket } => {
                 while let Some(frames) = self.disk.synced(ticket) {
                     for frame in frames {
-                        self.apply_frame(now, hub, &frame);
+                        if !self.was_ahead(&frame) {
+                            self.apply_frame(now, hub, &frame);
+                        }
                     }
                 }
                 self.begin_checkpoint();
@@ -41,6 +43,17 @@ impl JetStream {
             }
             DiskCompletion::Space { full } => self.disk.full = full,
         }
+    }
+
+    /// A frame is durable: whether its commands were applied before, because their stream does not wait.
+    fn was_ahead(&mut self, frame: &Frame) -> bool {
+        let Some(group) = self.groups.get_mut(&frame.group()) else { return false };
+        let was = group.ahead.pop_front_if(|(last, _)| *last == frame.last()).is_some();
+        if was {
+            // Those that follow the stream take what is durable.
+            self.touch_followers(frame.group());
+        }
+        was
     }
 
     /// Applies a frame's commands in order.
@@ -142,6 +155,11 @@ impl JetStream {
                     group.expiring = false;
                 }
             }
+            (_, Note::Fired(schedule)) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.handle_fired(*schedule);
+                }
+            }
             (_, Note::Configured) => {
                 if let Some(group) = self.groups.get_mut(&id)
                     && group.stream.revision() >= group.revision
@@ -182,6 +200,16 @@ impl JetStream {
                     self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
                 }
             }
+            Origin::Batch(committer) => {
+                if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
+                    self.committed((group.account, id), *committer, result);
+                }
+            }
+            Origin::Run(batch) => {
+                if let Answer::Ran(results) = answer {
+                    self.ran(id, &batch, results);
+                }
+            }
             Origin::Api(call) => {
                 let reply = self.command_reply(now, id, (answer, note), call.kind);
                 let mark = hub.interest_mark();
@@ -211,7 +239,9 @@ impl JetStream {
             | Answer::ConsumerDeleted(Err(error))
             | Answer::ConsumerPaused(Err(error))
             | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
-            Answer::Published(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+            Answer::Published(_) | Answer::Ran(_) | Answer::Fed(_) | Answer::Done => {
+                Ok(hw_jsapi::success(kind))
+            }
         }
     }
 
@@ -252,6 +282,7 @@ enum Note {
     Expired,
     Configured,
     Fed(Bytes),
+    Fired(Seq),
     Nothing,
 }
 
@@ -267,6 +298,7 @@ impl Note {
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),
+            Command::Fire { schedule, .. } => Note::Fired(*schedule),
             _ => Note::Nothing,
         }
     }

@@ -161,14 +161,14 @@ impl Feed {
     }
 
     /// Reads the next messages.
-    fn look(&mut self, from: Seq, origin: &Stream) -> Look {
+    fn look(&mut self, from: Seq, origin: &Stream, up_to: Seq) -> Look {
         let messages = origin.messages();
         let matcher = self.matcher.get_or_insert_with(|| messages.matcher(&self.route.filters()));
         let (mut batch, mut bytes, mut at) = (Vec::new(), 0, from);
         let most = if self.cramped { 1 } else { FEED_BATCH };
         while batch.len() < most && bytes < FEED_BATCH_BYTES {
-            let Some(seq) = messages.next_match(at, matcher) else {
-                at = at.max(messages.last_seq().next());
+            let Some(seq) = messages.next_match(at, matcher).filter(|seq| *seq <= up_to) else {
+                at = at.max(up_to.next());
                 break;
             };
             match messages.fetch(seq) {
@@ -418,7 +418,7 @@ impl JetStream {
                 feed.retry = Some(now + NEXT_ROUND);
                 return;
             }
-            let command = match feed.next_command(now, &group.stream, &origin.stream) {
+            let command = match feed.next_command(now, &group.stream, origin) {
                 Ok(Some(command)) => command,
                 Ok(None) => return,
                 Err(block) => return self.load(from, block),
@@ -488,7 +488,7 @@ impl Feed {
         &mut self,
         now: Time,
         stream: &Stream,
-        origin: &Stream,
+        origin: &Group,
     ) -> Result<Option<Command>, hw_store::messages::BlockId> {
         let mut first = Seq(0);
         let from = match self.next {
@@ -496,7 +496,7 @@ impl Feed {
             // What is in flight may still be taken: only then is it known where to go on.
             None if self.in_flight > 0 => return Ok(None),
             None => {
-                let (after, from) = self.place(stream, origin);
+                let (after, from) = self.place(stream, &origin.stream);
                 self.after = after;
                 if self.route.is_mirror() && self.after == Seq(0) {
                     first = from;
@@ -504,7 +504,8 @@ impl Feed {
                 from
             }
         };
-        let (messages, next) = match self.look(from, origin) {
+        // What a crash could take back at the origin is not copied yet.
+        let (messages, next) = match self.look(from, &origin.stream, origin.lasting_seq()) {
             Look::Batch(messages, next) => (messages, next),
             Look::Load(block) => return Err(block),
             Look::Nothing => (Vec::new(), from),

@@ -5,6 +5,7 @@
 
 mod advise;
 mod api;
+mod batch;
 mod checkpoint;
 mod commit;
 mod completion;
@@ -23,11 +24,14 @@ mod publish;
 mod pull;
 mod read;
 mod recover;
+mod schedule;
 mod shard;
 mod streams;
 mod system;
 mod usage;
 mod view;
+
+pub use hw_stream::batch::BatchLimits;
 
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};

@@ -24,6 +24,9 @@ pub(crate) const FEED_BATCH_BYTES: usize = 256 * 1024;
 /// and has so many commands on their way.
 pub(crate) const FEED_BATCHES: usize = 4;
 
+/// Messages of batches that are not complete are kept in memory up to so many bytes.
+pub(crate) const STAGED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 const _: () = assert!(FEED_BATCH_BYTES * FEED_BATCHES <= FRAME_BYTES, "one feed fills one frame");
 const _: () = assert!(APPEND_BYTES * 4 <= UNSYNCED_BYTES_MAX, "several appends fit the wait for one sync");
 const _: () = assert!(FRAME_BYTES <= APPEND_BYTES, "one frame is not more than one append");

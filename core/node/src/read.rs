@@ -230,6 +230,7 @@ impl JetStream {
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
+        group.wake_schedules();
         match messages {
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
             Err(LoadError::Busy) => {}

@@ -129,6 +129,7 @@ impl JetStream {
         let command = Command::Configure { ts: now, revision, config: config.to_document().into() };
         // Applied at once, beside the log: the meta group has decided, and the answer shows the new configuration.
         group.log.propose(Origin::None, |out| command.encode(out));
+        let allowed = (config.allow_atomic, config.allow_batched);
         group.wanted = Some(config);
         let after = interest_of(group, &self.config.domain);
         for (filter, target) in before.iter().filter(|old| !after.contains(old)) {
@@ -137,6 +138,7 @@ impl JetStream {
         for (filter, target) in after.iter().filter(|new| !before.contains(new)) {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
+        self.end_batches(id, allowed);
         self.touch(id);
     }
 
@@ -145,6 +147,7 @@ impl JetStream {
         self.advise_deleted(now, hub, id);
         self.write_acks(id);
         self.uncount(id);
+        self.end_batches(id, (false, false));
         self.pushing.remove(&id);
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);

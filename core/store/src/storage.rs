@@ -13,7 +13,7 @@ use crate::frame::Frame;
 use crate::layout::{Dir, FileId};
 use crate::limits::{
     FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PARTIAL_CHECKPOINTS_MAX, RESERVE_BYTES, WAL_FILE_BYTES,
-    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_SPARES,
+    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_KEPT, WAL_SPARES,
 };
 use crate::op::{DiskError, DiskOp};
 use crate::segment::SegmentId;
@@ -216,9 +216,9 @@ impl Storage {
     /// worth doing when nothing else is written for a while, and before closing. Gives the position as `append` does.
     pub fn mark(&mut self, ops: &mut Vec<DiskOp>) -> Result<WalPosition, AppendError> {
         self.check_running()?;
-        if self.wal.mark(WindowKind::Mark, ops) {
-            self.wal.sync(ops);
-        }
+        // Also where the file has no room for the window: the position is durable once the operations have run.
+        self.wal.mark(WindowKind::Mark, ops);
+        self.wal.sync(ops);
         Ok(self.wal.end())
     }
 
@@ -345,7 +345,7 @@ impl Storage {
             let from = FileId::Wal(number);
             ops.extend(from.quarantined(session).map(|to| DiskOp::Rename { from, to }));
         }
-        ops.extend(self.wal.surplus(self.options.spares));
+        ops.extend(self.wal.surplus(self.options.spares.max(WAL_KEPT)));
     }
 
     /// What makes the reserve again after it was given up.

@@ -5,6 +5,7 @@
 //! control, deliveries in flight) lives in [`Lead`] and is never persisted. Nothing here does I/O or knows JSON
 //! beyond the serde shapes of the configuration.
 
+pub mod batch;
 pub mod command;
 pub mod config;
 pub mod consumer;
@@ -13,6 +14,7 @@ mod hash;
 pub mod info;
 pub mod lead;
 pub mod outcome;
+mod schedule;
 pub mod stream;
 
 pub use command::Command;

@@ -24,11 +24,13 @@ pub enum Planted {
     FlippedPayload,
     /// Recovery forgets which message ids were seen, by taking the ids off the messages.
     ForgottenIds,
+    /// Recovery takes the first message off every batch.
+    TornBatches,
 }
 
 impl Planted {
     /// All of them but `Nothing`.
-    pub const ALL: [Planted; 9] = [
+    pub const ALL: [Planted; 10] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
         Planted::LostLastFrame,
@@ -38,5 +40,6 @@ impl Planted {
         Planted::LostReads,
         Planted::FlippedPayload,
         Planted::ForgottenIds,
+        Planted::TornBatches,
     ];
 }

@@ -226,6 +226,8 @@ fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
         max_duplicate_window: hw_kit::Span::ZERO,
         max_ack_pending: 0,
         max_request_batch: 0,
+        // Small, so that most batches need several commands.
+        batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
         server_name: "sim".to_owned(),

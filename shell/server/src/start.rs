@@ -4,11 +4,11 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use hw_auth::Directory;
-use hw_conf::{Listen, Options};
+use hw_conf::{BatchOptions, Listen, Options};
 use hw_hub::{HubConfig, HubLimits};
 use hw_kit::{ShardId, Span};
 use hw_net::Mailbox;
-use hw_node::{JetStreamConfig, NoticeConfig, NoticeLevel};
+use hw_node::{BatchLimits, JetStreamConfig, NoticeConfig, NoticeLevel};
 use hw_wire::Info;
 
 use crate::accept::Kind;
@@ -317,6 +317,19 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         max_request_batch: js.limits.max_request_batch.unwrap_or(0),
         duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
         checkpoint_bytes: js.checkpoint_bytes,
+        batch: batch_limits(&js.limits.batch),
+    }
+}
+
+fn batch_limits(options: &BatchOptions) -> BatchLimits {
+    let default = BatchLimits::default();
+    let count = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok());
+    BatchLimits {
+        messages: options.max_msgs.map_or(default.messages, i64::unsigned_abs),
+        per_stream: count(options.max_inflight_per_stream).unwrap_or(default.per_stream),
+        total: count(options.max_inflight_total).unwrap_or(default.total),
+        timeout: options.timeout.unwrap_or(default.timeout),
+        ..default
     }
 }
 
@@ -331,6 +344,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         max_duplicate_window: facts.duplicate_window,
         max_ack_pending: facts.max_ack_pending,
         max_request_batch: facts.max_request_batch,
+        batch: facts.batch,
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),

@@ -159,7 +159,8 @@ fn jetstream_blocks() {
     let options = good(
         "jetstream {store_dir: \"d\", max_mem_store: 64MiB, max_file: \"10GiB\", domain: hub, strict: false
          sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, checkpoint_bytes: 1MiB
-         limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\"}}",
+         limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\",
+         batch {max_inflight_per_stream: 3, max_inflight_total: 4, max_msgs: 5, timeout: \"6s\"}}}",
     );
     assert_eq!(
         options.jetstream,
@@ -179,9 +180,17 @@ fn jetstream_blocks() {
                 max_ack_pending: Some(1),
                 max_request_batch: Some(2),
                 duplicate_window: Some(Span::from_secs(60)),
+                batch: BatchOptions {
+                    max_inflight_per_stream: Some(3),
+                    max_inflight_total: Some(4),
+                    max_msgs: Some(5),
+                    timeout: Some(Span::from_secs(6)),
+                },
             },
         }
     );
+    let unlimited = "jetstream {limits {batch {max_inflight_total: -1, max_msgs: 0, timeout: \"0s\"}}}";
+    assert_eq!(good(unlimited).jetstream.limits.batch, BatchOptions::default());
     assert_eq!(good("jetstream {max_mem: -1, max_file: 0}").jetstream.max_memory, None);
     assert_eq!(good("jetstream {max_mem: -1, max_file: 0}").jetstream.max_storage, Some(0));
     assert!(good("jetstream {sync_interval: always}").jetstream.sync_always);

@@ -166,7 +166,6 @@ fn complete(
     let mut config = config.clone();
     check_name(&config)?;
     feeds::check_feeds(&config)?;
-    check_supported(&config)?;
     default_limits(&mut config, pedantic)?;
     check_replicas(&mut config, limits)?;
     check_times(&mut config, limits, pedantic)?;
@@ -198,20 +197,6 @@ fn check_name(config: &StreamConfig) -> Checked {
     rule(config.first_seq <= FIRST_SEQ_MAX, "stream first sequence is too large")?;
     let text = format!("stream description is too long, maximum allowed is {DESCRIPTION_BYTES}");
     rule(config.description.len() <= DESCRIPTION_BYTES, &text)
-}
-
-/// Refused by name, so that nobody believes that they work.
-fn check_supported(config: &StreamConfig) -> Checked {
-    let unsupported = [
-        (config.allow_msg_counter && !config.sources.is_empty(), "allow_msg_counter with sources"),
-        (config.allow_atomic, "allow_atomic"),
-        (config.allow_batched, "allow_batched"),
-        (config.allow_msg_schedules, "allow_msg_schedules"),
-    ];
-    match unsupported.iter().find(|(used, _)| *used) {
-        Some((_, field)) => Err(ConfigError::Unsupported(field)),
-        None => Ok(()),
-    }
 }
 
 fn default_limits(config: &mut StreamConfig, pedantic: bool) -> Checked {
@@ -285,13 +270,20 @@ fn check_times(config: &mut StreamConfig, limits: StreamLimits, pedantic: bool) 
     rule(age.is_zero() || window <= age, "duplicates window can not be larger then max age")
 }
 
-/// Delete markers need message TTLs and roll-ups; counters go with little else.
+/// Delete markers need message TTLs and roll-ups, schedules need roll-ups; counters go with little else.
 fn complete_features(config: &mut StreamConfig, pedantic: bool) -> Checked {
     if config.allow_msg_counter {
         rule(config.discard != Discard::New, "counter stream cannot use discard new")?;
         rule(!config.allow_msg_ttl, "counter stream cannot use message TTLs")?;
         rule(config.retention == Retention::Limits, "counter stream can only use limits retention")?;
         rule(!config.allow_msg_schedules, "counter stream cannot use message schedules")?;
+    }
+    if config.allow_msg_schedules {
+        rule(config.discard != Discard::New, "message scheduling cannot use discard new")?;
+        let rollups = config.allow_rollup_hdrs || !pedantic;
+        rule(rollups, "message scheduling cannot be set if roll-ups are disabled")?;
+        config.allow_rollup_hdrs = true;
+        config.deny_purge = false;
     }
     let ttl = config.subject_delete_marker_ttl;
     rule(ttl >= Span::ZERO, "subject delete marker TTL must not be negative")?;

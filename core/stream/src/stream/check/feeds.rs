@@ -51,10 +51,6 @@ pub(super) fn check_feeds(config: &StreamConfig) -> Checked {
         rule(mirror.external.is_some() || mirror.name != config.name, "detected cycle")?;
     }
     coded(config.sources.is_empty() || !config.allow_msg_schedules, 10187)?;
-    if config.allow_msg_counter && !config.sources.is_empty() {
-        // Adding up the counters of several streams needs their totals one by one.
-        return Err(ConfigError::Unsupported("sources of a stream with allow_msg_counter"));
-    }
     let mut keys = BTreeSet::new();
     for source in &config.sources {
         check_origin(source, &SOURCE)?;
