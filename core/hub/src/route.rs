@@ -2,6 +2,7 @@
 
 use hw_kit::{AccountId, Rng, ShardId, Time};
 
+use crate::cross::SharedGroups;
 use crate::hub::{Hub, Sink};
 use crate::message::{Inside, Message, Origin};
 use crate::peers::{self, Groups, InterestChange, MAX_HOPS, Outbox, PeerBatch, PeerMessage, Received};
@@ -131,7 +132,12 @@ impl Hub {
         let Some(state) = self.accounts.get_mut(routed.account.0 as usize) else {
             return 0;
         };
-        let matches = state.interest.lookup(routed.to);
+        let (bridged, matches) = (state.bridged, state.interest.lookup(routed.to));
+        let shared = match (reach, bridged) {
+            (Reach::Everywhere, true) => self.share_groups(routed, &matches),
+            _ => SharedGroups::default(),
+        };
+        let left_out = &self.journey.left_out;
         let mut ways = Ways {
             sinks: &mut self.sinks,
             outboxes: &mut self.outboxes,
@@ -150,7 +156,7 @@ impl Hub {
         }
         for (at, (queue, members)) in matches.queues.iter().enumerate() {
             let wanted = match reach {
-                Reach::Everywhere => true,
+                Reach::Everywhere => !shared.is_away(at) && !left_out.contains(queue),
                 Reach::Here { mut groups, .. } => groups.any(|name| name == queue),
             };
             if wanted {
@@ -185,7 +191,7 @@ impl Hub {
         }
         match crossings.is_empty() {
             true => receivers,
-            false => receivers + self.cross(routed, origin, &crossings, inside),
+            false => receivers + self.cross(routed, origin, (&crossings, &shared), inside),
         }
     }
 
