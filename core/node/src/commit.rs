@@ -36,12 +36,17 @@ impl JetStream {
             DiskCompletion::Failed { reason } => {
                 self.disk.fail(reason);
                 self.release_all(now, hub);
+                // Nothing can be delivered any more without being forgotten: who waits is told, and asks elsewhere.
+                self.handle_shutdown();
             }
-            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(result),
+            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(now, result),
             DiskCompletion::Loaded { group, block, messages } => {
                 self.handle_block(now, hub, group, block, messages)
             }
-            DiskCompletion::Space { full } => self.disk.full = full,
+            DiskCompletion::Space { full } => {
+                self.disk.full = full;
+                self.disk.tidy.by(now);
+            }
         }
     }
 
@@ -128,6 +133,9 @@ impl JetStream {
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;
         let note = Note::of(&command);
+        if let Note::Put(name) = &note {
+            group.handle_decided(name);
+        }
         let mut effects = Vec::new();
         let answer = group.stream.apply(index, command, &mut effects);
         if let Note::Delivered(consumer, seqs) = &note {
@@ -138,6 +146,7 @@ impl JetStream {
         self.follow(now, hub, id, &answer, &note);
         self.reply(now, hub, id, (answer, note), origin);
         self.recount(id);
+        self.look_for_waste(now, id);
         self.touch(id);
         true
     }
@@ -279,6 +288,7 @@ impl JetStream {
 enum Note {
     Delivered(Bytes, Vec<Seq>),
     Consumer(Bytes),
+    Put(Bytes),
     Expired,
     Configured,
     Fed(Bytes),
@@ -293,6 +303,7 @@ impl Note {
             Command::DeleteConsumer { name, .. }
             | Command::ResetConsumer { name, .. }
             | Command::PauseConsumer { name, .. } => Note::Consumer(name.clone()),
+            Command::PutConsumer { name, .. } => Note::Put(name.clone()),
             Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
             Command::Configure { .. } => Note::Configured,

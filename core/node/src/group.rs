@@ -1,6 +1,6 @@
 //! One stream on this server: its machine, its log, and the volatile halves of its consumers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use hw_hub::Hub;
@@ -17,6 +17,7 @@ use crate::held::Held;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
 use crate::schedule::Schedules;
+use crate::tidy::Rewrite;
 
 /// A stream and everything that this server keeps around it.
 pub(crate) struct Group {
@@ -50,6 +51,14 @@ pub(crate) struct Group {
     pub(crate) last_segment: u64,
     /// The segment that the running checkpoint writes.
     pub(crate) writing: Option<u64>,
+    /// Whether the running checkpoint holds it.
+    pub(crate) in_checkpoint: bool,
+    /// Segments that are being read to be rewritten.
+    pub(crate) rewrite: Option<Rewrite>,
+    /// Segments that are damaged: they are left as they are.
+    pub(crate) spared: BTreeSet<u64>,
+    /// New consumers that were proposed and are not applied yet, and how often.
+    pub(crate) creating: BTreeMap<Bytes, u32>,
     /// A configuration that is decided but not applied yet.
     pub(crate) wanted: Option<hw_stream::StreamConfig>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
@@ -90,6 +99,10 @@ impl Group {
             changed: true,
             last_segment: 0,
             writing: None,
+            in_checkpoint: false,
+            rewrite: None,
+            spared: BTreeSet::new(),
+            creating: BTreeMap::new(),
             wanted: None,
             damage: None,
             held: VecDeque::new(),
@@ -98,6 +111,16 @@ impl Group {
             batches: Batches::default(),
             schedules: Schedules::default(),
             feeds: Feeds::default(),
+        }
+    }
+
+    /// The log decides about a new consumer.
+    pub(crate) fn handle_decided(&mut self, name: &Bytes) {
+        if let Some(count) = self.creating.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                self.creating.remove(name);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
 use hw_jsapi::DirectRefusal;
-use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::messages::BlockId;
 use hw_store::{CheckpointJob, Frame};
@@ -23,6 +23,7 @@ use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
+use crate::tidy::Tidy;
 use crate::usage::Usage;
 use crate::view::Damaged;
 
@@ -40,7 +41,7 @@ pub struct JetStreamConfig {
     /// The most bytes in file streams; negative: no limit.
     pub max_storage: i64,
     /// The longest duplicate window that a stream may have; zero: no limit.
-    pub max_duplicate_window: hw_kit::Span,
+    pub max_duplicate_window: Span,
     /// The most unacknowledged deliveries that a consumer may have; 0: no limit.
     pub max_ack_pending: i64,
     /// The largest batch that a pull may ask for; 0: no limit.
@@ -55,6 +56,8 @@ pub struct JetStreamConfig {
     pub server_name: String,
     /// A checkpoint is begun when the log grew by so many bytes since the last one.
     pub checkpoint_bytes: u64,
+    /// Deleted messages that are to be overwritten on disk wait so long for others; usually [`crate::ERASE_AFTER`].
+    pub erase_after: Span,
     /// What names and ids are drawn from.
     pub seed: u64,
 }
@@ -147,6 +150,8 @@ pub(crate) struct DiskQueue {
     pub(crate) dropping: Vec<GroupId>,
     /// How many checkpoints were begun.
     pub(crate) checkpoints: u64,
+    /// What is to be cleaned, and when.
+    pub(crate) tidy: Tidy,
 }
 
 impl JetStream {
@@ -226,6 +231,7 @@ impl JetStream {
             self.settle_group(now, hub, id);
         }
         self.advise_abandoned(now, hub);
+        self.tidy(now);
         self.outbox.settle(hub.interest_settled());
     }
 
@@ -283,7 +289,8 @@ impl JetStream {
 
     /// When anything is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let group = self.deadlines.first().map(|(deadline, _)| *deadline);
+        group.into_iter().chain(self.tidy_deadline()).min()
     }
 
     /// Time has passed: groups that are due act.

@@ -28,6 +28,7 @@ mod schedule;
 mod shard;
 mod streams;
 mod system;
+mod tidy;
 mod usage;
 mod view;
 
@@ -35,8 +36,9 @@ pub use hw_stream::batch::BatchLimits;
 
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
+pub use limits::ERASE_AFTER;
 pub use notice::{Notice, NoticeConfig, NoticeLevel};
-pub use recover::Recovery;
+pub use recover::{Recovery, StoredStream};
 pub use shard::Shard;
 pub use system::Question;
 pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};

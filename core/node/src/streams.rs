@@ -153,6 +153,8 @@ impl JetStream {
             self.disk.dropped.push(id);
         }
         let Some(mut group) = self.groups.remove(&id) else { return };
+        // Whoever cleans may have waited for it.
+        self.disk.tidy.by(now);
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }

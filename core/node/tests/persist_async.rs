@@ -30,6 +30,7 @@ impl Machine {
         let js = JetStreamConfig {
             domain: String::new(),
             strict: true,
+            long_acks: false,
             max_memory: -1,
             max_storage: -1,
             max_duplicate_window: Span::ZERO,
@@ -40,6 +41,7 @@ impl Machine {
             server_id: "TEST".to_owned(),
             server_name: "test".to_owned(),
             checkpoint_bytes: 1 << 30,
+            erase_after: hw_node::ERASE_AFTER,
             seed: 1,
         };
         let mut machine =

@@ -362,7 +362,7 @@ pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Mes
     Ok(messages)
 }
 
-fn record_at(id: SegmentId, bytes: &Bytes) -> Option<(Message, usize)> {
+pub(crate) fn record_at(id: SegmentId, bytes: &Bytes) -> Option<(Message, usize)> {
     if bytes.len() < RECORD_HEAD_BYTES {
         return None;
     }

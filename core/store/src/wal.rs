@@ -3,6 +3,8 @@
 //! A machine without I/O. Invariants: windows are numbered without gaps; a window never shares a sector with an earlier
 //! one; a file is reused only under a new number and with a new salt; `durable <= end`.
 
+mod erase;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -115,6 +117,8 @@ pub(crate) struct Wal {
     unsynced: Vec<u64>,
     /// The length of the next file that is made.
     next_len: u64,
+    /// Files below this number may hold bytes that are to be overwritten; see `erase`.
+    tainted_below: u64,
 }
 
 /// What recovery knows of the log.
@@ -155,6 +159,7 @@ impl Wal {
             next_number,
             unsynced: Vec::new(),
             next_len,
+            tainted_below: 0,
         }
     }
 
@@ -282,6 +287,9 @@ impl Wal {
             Some(at) => {
                 let (old, len) = self.free.swap_remove(at);
                 ops.push(DiskOp::Rename { from: FileId::Wal(old), to: file });
+                if old < self.tainted_below {
+                    ops.push(DiskOp::Fill { file, offset: 0, len });
+                }
                 len
             }
             None => {

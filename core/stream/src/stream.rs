@@ -156,7 +156,9 @@ impl Stream {
                 Answer::Done
             }
             Command::Purge { filter, seq, keep, .. } => Answer::Purged(self.purge(&filter, seq, keep)),
-            Command::DeleteMessage { seq, .. } => Answer::MessageDeleted(self.delete_message(seq, fx)),
+            Command::DeleteMessage { seq, erase, .. } => {
+                Answer::MessageDeleted(self.delete_message(seq, erase, fx))
+            }
             Command::Expire { .. } => {
                 self.expire(fx);
                 Answer::Done

@@ -131,7 +131,12 @@ pub enum Removed {
         keep: u64,
     },
     /// One message.
-    Message(u64),
+    Message {
+        /// Its sequence.
+        seq: u64,
+        /// Its bytes are to be overwritten on disk.
+        erase: bool,
+    },
 }
 
 /// One purge or delete.
@@ -317,7 +322,7 @@ impl Removal {
                 filter.as_deref().is_none_or(|filter| filter == attempt.subject)
                     && (*before == 0 || seq < *before)
             }
-            Removed::Message(removed) => *removed == seq,
+            Removed::Message { seq: removed, .. } => *removed == seq,
         };
         in_time && fits && !self.refused
     }

@@ -3,6 +3,7 @@
 pub mod acked;
 pub mod atomic;
 pub mod delivery;
+pub mod erased;
 pub mod replay;
 pub mod retention;
 pub mod schedules;

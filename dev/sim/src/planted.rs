@@ -26,11 +26,13 @@ pub enum Planted {
     ForgottenIds,
     /// Recovery takes the first message off every batch.
     TornBatches,
+    /// Checkpoints overwrite nothing of what they should.
+    KeptBytes,
 }
 
 impl Planted {
     /// All of them but `Nothing`.
-    pub const ALL: [Planted; 10] = [
+    pub const ALL: [Planted; 11] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
         Planted::LostLastFrame,
@@ -41,5 +43,6 @@ impl Planted {
         Planted::FlippedPayload,
         Planted::ForgottenIds,
         Planted::TornBatches,
+        Planted::KeptBytes,
     ];
 }

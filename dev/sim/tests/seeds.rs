@@ -59,6 +59,8 @@ fn no_seed_fails() {
         ("deleted streams", 0),
         ("deleted consumers", 0),
         ("checkpoints", 5),
+        ("rewritten segments", 1),
+        ("erased messages", 1),
         ("power cuts", 1),
         ("kills", 1),
     ];

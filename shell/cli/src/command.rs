@@ -19,6 +19,7 @@ mod reply;
 mod request;
 mod rtt;
 mod server;
+mod store;
 mod stream;
 mod subscribe;
 mod template;
@@ -89,6 +90,9 @@ enum Command {
     /// Server information and health checks
     #[command(subcommand, visible_aliases = ["srv", "sys"])]
     Server(server::Command),
+    /// Check, show or repair what a server keeps on disk, while no server uses it
+    #[command(subcommand)]
+    Store(store::Command),
     /// Manage streams
     #[command(subcommand, visible_aliases = ["str", "st", "s"])]
     Stream(stream::Command),
@@ -214,6 +218,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Request(args) => request::run(global, args).await,
         Command::Rtt(args) => rtt::run(global, args).await,
         Command::Server(command) => server::run(global, command).await,
+        Command::Store(command) => store::run(command),
         Command::Stream(command) => stream::run(global, command).await,
         Command::Subscribe(args) => subscribe::run(global, args).await,
     }

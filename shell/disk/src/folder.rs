@@ -98,6 +98,14 @@ impl Folder {
                     _ => {}
                 }
             }
+            DiskOp::Erase(file) => match self.handle(file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                handle => {
+                    let handle = handle?;
+                    fill(handle, 0, handle.metadata()?.len())?;
+                    handle.sync_data()?;
+                }
+            },
             DiskOp::Length(file) => return Ok(DiskAnswer::Length(self.handle(file)?.metadata()?.len())),
             DiskOp::Read { file, offset, len } => {
                 return read(self.handle(file)?, offset, len).map(DiskAnswer::Bytes);

@@ -349,6 +349,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
         checkpoint_bytes: facts.checkpoint_bytes,
+        erase_after: hw_node::ERASE_AFTER,
         seed: seed(),
     }
 }

@@ -102,7 +102,12 @@ impl Stream {
         }
     }
 
-    pub(super) fn delete_message(&mut self, seq: Seq, fx: &mut Vec<Effect>) -> Result<(), StreamError> {
+    pub(super) fn delete_message(
+        &mut self,
+        seq: Seq,
+        erase: bool,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), StreamError> {
         if self.config.sealed {
             return Err(StreamError::Sealed);
         }
@@ -111,6 +116,9 @@ impl Stream {
         }
         if seq.0 == 0 || seq > self.messages.last_seq() {
             return Err(StreamError::OutOfRange(seq));
+        }
+        if erase {
+            self.messages.mark_for_erasure(seq);
         }
         self.drop_message(seq, fx).map(drop).ok_or(StreamError::SequenceNotFound(seq))
     }

@@ -186,6 +186,7 @@ fn jetstream() -> JetStreamConfig {
         server_id: "FUZZ".to_owned(),
         server_name: "fuzz".to_owned(),
         checkpoint_bytes: 2000,
+        erase_after: hw_kit::Span::from_millis(100),
         seed: 1,
     }
 }

@@ -106,8 +106,14 @@ impl Workload {
             return;
         }
         let seq = last - self.rng.below(last.min(12));
-        let body = json!({ "seq": seq, "no_erase": self.rng.chance(1, 2) });
-        self.remove(world, &name, Removed::Message(seq), (format!("$JS.API.STREAM.MSG.DELETE.{name}"), body));
+        let erase = self.rng.chance(1, 2);
+        let body = json!({ "seq": seq, "no_erase": !erase });
+        self.remove(
+            world,
+            &name,
+            Removed::Message { seq, erase },
+            (format!("$JS.API.STREAM.MSG.DELETE.{name}"), body),
+        );
     }
 
     fn remove(&mut self, world: &mut World, name: &str, what: Removed, (subject, body): (String, Value)) {
