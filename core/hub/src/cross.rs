@@ -137,9 +137,14 @@ impl Hub {
     }
 
     /// Chooses the account for every queue group that has members in several of those that hear a message.
-    pub(crate) fn share_groups(&mut self, routed: &Routed<'_>, here: &Matched<Sink>) -> SharedGroups {
+    pub(crate) fn share_groups(
+        &mut self,
+        routed: &Routed<'_>,
+        reach: Reach<'_>,
+        here: &Matched<Sink>,
+    ) -> SharedGroups {
         let mut shared = SharedGroups::default();
-        if self.journey.heard || self.journey.served {
+        if self.journey.heard || self.journey.served || !matches!(reach, Reach::Everywhere) {
             return shared;
         }
         let directory = self.config.directory.clone();

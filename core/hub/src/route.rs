@@ -2,7 +2,6 @@
 
 use hw_kit::{AccountId, Rng, ShardId, Time};
 
-use crate::cross::SharedGroups;
 use crate::hub::{Hub, Sink};
 use crate::message::{Inside, Message, Origin};
 use crate::peers::{self, Groups, InterestChange, MAX_HOPS, Outbox, PeerBatch, PeerMessage, Received};
@@ -133,10 +132,7 @@ impl Hub {
             return 0;
         };
         let (bridged, matches) = (state.bridged, state.interest.lookup(routed.to));
-        let shared = match (reach, bridged) {
-            (Reach::Everywhere, true) => self.share_groups(routed, &matches),
-            _ => SharedGroups::default(),
-        };
+        let shared = bridged.then(|| self.share_groups(routed, reach, &matches)).unwrap_or_default();
         let left_out = &self.journey.left_out;
         let mut ways = Ways {
             sinks: &mut self.sinks,
