@@ -2,6 +2,7 @@
 
 use hw_kit::{AccountId, Rng, ShardId, Time};
 
+use crate::cross::SharedGroups;
 use crate::hub::{Hub, Sink};
 use crate::message::{Inside, Message, Origin};
 use crate::peers::{self, Groups, InterestChange, MAX_HOPS, Outbox, PeerBatch, PeerMessage, Received};
@@ -14,6 +15,16 @@ pub(crate) enum Reach<'a> {
     Everywhere,
     /// It comes from another shard: to the sinks here that were chosen there.
     Here { plain: bool, groups: Groups<'a>, hops: u8 },
+}
+
+impl Reach<'_> {
+    /// How often the message has moved on when it leaves from here.
+    fn hops_behind(self) -> u8 {
+        match self {
+            Reach::Everywhere => 0,
+            Reach::Here { hops, .. } => hops + 1,
+        }
+    }
 }
 
 /// One message on its way to the sinks that match.
@@ -132,7 +143,10 @@ impl Hub {
             return 0;
         };
         let (bridged, matches) = (state.bridged, state.interest.lookup(routed.to));
-        let shared = bridged.then(|| self.share_groups(routed, reach, &matches)).unwrap_or_default();
+        let shared = match bridged {
+            true => self.share_groups(routed, reach, &matches),
+            false => SharedGroups::default(),
+        };
         let left_out = &self.journey.left_out;
         let mut ways = Ways {
             sinks: &mut self.sinks,
@@ -160,10 +174,7 @@ impl Hub {
             }
         }
         if ways.leaves {
-            let hops = match reach {
-                Reach::Everywhere => 0,
-                Reach::Here { hops, .. } => hops + 1,
-            };
+            let hops = reach.hops_behind();
             for outbox in ways.outboxes.iter_mut().filter(|outbox| outbox.touched) {
                 let message = PeerMessage {
                     account: routed.account,
