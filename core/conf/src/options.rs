@@ -124,6 +124,8 @@ pub struct Limits {
     pub ping_max: u32,
     /// How long a write to a client may take.
     pub write_deadline: Span,
+    /// Whoever publishes to a client that reads more slowly is read on all the same.
+    pub no_fast_producer_stall: bool,
 }
 
 impl Default for Limits {
@@ -139,6 +141,7 @@ impl Default for Limits {
             ping_interval: Span::from_secs(120),
             ping_max: 2,
             write_deadline: Span::from_secs(10),
+            no_fast_producer_stall: false,
         }
     }
 }

@@ -52,7 +52,6 @@ const TOP: &[Refused] = &[
     ("disable_sublist_cache", ": there is no such cache"),
     ("connect_error_reports", ": there are no outgoing connections"),
     ("reconnect_error_reports", ": there are no outgoing connections"),
-    ("no_fast_producer_stall", NO_HELP),
 ];
 
 const AUTHORIZATION: &[Refused] = &[("auth_callout", NO_HELP), ("proxy_required", NO_HELP)];

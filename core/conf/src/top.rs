@@ -114,6 +114,7 @@ fn limits(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         "ping_interval" => set(&mut limits.ping_interval, reader.positive(entry)),
         "ping_max" => set(&mut limits.ping_max, reader.within(entry, 1, max).map(|count| count as u32)),
         "write_deadline" => set(&mut limits.write_deadline, reader.positive(entry)),
+        "no_fast_producer_stall" => set(&mut limits.no_fast_producer_stall, reader.boolean(entry)),
         _ => return false,
     }
     true

@@ -90,7 +90,7 @@ impl Hub {
     /// A hub without connections.
     pub fn new(config: HubConfig) -> Hub {
         let accounts = config.directory.accounts().map(|_| AccountState::default()).collect();
-        let sinks = Sinks::new(config.limits.max_pending);
+        let sinks = Sinks::new(&config.limits);
         let mut rng = Rng::new(config.seed);
         let answers = Answers::new(&mut rng, config.shard);
         let mut hub = Hub {
@@ -247,7 +247,7 @@ impl Hub {
     /// Changes the limits, for open connections as well. Timers that run keep their time.
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.config.limits = limits;
-        self.sinks.set_max_pending(limits.max_pending);
+        self.sinks.set_limits(&limits);
         let slots: Vec<u32> = self.sinks.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.apply_limits(slot);

@@ -239,6 +239,7 @@ fn hub_limits(options: &Options) -> HubLimits {
         max_subscriptions: count(limits.max_subscriptions),
         max_subscription_tokens: limits.max_subscription_tokens.map_or(0, usize::from),
         max_pending: usize::try_from(limits.max_pending).unwrap_or(usize::MAX),
+        stalls: !limits.no_fast_producer_stall,
         ping_interval: limits.ping_interval,
         ping_max: limits.ping_max,
         auth_timeout: options.auth_timeout(),

@@ -76,7 +76,7 @@ fn numbers_and_times() {
     let options = good(
         "max_payload: 128KB; max_control_line: \"4k\"; max_pending: 32MiB; max_connections: 5; max_subs: 6
          max_subscription_tokens: 7; max_closed_clients: 8; ping_interval: \"100ms\"; ping_max: 3
-         write_deadline: 2s; lame_duck_duration: \"1m\"; lame_duck_grace_period: \"5s\"",
+         write_deadline: 2s; no_fast_producer_stall: true; lame_duck_duration: \"1m\"; lame_duck_grace_period: \"5s\"",
     );
     assert_eq!(
         options.limits,
@@ -91,6 +91,7 @@ fn numbers_and_times() {
             ping_interval: Span::from_millis(100),
             ping_max: 3,
             write_deadline: Span::from_secs(2),
+            no_fast_producer_stall: true,
         }
     );
     assert_eq!(options.server.lame_duck_duration, Span::from_secs(60));

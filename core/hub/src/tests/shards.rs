@@ -293,3 +293,19 @@ fn a_publisher_waits_for_those_who_read_more_slowly() {
         assert_eq!(stalled(&mut c), None);
     }
 }
+
+#[test]
+fn nobody_waits_where_stalls_are_off() {
+    let limits = HubLimits { max_pending: 16_000, stalls: false, ..HubLimits::default() };
+    let mut rig = Rig::new(HubConfig { limits, ..config(Directory::default()) });
+    let (publisher, slow) = (rig.connect(1, ""), rig.connect(2, ""));
+    rig.send(slow, "SUB a 1\r\n");
+    let publish = format!("PUB a 400\r\n{}\r\n", "x".repeat(400));
+    for _ in 0..38 {
+        rig.send(publisher, &publish);
+        assert_eq!(rig.hub.stalled_until(rig.now, publisher), None);
+    }
+    assert_eq!(rig.hub.closing(slow), None);
+    rig.send(publisher, publish.repeat(2));
+    assert_eq!(rig.hub.closing(slow), Some(CloseReason::SlowConsumerPendingBytes));
+}
