@@ -68,10 +68,25 @@ pub struct Attempt {
     pub sent: Time,
     /// The publishes that are stored together, if it is one of a batch.
     pub batch: Option<std::ops::Range<usize>>,
+    /// Whether it is one of a fast batch.
+    pub is_fast: bool,
     /// The schedule that it holds.
     pub schedule: Option<Schedule>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// Publishes that are acknowledged together, up to the first that is not stored.
+#[derive(Clone, Debug)]
+pub struct FastBatch {
+    /// Which.
+    pub messages: std::ops::Range<usize>,
+    /// The last one's reply subject.
+    pub reply: String,
+    /// Whether its last word was heard.
+    pub over: bool,
+    /// How many of them were acknowledged.
+    pub acked: Option<u64>,
 }
 
 /// What is published again, once.
@@ -220,6 +235,8 @@ pub struct ConsumerLog {
 pub struct History {
     /// All publishes; a message's payload starts with its number here.
     pub attempts: Vec<Attempt>,
+    /// The fast batches.
+    pub fast: Vec<FastBatch>,
     /// The streams there are or may be, by name.
     pub streams: BTreeMap<String, StreamLog>,
     /// What must not be, found on the way.

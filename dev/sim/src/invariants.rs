@@ -4,6 +4,7 @@ pub mod acked;
 pub mod atomic;
 pub mod delivery;
 pub mod erased;
+pub mod fast;
 pub mod replay;
 pub mod retention;
 pub mod schedules;
@@ -89,6 +90,7 @@ pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation>
         }
         acked::check(history, &case)?;
         atomic::check(&case)?;
+        fast::check(history, &case)?;
         schedules::check(history, &case)?;
         retention::check(&case)?;
         state::check(&case)?;

@@ -28,6 +28,7 @@ const STREAMS_MAX: usize = 5;
 #[derive(Clone, Debug)]
 enum Pending {
     Publish(usize),
+    Fast(usize),
     CreateStream(String),
     DeleteStream(String),
     Removal { stream: String, generation: u64, index: usize },
@@ -206,6 +207,9 @@ impl Workload {
         if msg.reply.starts_with("$JS.ACK.") {
             return self.delivered(world, client, &msg);
         }
+        if msg.subject.ends_with(".$FI") {
+            return self.hurried(world, &msg);
+        }
         let Some((_, pending, _)) = self.pending.remove(&msg.subject) else { return };
         match pending {
             Pending::Publish(index) => self.published(world, index, &msg),
@@ -259,7 +263,11 @@ impl Workload {
                     consumer.existence = Existence::Unknown;
                 }
             }
-            Pending::Removal { .. } | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
+            Pending::Fast(_)
+            | Pending::Removal { .. }
+            | Pending::Confirm { .. }
+            | Pending::Audit
+            | Pending::AuditMany => {}
         }
     }
 
@@ -316,6 +324,11 @@ impl Workload {
             Pending::Publish(index) => {
                 self.history.end(*index, Outcome::Lost);
                 let attempt = &self.history.attempts[*index];
+                (attempt.stream.clone(), attempt.generation)
+            }
+            Pending::Fast(batch) => {
+                let first = self.history.fast[*batch].messages.start;
+                let attempt = &self.history.attempts[first];
                 (attempt.stream.clone(), attempt.generation)
             }
             Pending::Removal { stream, generation, .. } | Pending::Confirm { stream, generation, .. } => {

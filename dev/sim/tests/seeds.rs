@@ -52,6 +52,7 @@ fn no_seed_fails() {
         ("committed batches", 10),
         ("refused batches", 0),
         ("schedules", 5),
+        ("fast batches", 10),
         ("refused publishes", 10),
         ("deliveries", 100),
         ("confirmed acks", 50),

@@ -101,8 +101,9 @@ fn check_order(case: &Case<'_>, found: &BTreeMap<usize, u64>) -> Result<(), Viol
     by_seq.extend(case.log.seen.iter().map(|(seq, index)| (*seq, *index)));
     let (mut latest, mut of_session) = (None, BTreeMap::new());
     for (&seq, &index) in &by_seq {
-        // What a schedule has produced has a place of its own in time.
-        let attempt = case.attempts.get(&index).filter(|attempt| attempt.schedule.is_none());
+        // What a schedule has produced has a place of its own in time; a fast batch may wait for its own beginning.
+        let attempt =
+            case.attempts.get(&index).filter(|attempt| attempt.schedule.is_none() && !attempt.is_fast);
         let Some(attempt) = attempt else { continue };
         if let Outcome::Acked { at, .. } = attempt.outcome
             && let Some((sent, earlier)) = latest

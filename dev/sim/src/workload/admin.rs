@@ -235,7 +235,11 @@ impl Workload {
                     self.history.violate("protocol", format!("{consumer} cannot be deleted: {answer}"));
                 }
             }
-            Pending::Publish(_) | Pending::Confirm { .. } | Pending::Audit | Pending::AuditMany => {}
+            Pending::Publish(_)
+            | Pending::Fast(_)
+            | Pending::Confirm { .. }
+            | Pending::Audit
+            | Pending::AuditMany => {}
         }
     }
 }
@@ -259,6 +263,7 @@ fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
         "discard": if shape.discard_new { "new" } else { "old" },
         "num_replicas": 1,
         "allow_atomic": true,
+        "allow_batched": true,
         "allow_msg_schedules": !shape.discard_new,
         "allow_direct": !generation.is_multiple_of(4),
     })

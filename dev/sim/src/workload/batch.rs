@@ -1,17 +1,61 @@
-//! Atomic batches: a few publishes that are stored together, some of them never committed, some that must be refused.
+//! Batches: publishes that are stored together, some of them never committed, some that must be refused; and publishes
+//! that are acknowledged together.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::client;
-use crate::history::Outcome;
+use crate::client::{self, Msg};
+use crate::history::{FastBatch, Outcome};
 use crate::invariants;
 use crate::world::World;
 
 use super::{Pending, Workload};
 
 impl Workload {
+    /// A fast batch without gaps; its last message ends it.
+    pub(super) fn publish_fast(&mut self, world: &mut World, client: usize, name: &str, out: &mut Vec<u8>) {
+        let Some(stream) = self.history.streams.get(name) else { return };
+        let (generation, first) = (stream.generation, self.history.attempts.len());
+        let (count, batch) = (2 + self.rng.below(12) as usize, self.history.fast.len());
+        let mut last = String::new();
+        for index in first..first + count {
+            let mut attempt = self.attempt(world, client, (name, generation));
+            // Whether it is stored is known of the whole batch alone.
+            (attempt.outcome, attempt.is_fast) = (Outcome::Lost, true);
+            let op = match index {
+                index if index == first => 0,
+                index if index + 1 == first + count => 2,
+                _ => 1,
+            };
+            let slot = format!("f{first}.3.fail.{}.{op}.$FI", index - first + 1);
+            let reply = format!("{}.{slot}", world.inbox(client));
+            if op == 2 {
+                self.pending.insert(reply.clone(), (client, Pending::Fast(batch), world.now()));
+                last.clone_from(&reply);
+            }
+            let line = || format!("c{client} publishes {index} to {} for {reply}", attempt.subject);
+            world.trace.line(world.now(), line);
+            client::publish(out, &attempt.subject, &reply, &[], &attempt.payload);
+            self.history.attempts.push(attempt);
+        }
+        let messages = first..first + count;
+        self.history.fast.push(FastBatch { messages, reply: last, over: false, acked: None });
+    }
+
+    /// A word about a fast batch: only the last one counts, whichever of its messages it answers.
+    pub(super) fn hurried(&mut self, world: &mut World, msg: &Msg) {
+        let answer = msg.json().unwrap_or_default();
+        world.trace.line(world.now(), || format!("{} says {answer}", msg.subject));
+        let id = msg.subject.rsplit('.').nth(5).and_then(|id| id.strip_prefix('f')?.parse::<usize>().ok());
+        let batch = self.history.fast.iter_mut().find(|batch| Some(batch.messages.start) == id);
+        let Some(batch) = batch.filter(|batch| !batch.over && answer.get("type").is_none()) else { return };
+        (batch.over, batch.acked) = (true, answer["count"].as_u64());
+        let what = if batch.acked.is_some() { "fast batches" } else { "refused fast batches" };
+        self.pending.remove(&batch.reply);
+        self.history.count(what);
+    }
+
     /// A batch is stored: its messages have the sequences up to the last one's.
     pub(super) fn committed(
         &mut self,

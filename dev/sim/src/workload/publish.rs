@@ -15,6 +15,9 @@ impl Workload {
         if self.rng.chance(1, 10) {
             self.publish_schedule(world, client, &name, &mut out);
         }
+        if self.rng.chance(1, 8) {
+            self.publish_fast(world, client, &name, &mut out);
+        }
         if self.rng.chance(1, 6) {
             self.publish_batch(world, client, &name, &mut out);
         }
@@ -98,6 +101,7 @@ impl Workload {
             session: (client, self.sessions[client]),
             sent: world.now(),
             batch: None,
+            is_fast: false,
             schedule: None,
             outcome: Outcome::Pending,
         }
