@@ -13,7 +13,7 @@ use crate::frame::Frame;
 use crate::layout::{Dir, FileId};
 use crate::limits::{
     FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PARTIAL_CHECKPOINTS_MAX, RESERVE_BYTES, WAL_FILE_BYTES,
-    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_SPARES,
+    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_KEPT, WAL_SPARES,
 };
 use crate::op::{DiskError, DiskOp};
 use crate::segment::SegmentId;
@@ -239,13 +239,13 @@ impl Storage {
     /// worth doing when nothing else is written for a while, and before closing. Gives the position as `append` does.
     pub fn mark(&mut self, ops: &mut Vec<DiskOp>) -> Result<WalPosition, AppendError> {
         self.check_running()?;
-        if self.wal.mark(WindowKind::Mark, ops) {
-            self.wal.sync(ops);
-            // After the sync: what it says is so by then.
-            self.witness.durable = self.wal.end();
-            self.witness.count += 1;
-            ops.extend(self.witness.ops(self.options.shard));
-        }
+        // Also where the file has no room for the window: the position is durable once the operations have run.
+        self.wal.mark(WindowKind::Mark, ops);
+        self.wal.sync(ops);
+        // After the sync: what it says is so by then.
+        self.witness.durable = self.wal.end();
+        self.witness.count += 1;
+        ops.extend(self.witness.ops(self.options.shard));
         Ok(self.wal.end())
     }
 
@@ -353,7 +353,9 @@ impl Storage {
             Ok(()) => work.finish(self),
             Err(DiskError::Full { .. }) => {
                 self.disk_full = true;
-                work.undo()
+                let mut ops = work.undo();
+                ops.extend(self.wal.surplus(0));
+                ops
             }
             Err(error) => {
                 self.handle_failed(error);
@@ -373,7 +375,9 @@ impl Storage {
             ops.extend(from.quarantined(session).map(|to| DiskOp::Rename { from, to }));
         }
         self.wal.erase_free(ops);
-        ops.extend(self.wal.surplus(self.options.spares));
+        // On a full disk only those stay that are needed to go on.
+        let keep = if self.disk_full { self.options.spares } else { self.options.spares.max(WAL_KEPT) };
+        ops.extend(self.wal.surplus(keep));
     }
 
     /// What makes the reserve again after it was given up.

@@ -12,7 +12,7 @@ use hw_kit::{GroupId, LogIndex, Map, ShardId};
 
 use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
-use crate::limits::{GATHER_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX};
 use crate::op::DiskOp;
 use crate::wal_window::{FileHeader, WalPosition, WindowHead, WindowKind, align, encode_head, head_bytes};
 
@@ -295,7 +295,10 @@ impl Wal {
             None => {
                 ops.extend(self.free.drain(..).map(|(old, _)| DiskOp::Remove(FileId::Wal(old))));
                 ops.push(DiskOp::Create(file));
-                ops.push(DiskOp::Fill { file, offset: 0, len: len_new });
+                for offset in (0..len_new).step_by(WAL_FILL_BYTES as usize) {
+                    let len = WAL_FILL_BYTES.min(len_new - offset);
+                    ops.extend([DiskOp::Fill { file, offset, len }, DiskOp::Sync(file)]);
+                }
                 self.next_len =
                     if is_full { self.next_len } else { (len_new * 2).min(self.limits.file_bytes) };
                 len_new

@@ -11,6 +11,8 @@ use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
 
 /// Handles that one thread keeps open.
 const HANDLES_MAX: usize = 16;
+/// Writes of this size are parts of long files: see [`start_writing_back`].
+const LARGE_WRITE_BYTES: usize = 512 << 10;
 /// A page at a time: what is filled in larger pieces sits in larger pieces in the page cache, and a kernel may then write
 /// all of such a piece back for every small window in it.
 const ZEROS: &[u8; 4 << 10] = &[0; 4 << 10];
@@ -44,6 +46,13 @@ impl Folder {
         })
     }
 
+    /// Runs an operation that reads, if that needs no disk: None if what it reads is not in memory.
+    pub(crate) fn run_cached(&mut self, op: DiskOp) -> Option<DiskResult> {
+        let DiskOp::Read { file, offset, len } = op else { return Some(self.run(op)) };
+        let bytes = read_cached(self.handle(file).ok()?, offset, len)?;
+        Some(Ok(DiskAnswer::Bytes(bytes)))
+    }
+
     /// Runs a list; the first failure ends it.
     pub fn run_all(&mut self, ops: Vec<DiskOp>) -> Result<(), DiskError> {
         ops.into_iter().try_for_each(|op| self.run(op).map(|_| ()))
@@ -69,6 +78,9 @@ impl Folder {
                 let handle = self.handle(file)?;
                 for piece in data {
                     handle.write_all_at(&piece, offset)?;
+                    if piece.len() >= LARGE_WRITE_BYTES {
+                        start_writing_back(handle, offset, piece.len() as u64);
+                    }
                     offset += piece.len() as u64;
                 }
             }
@@ -173,6 +185,34 @@ fn fill(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
         offset += part as u64;
     }
     Ok(())
+}
+
+/// Has the kernel begin to write dirty pages now, without waiting: the flush at a long file's end, which holds up those of
+/// the log, then has little left to do. The pages are dirty, so they stay in memory.
+#[cfg(target_os = "linux")]
+fn start_writing_back(file: &File, offset: u64, len: u64) {
+    // Only a hint: where it is not taken, the flush does all the work.
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn start_writing_back(_: &File, _: u64, _: u64) {}
+
+/// Reads what the page cache has; None if it lacks a part of it, or the file ends before.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, offset: u64, len: u64) -> Option<Bytes> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let left = file.metadata().ok()?.len().checked_sub(offset)?;
+    let mut buffer = BytesMut::zeroed(usize::try_from(len).ok().filter(|_| len <= left)?);
+    let count =
+        preadv2(file, &mut [io::IoSliceMut::new(&mut buffer)], offset, ReadWriteFlags::NOWAIT).ok()?;
+    (count as u64 == len).then(|| buffer.freeze())
+}
+
+/// Other systems cannot say what is in memory.
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: u64, _: u64) -> Option<Bytes> {
+    None
 }
 
 fn read(file: &File, offset: u64, len: u64) -> io::Result<Bytes> {

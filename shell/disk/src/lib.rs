@@ -18,6 +18,7 @@ mod folder;
 mod lock;
 mod offline;
 mod queue;
+mod reads;
 mod shard;
 mod writer;
 

@@ -103,7 +103,9 @@ pub struct Reborn {
 
 pub fn open(sync: SyncPolicy, disk: &mut MemDisk) -> Result<Reborn, RecoverError> {
     let mut items = Vec::new();
-    let (storage, report) = recover(options(sync), &mut |op| disk.run(op), &mut |item| items.push(item))?;
+    // As in production, no two openings draw the same salt, whether or not the first came far.
+    let options = StorageOptions { salt: disk.ops_done, ..options(sync) };
+    let (storage, report) = recover(options, &mut |op| disk.run(op), &mut |item| items.push(item))?;
     let mut reborn = Reborn {
         storage,
         report,
