@@ -26,7 +26,9 @@ impl JetStream {
             DiskCompletion::Synced { ticket } => {
                 while let Some(frames) = self.disk.synced(ticket) {
                     for frame in frames {
-                        self.apply_frame(now, hub, &frame);
+                        if !self.was_ahead(&frame) {
+                            self.apply_frame(now, hub, &frame);
+                        }
                     }
                 }
                 self.begin_checkpoint();
@@ -46,6 +48,17 @@ impl JetStream {
                 self.disk.tidy.by(now);
             }
         }
+    }
+
+    /// A frame is durable: whether its commands were applied before, because their stream does not wait.
+    fn was_ahead(&mut self, frame: &Frame) -> bool {
+        let Some(group) = self.groups.get_mut(&frame.group()) else { return false };
+        let was = group.ahead.pop_front_if(|(last, _)| *last == frame.last()).is_some();
+        if was {
+            // Those that follow the stream take what is durable.
+            self.touch_followers(frame.group());
+        }
+        was
     }
 
     /// Applies a frame's commands in order.
@@ -100,7 +113,9 @@ impl JetStream {
         match answer {
             MetaAnswer::Created(Ok((id, _))) => {
                 // Also for a stream that was there with the same configuration: clients expect it.
-                let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                let mut info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                // Every other answer names it.
+                info.domain.clear();
                 Ok(hw_jsapi::stream_create(kind, &info, true))
             }
             MetaAnswer::Updated(Ok(id)) => self.updated(now, *id),
@@ -149,6 +164,11 @@ impl JetStream {
                     group.expiring = false;
                 }
             }
+            (_, Note::Fired(schedule)) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.handle_fired(*schedule);
+                }
+            }
             (_, Note::Configured) => {
                 if let Some(group) = self.groups.get_mut(&id)
                     && group.stream.revision() >= group.revision
@@ -189,6 +209,16 @@ impl JetStream {
                     self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
                 }
             }
+            Origin::Batch(committer) => {
+                if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
+                    self.committed((group.account, id), *committer, result);
+                }
+            }
+            Origin::Run(batch) => {
+                if let Answer::Ran(results) = answer {
+                    self.ran(id, &batch, results);
+                }
+            }
             Origin::Api(call) => {
                 let reply = self.command_reply(now, id, (answer, note), call.kind);
                 let mark = hub.interest_mark();
@@ -218,7 +248,9 @@ impl JetStream {
             | Answer::ConsumerDeleted(Err(error))
             | Answer::ConsumerPaused(Err(error))
             | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
-            Answer::Published(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+            Answer::Published(_) | Answer::Ran(_) | Answer::Fed(_) | Answer::Done => {
+                Ok(hw_jsapi::success(kind))
+            }
         }
     }
 
@@ -260,6 +292,7 @@ enum Note {
     Expired,
     Configured,
     Fed(Bytes),
+    Fired(Seq),
     Nothing,
 }
 
@@ -276,6 +309,7 @@ impl Note {
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),
+            Command::Fire { schedule, .. } => Note::Fired(*schedule),
             _ => Note::Nothing,
         }
     }

@@ -5,10 +5,12 @@
 
 mod advise;
 mod api;
+mod batch;
 mod checkpoint;
 mod commit;
 mod completion;
 mod consumers;
+mod external;
 mod feed;
 mod group;
 mod held;
@@ -22,12 +24,15 @@ mod publish;
 mod pull;
 mod read;
 mod recover;
+mod schedule;
 mod shard;
 mod streams;
 mod system;
 mod tidy;
 mod usage;
 mod view;
+
+pub use hw_stream::batch::BatchLimits;
 
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};

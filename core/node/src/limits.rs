@@ -26,6 +26,9 @@ pub(crate) const FEED_BATCH_BYTES: usize = 256 * 1024;
 /// and has so many commands on their way.
 pub(crate) const FEED_BATCHES: usize = 4;
 
+/// Messages of batches that are not complete are kept in memory up to so many bytes.
+pub(crate) const STAGED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Deleted messages that are to be overwritten on disk usually wait so long for others.
 pub const ERASE_AFTER: Span = Span::from_secs(10);
 

@@ -231,6 +231,7 @@ impl JetStream {
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
+        group.wake_schedules();
         let is_mine = self.take_for_rewrite(now, id, block, &messages);
         let Some(group) = self.groups.get_mut(&id) else { return };
         match messages {

@@ -290,7 +290,7 @@ impl Recovery {
         js.meta_log = Log::new(META, self.meta_applied);
         js.forget_memory_streams(now);
         js.meta_changed = true;
-        listen(&js, hub);
+        listen(&js, hub, 0);
         let assets: Vec<_> =
             js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
         for (account, asset) in assets {
@@ -328,6 +328,27 @@ impl Recovery {
 }
 
 impl JetStream {
+    /// A reload: accounts that are new get the API, and the streams that wait for them.
+    pub(crate) fn set_directory(&mut self, now: Time, hub: &mut Hub, directory: Arc<Directory>) {
+        let known = self.directory.accounts().count();
+        self.directory = directory;
+        listen(self, hub, known);
+        let homes: Vec<_> = self
+            .meta
+            .all()
+            .filter(|(_, asset)| self.aside.parked.contains_key(&asset.group()))
+            .filter_map(|(account, asset)| Some((self.directory.account_id(account)?, asset.group())))
+            .collect();
+        for (account, id) in homes {
+            if let Some(mut group) = self.aside.parked.remove(&id) {
+                group.account = account;
+                self.add_group(now, hub, group);
+                self.configure_group(now, hub, id);
+            }
+        }
+        self.find_origins_again();
+    }
+
     /// Streams in memory did not survive. The log says so as well: a later recovery reads what follows in the same state.
     fn forget_memory_streams(&mut self, now: Time) {
         for (account, asset) in self.meta.all().filter(|(_, asset)| asset.config.storage == Storage::Memory) {
@@ -339,9 +360,9 @@ impl JetStream {
     }
 }
 
-/// What the JetStream API listens to in every account that has it. `CONSUMER.MSG.NEXT` and `DIRECT.GET` are left out:
+/// What the JetStream API listens to in every account from this number on. `CONSUMER.MSG.NEXT` and `DIRECT.GET` are left out:
 /// consumers and streams listen there themselves, so that an unknown one gives "no responders".
-fn listen(js: &JetStream, hub: &mut Hub) {
+fn listen(js: &JetStream, hub: &mut Hub, first: usize) {
     const VERBS: &[&str] = &[
         "INFO",
         "STREAM.>",
@@ -360,8 +381,7 @@ fn listen(js: &JetStream, hub: &mut Hub) {
         "META.>",
         "SERVER.>",
     ];
-    let accounts: Vec<_> = js.directory.accounts().map(|(id, _)| id).collect();
-    for account in accounts {
+    for (account, _) in js.directory.accounts().skip(first) {
         for prefix in prefixes(&js.config.domain) {
             for verb in VERBS {
                 hub.subscribe_internal(

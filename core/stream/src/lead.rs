@@ -129,7 +129,7 @@ pub struct Lead {
 }
 
 impl Lead {
-    /// Starts leading a consumer of `stream`. `seed` makes the pin ids and flow control subjects.
+    /// Starts leading a consumer of `stream`, as its acknowledgement subjects name that. `seed` makes the pin ids and flow control subjects.
     pub fn new(stream: &[u8], seed: u64, m: &Moment<'_>) -> Lead {
         let consumer = m.consumer;
         let mut lead = Lead {

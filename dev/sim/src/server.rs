@@ -220,11 +220,14 @@ fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
     JetStreamConfig {
         domain: String::new(),
         strict: true,
+        long_acks: false,
         max_memory: -1,
         max_storage: -1,
         max_duplicate_window: Span::ZERO,
         max_ack_pending: 0,
         max_request_batch: 0,
+        // Small, so that most batches need several commands.
+        batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
         server_name: "sim".to_owned(),

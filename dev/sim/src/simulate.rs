@@ -18,6 +18,9 @@ const DRAIN: Span = Span::from_secs(4);
 /// Deleted messages are overwritten within this.
 const ERASE: Span = Span::from_secs(20);
 
+/// No schedule of the workload is due later than this after its publish.
+const SCHEDULES_END: Span = Span::from_millis(450);
+
 /// What a seed is run with.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -209,6 +212,7 @@ impl Run {
                 .is_some_and(|found| consumer.is_none_or(|consumer| found.consumers.contains_key(consumer)))
         };
         self.workload.settle_unknown(&is_there);
+        self.workload.history.starved = self.workload.lenient;
         invariants::check(&self.workload.history, &dump, self.world.now())
             .map_err(|found| self.mark(found))?;
         Ok(dump)
@@ -222,6 +226,8 @@ impl Run {
     /// Peace: everything that is there is delivered and settled.
     fn drain(&mut self) -> Result<(), Violation> {
         self.workload.draining = true;
+        // What is scheduled comes before it is asked for.
+        self.go(SCHEDULES_END)?;
         let until = self.world.now() + DRAIN;
         loop {
             self.go(Span::from_millis(120))?;

@@ -49,6 +49,9 @@ fn no_seed_fails() {
     let all = [
         ("acked publishes", 200),
         ("duplicates", 20),
+        ("committed batches", 10),
+        ("refused batches", 0),
+        ("schedules", 5),
         ("refused publishes", 10),
         ("deliveries", 100),
         ("confirmed acks", 50),

@@ -34,8 +34,12 @@ impl Stream {
     /// What is known of a message beside its index entry.
     fn forget(&mut self, seq: Seq) {
         self.expiry.remove(seq);
+        if !self.schedules.is_empty() {
+            self.schedules.remove(seq);
+        }
         if !self.totals.is_empty() {
             self.totals.remove(&seq);
+            self.sources.remove(&seq);
         }
     }
 
@@ -135,6 +139,8 @@ impl Stream {
             self.messages.clear();
             self.expiry.clear();
             self.totals.clear();
+            self.sources.clear();
+            self.schedules.clear();
             self.messages.advance_to(seq.prev(), self.messages.last_ts());
         } else {
             let filters: &[&str] = if filter.is_empty() { &[] } else { &[filter] };

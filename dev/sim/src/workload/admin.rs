@@ -258,6 +258,8 @@ fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
         "max_consumers": -1,
         "discard": if shape.discard_new { "new" } else { "old" },
         "num_replicas": 1,
+        "allow_atomic": true,
+        "allow_msg_schedules": !shape.discard_new,
         "allow_direct": !generation.is_multiple_of(4),
     })
 }
