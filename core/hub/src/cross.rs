@@ -1,9 +1,12 @@
 //! The way into other accounts: bridges that imports make, and the way back for answers.
 //!
 //! A bridge is a sink of the account where messages are published. The shard on which a message is published walks it;
-//! behind it the message goes on as if it had been published there, on the subject that the import gives it. Queue
-//! groups are those of each account.
+//! behind it the message goes on as if it had been published there, on the subject that the import gives it. Members
+//! of queue groups of one name are one group, in whichever of these accounts they are.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use hw_auth::{Bridge, BridgeKind, Mapped, ResponseType};
 use hw_kit::{AccountId, Span};
 use hw_subject::Matched;
@@ -31,6 +34,34 @@ pub(crate) struct Journey {
     asker: Option<AccountId>,
     /// Whether the first import shares who asks.
     share: bool,
+    /// Queue groups that get it in another account.
+    pub left_out: Vec<Bytes>,
+}
+
+/// Queue groups of one name in several accounts: where the message does not go, for it goes to another part of the group.
+#[derive(Debug, Default)]
+pub(crate) struct SharedGroups {
+    /// Positions in the lookup's result.
+    away: Vec<usize>,
+    /// Bridges, and the groups behind them.
+    behind: Vec<(u32, Bytes)>,
+}
+
+/// A part of a queue group.
+#[derive(Clone, Copy)]
+enum Part {
+    /// At this position of the lookup's result.
+    Here(usize),
+    /// Behind this bridge.
+    Behind(u32),
+}
+
+impl SharedGroups {
+    /// Whether the group at this position of the lookup's result is served elsewhere.
+    #[inline]
+    pub fn is_away(&self, at: usize) -> bool {
+        self.away.contains(&at)
+    }
 }
 
 /// Behind a bridge.
@@ -81,7 +112,7 @@ impl Hub {
         &mut self,
         routed: &Routed<'_>,
         origin: Origin,
-        ways: &[Sink],
+        (ways, shared): (&[Sink], &SharedGroups),
         inside: &mut impl Inside,
     ) -> usize {
         let directory = self.config.directory.clone();
@@ -91,7 +122,11 @@ impl Hub {
             receivers += match *way {
                 Sink::Answers => self.answer(routed, origin, inside),
                 Sink::Bridge(at) => match directory.bridges().get(at as usize) {
-                    Some(bridge) if self.sets_out(at, bridge) => self.walk(routed, origin, bridge, inside),
+                    Some(bridge) if self.sets_out(at, bridge) => {
+                        let left_out = shared.behind.iter().filter(|(bridge, _)| *bridge == at);
+                        self.journey.left_out = left_out.map(|(_, group)| group.clone()).collect();
+                        self.walk(routed, origin, bridge, inside)
+                    }
                     _ => 0,
                 },
                 _ => 0,
@@ -99,6 +134,52 @@ impl Hub {
             self.journey = before;
         }
         receivers
+    }
+
+    /// Chooses the account for every queue group that has members in several of those that hear a message.
+    pub(crate) fn share_groups(
+        &mut self,
+        routed: &Routed<'_>,
+        reach: Reach<'_>,
+        here: &Matched<Sink>,
+    ) -> SharedGroups {
+        let mut shared = SharedGroups::default();
+        if self.journey.heard || self.journey.served || !matches!(reach, Reach::Everywhere) {
+            return shared;
+        }
+        let directory = self.config.directory.clone();
+        let mut groups: BTreeMap<Bytes, Vec<(Part, u64)>> = BTreeMap::new();
+        for sink in &here.plain {
+            let Sink::Bridge(at) = *sink else { continue };
+            let bridge =
+                directory.bridges().get(at as usize).filter(|bridge| bridge.kind == BridgeKind::Stream);
+            let Some((bridge, to)) = bridge.and_then(|bridge| Some((bridge, bridge.subject(routed.to)?)))
+            else {
+                continue;
+            };
+            for (name, members) in &self.account_mut(bridge.to).interest.lookup(&to).queues {
+                groups.entry(name.clone()).or_default().push((Part::Behind(at), weight(members)));
+            }
+        }
+        for (at, (name, members)) in here.queues.iter().enumerate() {
+            if let Some(parts) = groups.get_mut(name) {
+                parts.push((Part::Here(at), weight(members)));
+            }
+        }
+        for (name, parts) in groups.into_iter().filter(|(_, parts)| parts.len() > 1) {
+            let mut left = self.rng.below(parts.iter().map(|(_, weight)| weight).sum());
+            let mut chosen = false;
+            for (part, weight) in parts {
+                let this = !chosen && left < weight;
+                (chosen, left) = (chosen || this, left.saturating_sub(weight));
+                match part {
+                    _ if this => {}
+                    Part::Here(at) => shared.away.push(at),
+                    Part::Behind(bridge) => shared.behind.push((bridge, name.clone())),
+                }
+            }
+        }
+        shared
     }
 
     /// Whether a message that came this way may walk this bridge, too.
@@ -260,6 +341,15 @@ impl Hub {
             _ => true,
         }
     }
+}
+
+/// How many members a group has on all shards.
+fn weight(members: &[Sink]) -> u64 {
+    let of = |sink: &Sink| match sink {
+        Sink::Peer(_, members) => u64::from(*members),
+        _ => 1,
+    };
+    members.iter().map(of).sum()
 }
 
 /// Whether somebody in the account itself wants messages on this subject.

@@ -2,6 +2,7 @@
 
 use hw_kit::{AccountId, Rng, ShardId, Time};
 
+use crate::cross::SharedGroups;
 use crate::hub::{Hub, Sink};
 use crate::message::{Inside, Message, Origin};
 use crate::peers::{self, Groups, InterestChange, MAX_HOPS, Outbox, PeerBatch, PeerMessage, Received};
@@ -14,6 +15,16 @@ pub(crate) enum Reach<'a> {
     Everywhere,
     /// It comes from another shard: to the sinks here that were chosen there.
     Here { plain: bool, groups: Groups<'a>, hops: u8 },
+}
+
+impl Reach<'_> {
+    /// How often the message has moved on when it leaves from here.
+    fn hops_behind(self) -> u8 {
+        match self {
+            Reach::Everywhere => 0,
+            Reach::Here { hops, .. } => hops + 1,
+        }
+    }
 }
 
 /// One message on its way to the sinks that match.
@@ -131,7 +142,12 @@ impl Hub {
         let Some(state) = self.accounts.get_mut(routed.account.0 as usize) else {
             return 0;
         };
-        let matches = state.interest.lookup(routed.to);
+        let (bridged, matches) = (state.bridged, state.interest.lookup(routed.to));
+        let shared = match bridged {
+            true => self.share_groups(routed, reach, &matches),
+            false => SharedGroups::default(),
+        };
+        let left_out = &self.journey.left_out;
         let mut ways = Ways {
             sinks: &mut self.sinks,
             outboxes: &mut self.outboxes,
@@ -150,7 +166,7 @@ impl Hub {
         }
         for (at, (queue, members)) in matches.queues.iter().enumerate() {
             let wanted = match reach {
-                Reach::Everywhere => true,
+                Reach::Everywhere => !shared.is_away(at) && !left_out.contains(queue),
                 Reach::Here { mut groups, .. } => groups.any(|name| name == queue),
             };
             if wanted {
@@ -158,10 +174,7 @@ impl Hub {
             }
         }
         if ways.leaves {
-            let hops = match reach {
-                Reach::Everywhere => 0,
-                Reach::Here { hops, .. } => hops + 1,
-            };
+            let hops = reach.hops_behind();
             for outbox in ways.outboxes.iter_mut().filter(|outbox| outbox.touched) {
                 let message = PeerMessage {
                     account: routed.account,
@@ -185,7 +198,7 @@ impl Hub {
         }
         match crossings.is_empty() {
             true => receivers,
-            false => receivers + self.cross(routed, origin, &crossings, inside),
+            false => receivers + self.cross(routed, origin, (&crossings, &shared), inside),
         }
     }
 

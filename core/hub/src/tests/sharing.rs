@@ -129,3 +129,29 @@ fn a_reload_moves_the_bridges() {
     rig.send(publisher, "PUB s 1\r\nx\r\nPING\r\n");
     assert!(rig.read(publisher).starts_with("PONG\r\n"));
 }
+
+#[test]
+fn groups_of_one_name_are_one_group() {
+    let mut c = Cluster::with(2, config(directory()));
+    let publisher = c.rigs[0].connect(1, &login("a"));
+    // Two members with the publisher, one behind the bridge here, one behind it on the other shard.
+    let members = [(0, "a", 11), (0, "a", 12), (0, "b", 13), (1, "b", 14)].map(|(shard, account, number)| {
+        let conn = c.rigs[shard].connect(number, &login(account));
+        let subject = if account == "a" { "s" } else { "b.s" };
+        c.rigs[shard].send(conn, format!("SUB {subject} q 1\r\nSUB {subject} {account} 2\r\n"));
+        (shard, conn)
+    });
+    c.settle();
+    for _ in 0..400 {
+        c.rigs[0].send(publisher, "PUB s 1\r\nx\r\n");
+    }
+    c.settle();
+    let count = |text: &str, sid: &str| text.matches(sid).count();
+    let got: Vec<String> = members.iter().map(|&(shard, conn)| c.rigs[shard].read(conn)).collect();
+    let shares: Vec<usize> = got.iter().map(|text| count(text, "s 1 1\r\n")).collect();
+    assert_eq!(shares.iter().sum::<usize>(), 400, "{shares:?}");
+    assert!(shares.iter().all(|share| (60..140).contains(share)), "{shares:?}");
+    // The other groups are each account's own.
+    let own: Vec<usize> = got.iter().map(|text| count(text, "s 2 1\r\n")).collect();
+    assert_eq!((own[0] + own[1], own[2] + own[3]), (400, 400), "{own:?}");
+}
