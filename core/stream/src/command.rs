@@ -4,12 +4,14 @@
 //! else. Decoding shares the batch's buffer: a stored message is a slice of the log frame that brought it.
 
 mod codec;
+mod restore;
 
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Record;
 
 pub use codec::{DecodeError, encode_publish};
+pub use restore::RestoreStep;
 
 /// A change to a stream. `ts` is the proposing leader's clock.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +136,13 @@ pub enum Command {
         after: Seq,
         /// Ascending.
         messages: Vec<Fed>,
+    },
+    /// A part of a backup.
+    Restore {
+        /// The leader's clock.
+        ts: Time,
+        /// Which part.
+        step: RestoreStep,
     },
 }
 

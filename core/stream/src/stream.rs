@@ -15,6 +15,7 @@ mod number;
 mod publish;
 mod read;
 mod remove;
+mod restore;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -157,6 +158,7 @@ impl Stream {
             Command::Sourced { source, identity, after, messages, .. } => {
                 Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
+            Command::Restore { step, .. } => self.restore(step),
         }
     }
 
