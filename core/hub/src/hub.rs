@@ -193,6 +193,11 @@ impl Hub {
         self.session(conn).map_or(0, |session| session.need)
     }
 
+    /// The longest message that the server takes.
+    pub fn max_payload(&self) -> usize {
+        self.config.limits.max_payload
+    }
+
     /// What INFO says to everybody.
     pub fn info(&self) -> &Info {
         &self.config.info

@@ -29,7 +29,7 @@ use hw_store::Messages;
 use hw_store::messages::Keep;
 use hw_subject::Transform;
 
-pub use check::{ConfigError, StreamLimits, check, check_update};
+pub use check::{ConfigError, StreamLimits, check, check_restored, check_update};
 pub use feed::Position;
 pub use read::{BatchEnd, BatchRead, BatchRefused, BatchStep};
 pub use snapshot::{RestoreError, StreamRestore};
