@@ -41,7 +41,7 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
-        let restoring = self.restores.running.values_mut().map(|restore| &mut restore.group);
+        let restoring = self.restores.going_on().map(|restore| &mut restore.group);
         let groups = self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring);
         for group in groups.filter(|group| !group.is_volatile() && (full || group.changed)) {
             job.groups.push(group.checkpoint());
@@ -58,7 +58,7 @@ impl JetStream {
             Ok(done) => {
                 for (id, written) in done.written {
                     let parked = self.aside.parked.get_mut(&id);
-                    let restoring = self.restores.running.get_mut(&id).map(|restore| &mut restore.group);
+                    let restoring = self.restores.group(id);
                     if let Some(group) = self.groups.get_mut(&id).or(parked).or(restoring) {
                         group.stream.messages_mut().handle_written(written);
                         group.writing = None;
@@ -71,7 +71,7 @@ impl JetStream {
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
-                let restoring = self.restores.running.values_mut().map(|restore| &mut restore.group);
+                let restoring = self.restores.going_on().map(|restore| &mut restore.group);
                 for group in self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring) {
                     group.changed = true;
                     if let Some(segment) = group.writing.take() {

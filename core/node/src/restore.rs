@@ -54,6 +54,8 @@ pub(crate) struct Restore {
     ended: bool,
     finishing: bool,
     failed: Option<String>,
+    /// Whether nothing of it is left: only its client is still told.
+    over: bool,
     received: u64,
     begun: Time,
     seen: Time,
@@ -78,6 +80,16 @@ impl Restores {
     /// A piece, or the empty message after the last one.
     pub(crate) fn handle_piece(&mut self, id: GroupId, msg: &Incoming<'_>) {
         self.pieces.push((id, owned(msg.reply), owned(msg.payload)));
+    }
+
+    /// Those that have not failed.
+    pub(crate) fn going_on(&mut self) -> impl Iterator<Item = &mut Restore> {
+        self.running.values_mut().filter(|restore| !restore.over)
+    }
+
+    /// The group of one of those.
+    pub(crate) fn group(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.running.get_mut(&id).filter(|restore| !restore.over).map(|restore| &mut restore.group)
     }
 
     /// When one of them must be looked at.
@@ -206,6 +218,9 @@ impl Restore {
         self.received += content.len() as u64;
         self.replies.push(reply);
         self.ended = content.is_empty();
+        if self.failed.is_some() {
+            return;
+        }
         self.reader.push(content);
         if self.reader.waiting() > RESTORE_WAITING_BYTES {
             self.failed.get_or_insert_with(|| "too much was sent at once".to_owned());
@@ -291,6 +306,7 @@ impl JetStream {
             ended: false,
             finishing: false,
             failed: None,
+            over: false,
             received: 0,
             begun: now,
             seen: now,
@@ -319,7 +335,7 @@ impl JetStream {
         let Some(restore) = self.restores.running.get_mut(&id) else { return };
         if restore.limit() <= now {
             restore.failed.get_or_insert_with(|| "no more pieces came".to_owned());
-            return self.abandon_restore(now, hub, id);
+            restore.ended = true;
         }
         let volatile = restore.group.is_volatile();
         restore.wake = Time::NEVER;
@@ -363,6 +379,9 @@ impl JetStream {
     /// A command of a restore is durable; false when there is no such restore any more.
     pub(crate) fn apply_restored(&mut self, id: GroupId, entry: &Bytes) -> bool {
         let Some(restore) = self.restores.running.get_mut(&id) else { return false };
+        if restore.over {
+            return true;
+        }
         match restore.apply(entry) {
             Ok(true) if restore.failed.is_none() => {
                 let end = MetaCommand::EndRestore { group: id.0 };
@@ -380,37 +399,54 @@ impl JetStream {
     fn check_restore(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         let Some(restore) = self.restores.running.get_mut(&id) else { return };
         let announced = std::mem::take(&mut restore.plan.announced);
-        let no_room = self.recount_restore(id, announced);
-        let Some(restore) = self.restores.running.get_mut(&id) else { return };
-        if let Some(error) = no_room {
+        if !restore.over
+            && let Some(error) = self.recount_restore(id, announced)
+            && let Some(restore) = self.restores.running.get_mut(&id)
+        {
             restore.failed.get_or_insert_with(|| ApiError::from(&error).description);
         }
-        if restore.failed.is_some() && !restore.replies.is_empty() {
-            self.abandon_restore(now, hub, id);
+        let Some(restore) = self.restores.running.get_mut(&id) else { return };
+        if let Some(why) = restore.failed.clone() {
+            self.abandon_restore(id);
+            self.tell_failed(now, hub, id, why);
         }
     }
 
-    /// Nothing stays of a restore; its client is told why.
-    fn abandon_restore(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+    /// Nothing stays of a restore.
+    fn abandon_restore(&mut self, id: GroupId) {
+        let Some(restore) = self.restores.running.get_mut(&id) else { return };
+        if std::mem::replace(&mut restore.over, true) {
+            return;
+        }
         self.uncount_restore(id);
-        let Some(mut restore) = self.restores.running.remove(&id) else { return };
+        let Some(restore) = self.restores.running.get_mut(&id) else { return };
+        let (name, storage) = (restore.name().to_owned(), restore.group.stream.config().storage);
+        let nothing = StreamConfig { name, storage, ..StreamConfig::default() };
+        restore.group.stream = Stream::new(nothing, restore.begun);
+        restore.group.log.cut();
+        restore.reader = Reader::default();
+        restore.plan = Plan::default();
         let abandon = MetaCommand::AbandonRestore { group: id.0 };
         self.meta_log.propose(Origin::None, |out| abandon.encode(out));
-        hub.unsubscribe_internal(
-            restore.call.account,
-            restore.subject.as_bytes(),
-            None,
-            Target::Restore(id).id(),
-        );
-        let why = restore.failed.take().unwrap_or_default();
+    }
+
+    /// Whoever still sends pieces of a restore that failed is told why; it is forgotten when that ends.
+    fn tell_failed(&mut self, now: Time, hub: &mut Hub, id: GroupId, why: String) {
+        let Some(restore) = self.restores.running.get_mut(&id) else { return };
+        let account = restore.call.account;
         let json = Bytes::from(hw_jsapi::error(Kind::StreamCreate, &ApiError::with(10062, why)));
-        self.api_errors += u64::from(!restore.replies.is_empty());
         for reply in restore.replies.drain(..) {
-            self.outbox.send(restore.call.account, reply, json.clone());
+            self.outbox.send(account, reply, json.clone());
         }
+        if !restore.ended {
+            return;
+        }
+        let Some(restore) = self.restores.running.remove(&id) else { return };
+        hub.unsubscribe_internal(account, restore.subject.as_bytes(), None, Target::Restore(id).id());
+        self.api_errors += 1;
         let event = Transfer::RestoreDone { start: restore.begun, end: now, bytes: restore.received };
         let event = Event::Backup(&event, &restore.client);
-        self.advise(now, hub, restore.call.account, &event, restore.name());
+        self.advise(now, hub, account, &event, restore.name());
     }
 
     /// All of it is durable, and the stream exists: it opens, and whoever asked is told.
