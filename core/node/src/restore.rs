@@ -52,7 +52,10 @@ pub(crate) struct Restore {
     /// Who waits for a piece to be read; the last one for the whole once it has ended.
     replies: Vec<Bytes>,
     ended: bool,
+    /// Whether all was read, whether all was applied, and whether the meta group was told.
     finishing: bool,
+    complete: bool,
+    proposed: bool,
     failed: Option<String>,
     /// Whether nothing of it is left: only its client is still told.
     over: bool,
@@ -305,6 +308,8 @@ impl JetStream {
             replies: Vec::new(),
             ended: false,
             finishing: false,
+            complete: false,
+            proposed: false,
             failed: None,
             over: false,
             received: 0,
@@ -383,11 +388,7 @@ impl JetStream {
             return true;
         }
         match restore.apply(entry) {
-            Ok(true) if restore.failed.is_none() => {
-                let end = MetaCommand::EndRestore { group: id.0 };
-                self.meta_log.propose(Origin::None, |out| end.encode(out));
-            }
-            Ok(_) => {}
+            Ok(last) => restore.complete |= last,
             Err(why) => {
                 restore.failed.get_or_insert(why);
             }
@@ -395,7 +396,8 @@ impl JetStream {
         true
     }
 
-    /// Holds a restore to the limits of account and server, and ends one that failed when its client can be told.
+    /// Holds a restore to the limits of account and server; ends one that failed, and one that is complete once its
+    /// client has said so, too.
     fn check_restore(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         let Some(restore) = self.restores.running.get_mut(&id) else { return };
         let announced = std::mem::take(&mut restore.plan.announced);
@@ -409,6 +411,10 @@ impl JetStream {
         if let Some(why) = restore.failed.clone() {
             self.abandon_restore(id);
             self.tell_failed(now, hub, id, why);
+        } else if restore.complete && restore.finishing && !restore.proposed {
+            restore.proposed = true;
+            let end = MetaCommand::EndRestore { group: id.0 };
+            self.meta_log.propose(Origin::None, |out| end.encode(out));
         }
     }
 

@@ -19,10 +19,11 @@ use crate::jetstream::JetStream;
 use crate::limits::{SNAPSHOT_ROUND_BYTES, TRANSFER_ROUND};
 use crate::outbox::Outgoing;
 
-/// How long somebody may take to listen to the pieces.
+/// How long somebody may take to listen to the pieces. Clients subscribe after they have read the answer, and some have a
+/// wildcard subscription for all their inboxes beside it: only the subject itself says that they are ready.
 const INTEREST_WAIT: Span = Span::from_secs(2);
 /// How often that is looked at.
-const INTEREST_LOOK: Span = Span::from_millis(50);
+const INTEREST_LOOK: Span = Span::from_millis(5);
 /// How long an acknowledgement may take.
 const ACK_WAIT: Span = Span::from_secs(5);
 
@@ -223,9 +224,13 @@ impl JetStream {
             snapshot.wake = now + TRANSFER_ROUND;
             return None;
         }
-        if !hub.has_interest(snapshot.call.account, &snapshot.deliver) {
+        let (account, deliver) = (snapshot.call.account, &snapshot.deliver);
+        if !snapshot.heard && now < snapshot.limit && !hub.has_literal_interest(account, deliver) {
             snapshot.wake = now + INTEREST_LOOK;
-            return (snapshot.heard || now >= snapshot.limit).then(|| "408 No Interest".to_owned());
+            return None;
+        }
+        if !hub.has_interest(account, deliver) {
+            return Some("408 No Interest".to_owned());
         }
         snapshot.heard = true;
         let mut round = 0;

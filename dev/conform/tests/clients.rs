@@ -55,7 +55,7 @@ fn case(target: Target, client: Client) -> Case {
 /// What our server says that it does not have yet, for the scripts to skip by name; nothing for any other server.
 fn not_built(binary: &Path) -> &'static str {
     let is_ours = binary.file_stem().is_some_and(|name| name == "headwater");
-    if is_ours { "backup atomic" } else { "" }
+    if is_ours { "atomic" } else { "" }
 }
 
 fn agree(binary: &Path, runner: &Path, script: &str) -> Result<(), String> {
