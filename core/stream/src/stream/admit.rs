@@ -30,7 +30,7 @@ pub(super) struct Fields<'a> {
     incr: Option<&'a [u8]>,
     schedule: Option<&'a [u8]>,
     batch_id: Option<&'a [u8]>,
-    source: Option<&'a [u8]>,
+    pub source: Option<&'a [u8]>,
     marker_reason: Option<&'a [u8]>,
     kv_operation: Option<&'a [u8]>,
 }

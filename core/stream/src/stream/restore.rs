@@ -8,7 +8,7 @@ use hw_store::Messages;
 use super::admit::{Fields, Incoming, Rollup};
 use super::number::Number;
 use super::publish::Storing;
-use super::{Stream, check};
+use super::{Position, Stream, check};
 use crate::command::{ConsumerAction, Fed, RestoreStep};
 use crate::config::ConsumerConfig;
 use crate::consumer::{Consumer, Delivery, Progress, Request};
@@ -79,6 +79,7 @@ impl Stream {
                 self.messages.advance_to(seq, ts);
                 continue;
             }
+            self.place_source(fields.source);
             let total = self.config.allow_msg_counter.then(|| total_of(record.payload())).flatten();
             let record = record.clone();
             let storing =
@@ -87,6 +88,15 @@ impl Stream {
             self.remember_restored(fields.msg_id, (seq, ts));
         }
         Feeding::Taken
+    }
+
+    /// A stream with sources goes on after the last copy of each. Whose copy it is can no longer be told: the origin, too,
+    /// may have come from a backup.
+    fn place_source(&mut self, value: Option<&[u8]>) {
+        let Some((key, seq)) = value.and_then(crate::feed::brought_by) else { return };
+        if self.config.sources.iter().any(|config| crate::feed::source_key(config) == key) {
+            self.positions.insert(key.into(), Position { identity: Bytes::new(), seq });
+        }
     }
 
     /// Publishers that try again what they sent before the backup are still known, within the window.
@@ -121,3 +131,6 @@ fn total_of(payload: &[u8]) -> Option<Number> {
     let value: serde_json::Value = serde_json::from_slice(payload).ok()?;
     Number::parse(value.get("val")?.as_str()?.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;
