@@ -2,6 +2,7 @@
 
 mod account;
 mod api;
+mod backup;
 mod bench;
 mod completion;
 mod connect;
@@ -54,6 +55,9 @@ enum Command {
     /// Information about the account and the connection
     #[command(subcommand, visible_alias = "a")]
     Account(account::Command),
+    /// Back up and restore streams
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Measure a server
     #[command(subcommand)]
     Bench(bench::Command),
@@ -135,7 +139,7 @@ pub fn overview() -> String {
 }
 
 /// Flags that are on unless `--no-…` is said, or the reverse; clap sees them as `--flag=false`.
-const NEGATABLE: [&str; 17] = [
+const NEGATABLE: [&str; 18] = [
     "ack",
     "allow-batch",
     "allow-direct",
@@ -144,6 +148,7 @@ const NEGATABLE: [&str; 17] = [
     "allow-rollup",
     "allow-schedules",
     "compress",
+    "consumers",
     "deletes",
     "deny-delete",
     "deny-purge",
@@ -201,6 +206,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let global = &cli.global;
     match cli.command {
         Command::Account(command) => account::run(global, command).await,
+        Command::Backup(command) => backup::run(global, command).await,
         Command::Bench(command) => bench::run(global, command).await,
         Command::Completion(args) => completion::run(&args),
         Command::Consumer(command) => consumer::run(global, command).await,

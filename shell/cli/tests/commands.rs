@@ -284,6 +284,46 @@ fn checks_answer_by_their_exit_code() {
 }
 
 #[test]
+fn backups_are_taken_and_restored() {
+    let server = Server::start("backups");
+    server.ok(&["stream", "add", "S", "--subjects", "s.>", "--defaults"]);
+    server.ok(&["stream", "add", "T", "--subjects", "t", "--defaults"]);
+    server.ok(&["publish", "s.1", "message {{Count}}", "--count", "30", "--jetstream"]);
+    server.ok(&["stream", "rmm", "S", "7", "--force"]);
+    server.ok(&["consumer", "add", "S", "C", "--pull", "--defaults"]);
+    server.ok(&["consumer", "next", "S", "C", "--ack"]);
+    let folder = server.folder.join("backup").display().to_string();
+    let said = server.ok(&["stream", "backup", "S", &folder, "--no-progress"]);
+    assert!(said.contains("Starting backup of Stream \"S\"") && said.contains("29 messages"), "{said}");
+    let contents = server.json(&["backup", "info", &folder, "--json"]);
+    assert_eq!((contents["messages"].as_u64(), contents["consumers"][0].as_str()), (Some(29), Some("C")));
+    server.fails(&["stream", "restore", &folder], "already in use");
+    server.ok(&["stream", "rm", "S", "--force"]);
+    let said = server.ok(&["stream", "restore", &folder, "--no-progress"]);
+    assert!(said.contains("Restored stream \"S\""), "{said}");
+    let state = &server.json(&["stream", "info", "S", "--json"])["state"];
+    assert_eq!((state["messages"].as_u64(), state["last_seq"].as_u64()), (Some(29), Some(30)));
+    let consumer = server.json(&["consumer", "info", "S", "C", "--json"]);
+    assert_eq!(consumer["ack_floor"]["stream_seq"].as_u64(), Some(1));
+
+    let archive = server.folder.join("backup/stream.arc.s2");
+    let mut bytes = std::fs::read(&archive).expect("the backup is there");
+    bytes[200] ^= 1;
+    std::fs::write(&archive, bytes).expect("it can be written");
+    server.fails(&["backup", "info", &folder], "crc mismatch");
+    server.ok(&["stream", "rm", "S", "--force"]);
+    server.fails(&["stream", "restore", &folder, "--no-progress"], "10062");
+    server.fails(&["stream", "info", "S"], "stream not found");
+
+    let all = server.folder.join("all").display().to_string();
+    server.fails(&["account", "backup", &all], "cannot be confirmed");
+    server.ok(&["account", "backup", &all, "--force", "--no-consumers"]);
+    server.fails(&["account", "restore", &all], "stream T exists already");
+    server.ok(&["stream", "rm", "T", "--force"]);
+    assert!(server.ok(&["account", "restore", &all]).contains("Restored 1 streams"));
+}
+
+#[test]
 fn requests_are_answered() {
     let server = Server::start("requests_are_answered");
     server.fails(&["request", "nobody.there", "hi", "--raw"], "no responders");

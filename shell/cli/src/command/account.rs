@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::backup;
 use super::connect::{Global, Session, visible};
 use super::error::Failure;
 use super::output::Facts;
@@ -19,6 +20,11 @@ pub enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Back up all streams into a folder
+    #[command(visible_alias = "snapshot")]
+    Backup(backup::TakeAllArgs),
+    /// Restore all streams from a folder
+    Restore(backup::RestoreAllArgs),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,15 +73,22 @@ struct Limits {
 
 /// Runs an account command.
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
-    let Command::Info { json } = command;
     let session = Session::open(global).await?;
+    match command {
+        Command::Info { json } => info(&session, json).await,
+        Command::Backup(args) => backup::account(&session, &args).await,
+        Command::Restore(args) => backup::restore_account(&session, &args).await,
+    }
+}
+
+async fn info(session: &Session, json: bool) -> Result<(), Failure> {
     let usage = session.api("INFO", &Value::Null, "get the account's JetStream information").await;
     if json {
         usage?.print_json();
         return Ok(());
     }
     let mut facts = Facts::titled("Account Information");
-    connection(&session, &mut facts).await?;
+    connection(session, &mut facts).await?;
     match usage.and_then(|answer| answer.read::<Usage>()) {
         Ok(usage) => jetstream(&mut facts, &usage),
         Err(failure) => {

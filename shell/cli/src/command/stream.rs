@@ -11,6 +11,7 @@ pub use self::list::replicas;
 use serde_json::json;
 
 use self::config::StreamFlags;
+use super::backup;
 use super::connect::{Global, Session};
 use super::error::Failure;
 use super::view::StreamInfo;
@@ -90,6 +91,11 @@ pub enum Command {
     Get(read::GetArgs),
     /// Page through a stream's messages
     View(read::ViewArgs),
+    /// Back up a stream into a folder
+    #[command(visible_alias = "snapshot")]
+    Backup(backup::TakeArgs),
+    /// Restore a stream from a backup
+    Restore(backup::RestoreArgs),
 }
 
 /// Runs a stream command.
@@ -117,6 +123,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Seal { stream, force } => change::seal(&session, &stream, force).await,
         Command::Get(args) => read::get(&session, &args).await,
         Command::View(args) => read::view(&session, &args).await,
+        Command::Backup(args) => backup::stream(&session, &args).await,
+        Command::Restore(args) => backup::restore_stream(&session, &args).await,
     }
 }
 
