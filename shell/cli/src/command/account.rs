@@ -8,6 +8,7 @@ use super::backup;
 use super::connect::{Global, Session, visible};
 use super::error::Failure;
 use super::output::Facts;
+use super::server::report;
 use super::units::{bytes, comma, duration};
 
 /// What can be asked about the account.
@@ -20,11 +21,22 @@ pub enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Report on this account
+    #[command(subcommand, visible_alias = "rep")]
+    Report(ReportCommand),
     /// Back up all streams into a folder
     #[command(visible_alias = "snapshot")]
     Backup(backup::TakeAllArgs),
     /// Restore all streams from a folder
     Restore(backup::RestoreAllArgs),
+}
+
+/// What can be reported of an account.
+#[derive(Debug, clap::Subcommand)]
+pub enum ReportCommand {
+    /// Its connections
+    #[command(visible_aliases = ["conn", "connz", "conns"])]
+    Connections(report::ConnectionArgs),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,6 +88,9 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let session = Session::open(global).await?;
     match command {
         Command::Info { json } => info(&session, json).await,
+        Command::Report(ReportCommand::Connections(args)) => {
+            report::connections(&session, "$SYS.REQ.ACCOUNT.PING.CONNZ", &args).await
+        }
         Command::Backup(args) => backup::account(&session, &args).await,
         Command::Restore(args) => backup::restore_account(&session, &args).await,
     }
