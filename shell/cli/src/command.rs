@@ -23,6 +23,7 @@ mod server;
 mod stream;
 mod subscribe;
 mod template;
+mod top;
 mod units;
 mod view;
 
@@ -96,6 +97,8 @@ enum Command {
     /// Manage streams
     #[command(subcommand, visible_aliases = ["str", "st", "s"])]
     Stream(stream::Command),
+    /// Watch a server and its connections
+    Top(top::Args),
     /// Show messages as they are published
     #[command(name = "subscribe", visible_alias = "sub")]
     Subscribe(subscribe::Args),
@@ -221,6 +224,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rtt(args) => rtt::run(global, args).await,
         Command::Server(command) => server::run(global, command).await,
         Command::Stream(command) => stream::run(global, command).await,
+        Command::Top(args) => top::run(global, args).await,
         Command::Subscribe(args) => subscribe::run(global, args).await,
     }
 }

@@ -115,6 +115,12 @@ async fn ask_all_with(
     }
 }
 
+/// The servers that answer within a second.
+pub async fn identities(session: &Session) -> Result<Vec<Identity>, Failure> {
+    let replies = ask_all(session, "$SYS.REQ.SERVER.PING", None).await?;
+    replies.iter().map(|reply| read::<Statsz>(&reply.payload).map(|answer| answer.server)).collect()
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Statsz {

@@ -272,6 +272,10 @@ pub async fn find(
 ) -> Result<Found, Failure> {
     let mut found = Found { connections: Vec::new(), total: 0, raw: Vec::new() };
     for reply in ask_all_with(session, subject, body, expect).await? {
+        let answer: Value = read(&reply.payload)?;
+        if let Some(why) = answer["error"]["description"].as_str() {
+            return Err(Failure::request("get the connections", why));
+        }
         let page: Page<Connz> = read(&reply.payload)?;
         found.total += page.data.total;
         for raw in page.data.connections {
