@@ -53,7 +53,8 @@ const OF_SERVER: [&str; 11] =
 const OF_ACCOUNT: [&str; 4] = ["CONNZ", "SUBSZ", "JSZ", "STATZ"];
 
 /// What every account can ask about itself.
-const OF_ITSELF: [&str; 2] = ["CONNZ", "STATZ"];
+const OF_ITSELF: [&str; 3] =
+    ["$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.ACCOUNT.PING.STATZ", "$SYS.REQ.SERVER.PING.CONNZ"];
 
 impl System {
     pub(crate) fn new(directory: Arc<Directory>, seed: u64) -> System {
@@ -77,8 +78,7 @@ impl System {
         }
         let system = self.directory.system_account();
         for (account, _) in self.directory.accounts().filter(|(account, _)| Some(*account) != system) {
-            for verb in OF_ITSELF {
-                let subject = format!("$SYS.REQ.ACCOUNT.PING.{verb}");
+            for subject in OF_ITSELF {
                 hub.subscribe_internal(account, subject.as_bytes(), None, Target::System.id());
             }
         }

@@ -8,6 +8,7 @@ mod completion;
 mod connect;
 mod consumer;
 mod context;
+mod counter;
 mod demo;
 mod error;
 mod events;
@@ -20,6 +21,7 @@ mod reply;
 mod request;
 mod rtt;
 mod server;
+mod service;
 mod stream;
 mod subscribe;
 mod template;
@@ -70,6 +72,9 @@ enum Command {
     /// Manage the saved connection contexts
     #[command(subcommand, visible_alias = "ctx")]
     Context(context::Command),
+    /// Work with counters
+    #[command(subcommand, visible_alias = "ctr")]
+    Counter(counter::Command),
     /// Walk through the introduction on a server in this process: no other server is needed or touched
     Demo(demo::Args),
     /// Show advisories and events as they happen
@@ -94,6 +99,9 @@ enum Command {
     /// Server information and health checks
     #[command(subcommand, visible_aliases = ["srv", "sys"])]
     Server(server::Command),
+    /// Work with services
+    #[command(subcommand, visible_aliases = ["services", "micro"])]
+    Service(service::Command),
     /// Manage streams
     #[command(subcommand, visible_aliases = ["str", "st", "s"])]
     Stream(stream::Command),
@@ -214,6 +222,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Consumer(command) => consumer::run(global, command).await,
         Command::Context(command) => context::run(global, command),
+        Command::Counter(command) => counter::run(global, command).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Kv(command) => kv::run(global, command).await,
@@ -223,6 +232,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Request(args) => request::run(global, args).await,
         Command::Rtt(args) => rtt::run(global, args).await,
         Command::Server(command) => server::run(global, command).await,
+        Command::Service(command) => service::run(global, command).await,
         Command::Stream(command) => stream::run(global, command).await,
         Command::Top(args) => top::run(global, args).await,
         Command::Subscribe(args) => subscribe::run(global, args).await,

@@ -24,24 +24,33 @@ struct Outcome {
 
 impl Server {
     fn start(test: &str) -> Self {
+        Self::start_with(test, "", "")
+    }
+
+    /// A server with more in its configuration; `login` is what stands before the `@` of its URL.
+    fn start_with(test: &str, config: &str, login: &str) -> Self {
         let binary = std::env::var_os("HEADWATER_TEST_SERVER");
         let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
         let folder = std::env::temp_dir().join(format!("headwater-commands-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a scratch folder can be made");
+        let file = folder.join("server.conf");
+        std::fs::write(&file, config).expect("a scratch file can be written");
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a port is free").port();
         let process = Command::new(binary)
-            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+            .arg("-c")
+            .arg(&file)
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-n", "S1", "-js", "-sd"])
             .arg(folder.join("store"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the server starts");
-        let server = Self { process, url: format!("nats://127.0.0.1:{port}"), folder };
+        let server = Self { process, url: format!("nats://{login}127.0.0.1:{port}"), folder };
         let (_never, pause) = mpsc::sync_channel::<()>(1);
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err()
-            || server.run(&["account", "info", "-j"]).code != 0
+            || server.run(&["rtt"]).code != 0
         {
             assert!(begin.elapsed() < Duration::from_secs(30), "the server does not come up");
             pause.recv_timeout(Duration::from_millis(20)).expect_err("nobody sends");
@@ -321,6 +330,65 @@ fn backups_are_taken_and_restored() {
     server.fails(&["account", "restore", &all], "stream T exists already");
     server.ok(&["stream", "rm", "T", "--force"]);
     assert!(server.ok(&["account", "restore", &all]).contains("Restored 1 streams"));
+}
+
+#[test]
+fn counters_count() {
+    let server = Server::start("counters");
+    let config = server.folder.join("counter.json");
+    let text = r#"{"name":"CNT","subjects":["c.>"],"allow_msg_counter":true,"allow_direct":true}"#;
+    std::fs::write(&config, text).expect("a scratch file can be written");
+    server.ok(&["stream", "add", "CNT", "--config", &config.display().to_string()]);
+    assert_eq!(server.ok(&["counter", "increment", "c.a", "99999999999999999999"]).trim(), "99999999999999999999");
+    assert_eq!(server.ok(&["counter", "decrement", "c.a", "1"]).trim(), "99999999999999999998");
+    server.ok(&["counter", "increment", "c.b", "--", "-7"]);
+    assert_eq!(server.ok(&["counter", "get", "c.b"]).trim(), "-7");
+    assert!(server.ok(&["counter", "view", "c.a"]).contains("Nats-Incr: -1"));
+    assert_eq!(server.json(&["counter", "list", "c.*", "--json"])["c.a"], "99999999999999999998");
+    server.fails(&["counter", "get", "x"], "no stream takes x");
+    server.fails(&["counter", "increment", "c.a", "1.5"], "not a whole number");
+}
+
+#[test]
+fn streams_are_found_and_consumers_reset() {
+    let server = Server::start("find");
+    server.ok(&["stream", "add", "A", "--subjects", "a", "--defaults"]);
+    server.ok(&["stream", "add", "B", "--subjects", "b", "--defaults"]);
+    server.ok(&["publish", "a", "x", "--count", "3", "--jetstream"]);
+    assert_eq!(server.ok(&["stream", "find", "--empty", "--names"]).trim(), "B");
+    assert_eq!(server.ok(&["stream", "find", "--empty", "--invert", "--names"]).trim(), "A");
+    server.ok(&["consumer", "add", "A", "C", "--pull", "--defaults"]);
+    server.ok(&["consumer", "next", "A", "C", "--ack", "--count", "3"]);
+    server.fails(&["consumer", "reset", "A", "C"], "cannot be confirmed");
+    assert!(server.ok(&["consumer", "reset", "A", "C", "--sequence", "2", "--force"]).contains("at sequence 2"));
+    assert_eq!(server.json(&["consumer", "info", "A", "C", "--json"])["num_pending"].as_u64(), Some(2));
+}
+
+#[test]
+fn operators_see_reports() {
+    let config = "accounts { SYS { users: [{user: sys, password: p}] }\n\
+        A { jetstream: enabled, users: [{user: a, password: p}] } }\nsystem_account: SYS\n";
+    let server = Server::start_with("reports", config, "sys:p@");
+    let user = ["--user", "a", "--password", "p"];
+    let as_user = |words: &[&str]| server.ok(&[words, &user].concat());
+    as_user(&["stream", "add", "S", "--subjects", "s", "--defaults"]);
+    as_user(&["publish", "s", "x", "--count", "5", "--jetstream"]);
+    let summary = server.ok(&["server", "report", "jetstream", "1"]);
+    assert_eq!(row(&summary, "S1")[3..6], ["1", "0", "5"]);
+    let connections = server.ok(&["server", "report", "connections", "1"]);
+    assert!(connections.contains("Top 1 Connections out of 1 by subs") && connections.contains("SYS"));
+    assert!(server.ok(&["server", "report", "accounts", "1"]).contains("1 Accounts Overview"));
+    assert_eq!(row(&server.ok(&["server", "report", "health", "1"]), "S1")[3], "ok (200)");
+    let own = as_user(&["account", "report", "connections", "1", "--json"]);
+    assert!(own.contains("\"account\": \"A\"") && !own.contains("SYS"), "{own}");
+    let pages = server.json(&["server", "request", "variables", "1", "--name", "S1"]);
+    assert_eq!(pages[0]["data"]["server_name"], "S1");
+    let top = server.ok(&["top", "S1", "--max-refresh", "2", "--interval", "10ms"]);
+    assert_eq!(top.matches("Server S1").count(), 2, "{top}");
+    let file = server.folder.join("look.txt");
+    server.ok(&["top", "--output", &file.display().to_string()]);
+    assert!(std::fs::read_to_string(file).is_ok_and(|text| text.contains("Connections by cid")));
+    server.fails(&["top", "S2"], "no server with the name");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod change;
 pub mod config;
+mod find;
 mod list;
 mod read;
 pub mod show;
@@ -24,6 +25,9 @@ pub enum Command {
     Ls(list::LsArgs),
     /// Report on all streams, and on their mirrors and sources
     Report(list::ReportArgs),
+    /// Find streams by what they hold
+    #[command(visible_alias = "query")]
+    Find(find::FindArgs),
     /// Show a stream's configuration and state
     #[command(visible_aliases = ["nfo", "i"])]
     Info {
@@ -109,6 +113,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Ls(args) => list::ls(&session, &args).await,
         Command::Report(args) => list::report(&session, &args).await,
+        Command::Find(args) => find::find(&session, &args).await,
         Command::Info { stream, json, state } => info(&session, &stream, json, state).await,
         Command::State { stream, json } => info(&session, &stream, json, true).await,
         Command::Subjects(args) => list::subjects(&session, &args).await,
