@@ -69,6 +69,8 @@ pub struct Hub {
     pub(crate) internal_subs: usize,
     /// Counts changes of what clients, here or on other shards, listen to.
     pub(crate) interest_changes: u64,
+    /// Somebody who was stalled need not wait any longer.
+    pub(crate) resumed: bool,
     pub(crate) events: Events,
 }
 
@@ -76,7 +78,7 @@ impl Hub {
     /// A hub without connections.
     pub fn new(config: HubConfig) -> Hub {
         let accounts = config.directory.accounts().map(|_| AccountState::default()).collect();
-        let sinks = Sinks { max_pending: config.limits.max_pending, ..Sinks::default() };
+        let sinks = Sinks::new(config.limits.max_pending);
         Hub {
             conns: Map::default(),
             sinks,
@@ -92,6 +94,7 @@ impl Hub {
             counters: HubCounters::default(),
             internal_subs: 0,
             interest_changes: 0,
+            resumed: false,
             events: Events::default(),
             config,
         }
@@ -130,9 +133,10 @@ impl Hub {
         };
         self.retire(slot);
         self.conns.remove(&conn);
-        let Some(session) = self.sinks.sessions.remove(slot) else {
+        let Some(mut session) = self.sinks.sessions.remove(slot) else {
             return;
         };
+        self.end_stalls(std::mem::take(&mut session.stalls));
         let connection = ConnectionView::of(&session);
         if let Some(account) = session.account() {
             self.account_mut(account).gone.add(&session.traffic);
@@ -186,6 +190,7 @@ impl Hub {
         if let Some(session) = self.session_mut(conn) {
             session.out.in_flight = bytes;
         }
+        self.look_for_room(conn);
     }
 
     /// How many bytes the connection's unfinished operation takes at least: room to have before the next read.
@@ -224,7 +229,7 @@ impl Hub {
     /// Changes the limits, for open connections as well. Timers that run keep their time.
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.config.limits = limits;
-        self.sinks.max_pending = limits.max_pending;
+        self.sinks.set_max_pending(limits.max_pending);
         let slots: Vec<u32> = self.sinks.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.apply_limits(slot);
@@ -254,7 +259,7 @@ impl Hub {
         self.sinks.sessions.get(*self.conns.get(&conn)?)
     }
 
-    fn session_mut(&mut self, conn: ConnId) -> Option<&mut Session> {
+    pub(crate) fn session_mut(&mut self, conn: ConnId) -> Option<&mut Session> {
         self.sinks.sessions.get_mut(*self.conns.get(&conn)?)
     }
 

@@ -16,6 +16,7 @@ mod route;
 mod session;
 mod sinks;
 mod slab;
+mod stall;
 mod timers;
 mod verbs;
 mod view;

@@ -45,6 +45,7 @@ impl PeerBatch {
 enum PeerOp {
     Interest { account: AccountId, filter: u32, queue: Option<u32>, members: u32 },
     Connections { account: AccountId, count: u32 },
+    Stall { conn: ConnId, on: bool },
     Message(Envelope),
 }
 
@@ -90,7 +91,15 @@ pub(crate) struct PeerMessage<'a> {
 /// One entry of a batch, read.
 pub(crate) enum Received<'a> {
     Interest(InterestChange<'a>),
-    Connections { account: AccountId, count: u32 },
+    Connections {
+        account: AccountId,
+        count: u32,
+    },
+    /// A connection of the receiver should wait, or need not any longer.
+    Stall {
+        conn: ConnId,
+        on: bool,
+    },
     Message(PeerMessage<'a>, Groups<'a>),
 }
 
@@ -143,6 +152,10 @@ impl Outbox {
 
     pub fn put_connections(&mut self, account: AccountId, count: u32) {
         self.batch.ops.push(PeerOp::Connections { account, count });
+    }
+
+    pub fn put_stall(&mut self, conn: ConnId, on: bool) {
+        self.batch.ops.push(PeerOp::Stall { conn, on });
     }
 
     pub fn put_message<'a>(&mut self, m: &PeerMessage<'_>, groups: impl Iterator<Item = &'a [u8]>) {
@@ -215,6 +228,7 @@ pub(crate) fn read(batch: &PeerBatch, mut each: impl FnMut(Received<'_>)) {
                 each(Received::Interest(InterestChange { account, filter, queue, members }));
             }
             PeerOp::Connections { account, count } => each(Received::Connections { account, count }),
+            PeerOp::Stall { conn, on } => each(Received::Stall { conn, on }),
             PeerOp::Message(envelope) => {
                 let (message, groups) = open(&envelope, &mut data);
                 each(Received::Message(message, groups));

@@ -171,7 +171,11 @@ impl Hub {
                 outbox.touched = false;
             }
         }
-        ways.receivers
+        let receivers = ways.receivers;
+        if !self.sinks.crowded.is_empty() {
+            self.stall(routed.now, origin);
+        }
+        receivers
     }
 
     /// Publishes from inside the process: routed by `to`, while receivers see `msg.subject` (a delivery of a stream's
@@ -228,6 +232,7 @@ impl Hub {
                 elsewhere.resize(elsewhere.len().max(shard + 1), 0);
                 elsewhere[shard] = count;
             }
+            Received::Stall { conn, on } => self.handle_stall(conn, on.then_some(now)),
             Received::Message(m, groups) => {
                 let routed = Routed { now, account: m.account, to: m.to, msg: m.msg, from: NOBODY };
                 let origin = Origin { account: m.account, conn: m.conn, shard: m.shard };

@@ -1,11 +1,14 @@
 //! One client connection.
 
+use std::collections::BTreeSet;
+
 use hw_auth::{Identity, ResponsePermission};
 use hw_kit::{AccountId, ConnId, Map, Span, Time};
 use hw_wire::{ConnectOptions, Limits};
 
 use crate::close::CloseReason;
 use crate::config::Peer;
+use crate::stall::{Stall, Stalled};
 
 /// Messages and bytes of headers and payloads, from and to clients.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -61,6 +64,10 @@ pub(crate) struct Session {
     pub held_pongs: u32,
     /// How many bytes the next operation takes at least.
     pub need: usize,
+    /// Whether it publishes faster than others read.
+    pub stall: Stall,
+    /// Publishers that wait for this session's output to shrink.
+    pub stalls: BTreeSet<Stalled>,
 }
 
 /// What waits to be written.
@@ -134,6 +141,8 @@ impl Session {
             mark: 0,
             held_pongs: 0,
             need: 0,
+            stall: Stall::default(),
+            stalls: BTreeSet::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::event::Trace;
 use crate::message::Message;
 use crate::session::{Session, Traffic};
 use crate::slab::Slab;
+use crate::stall::CROWDED_SHARE;
 
 /// No session: a message of no client of this hub.
 pub(crate) const NOBODY: u32 = u32::MAX;
@@ -50,12 +51,27 @@ pub(crate) struct Sinks {
     /// Sessions that were found too slow.
     pub slow: Vec<u32>,
     pub max_pending: usize,
+    /// A session with more output slows down those who publish to it.
+    pub crowded_above: usize,
+    /// Sessions that got something while they had more.
+    pub crowded: Vec<u32>,
     /// Messages of and for clients, in all.
     pub traffic: Traffic,
     pub trace: Trace,
 }
 
 impl Sinks {
+    pub fn new(max_pending: usize) -> Sinks {
+        let mut sinks = Sinks::default();
+        sinks.set_max_pending(max_pending);
+        sinks
+    }
+
+    pub fn set_max_pending(&mut self, bytes: usize) {
+        self.max_pending = bytes;
+        self.crowded_above = bytes / CROWDED_SHARE;
+    }
+
     /// Writes the message for one subscription; false if it does not get it.
     #[inline]
     pub fn deliver(&mut self, id: u32, routed: &Routed<'_>) -> bool {
@@ -110,9 +126,12 @@ impl Sinks {
             session.out.dirty = true;
             self.dirty.push(session.conn);
         }
-        if session.out.pending() > self.max_pending {
-            session.closing = Some(CloseReason::SlowConsumerPendingBytes);
-            self.slow.push(sub.slot);
+        if session.out.pending() > self.crowded_above {
+            self.crowded.push(sub.slot);
+            if session.out.pending() > self.max_pending {
+                session.closing = Some(CloseReason::SlowConsumerPendingBytes);
+                self.slow.push(sub.slot);
+            }
         }
         true
     }

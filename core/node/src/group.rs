@@ -31,7 +31,7 @@ pub(crate) struct Group {
     /// The volatile halves of its consumers.
     pub(crate) leads: BTreeMap<Bytes, Lead>,
     /// Reads that wait for blocks from the disk.
-    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) waiting: BTreeMap<BlockId, Vec<Waiting>>,
     /// Blocks that were asked for.
     pub(crate) loading: Vec<BlockId>,
     /// Whether it is on the list of groups to act.
@@ -73,7 +73,7 @@ impl Group {
             revision,
             log,
             leads: BTreeMap::new(),
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
             loading: Vec::new(),
             dirty: false,
             open: false,

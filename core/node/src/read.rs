@@ -204,7 +204,7 @@ impl JetStream {
     fn start_read(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) {
         if let Progress::Load(block, waiting) = self.advance(now, hub, id, waiting) {
             if let Some(group) = self.groups.get_mut(&id) {
-                group.waiting.push_back(waiting);
+                group.waiting.entry(block).or_default().push(waiting);
             }
             self.load(id, block);
         }
@@ -235,7 +235,7 @@ impl JetStream {
             Err(LoadError::Busy) => {}
             Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),
         }
-        for waiting in std::mem::take(&mut group.waiting) {
+        for waiting in group.waiting.remove(&block).unwrap_or_default() {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);

@@ -77,6 +77,16 @@ impl Shard {
         self.hub.set_in_flight(conn, bytes);
     }
 
+    /// Asked before each read of a connection: until when it should wait, because it publishes faster than others read.
+    pub fn stalled_until(&mut self, now: Time, conn: ConnId) -> Option<Time> {
+        self.hub.stalled_until(now, conn)
+    }
+
+    /// Whether somebody who was stalled need not wait any longer; asked once.
+    pub fn take_resumed(&mut self) -> bool {
+        self.hub.take_resumed()
+    }
+
     /// A batch from another shard.
     pub fn handle_peer(&mut self, now: Time, from: ShardId, batch: PeerBatch) {
         self.hub.handle_peer(now, from, batch, &mut self.rooms);

@@ -31,7 +31,7 @@ pub const WAL_SPARES: usize = 2;
 pub const RESERVE_BYTES: u64 = 1 << 20;
 
 /// A block of a segment holds records up to this many bytes; a longer record has a block of its own.
-pub const BLOCK_BYTES_MAX: usize = 256 << 10;
+pub const BLOCK_BYTES_MAX: usize = 16 << 10;
 /// A segment is handed to the disk in pieces of about this size.
 pub const SEGMENT_WRITE_BYTES: usize = 1 << 20;
 /// Recovery reads log files in pieces of this size, or one window if that is longer.

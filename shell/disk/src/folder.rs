@@ -44,6 +44,13 @@ impl Folder {
         })
     }
 
+    /// Runs an operation that reads, if that needs no disk: None if what it reads is not in memory.
+    pub(crate) fn run_cached(&mut self, op: DiskOp) -> Option<DiskResult> {
+        let DiskOp::Read { file, offset, len } = op else { return Some(self.run(op)) };
+        let bytes = read_cached(self.handle(file).ok()?, offset, len)?;
+        Some(Ok(DiskAnswer::Bytes(bytes)))
+    }
+
     /// Runs a list; the first failure ends it.
     pub fn run_all(&mut self, ops: Vec<DiskOp>) -> Result<(), DiskError> {
         ops.into_iter().try_for_each(|op| self.run(op).map(|_| ()))
@@ -165,6 +172,23 @@ fn fill(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
         offset += part as u64;
     }
     Ok(())
+}
+
+/// Reads what the page cache has; None if it lacks a part of it, or the file ends before.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, offset: u64, len: u64) -> Option<Bytes> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let left = file.metadata().ok()?.len().checked_sub(offset)?;
+    let mut buffer = BytesMut::zeroed(usize::try_from(len).ok().filter(|_| len <= left)?);
+    let count =
+        preadv2(file, &mut [io::IoSliceMut::new(&mut buffer)], offset, ReadWriteFlags::NOWAIT).ok()?;
+    (count as u64 == len).then(|| buffer.freeze())
+}
+
+/// Other systems cannot say what is in memory.
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: u64, _: u64) -> Option<Bytes> {
+    None
 }
 
 fn read(file: &File, offset: u64, len: u64) -> io::Result<Bytes> {

@@ -17,6 +17,7 @@ mod background;
 mod folder;
 mod lock;
 mod queue;
+mod reads;
 mod shard;
 mod writer;
 

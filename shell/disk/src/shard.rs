@@ -14,10 +14,11 @@ use hw_store::{
     RecoverError, Recovered, RecoveryReport, StorageOptions, check_store, recover,
 };
 
-use crate::background::{ReadJob, run_background, run_reader};
+use crate::background::run_background;
 use crate::folder::Folder;
 use crate::lock::StoreDir;
 use crate::queue::{Job, Queue, QueueFull};
+use crate::reads::{ReadJob, Reads};
 use crate::writer::{Timers, Writer};
 
 /// Bytes of frames that wait for the writer.
@@ -143,6 +144,7 @@ pub struct Gauges {
 pub struct ShardDisk {
     queue: Arc<Queue>,
     reader: Option<SyncSender<ReadJob>>,
+    reads: Reads,
     gauges: Arc<Gauges>,
     threads: Vec<JoinHandle<()>>,
     /// The lock must outlive the threads.
@@ -166,13 +168,14 @@ impl ShardDisk {
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
         let gauges = Arc::new(Gauges::default());
         // Before the channels: where a thread cannot be started, this is dropped after their senders.
-        let mut disk = ShardDisk { queue, reader: None, gauges, threads: Vec::new(), store: store.clone() };
+        let (reads, threads, store) = (Reads::new(path.clone(), TABLES_MAX), Vec::new(), store.clone());
+        let mut disk = ShardDisk { queue, reader: None, reads: reads.clone(), gauges, threads, store };
         let (background, background_jobs) = sync_channel(BACKGROUND_MAX);
         let (reader, reader_jobs) = sync_channel(READS_MAX);
-        let (queue, beside) = (disk.queue.clone(), Folder::new(path.clone()));
+        let (queue, beside) = (disk.queue.clone(), Folder::new(path));
         disk.start(shard, "background", move || run_background(beside, &background_jobs, &queue))?;
-        let (reads, on_read) = (Folder::new(path), done.clone());
-        disk.start(shard, "reader", move || run_reader(reads, &reader_jobs, TABLES_MAX, &on_read))?;
+        let on_read = done.clone();
+        disk.start(shard, "reader", move || reads.run(&reader_jobs, &on_read))?;
         let writer = Writer {
             storage,
             folder,
@@ -206,6 +209,12 @@ impl ShardDisk {
         reader.try_send(ReadJob::Block { group, block, token }).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Busy,
         })
+    }
+
+    /// A block's messages, if they can be had without waiting for the disk; otherwise ask for it with
+    /// [`ShardDisk::load_block`].
+    pub fn load_cached(&self, group: GroupId, block: BlockId) -> Option<Result<Vec<Message>, ReadError>> {
+        self.reads.load_cached(group, block)
     }
 
     /// Whether only the reserve is left: publishes are to be refused, deletes still fit.

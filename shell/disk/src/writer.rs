@@ -10,9 +10,10 @@ use hw_store::{
     AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, Frame, SpareJob, Storage, SyncPolicy,
 };
 
-use crate::background::{ReadJob, Work};
+use crate::background::Work;
 use crate::folder::Folder;
 use crate::queue::{Job, Queue};
+use crate::reads::ReadJob;
 use crate::shard::{CheckpointFailed, Completion, Gauges, OnCompletion};
 
 /// After a failure to make a log file for lack of space, this long until the next attempt.

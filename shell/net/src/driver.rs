@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use hw_hub::{CloseReason, PeerBatch};
 use hw_kit::{ConnId, ShardId, Span, Time};
-use hw_node::{DiskRequest, Notice, Question, Shard};
+use hw_node::{DiskCompletion, DiskRequest, Notice, Question, Shard};
 use tokio::sync::Notify;
 
-use crate::limits::{SPARE_BYTES_MAX, SPARES_MAX};
+use crate::limits::{READS_AT_ONCE_MAX, SPARE_BYTES_MAX, SPARES_MAX};
 use crate::mailbox::{Adopted, Mail, Mailbox, Socket};
 use crate::{Clock, stream, tcp, upgrade};
 
@@ -21,8 +21,8 @@ const LAST_TURNS: usize = 4;
 pub trait Outside {
     /// Hand a batch to another shard.
     fn post(&mut self, to: ShardId, batch: PeerBatch);
-    /// Have the disk do something.
-    fn disk(&mut self, request: DiskRequest);
+    /// Have the disk do something. `now`: what can be done without waiting may be done, and comes back.
+    fn disk(&mut self, request: DiskRequest, now: bool) -> Option<DiskCompletion>;
     /// A connection is gone.
     fn closed(&mut self, conn: ConnId);
     /// A line for the log.
@@ -47,6 +47,7 @@ pub struct Driver {
     mailbox: Arc<Mailbox>,
     round: Notify,
     timer: Notify,
+    resumed: Notify,
 }
 
 pub(crate) struct State {
@@ -90,6 +91,7 @@ impl Driver {
             mailbox,
             round: Notify::new(),
             timer: Notify::new(),
+            resumed: Notify::new(),
         })
     }
 
@@ -103,7 +105,9 @@ impl Driver {
             if self.read_mail() {
                 break;
             }
-            self.end_round();
+            self.settle();
+            // More mail must not keep the sockets waiting: they take what this round wrote.
+            tokio::task::yield_now().await;
         }
         self.settle();
         // Connections that are no sockets write in tasks of their own: they get a last turn.
@@ -118,6 +122,23 @@ impl Driver {
     pub(crate) async fn may_read(&self) {
         for mailbox in &self.config.mailboxes {
             mailbox.room().await;
+        }
+    }
+
+    /// Waits while a connection publishes faster than others read.
+    pub(crate) async fn unstalled(&self, conn: ConnId) {
+        loop {
+            let resumed = self.resumed.notified();
+            let wait = {
+                let mut state = self.state.borrow_mut();
+                let now = state.clock.now();
+                match state.shard.stalled_until(now, conn) {
+                    Some(until) => state.clock.until(until),
+                    None => return,
+                }
+            };
+            // Either way: what the shard says then holds.
+            let _ = tokio::time::timeout(wait, resumed).await;
         }
     }
 
@@ -224,9 +245,19 @@ impl Driver {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let now = state.clock.now();
-        state.shard.settle(now);
-        for request in state.shard.take_disk() {
-            state.outside.disk(request);
+        let mut at_once = READS_AT_ONCE_MAX;
+        loop {
+            state.shard.settle(now);
+            let before = at_once;
+            for request in state.shard.take_disk() {
+                if let Some(done) = state.outside.disk(request, at_once > 0) {
+                    at_once -= 1;
+                    state.shard.handle_disk(now, done);
+                }
+            }
+            if at_once == before {
+                break;
+            }
         }
         for (to, batch) in state.shard.take_peer_batches() {
             state.outside.post(to, batch);
@@ -244,6 +275,11 @@ impl Driver {
             self.flush(state, conn);
         }
         state.dirty = dirty;
+        if state.shard.take_resumed() {
+            self.resumed.notify_waiters();
+            // Other shards' publishers are told with the next batch.
+            self.round.notify_one();
+        }
         let deadline = state.shard.next_deadline();
         if let Some(deadline) = deadline
             && state.armed.is_none_or(|armed| deadline < armed)

@@ -9,7 +9,11 @@ pub const SPARE_BYTES_MAX: usize = 256 * 1024;
 /// How many spare output buffers a shard keeps.
 pub const SPARES_MAX: usize = 64;
 
+/// How many blocks a round reads from memory at most: further ones take the way of those that must be waited for, so
+/// that a long read leaves other clients their turn.
+pub const READS_AT_ONCE_MAX: usize = 64;
+
 /// A shard whose mailbox holds more bytes of other shards' messages is full: clients are not read until it has room.
-pub const MAILBOX_BYTES: usize = 16 * 1024 * 1024;
+pub const MAILBOX_BYTES: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(SPARE_BYTES_MAX >= READ_BYTES, "a reply to one full read fits a kept buffer");

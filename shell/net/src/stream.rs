@@ -32,6 +32,7 @@ async fn read(driver: &Rc<Driver>, conn: ConnId, mut reader: impl AsyncRead + Un
     let mut kept: Vec<u8> = Vec::new();
     loop {
         driver.may_read().await;
+        driver.unstalled(conn).await;
         kept.reserve(READ_BYTES);
         match reader.read_buf(&mut kept).await {
             Ok(0) => return CloseReason::ClientClosed,
@@ -73,6 +74,7 @@ async fn write(
         }
         let mut state = driver.state.borrow_mut();
         state.shard.set_in_flight(conn, 0);
+        driver.end_round();
         state.keep(bytes);
         if let Some(reason) = state.shard.closing(conn) {
             return reason;

@@ -42,9 +42,16 @@ pub(crate) async fn read(driver: Rc<Driver>, conn: ConnId, socket: Rc<TcpStream>
         if socket.readable().await.is_err() {
             break CloseReason::ReadError;
         }
+        driver.unstalled(conn).await;
         match read_once(&driver, conn, &socket, &mut kept) {
             Ok(0) => break CloseReason::ClientClosed,
-            Ok(_) => driver.end_round(),
+            Ok(count) => {
+                driver.end_round();
+                // The others' turn, and that of what this read caused: a busy publisher must not keep the shard.
+                if count >= READ_BYTES {
+                    tokio::task::yield_now().await;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break CloseReason::ReadError,
         }
@@ -100,8 +107,8 @@ pub(crate) fn flush(driver: &Rc<Driver>, state: &mut State, conn: ConnId) {
         Ok(written) => written,
         Err(_) => output.len(), // The reading task sees the same error and closes.
     };
+    state.shard.set_in_flight(conn, output.len() - written);
     if written < output.len() {
-        state.shard.set_in_flight(conn, output.len() - written);
         if let Some(AnyLine::Tcp(line)) = state.lines.get_mut(&conn) {
             line.rest = output;
             line.written = written;
@@ -133,6 +140,7 @@ async fn drain(driver: Rc<Driver>, conn: ConnId, socket: Rc<TcpStream>) {
             Ok(written) => {
                 line.written += written;
                 state.shard.set_in_flight(conn, line.rest.len() - line.written);
+                driver.end_round();
             }
             Err(_) => return,
         }

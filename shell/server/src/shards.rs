@@ -7,7 +7,10 @@ use hw_disk::ShardDisk;
 use hw_hub::{HubConfig, PeerBatch};
 use hw_kit::{ConnId, ShardId, Span};
 use hw_net::{Clock, Driver, DriverConfig, Mail, Outside};
-use hw_node::{DiskRequest, JetStreamConfig, Notice, NoticeConfig, NoticeLevel, Question, Recovery, Shard};
+use hw_node::{
+    DiskCompletion, DiskRequest, JetStreamConfig, Notice, NoticeConfig, NoticeLevel, Question, Recovery,
+    Shard,
+};
 
 use crate::StartError;
 use crate::inner::Inner;
@@ -70,10 +73,16 @@ impl Outside for Wires {
         self.inner.mailboxes[usize::from(to.0)].post(Mail::Peer(from, batch));
     }
 
-    fn disk(&mut self, request: DiskRequest) {
-        if let Some(disk) = &self.disk {
-            crate::store::perform(disk, &self.inner.mailboxes[self.index], request);
+    fn disk(&mut self, request: DiskRequest, now: bool) -> Option<DiskCompletion> {
+        let disk = self.disk.as_ref()?;
+        match request {
+            DiskRequest::Load { group, block } if now => crate::store::read_cached(disk, group, block),
+            _ => None,
         }
+        .or_else(|| {
+            crate::store::perform(disk, &self.inner.mailboxes[self.index], request);
+            None
+        })
     }
 
     fn closed(&mut self, _: ConnId) {

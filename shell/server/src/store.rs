@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use hw_conf::{JetStreamOptions, Options};
 use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir};
-use hw_kit::{ShardId, Span};
+use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
+use hw_store::messages::BlockId;
 use hw_store::{StorageOptions, SyncPolicy};
 
 use crate::StartError;
@@ -64,6 +65,12 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     let max_memory = js.max_memory.unwrap_or_else(three_quarters_of_memory);
     let max_storage = js.max_storage.unwrap_or_else(|| three_quarters_of_disk(&folder));
     Ok(Opened { folder, max_memory, max_storage, recovery, disk: Arc::new(disk) })
+}
+
+/// Reads a block that is in memory. Damage is left to the reader's thread, which reads the disk and tells.
+pub(crate) fn read_cached(disk: &ShardDisk, group: GroupId, block: BlockId) -> Option<DiskCompletion> {
+    let messages = Ok(disk.load_cached(group, block)?.ok()?);
+    Some(DiskCompletion::Loaded { group, block, messages })
 }
 
 /// Has the disk do what a shard wants. What it cannot even queue comes back as a failure.

@@ -244,3 +244,52 @@ fn many_hubs_are_one() {
         }
     }
 }
+
+#[test]
+fn a_publisher_waits_for_those_who_read_more_slowly() {
+    let limits = HubLimits { max_pending: 16_000, ..HubLimits::default() };
+    for shard in [0, 1] {
+        let mut c = Cluster::with(2, HubConfig { limits, ..config(Directory::default()) });
+        let publisher = c.rigs[0].connect(1, "");
+        let slow = c.rigs[shard].connect(2, "");
+        c.rigs[shard].send(slow, "SUB a 1\r\n");
+        c.settle();
+        let stalled = |c: &mut Cluster| {
+            let Rig { hub, now, .. } = &mut c.rigs[0];
+            hub.stalled_until(*now, publisher)
+        };
+        let publish = format!("PUB a 400\r\n{}\r\n", "x".repeat(400));
+        c.rigs[0].send(publisher, publish.repeat(2));
+        c.settle();
+        assert_eq!(stalled(&mut c), None, "nothing is crowded below a sixteenth of max_pending");
+        c.rigs[0].send(publisher, &publish);
+        c.settle();
+        let until = stalled(&mut c).expect("the output is crowded");
+        assert!(until > c.rigs[0].now);
+        // One read after each wait.
+        c.rigs[0].now = until;
+        assert_eq!(stalled(&mut c), None);
+        c.rigs[0].send(publisher, &publish);
+        c.settle();
+        let until = stalled(&mut c).expect("it still is");
+        assert!(until > c.rigs[0].now);
+        // The shell takes the output; while most of it is not written, nothing changes.
+        c.rigs[shard].read(slow);
+        c.rigs[shard].hub.set_in_flight(slow, 900);
+        c.settle();
+        assert_eq!(stalled(&mut c), Some(until));
+        assert!(!c.rigs[0].hub.take_resumed());
+        c.rigs[shard].hub.set_in_flight(slow, 100);
+        assert!(c.rigs[shard].hub.take_resumed(), "this shard has something to do or to say");
+        c.settle();
+        assert_eq!((stalled(&mut c), shard == 0 || c.rigs[0].hub.take_resumed()), (None, true));
+        // Whoever closes lets go, too.
+        c.rigs[0].send(publisher, publish.repeat(3));
+        c.settle();
+        assert!(stalled(&mut c).is_some());
+        let Rig { hub, now, .. } = &mut c.rigs[shard];
+        hub.handle_closed(*now, slow, CloseReason::ClientClosed);
+        c.settle();
+        assert_eq!(stalled(&mut c), None);
+    }
+}

@@ -104,7 +104,7 @@ mod tests {
             "state":{"messages":5,"last_seq":5,"last_ts":"2026-01-02T00:00:00Z","consumer_count":4}}"#,
         );
         let now: Timestamp = "2026-01-02T01:00:00Z".parse().unwrap();
-        let hours = |hours| Some(Duration::from_secs(hours * 3600));
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
         for (args, of_empty, of_used) in [
             (FindArgs::default(), true, true),
             (FindArgs { empty: true, ..FindArgs::default() }, true, false),
