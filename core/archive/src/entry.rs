@@ -118,7 +118,8 @@ impl<'a> Entry<'a> {
             at += used;
         }
         let [name, ts, seq, header, payload] = numbers;
-        if name > NAME_MAX || header > CONTENT_MAX || payload > CONTENT_MAX || header + payload > CONTENT_MAX {
+        if name > NAME_MAX || header > CONTENT_MAX || payload > CONTENT_MAX || header + payload > CONTENT_MAX
+        {
             return Err(ArchiveError::TooLarge);
         }
         let length = (name + header + payload) as usize;

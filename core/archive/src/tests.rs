@@ -55,7 +55,11 @@ fn theirs_is_read() {
         message(number, found.ts.0, &format!("s.{number}"), &header(number), &format!("hello {number}"))
     });
     assert_eq!(messages, wanted);
-    assert!(messages.iter().all(|item| matches!(item, Item::Message(m) if m.ts.0 / 1_000_000_000 == 1_795_679_480)));
+    assert!(
+        messages
+            .iter()
+            .all(|item| matches!(item, Item::Message(m) if m.ts.0 / 1_000_000_000 == 1_795_679_480))
+    );
 }
 
 #[test]

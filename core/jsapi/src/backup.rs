@@ -108,7 +108,9 @@ impl ArchivedState {
         if state.consumer_count < 0 {
             return Err(format!("negative consumer count {}", state.consumer_count));
         }
-        if !empty && first > last || state.messages > 0 && (empty || first == 0 || state.messages > last - first + 1) {
+        if !empty && first > last
+            || state.messages > 0 && (empty || first == 0 || state.messages > last - first + 1)
+        {
             return Err(format!("{} messages from sequence {first} to {last}", state.messages));
         }
         Ok(state)
@@ -176,7 +178,8 @@ pub fn archived_consumer(consumer: &Consumer) -> Vec<u8> {
 pub fn parse_archived_consumer(json: &[u8]) -> Result<(ConsumerConfig, Progress), String> {
     let mut value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     drop_nulls(&mut value);
-    let mut part = |name: &str| value.get_mut(name).map(Value::take).ok_or_else(|| format!("it has no {name}"));
+    let mut part =
+        |name: &str| value.get_mut(name).map(Value::take).ok_or_else(|| format!("it has no {name}"));
     let (config, state) = (part("config")?, part("state")?);
     let config: ConsumerConfig = known(config)?;
     let state: ConsumerState = serde_json::from_value(state).map_err(|error| error.to_string())?;
@@ -202,7 +205,8 @@ fn known<T: serde::de::DeserializeOwned>(mut value: Value) -> Result<T, String> 
             Err(error) => error.to_string(),
         };
         let unknown = error.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-        let dropped = unknown.is_some_and(|field| value.as_object_mut().is_some_and(|all| all.remove(field).is_some()));
+        let dropped =
+            unknown.is_some_and(|field| value.as_object_mut().is_some_and(|all| all.remove(field).is_some()));
         if !dropped {
             return Err(error);
         }

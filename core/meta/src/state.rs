@@ -327,7 +327,10 @@ mod tests {
         let end = MetaCommand::EndRestore { group: 1 };
         assert_eq!(meta.apply(end.clone()), MetaAnswer::Restored(Ok(GroupId(1))));
         assert_eq!(meta.apply(end), MetaAnswer::Restored(Err(MetaError::NotFound)));
-        assert_eq!((meta.stream("$G", "A").map(Asset::group), meta.restoring().count()), (Some(GroupId(1)), 0));
+        assert_eq!(
+            (meta.stream("$G", "A").map(Asset::group), meta.restoring().count()),
+            (Some(GroupId(1)), 0)
+        );
         let abandon = MetaCommand::AbandonRestore { group: 1 };
         assert_eq!(meta.apply(abandon.clone()), MetaAnswer::Abandoned(Err(MetaError::NotFound)));
         assert_eq!(other.apply(abandon), MetaAnswer::Abandoned(Ok(GroupId(1))));

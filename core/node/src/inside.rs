@@ -71,9 +71,13 @@ mod tests {
     #[test]
     fn numbers_both_ways() {
         let group = GroupId(77);
-        for target in
-            [Target::Publish(group), Target::Snapshot(group), Target::Restore(group), Target::Api, Target::System]
-        {
+        for target in [
+            Target::Publish(group),
+            Target::Snapshot(group),
+            Target::Restore(group),
+            Target::Api,
+            Target::System,
+        ] {
             assert_eq!(Target::of(target.id()), Some(target));
         }
         assert_eq!(Target::of(InternalId(0)), None);

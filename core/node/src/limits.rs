@@ -47,7 +47,8 @@ pub(crate) const RESTORE_PENDING: usize = 16 * 1024;
 /// Others go first for so long.
 pub(crate) const TRANSFER_ROUND: Span = Span::from_millis(1);
 
-const _: () = assert!(RESTORE_AHEAD_BYTES + FRAME_BYTES < UNSYNCED_BYTES_MAX, "a restore never stops publishers");
+const _: () =
+    assert!(RESTORE_AHEAD_BYTES + FRAME_BYTES < UNSYNCED_BYTES_MAX, "a restore never stops publishers");
 const _: () = assert!(RESTORE_PENDING * 28 + RESTORE_CONFIG_BYTES <= FRAME_BYTES, "a consumer fits a frame");
 const _: () = assert!(FEED_BATCH_BYTES * FEED_BATCHES <= FRAME_BYTES, "one feed fills one frame");
 const _: () = assert!(APPEND_BYTES * 4 <= UNSYNCED_BYTES_MAX, "several appends fit the wait for one sync");

@@ -344,7 +344,7 @@ impl JetStream {
         }
         let volatile = restore.group.is_volatile();
         restore.wake = Time::NEVER;
-        if restore.has_work() && !(too_far && !volatile) {
+        if restore.has_work() && (volatile || !too_far) {
             let more = match refusal.filter(|_| !volatile) {
                 Some(error) => Err(ApiError::from(&error).description),
                 None => restore.read(now),
@@ -373,7 +373,9 @@ impl JetStream {
 
     /// A stream in memory has no log that must be durable first.
     fn apply_volatile(&mut self, id: GroupId) {
-        let Some(restore) = self.restores.running.get_mut(&id).filter(|r| r.group.is_volatile()) else { return };
+        let Some(restore) = self.restores.running.get_mut(&id).filter(|r| r.group.is_volatile()) else {
+            return;
+        };
         for frame in restore.group.log.cut() {
             for entry in frame.entries() {
                 self.apply_restored(id, &entry);

@@ -102,7 +102,8 @@ fn fill(js: &mut Js, tool: &Path, server: &Server) -> Result<(), String> {
         api(js, &format!("STREAM.CREATE.{name}"), &config)?;
     }
     for number in 0..60 {
-        let headers = if number % 3 == 0 { format!("Nats-Msg-Id: id{number}\r\nA: {number}") } else { String::new() };
+        let headers =
+            if number % 3 == 0 { format!("Nats-Msg-Id: id{number}\r\nA: {number}") } else { String::new() };
         publish(js, &format!("l.{}", number % 7), &headers, format!("limits {number}").as_bytes())?;
         publish(js, &format!("m.{number}"), &headers, &[number; 300])?;
     }
@@ -149,7 +150,13 @@ fn fill(js: &mut Js, tool: &Path, server: &Server) -> Result<(), String> {
 }
 
 /// Takes messages of a consumer and acknowledges those that `done` names; one is asked for again.
-fn work(js: &mut Js, stream: &str, consumer: &str, batch: u64, done: fn(usize) -> bool) -> Result<(), String> {
+fn work(
+    js: &mut Js,
+    stream: &str,
+    consumer: &str,
+    batch: u64,
+    done: fn(usize) -> bool,
+) -> Result<(), String> {
     let request = json!({"batch": batch, "expires": 2_000_000_000_u64});
     let messages = js.pull(stream, consumer, &request).map_err(text)?;
     if messages.len() as u64 != batch {
@@ -269,7 +276,11 @@ fn everything_arrives(from: &Path, to: &Path, tool: &Path) -> Result<(), String>
     }
     let got = target.dir().join("got");
     let got = got.display().to_string();
-    nats(tool, &target, &["object", "get", "OBJECTS", "object.bin", "--output", &got, "--force", "--no-progress"])?;
+    nats(
+        tool,
+        &target,
+        &["object", "get", "OBJECTS", "object.bin", "--output", &got, "--force", "--no-progress"],
+    )?;
     let read = |path: &Path| std::fs::read(path).map_err(|error| error.to_string());
     if read(&source.dir().join("object.bin"))? != read(Path::new(&got))? {
         return Err("the object is another one".to_owned());
@@ -313,17 +324,26 @@ fn ids_are_known(js: &mut Js) -> Result<(), String> {
 /// Several pieces, blocks that are on disk only, pieces that wait for acknowledgements.
 fn a_large_stream_arrives(from: &Path, to: &Path, tool: &Path) -> Result<(), String> {
     let config = Some("jetstream { checkpoint_bytes: 1MB }".to_owned());
-    let launch = |binary: &Path| Launch { binary: binary.to_owned(), flags: vec!["-js".to_owned()], config: config.clone() };
+    let launch = |binary: &Path| Launch {
+        binary: binary.to_owned(),
+        flags: vec!["-js".to_owned()],
+        config: config.clone(),
+    };
     let source = Server::start(launch(from)).map_err(|error| error.to_string())?;
     let target = Server::start(launch(to)).map_err(|error| error.to_string())?;
     let (mut js, mut arrived) = (open(&source)?, open(&target)?);
-    api(&mut js, "STREAM.CREATE.BIG", &json!({"name": "BIG", "subjects": ["b.>"], "max_msgs_per_subject": 3}))?;
+    api(
+        &mut js,
+        "STREAM.CREATE.BIG",
+        &json!({"name": "BIG", "subjects": ["b.>"], "max_msgs_per_subject": 3}),
+    )?;
     let count = 3000_u64;
     let mut random = 1_u64;
     for number in 0..count {
         let payload: Vec<u8> = (0..5000)
             .map(|_| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (random >> 56) as u8
             })
             .collect();
@@ -357,7 +377,8 @@ fn damage_is_refused(from: &Path, to: &Path, tool: &Path) -> Result<(), String> 
     let mut js = open(&target)?;
     let sound = std::fs::read(&archive).map_err(|error| error.to_string())?;
     let folder = source.dir().join("backup").display().to_string();
-    let mut variants: Vec<Vec<u8>> = [1, 12, sound.len() / 2, sound.len() - 1].map(|cut| sound[..cut].to_vec()).into();
+    let mut variants: Vec<Vec<u8>> =
+        [1, 12, sound.len() / 2, sound.len() - 1].map(|cut| sound[..cut].to_vec()).into();
     for at in (4..sound.len()).step_by(sound.len() / 10) {
         let mut bytes = sound.clone();
         bytes[at] ^= 0x10;
@@ -412,5 +433,9 @@ fn killed_while_it_restores(from: &Path, to: &Path, tool: &Path) -> Result<(), S
     target.kill9().map_err(|error| error.to_string())?;
     target.restart().map_err(|error| error.to_string())?;
     let info = api(&mut open(&target)?, "STREAM.INFO.S", &Value::Null)?;
-    if info["state"]["messages"] == 500 { Ok(()) } else { Err(format!("what was acknowledged is not there: {info}")) }
+    if info["state"]["messages"] == 500 {
+        Ok(())
+    } else {
+        Err(format!("what was acknowledged is not there: {info}"))
+    }
 }

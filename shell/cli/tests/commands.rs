@@ -49,9 +49,7 @@ impl Server {
         let server = Self { process, url: format!("nats://{login}127.0.0.1:{port}"), folder };
         let (_never, pause) = mpsc::sync_channel::<()>(1);
         let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err()
-            || server.run(&["rtt"]).code != 0
-        {
+        while TcpStream::connect(("127.0.0.1", port)).is_err() || server.run(&["rtt"]).code != 0 {
             assert!(begin.elapsed() < Duration::from_secs(30), "the server does not come up");
             pause.recv_timeout(Duration::from_millis(20)).expect_err("nobody sends");
         }
@@ -339,7 +337,10 @@ fn counters_count() {
     let text = r#"{"name":"CNT","subjects":["c.>"],"allow_msg_counter":true,"allow_direct":true}"#;
     std::fs::write(&config, text).expect("a scratch file can be written");
     server.ok(&["stream", "add", "CNT", "--config", &config.display().to_string()]);
-    assert_eq!(server.ok(&["counter", "increment", "c.a", "99999999999999999999"]).trim(), "99999999999999999999");
+    assert_eq!(
+        server.ok(&["counter", "increment", "c.a", "99999999999999999999"]).trim(),
+        "99999999999999999999"
+    );
     assert_eq!(server.ok(&["counter", "decrement", "c.a", "1"]).trim(), "99999999999999999998");
     server.ok(&["counter", "increment", "c.b", "--", "-7"]);
     assert_eq!(server.ok(&["counter", "get", "c.b"]).trim(), "-7");
@@ -360,7 +361,9 @@ fn streams_are_found_and_consumers_reset() {
     server.ok(&["consumer", "add", "A", "C", "--pull", "--defaults"]);
     server.ok(&["consumer", "next", "A", "C", "--ack", "--count", "3"]);
     server.fails(&["consumer", "reset", "A", "C"], "cannot be confirmed");
-    assert!(server.ok(&["consumer", "reset", "A", "C", "--sequence", "2", "--force"]).contains("at sequence 2"));
+    assert!(
+        server.ok(&["consumer", "reset", "A", "C", "--sequence", "2", "--force"]).contains("at sequence 2")
+    );
     assert_eq!(server.json(&["consumer", "info", "A", "C", "--json"])["num_pending"].as_u64(), Some(2));
 }
 

@@ -161,10 +161,7 @@ impl Command {
             Command::Sourced { ts, source, identity, after, messages } => {
                 encode_sourced(out, *ts, (source, identity, *after), messages);
             }
-            Command::Restore { ts, step } => {
-                head(out, RESTORE, *ts);
-                step.encode(out);
-            }
+            Command::Restore { ts, step } => encode_restore(out, *ts, step),
         }
     }
 
@@ -260,6 +257,11 @@ fn encode_sourced(
     text(out, identity);
     number(out, after.0);
     messages.iter().for_each(|message| encode_fed(out, message));
+}
+
+fn encode_restore(out: &mut Vec<u8>, ts: Time, step: &RestoreStep) {
+    head(out, RESTORE, ts);
+    step.encode(out);
 }
 
 pub(super) fn encode_fed(out: &mut Vec<u8>, message: &Fed) {

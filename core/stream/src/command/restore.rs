@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
 
-use super::codec::{DecodeError, Reader, encode_fed, number, text};
 use super::Fed;
+use super::codec::{DecodeError, Reader, encode_fed, number, text};
 use crate::consumer::{Delivery, Progress};
 
 const BEGIN: u8 = 0;

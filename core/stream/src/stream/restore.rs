@@ -41,8 +41,9 @@ impl Stream {
         progress: Progress,
         config: &Bytes,
     ) -> Result<ConsumerPut, ConsumerError> {
-        let config: ConsumerConfig = serde_json::from_slice(config).map_err(|error| {
-            ConsumerError::Rule { err_code: 10025, text: format!("invalid JSON: {error}") }
+        let config: ConsumerConfig = serde_json::from_slice(config).map_err(|error| ConsumerError::Rule {
+            err_code: 10025,
+            text: format!("invalid JSON: {error}"),
         })?;
         let request = Request { config: &config, action: ConsumerAction::Create, pedantic: false };
         if self.consumers.contains_key(&name) {

@@ -127,8 +127,8 @@ async fn fetch(session: &Session, stream: &str, subject: &str) -> Result<Counter
     let doing = format!("get counter {subject}");
     let body = json!({ "last_by_subj": subject });
     let answer: Value = session.api(&format!("STREAM.MSG.GET.{stream}"), &body, &doing).await?.read()?;
-    let stored: Stored = serde_json::from_value(answer["message"].clone())
-        .map_err(|error| Failure::request(&doing, error))?;
+    let stored: Stored =
+        serde_json::from_value(answer["message"].clone()).map_err(|error| Failure::request(&doing, error))?;
     let decode = |text: &str| STANDARD.decode(text).map_err(|error| Failure::request(&doing, error));
     let value = value_of(&decode(&stored.data)?);
     Ok(Counter {
@@ -170,7 +170,11 @@ async fn add(session: &Session, subject: &str, delta: &str) -> Result<(), Failur
     }
 }
 
-async fn list(session: &Session, (subject, stream): (&str, Option<String>), json: bool) -> Result<(), Failure> {
+async fn list(
+    session: &Session,
+    (subject, stream): (&str, Option<String>),
+    json: bool,
+) -> Result<(), Failure> {
     let stream = match stream {
         Some(stream) => stream,
         None if subject == ">" => return Err(Failure::Usage("use --stream, or name the subjects".into())),
@@ -178,7 +182,8 @@ async fn list(session: &Session, (subject, stream): (&str, Option<String>), json
     };
     let doing = format!("list the counters of stream {stream}");
     let body = json!({ "subjects_filter": subject });
-    let answer: Value = session.api(&format!("STREAM.INFO.{}", name(&stream)?), &body, &doing).await?.read()?;
+    let answer: Value =
+        session.api(&format!("STREAM.INFO.{}", name(&stream)?), &body, &doing).await?.read()?;
     let mut counters = Vec::new();
     for subject in answer["state"]["subjects"].as_object().into_iter().flatten().map(|(subject, _)| subject) {
         counters.push((subject.clone(), fetch(session, &stream, subject).await?.value));

@@ -267,7 +267,8 @@ async fn request(
     let begin = Instant::now();
     let answer = session.client.send_request(found.subject, request).await;
     let answer = answer.map_err(|error| Failure::request(&doing, error))?;
-    let header = |name: &str| answer.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
+    let header =
+        |name: &str| answer.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
     if let Some(error) = header("Nats-Service-Error") {
         let code = header("Nats-Service-Error-Code").unwrap_or_default();
         return Err(Failure::request(doing, format!("{error} ({code})")));

@@ -162,7 +162,8 @@ async fn look(session: &Session, which: &str, before: &Look) -> Result<Look, Fai
 async fn find(session: &Session, which: &str) -> Result<String, Failure> {
     let answers = super::server::identities(session).await?;
     let found = answers.into_iter().find(|server| server.name == which || server.id == which);
-    let found = found.ok_or_else(|| Failure::Usage(format!("no server with the name or id {which:?} answered")))?;
+    let found =
+        found.ok_or_else(|| Failure::Usage(format!("no server with the name or id {which:?} answered")))?;
     Ok(found.id)
 }
 

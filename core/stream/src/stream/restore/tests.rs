@@ -39,7 +39,8 @@ fn messages(list: &str) -> RestoreStep {
             format!("NATS/1.0\r\n{name}: {value}\r\n\r\n")
         });
         let payload = b"{\"val\":\"7\"}";
-        let record = hw_store::Record::join(subject.as_bytes(), header.as_bytes(), payload).expect("it is short");
+        let record =
+            hw_store::Record::join(subject.as_bytes(), header.as_bytes(), payload).expect("it is short");
         Fed { seq: Seq(seq), ts: Time(seq as i64 * SECOND), record }
     };
     RestoreStep::Messages(list.split(", ").map(one).collect())
@@ -72,7 +73,11 @@ fn messages_come_back_where_they_were() {
         (r#","max_msgs_per_subject":1"#, vec![begin(1), messages("1 a, 2 b, 3 a"), end(3)], "2 2..3 @3"),
         (r#","sealed":true"#, vec![begin(1), messages("1 a"), end(1)], "1 1..1 @1"),
         // Its life is over; its sequence is not given again.
-        (r#","allow_msg_ttl":true"#, vec![begin(1), messages("1 a Nats-TTL=5s, 2 b Nats-TTL=1h"), end(2)], "1 2..2 @2"),
+        (
+            r#","allow_msg_ttl":true"#,
+            vec![begin(1), messages("1 a Nats-TTL=5s, 2 b Nats-TTL=1h"), end(2)],
+            "1 2..2 @2",
+        ),
     ] {
         let mut stream = stream(&format!(r#"{{"name":"S","subjects":["s.>"]{config}}}"#));
         for step in steps {
@@ -102,7 +107,11 @@ fn what_cannot_be_is_refused() {
         (queue, vec![begin(u64::MAX)], "stale"),
         (queue, vec![begin(1), end(u64::MAX)], "wrong last sequence: 18446744073709551615"),
         (queue, vec![begin(1), none], "requires explicit ack policy on workqueue stream"),
-        (queue, vec![begin(1), worker((0, 0), (0, 0), &[]), worker((0, 0), (0, 0), &[])], "consumer already exists"),
+        (
+            queue,
+            vec![begin(1), worker((0, 0), (0, 0), &[]), worker((0, 0), (0, 0), &[])],
+            "consumer already exists",
+        ),
         (queue, vec![begin(1), lost], "stale"),
     ] {
         let mut stream = stream(config);
@@ -140,7 +149,8 @@ fn a_consumer_goes_on() {
 #[test]
 fn a_source_goes_on_whoever_the_origin_is() {
     let mut stream = stream(r#"{"name":"S","sources":[{"name":"O"}]}"#);
-    let copies = "1 o.a Nats-Stream-Source=O 40 > > o.a XXXXXXXX, 2 o.a Nats-Stream-Source=P 9 > > o.a YYYYYYYY";
+    let copies =
+        "1 o.a Nats-Stream-Source=O 40 > > o.a XXXXXXXX, 2 o.a Nats-Stream-Source=P 9 > > o.a YYYYYYYY";
     for step in [begin(1), messages(copies), end(2)] {
         assert_eq!(apply(&mut stream, step), "");
     }
@@ -157,7 +167,6 @@ fn what_is_said_after_the_end_of_the_stream_is_left_out() {
         ack_floor: (2, Seq(2)),
         pending: vec![waiting(2, 2), waiting(3, 3), waiting(4, 10), waiting(8, 8)],
     };
-    let wanted =
-        Progress { delivered: (9, Seq(5)), ack_floor: (2, Seq(2)), pending: vec![waiting(3, 3)] };
+    let wanted = Progress { delivered: (9, Seq(5)), ack_floor: (2, Seq(2)), pending: vec![waiting(3, 3)] };
     assert_eq!(progress.within(Seq(5)), wanted);
 }

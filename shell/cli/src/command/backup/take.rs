@@ -118,7 +118,8 @@ pub async fn account(session: &Session, args: &TakeAllArgs) -> Result<(), Failur
     if streams.is_empty() {
         return Err(Failure::Usage("there are no streams to back up".into()));
     }
-    let mut table = Table::new("Streams to back up", ["Stream", "Messages", "Size", "Consumers"]).right(1).right(2);
+    let mut table =
+        Table::new("Streams to back up", ["Stream", "Messages", "Size", "Consumers"]).right(1).right(2);
     for info in &streams {
         let state = &info.state;
         let cells = [comma(state.messages), bytes(state.bytes), comma(state.consumer_count)];

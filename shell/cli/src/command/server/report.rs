@@ -194,7 +194,16 @@ async fn jetstream(session: &Session, args: &JetStreamArgs) -> Result<(), Failur
     }
     pages.sort_by(|a, b| (&a.server.cluster, &a.server.name).cmp(&(&b.server.cluster, &b.server.name)));
     let columns = [
-        "Server", "Cluster", "Domain", "Streams", "Consumers", "Messages", "Bytes", "Memory", "File", "API Req",
+        "Server",
+        "Cluster",
+        "Domain",
+        "Streams",
+        "Consumers",
+        "Messages",
+        "Bytes",
+        "Memory",
+        "File",
+        "API Req",
     ];
     let mut table = Table::new("JetStream Summary", columns);
     let mut total = Jsz::default();
@@ -202,7 +211,16 @@ async fn jetstream(session: &Session, args: &JetStreamArgs) -> Result<(), Failur
         let [streams, consumers, messages, stored, memory, storage, api] = data.cells();
         let domain = data.config.domain.clone();
         table.row([
-            server.name, server.cluster, domain, streams, consumers, messages, stored, memory, storage, api,
+            server.name,
+            server.cluster,
+            domain,
+            streams,
+            consumers,
+            messages,
+            stored,
+            memory,
+            storage,
+            api,
         ]);
         total = sum(total, &data);
     }
@@ -280,7 +298,8 @@ pub async fn find(
         found.total += page.data.total;
         for raw in page.data.connections {
             let connection = serde_json::from_value(raw.clone());
-            let connection = connection.map_err(|error| Failure::request("understand a connection", error))?;
+            let connection =
+                connection.map_err(|error| Failure::request("understand a connection", error))?;
             found.connections.push((page.server.clone(), connection));
             found.raw.push(raw);
         }
@@ -312,8 +331,7 @@ pub fn sort(connections: &mut [(Identity, Connection)], by: &str, reverse: bool)
 pub async fn connections(session: &Session, subject: &str, args: &ConnectionArgs) -> Result<(), Failure> {
     let state = ["open", "closed", "all"].iter().position(|state| *state == args.state);
     let mut body = json!({ "auth": true, "limit": 2048, "state": state });
-    let filters =
-        [("acc", &args.account), ("user", &args.username), ("filter_subject", &args.subject)];
+    let filters = [("acc", &args.account), ("user", &args.username), ("filter_subject", &args.subject)];
     for (field, value) in filters {
         if let Some(value) = value {
             body[field] = value.as_str().into();
@@ -347,8 +365,19 @@ pub async fn connections(session: &Session, subject: &str, args: &ConnectionArgs
 fn print_connections(shown: &[(Identity, Connection)], (all, args): (usize, &ConnectionArgs)) {
     let title = format!("Top {} Connections out of {all} by {}", shown.len(), args.sort);
     let columns = [
-        "CID", "Name", "Server", "Cluster", "IP", "Account", "Uptime", "In Msgs", "Out Msgs", "In Bytes",
-        "Out Bytes", "Subs", "Reason",
+        "CID",
+        "Name",
+        "Server",
+        "Cluster",
+        "IP",
+        "Account",
+        "Uptime",
+        "In Msgs",
+        "Out Msgs",
+        "In Bytes",
+        "Out Bytes",
+        "Subs",
+        "Reason",
     ];
     let mut table = Table::new(title, columns);
     let mut sums = [0_u64; 5];
@@ -375,7 +404,18 @@ fn print_connections(shown: &[(Identity, Connection)], (all, args): (usize, &Con
     let [in_msgs, out_msgs, in_bytes, out_bytes, subs] = cells(sums);
     let (total, blank) = (format!("Totals for {} connections", shown.len()), String::new);
     table.row([
-        blank(), total, blank(), blank(), blank(), blank(), blank(), in_msgs, out_msgs, in_bytes, out_bytes, subs,
+        blank(),
+        total,
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        in_msgs,
+        out_msgs,
+        in_bytes,
+        out_bytes,
+        subs,
         blank(),
     ]);
     table.print();

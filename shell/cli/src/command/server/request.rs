@@ -133,7 +133,9 @@ pub async fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Subscriptions(which) => ("SUBSZ", json!({}), which),
         Command::Variables(which) => ("VARZ", json!({}), which),
     };
-    let Value::Object(mut body) = body else { return Err(Failure::Usage(format!("{verb} takes no options"))) };
+    let Value::Object(mut body) = body else {
+        return Err(Failure::Usage(format!("{verb} takes no options")));
+    };
     body.retain(|_, value| !value.is_null());
     which.put(&mut body);
     let subject = format!("$SYS.REQ.SERVER.PING.{verb}");

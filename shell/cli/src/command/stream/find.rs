@@ -58,7 +58,7 @@ impl FindArgs {
         (!self.empty || info.state.messages == 0)
             && self.idle.is_none_or(|idle| last.is_none_or(|last| last >= idle))
             && self.created.is_none_or(|span| age(&info.created).is_some_and(|age| age >= span))
-            && self.consumers.is_none_or(|most| u64::try_from(info.state.consumer_count).is_ok_and(|has| has <= most))
+            && self.consumers.is_none_or(|most| info.state.consumer_count <= most)
             && self.replicas.is_none_or(|most| info.config.num_replicas <= most)
             && (!self.sourced || !info.sources.is_empty())
             && (!self.mirrored || info.mirror.is_some())
@@ -78,7 +78,11 @@ pub async fn find(session: &Session, args: &FindArgs) -> Result<(), Failure> {
     }
     let mut table = Table::new("Streams", ["Name", "Created", "Messages", "Size", "Last Message"]);
     for info in &streams {
-        let last = if info.state.messages == 0 { "never".to_owned() } else { units::since(&info.state.last_ts, now) };
+        let last = if info.state.messages == 0 {
+            "never".to_owned()
+        } else {
+            units::since(&info.state.last_ts, now)
+        };
         table.row([
             info.config.name.clone(),
             local_time(&info.created),
@@ -115,7 +119,11 @@ mod tests {
             (FindArgs { mirrored: true, ..FindArgs::default() }, false, false),
             (FindArgs { empty: true, mirrored: true, ..FindArgs::default() }, false, false),
         ] {
-            assert_eq!((args.applies(&empty, now), args.applies(&used, now)), (of_empty, of_used), "{args:?}");
+            assert_eq!(
+                (args.applies(&empty, now), args.applies(&used, now)),
+                (of_empty, of_used),
+                "{args:?}"
+            );
         }
     }
 }

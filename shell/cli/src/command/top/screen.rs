@@ -115,7 +115,8 @@ fn wish(key: KeyEvent, view: &mut View) -> Option<Wish> {
 
 fn draw(frame: &mut Frame<'_>, look: &Look, (view, paused): (&View, bool)) {
     let [head, body, foot] =
-        Layout::vertical([Constraint::Length(5), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+        Layout::vertical([Constraint::Length(5), Constraint::Min(1), Constraint::Length(1)])
+            .areas(frame.area());
     let lines: Vec<Line<'_>> = table::head(look, view).into_iter().map(Line::from).collect();
     frame.render_widget(Paragraph::new(lines), head);
     let rows = table::chosen(look, view);
@@ -124,10 +125,8 @@ fn draw(frame: &mut Frame<'_>, look: &Look, (view, paused): (&View, bool)) {
     frame.render_widget(Table::new(rows, WIDTHS).header(Row::new(table::COLUMNS).style(bold)), body);
     let state = if paused { "  stopped" } else { "" };
     let order = if view.reverse { "lowest first" } else { "" };
-    let text = format!(
-        "q quit  s sort: {} {order}  r reverse  b bytes  space stop{state}",
-        ORDERS[view.sort]
-    );
+    let text =
+        format!("q quit  s sort: {} {order}  r reverse  b bytes  space stop{state}", ORDERS[view.sort]);
     frame.render_widget(Paragraph::new(text), foot);
 }
 

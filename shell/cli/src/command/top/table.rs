@@ -7,7 +7,17 @@ use crate::command::units::{bytes, comma};
 
 /// The columns of connections.
 pub const COLUMNS: [&str; 12] = [
-    "CID", "Host", "Name", "Account", "Subs", "Pending", "Msgs To", "Msgs From", "Bytes To", "Bytes From", "Lang",
+    "CID",
+    "Host",
+    "Name",
+    "Account",
+    "Subs",
+    "Pending",
+    "Msgs To",
+    "Msgs From",
+    "Bytes To",
+    "Bytes From",
+    "Lang",
     "Uptime",
 ];
 
@@ -86,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_look_as_text() {
-        let one = |cid, in_msgs| Connection { cid, in_msgs, name: format!("c{cid}"), ..Connection::default() };
+        let one =
+            |cid, in_msgs| Connection { cid, in_msgs, name: format!("c{cid}"), ..Connection::default() };
         let varz = Varz { server_name: "S1".into(), in_bytes: 2048, ..Varz::default() };
         let look = Look { varz, connections: vec![one(1, 5), one(2, 9), one(3, 7)], ..Look::default() };
         let in_msgs = ORDERS.iter().position(|order| *order == "in-msgs").unwrap();
