@@ -270,7 +270,12 @@ impl JetStream {
         let account = snapshot.call.account;
         let target = Target::Snapshot(GroupId(number)).id();
         hub.unsubscribe_internal(account, format!("{}.>", snapshot.acks).as_bytes(), None, target);
-        let header = if status.is_empty() { Bytes::new() } else { status_header(&status, &[]) };
+        let header = match status.as_str() {
+            // The real server says so only after a full piece; clients take either.
+            "" if snapshot.sent == 0 => Bytes::new(),
+            "" => status_header("204", &[]),
+            status => status_header(status, &[]),
+        };
         self.outbox.push(snapshot.message(Bytes::new(), header, Bytes::new()));
         let error = status.split_once(' ').map_or("", |(_, text)| text);
         let event = Transfer::SnapshotDone { start: snapshot.begun, end: now, error };

@@ -331,6 +331,46 @@ fn backups_are_taken_and_restored() {
 }
 
 #[test]
+fn services_are_found() {
+    let server = Server::start("services");
+    server.fails(&["service", "list"], "no such service");
+    let endpoint = r#""name":"echo","subject":"demo.echo","queue_group":"q""#;
+    let about = r#""name":"demo","id":"X1","version":"1.2.3","description":"a demo""#;
+    let info = format!("{{{about},\"endpoints\":[{{{endpoint}}}]}}");
+    let numbers = r#""num_requests":3,"num_errors":1,"processing_time":3000,"average_processing_time":1000"#;
+    let stats = format!("{{{about},\"endpoints\":[{{{endpoint},{numbers}}}]}}");
+    let mut parts = Vec::new();
+    for (subject, answer) in [("$SRV.INFO", &info), ("$SRV.INFO.demo", &info), ("$SRV.STATS.demo", &stats)]
+        .into_iter()
+        .chain([("$SRV.PING", &info), ("demo.echo", &"you said {{Request}}".to_owned())])
+    {
+        let mut part = Command::new(env!("CARGO_BIN_EXE_headwater"))
+            .args(["reply", subject, answer, "-s", &server.url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut said = std::io::BufReader::new(part.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        assert!(line.contains("Listening on"), "{line}");
+        // Its output stays open as long as it runs.
+        parts.push((part, said));
+    }
+    assert_eq!(row(&server.ok(&["service", "list"]), "demo"), ["demo", "1.2.3", "X1", "a demo"]);
+    let said = server.ok(&["service", "info", "demo"]);
+    assert!(said.contains("Subject: demo.echo") && said.contains("Queue Group: q"), "{said}");
+    assert_eq!(row(&server.ok(&["service", "stats", "demo"]), "X1")[1..5], ["echo", "3", "q", "1"]);
+    assert!(server.ok(&["service", "ping"]).contains("rtt="));
+    assert_eq!(server.ok(&["service", "request", "demo", "echo", "hi", "--raw"]), "you said hi\n");
+    server.fails(&["service", "request", "demo", "other"], "has no endpoint other");
+    for (mut part, _) in parts {
+        part.kill().unwrap();
+        part.wait().unwrap();
+    }
+}
+
+#[test]
 fn counters_count() {
     let server = Server::start("counters");
     let config = server.folder.join("counter.json");
