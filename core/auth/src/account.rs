@@ -73,8 +73,12 @@ impl Default for AccountLimits {
 pub struct Account {
     /// `$G`, `$SYS`, or the configured name.
     pub name: String,
+    /// What people call it: the name, unless that is a key.
+    pub label: String,
     /// `None`: JetStream is not enabled here.
     pub jetstream: Option<JsLimits>,
     /// Limits of its connections.
     pub limits: AccountLimits,
+    /// A reload took it out. Its number stays its own.
+    pub gone: bool,
 }

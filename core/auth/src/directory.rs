@@ -6,7 +6,10 @@ use std::sync::Arc;
 use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD};
 use hw_kit::{AccountId, Map, Time};
 
-use crate::account::{Account, AccountLimits};
+use crate::account::{Account, AccountLimits, UNLIMITED};
+use crate::bridge::{self, Bridge};
+use crate::mapping::Mappings;
+use crate::operator::{Signed, Trust, UserToken};
 use crate::password::Password;
 use crate::permissions::Permissions;
 use crate::spec::{
@@ -64,6 +67,10 @@ pub struct Credentials<'a> {
     pub sig: Option<&'a str>,
     /// `jwt`; not used without operator mode, as in nats-server.
     pub jwt: Option<&'a str>,
+    /// The time: what expires is looked at.
+    pub now: Time,
+    /// The client's address: some users may come from certain networks only.
+    pub host: &'a str,
     /// How the connection came in.
     pub kind: ConnectionKind,
 }
@@ -88,6 +95,14 @@ pub struct Identity {
     pub permissions: Option<Arc<Permissions>>,
     /// When it must be disconnected.
     pub expires: Option<Time>,
+    /// Whether that is because its account's time is over.
+    pub expires_with_account: bool,
+    /// The user's own limit of subscriptions; -1: none.
+    pub max_subscriptions: i64,
+    /// The user's own limit of a message's bytes; -1: none.
+    pub max_payload: i64,
+    /// What its account signed, in operator mode.
+    pub token: Option<Arc<UserToken>>,
 }
 
 /// Why a connection is refused. Clients are told `Authorization Violation` for all of them, so that they cannot
@@ -112,6 +127,39 @@ pub enum AuthError {
     /// The signature is not one of the nonce by the nkey.
     #[error("nkey signature not verified")]
     BadSignature,
+    /// In operator mode every user has a JWT.
+    #[error("a user JWT is required")]
+    NoJwt,
+    /// The JWT is none of a user, or its issuer did not sign it.
+    #[error("user JWT not valid")]
+    BadJwt,
+    /// The JWT is not valid yet, or no longer.
+    #[error("user JWT no longer valid")]
+    JwtExpired,
+    /// No trusted account has this key.
+    #[error("account not found")]
+    UnknownAccount,
+    /// The account's time is over.
+    #[error("account JWT has expired")]
+    AccountExpired,
+    /// The account does not know the key that signed the user.
+    #[error("user JWT issuer is not known")]
+    UntrustedIssuer,
+    /// The user does not fit the key that signed it.
+    #[error("user JWT is not valid for its scoped signing key")]
+    BadScope,
+    /// The account took the user back.
+    #[error("user authentication revoked")]
+    Revoked,
+    /// The account wants signatures of all its users.
+    #[error("account disallows bearer tokens")]
+    BearerNotAllowed,
+    /// The user may not come from there.
+    #[error("bad source address")]
+    SourceNotAllowed,
+    /// The user may connect at certain times only: that is not built.
+    #[error("users with times of the day are not supported yet")]
+    TimesNotSupported,
     /// The user may not use this kind of connection.
     #[error("connection type not allowed for this user")]
     ConnectionKindNotAllowed,
@@ -126,6 +174,12 @@ pub struct Directory {
     nkeys: Map<String, User>,
     login: Option<Secret>,
     anonymous: Option<Identity>,
+    /// Whom operators trust; then nobody else is let in.
+    trust: Option<Trust>,
+    remarks: Vec<String>,
+    bridges: Vec<Bridge>,
+    /// By account.
+    mappings: Vec<Mappings>,
 }
 
 #[derive(Debug)]
@@ -154,9 +208,36 @@ impl Default for Directory {
 impl Directory {
     /// Checks the spec and numbers the accounts: `$G` 0, the system account 1, the others in their order.
     pub fn new(spec: &DirectorySpec) -> Result<Directory, SpecError> {
+        Directory::build(spec, &[])
+    }
+
+    /// The directory after a reload: every account keeps the number that it had before.
+    pub fn after(&self, spec: &DirectorySpec) -> Result<Directory, SpecError> {
+        Directory::build(spec, &self.accounts)
+    }
+
+    fn build(spec: &DirectorySpec, before: &[Account]) -> Result<Directory, SpecError> {
+        let Some(operators) = &spec.operators else { return Directory::configured(spec, before) };
+        let mut signed = Signed::read(operators)?;
+        let accounts = std::mem::take(&mut signed.accounts);
+        let spec = DirectorySpec { accounts, global_jetstream: None, ..spec.clone() };
+        let mut directory = Directory::configured(&spec, before)?;
+        directory.remarks.append(&mut signed.remarks);
+        for (name, label) in signed.labels() {
+            let account = directory.accounts.iter_mut().find(|account| account.name == name);
+            if let Some(account) = account.filter(|_| !label.is_empty()) {
+                account.label = label.to_owned();
+            }
+        }
+        directory.trust = Some(signed.trust(|name| directory.account_id(name)));
+        directory.anonymous = None;
+        Ok(directory)
+    }
+
+    fn configured(spec: &DirectorySpec, before: &[Account]) -> Result<Directory, SpecError> {
         let system_name = system_name(spec)?;
         let mut directory = Directory {
-            accounts: numbered(spec, system_name)?,
+            accounts: numbered(spec, system_name, before)?,
             system: (!spec.no_system_account).then_some(AccountId::SYSTEM),
             users: Map::default(),
             nkeys: Map::default(),
@@ -167,7 +248,12 @@ impl Directory {
                 Login::Token(token) => Secret::Token(Password::new(token)),
             }),
             anonymous: None,
+            trust: None,
+            remarks: vec![],
+            bridges: vec![],
+            mappings: vec![],
         };
+        directory.share(spec)?;
         for user in &spec.users {
             directory.add(user, AccountId::GLOBAL, spec.default_permissions.as_ref())?;
         }
@@ -192,6 +278,35 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Bridges and mappings.
+    fn share(&mut self, spec: &DirectorySpec) -> Result<(), SpecError> {
+        // What operators' accounts import may come later or never: that is no fault of this server's.
+        let mut remarks = vec![];
+        let wrong = |error: SpecError| match spec.operators {
+            None => Err(error),
+            Some(_) => {
+                remarks.push(error.to_string());
+                Ok(())
+            }
+        };
+        self.bridges = bridge::bridges(&spec.accounts, |name| self.account_id(name), wrong)?;
+        self.remarks = remarks;
+        for account in &self.accounts {
+            let configured = spec.accounts.iter().find(|configured| configured.name == account.name);
+            let specs = match configured {
+                Some(configured) => &configured.mappings[..],
+                None if account.name == "$G" => &spec.global_mappings,
+                None => &[],
+            };
+            let mappings = Mappings::new(specs).map_err(|(source_subject, reason)| SpecError::Mapping {
+                source_subject,
+                reason: Box::new(reason),
+            })?;
+            self.mappings.push(mappings);
+        }
+        Ok(())
+    }
+
     fn add(
         &mut self,
         spec: &UserSpec,
@@ -201,7 +316,7 @@ impl Directory {
         let permissions =
             spec.permissions.as_ref().or(default).map(Permissions::new).transpose()?.map(Arc::new);
         let name = spec.key.name().to_owned();
-        let identity = Identity { account, user: name.clone(), permissions, expires: None };
+        let identity = Identity { account, user: name.clone(), permissions, ..Identity::nobody() };
         let kinds = spec.connection_kinds.clone();
         match &spec.key {
             UserKey::Password { pass, .. } => {
@@ -232,6 +347,9 @@ impl Directory {
 
     /// The same client in this directory, after a reload; None when it would have to show anew who it is.
     pub fn renew(&self, before: &Directory, identity: &Identity) -> Option<Identity> {
+        if let (Some(trust), Some(token)) = (&self.trust, &identity.token) {
+            return trust.renew(token);
+        }
         let name = identity.user.as_str();
         let known = before.users.get(name).zip(self.users.get(name));
         let known = known.or_else(|| before.nkeys.get(name).zip(self.nkeys.get(name)));
@@ -248,6 +366,16 @@ impl Directory {
         self.anonymous.clone().filter(|_| was_anonymous)
     }
 
+    /// Whether the user's account has taken it back.
+    pub fn is_revoked(&self, identity: &Identity) -> bool {
+        self.trust.as_ref().zip(identity.token.as_ref()).is_some_and(|(trust, token)| trust.is_revoked(token))
+    }
+
+    /// What the log should say about accounts that operators signed: what is left out of them.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Whether INFO must ask for credentials: nobody gets in without.
     pub fn auth_required(&self) -> bool {
         self.anonymous.is_none()
@@ -255,7 +383,7 @@ impl Directory {
 
     /// Whether INFO must carry a nonce.
     pub fn needs_nonce(&self) -> bool {
-        !self.nkeys.is_empty()
+        !self.nkeys.is_empty() || self.trust.is_some()
     }
 
     /// The account with this number.
@@ -271,6 +399,35 @@ impl Directory {
     /// All accounts with their numbers.
     pub fn accounts(&self) -> impl Iterator<Item = (AccountId, &Account)> {
         (0..).map(AccountId).zip(&self.accounts)
+    }
+
+    /// The bridges between accounts.
+    pub fn bridges(&self) -> &[Bridge] {
+        &self.bridges
+    }
+
+    /// Where a request on this subject arrives when nobody in the account itself takes it: over every bridge that an
+    /// import of a service makes, one after the other.
+    pub fn service_behind(&self, account: AccountId, subject: &[u8]) -> (AccountId, Vec<u8>) {
+        let mut at = (account, subject.to_vec());
+        // No bridge leads anywhere twice.
+        for _ in 0..self.bridges.len() {
+            let leads =
+                |bridge: &&Bridge| bridge.from == at.0 && bridge.is_service() && bridge.filter.matches(&at.1);
+            let next = self.bridges.iter().find(leads);
+            let Some((to, subject)) = next.and_then(|bridge| Some((bridge.to, bridge.subject(&at.1)?)))
+            else {
+                break;
+            };
+            at = (to, subject.into_owned());
+        }
+        at
+    }
+
+    /// The mappings of an account, if it has any.
+    #[inline]
+    pub fn mappings(&self, account: AccountId) -> Option<&Mappings> {
+        self.mappings.get(account.0 as usize).filter(|mappings| !mappings.is_empty())
     }
 
     /// The account that gets the server's events: 1, or none with `no_system_account`.
@@ -291,12 +448,15 @@ impl Directory {
 
     /// Who presents these credentials. `nonce` is the one that this connection's INFO carried.
     pub fn authenticate(&self, credentials: &Credentials<'_>, nonce: &[u8]) -> Result<Identity, AuthError> {
+        if let Some(trust) = &self.trust {
+            return trust.authenticate(credentials, nonce);
+        }
         if let Some(login) = &self.login {
             return self.log_in(login, credentials);
         }
         let (user, pass) = (present(credentials.user), present(credentials.pass));
         // An nkey is looked at only where nkeys are configured.
-        if let Some(nkey) = present(credentials.nkey).filter(|_| self.needs_nonce()) {
+        if let Some(nkey) = present(credentials.nkey).filter(|_| !self.nkeys.is_empty()) {
             let found = self.nkeys.get(nkey).ok_or(AuthError::UnknownNkey)?;
             let sig = present(credentials.sig).ok_or(AuthError::BadSignature)?;
             if !signed(nkey, nonce, sig) {
@@ -344,7 +504,16 @@ impl Directory {
 impl Identity {
     /// A connection of `$G` without a name or restrictions.
     fn nobody() -> Identity {
-        Identity { account: AccountId::GLOBAL, user: String::new(), permissions: None, expires: None }
+        Identity {
+            account: AccountId::GLOBAL,
+            user: String::new(),
+            permissions: None,
+            expires: None,
+            expires_with_account: false,
+            max_subscriptions: UNLIMITED,
+            max_payload: UNLIMITED,
+            token: None,
+        }
     }
 }
 
@@ -361,7 +530,7 @@ fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-fn signed(nkey: &str, nonce: &[u8], sig: &str) -> bool {
+pub(crate) fn signed(nkey: &str, nonce: &[u8], sig: &str) -> bool {
     let Ok(key) = nkeys::KeyPair::from_public_key(nkey) else {
         return false;
     };
@@ -381,14 +550,23 @@ fn system_name(spec: &DirectorySpec) -> Result<&str, SpecError> {
     }
 }
 
-fn numbered(spec: &DirectorySpec, system: &str) -> Result<Vec<Account>, SpecError> {
+fn numbered(spec: &DirectorySpec, system: &str, before: &[Account]) -> Result<Vec<Account>, SpecError> {
     let account = |spec: &AccountSpec| Account {
         name: spec.name.clone(),
+        label: spec.name.clone(),
         jetstream: spec.jetstream,
         limits: spec.limits,
+        gone: false,
     };
-    let bare = |name: &str| Account { name: name.into(), jetstream: None, limits: AccountLimits::default() };
+    let bare = |name: &str| Account {
+        name: name.into(),
+        label: name.into(),
+        jetstream: None,
+        limits: AccountLimits::default(),
+        gone: false,
+    };
     let mut accounts = vec![Account { jetstream: spec.global_jetstream, ..bare("$G") }, bare(system)];
+    accounts.extend(before.iter().skip(2).map(|known| Account { gone: true, ..bare(&known.name) }));
     let mut seen: Vec<&str> = vec![];
     for configured in &spec.accounts {
         let name = configured.name.as_str();
@@ -399,9 +577,9 @@ fn numbered(spec: &DirectorySpec, system: &str) -> Result<Vec<Account>, SpecErro
             return Err(SpecError::DuplicateAccount { account: name.into() });
         }
         seen.push(name);
-        match name == system {
-            true => accounts[AccountId::SYSTEM.0 as usize] = account(configured),
-            false => accounts.push(account(configured)),
+        match accounts.iter_mut().skip(1).find(|known| known.name == name) {
+            Some(known) => *known = account(configured),
+            None => accounts.push(account(configured)),
         }
     }
     Ok(accounts)

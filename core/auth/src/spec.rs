@@ -3,8 +3,11 @@
 use std::fmt;
 
 use crate::account::{AccountLimits, JsLimits};
+use crate::claims::JwtError;
 use crate::directory::ConnectionKind;
+use crate::operator::OperatorSpec;
 use crate::permissions::{Allowance, ResponsePermission};
+use crate::sharing::{ExportSpec, ImportError, ImportSpec, MappingError, MappingSpec, Shared};
 
 /// Permissions as configured.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -71,6 +74,12 @@ pub struct AccountSpec {
     pub jetstream: Option<JsLimits>,
     /// Limits of its connections.
     pub limits: AccountLimits,
+    /// What it lets others have.
+    pub exports: Vec<ExportSpec>,
+    /// What it has from others.
+    pub imports: Vec<ImportSpec>,
+    /// Where its clients' messages go.
+    pub mappings: Vec<MappingSpec>,
 }
 
 /// The one user or token of a server without accounts.
@@ -107,10 +116,14 @@ pub struct DirectorySpec {
     pub default_permissions: Option<PermissionsSpec>,
     /// `$G`'s JetStream limits; `None`: not enabled.
     pub global_jetstream: Option<JsLimits>,
+    /// Where the messages of `$G`'s clients go.
+    pub global_mappings: Vec<MappingSpec>,
     /// The configured accounts, in their order.
     pub accounts: Vec<AccountSpec>,
     /// The user (name or nkey) that connections without credentials become.
     pub no_auth_user: Option<String>,
+    /// Operators and their accounts: then nothing else has users.
+    pub operators: Option<OperatorSpec>,
     /// The name of the system account; `None`: `$SYS`.
     pub system_account: Option<String>,
     /// Whether there is no system account at all.
@@ -178,6 +191,56 @@ pub enum SpecError {
     BadSubject {
         /// What was given.
         subject: String,
+    },
+    /// An operator's JWT.
+    #[error("error parsing operator JWT: {why}")]
+    OperatorJwt {
+        /// Why not.
+        why: JwtError,
+    },
+    /// An account's JWT.
+    #[error("preload account error for {account:?}: {why}")]
+    AccountJwt {
+        /// The public key that it should be for.
+        account: String,
+        /// Why not.
+        why: JwtError,
+    },
+    /// An export to, or an import from, an account that is not there.
+    #[error("{account:?} account not defined for {shared} {what}")]
+    AccountNotDefined {
+        /// The name.
+        account: String,
+        /// Messages or a service.
+        shared: Shared,
+        /// Export or import.
+        what: &'static str,
+    },
+    /// An export of no valid subject, or without the token that it names.
+    #[error("Error adding {shared} export {subject:?}: sublist: invalid subject")]
+    Export {
+        /// Messages or a service.
+        shared: Shared,
+        /// The subject.
+        subject: String,
+    },
+    /// An import that is not allowed or makes no sense.
+    #[error("Error adding {shared} import {subject:?}: {reason}")]
+    Import {
+        /// Messages or a service.
+        shared: Shared,
+        /// The subject in the exporting account.
+        subject: String,
+        /// Why.
+        reason: Box<ImportError>,
+    },
+    /// A mapping that makes no sense.
+    #[error("Error adding mapping for {source_subject:?} : {reason}")]
+    Mapping {
+        /// What is mapped.
+        source_subject: String,
+        /// Why.
+        reason: Box<MappingError>,
     },
     /// A permission's queue.
     #[error("queue {queue:?} is not a valid queue")]

@@ -7,6 +7,7 @@ use crate::jetstream;
 use crate::options::AuthOptions;
 use crate::reader::{Reader, put};
 use crate::refused::Block;
+use crate::sharing;
 use crate::value::{Entry, ValueKind};
 
 pub(crate) fn accounts(options: &mut AuthOptions, reader: &mut Reader, entry: &Entry) {
@@ -52,6 +53,9 @@ fn account(reader: &mut Reader, entry: &Entry) -> Option<AccountSpec> {
             "users" => spec.users = users(reader, inner),
             "default_permissions" => put(&mut spec.default_permissions, permissions(reader, inner)),
             "jetstream" => spec.jetstream = jetstream::account(reader, inner),
+            "exports" => spec.exports = sharing::exports(reader, inner),
+            "imports" => spec.imports = sharing::imports(reader, inner),
+            "mappings" | "maps" => spec.mappings = sharing::mappings(reader, inner),
             "limits" => limits(&mut spec.limits, reader, inner),
             _ => reader.other(inner, Block::Account),
         }

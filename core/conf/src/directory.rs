@@ -1,6 +1,6 @@
 //! From options to the directory of accounts and users.
 
-use hw_auth::{Directory, DirectorySpec, JsLimits, SpecError};
+use hw_auth::{Directory, DirectorySpec, JsLimits, OperatorSpec, SpecError, system_account_of};
 use hw_kit::Span;
 
 use crate::options::Options;
@@ -11,10 +11,17 @@ impl Options {
         Directory::new(&self.directory_spec())
     }
 
+    /// The accounts and users after a reload: every account keeps its number.
+    pub fn directory_after(&self, before: &Directory) -> Result<Directory, SpecError> {
+        before.after(&self.directory_spec())
+    }
+
     /// The data for [`Directory::new`].
     pub fn directory_spec(&self) -> DirectorySpec {
         let auth = &self.auth;
-        let system = auth.system_account.as_deref().unwrap_or("$SYS");
+        let signed = auth.operators.first().and_then(|operator| system_account_of(operator));
+        let system_account = auth.system_account.clone().or(signed);
+        let system = system_account.as_deref().unwrap_or("$SYS");
         let mut accounts = auth.accounts.clone();
         if !self.jetstream.enabled {
             accounts.iter_mut().for_each(|account| account.jetstream = None);
@@ -26,9 +33,15 @@ impl Options {
             users: auth.users.clone(),
             default_permissions: auth.default_permissions.clone(),
             global_jetstream: (self.jetstream.enabled && only_global).then_some(JsLimits::NONE),
+            global_mappings: auth.mappings.clone(),
             accounts,
             no_auth_user: auth.no_auth_user.clone(),
-            system_account: auth.system_account.clone(),
+            operators: (!auth.operators.is_empty()).then(|| OperatorSpec {
+                operators: auth.operators.clone(),
+                accounts: auth.resolver_preload.clone(),
+                jetstream: self.jetstream.enabled,
+            }),
+            system_account,
             no_system_account: auth.no_system_account,
         }
     }

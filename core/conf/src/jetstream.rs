@@ -3,7 +3,7 @@
 use hw_auth::JsLimits;
 use hw_kit::Span;
 
-use crate::options::{JetStreamLimits, JetStreamOptions};
+use crate::options::{BatchOptions, JetStreamLimits, JetStreamOptions};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::top::switch;
@@ -71,8 +71,28 @@ fn limit(limits: &mut JetStreamLimits, reader: &mut Reader, entry: &Entry) {
         "max_ack_pending" => limits.max_ack_pending = reader.limit(entry).filter(|count| *count > 0),
         "max_request_batch" => limits.max_request_batch = reader.limit(entry).filter(|count| *count > 0),
         "duplicate_window" => limits.duplicate_window = reader.positive(entry),
+        "batch" => {
+            for inner in reader.map(entry).unwrap_or_default() {
+                batch(&mut limits.batch, reader, inner);
+            }
+        }
         _ => reader.other(entry, Block::JetStreamLimits),
     }
+}
+
+/// What is not above zero means the default, as with nats-server.
+fn batch(options: &mut BatchOptions, reader: &mut Reader, entry: &Entry) {
+    let slot = match entry.key.to_ascii_lowercase().as_str() {
+        "max_inflight_per_stream" => &mut options.max_inflight_per_stream,
+        "max_inflight_total" => &mut options.max_inflight_total,
+        "max_msgs" => &mut options.max_msgs,
+        "timeout" => {
+            options.timeout = reader.duration(entry).filter(|span| *span > Span::ZERO);
+            return;
+        }
+        _ => return reader.other(entry, Block::Whole),
+    };
+    *slot = reader.integer(entry).filter(|count| *count > 0);
 }
 
 /// A store's size; below zero means what the machine offers.

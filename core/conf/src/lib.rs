@@ -11,12 +11,14 @@ mod error;
 mod flags;
 mod jetstream;
 mod links;
+mod operator;
 mod options;
 mod overlay;
 mod parse;
 mod reader;
 mod refused;
 mod scan;
+mod sharing;
 mod top;
 mod units;
 mod usage;
@@ -26,8 +28,9 @@ mod value;
 pub use error::{ConfError, ConfErrors, Position, Problem};
 pub use flags::{Flags, FlagsError, Signal};
 pub use options::{
-    AuthOptions, ClusterOptions, HandshakeFirst, JetStreamLimits, JetStreamOptions, LeafnodeOptions, Limits,
-    Listen, LogOptions, MonitorOptions, Options, ServerOptions, TlsOptions, TlsVersion, WebsocketOptions,
+    AuthOptions, BatchOptions, ClusterOptions, FeatureFlags, HandshakeFirst, JetStreamLimits,
+    JetStreamOptions, LeafnodeOptions, Limits, Listen, LogOptions, MonitorOptions, Options, ServerOptions,
+    TlsOptions, TlsVersion, WebsocketOptions,
 };
 pub use overlay::{Command, CommandError, command_line};
 pub use parse::{Source, parse_text};

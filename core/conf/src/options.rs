@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hw_auth::{AccountSpec, Login, PermissionsSpec, UserSpec};
+use hw_auth::{AccountSpec, Login, MappingSpec, PermissionsSpec, UserSpec};
 use hw_kit::Span;
 
 use crate::error::{ConfErrors, Position};
@@ -24,6 +24,8 @@ pub struct Options {
     pub auth: AuthOptions,
     /// Streams and consumers.
     pub jetstream: JetStreamOptions,
+    /// Formats that clients may not know yet.
+    pub features: FeatureFlags,
     /// TLS for clients; `None`: without.
     pub tls: Option<TlsOptions>,
     /// Whether clients without TLS are served besides those with.
@@ -122,6 +124,8 @@ pub struct Limits {
     pub ping_max: u32,
     /// How long a write to a client may take.
     pub write_deadline: Span,
+    /// Whoever publishes to a client that reads more slowly is read on all the same.
+    pub no_fast_producer_stall: bool,
 }
 
 impl Default for Limits {
@@ -137,6 +141,7 @@ impl Default for Limits {
             ping_interval: Span::from_secs(120),
             ping_max: 2,
             write_deadline: Span::from_secs(10),
+            no_fast_producer_stall: false,
         }
     }
 }
@@ -204,12 +209,27 @@ pub struct AuthOptions {
     pub default_permissions: Option<PermissionsSpec>,
     /// The accounts.
     pub accounts: Vec<AccountSpec>,
+    /// Where the messages of `$G`'s clients go.
+    pub mappings: Vec<MappingSpec>,
+    /// Operators' JWTs: then accounts are what they signed.
+    pub operators: Vec<String>,
+    /// Whether accounts' JWTs are those of `resolver_preload`; nothing else is built.
+    pub resolver: bool,
+    /// Accounts: public keys and JWTs.
+    pub resolver_preload: Vec<(String, String)>,
     /// The user of connections without credentials.
     pub no_auth_user: Option<String>,
     /// The system account's name.
     pub system_account: Option<String>,
     /// Whether there is none.
     pub no_system_account: bool,
+}
+
+/// Formats that clients may not know yet, each behind a flag.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FeatureFlags {
+    /// Acknowledgement and flow control subjects name the domain and the account.
+    pub js_ack_fc_v2: bool,
 }
 
 /// Streams and consumers.
@@ -269,6 +289,21 @@ pub struct JetStreamLimits {
     pub max_request_batch: Option<i64>,
     /// A stream's duplicate window.
     pub duplicate_window: Option<Span>,
+    /// Batches.
+    pub batch: BatchOptions,
+}
+
+/// What batches may be. `None`: as nats-server does without the setting.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BatchOptions {
+    /// Atomic batches that are open at the same time in one stream.
+    pub max_inflight_per_stream: Option<i64>,
+    /// And on the server.
+    pub max_inflight_total: Option<i64>,
+    /// Messages of an atomic batch.
+    pub max_msgs: Option<i64>,
+    /// How long a batch may be silent.
+    pub timeout: Option<Span>,
 }
 
 /// The oldest version of TLS that is spoken.

@@ -7,6 +7,10 @@ pub(crate) enum Block {
     Authorization,
     User,
     Account,
+    Features,
+    Export,
+    Import,
+    Mapping,
     AccountJetStream,
     JetStream,
     JetStreamLimits,
@@ -22,36 +26,25 @@ pub(crate) enum Block {
 type Refused = (&'static str, &'static str);
 
 const NO_HELP: &str = "";
-const OPERATOR: &str = ": operator mode and JWTs are not built";
+const OPERATOR: &str = ": accounts come from resolver_preload alone";
 const LOGS: &str = ": use log_file";
 const PLAIN: &str = ": streams are stored without encryption";
-const ACCOUNTS: &str = ": accounts share nothing";
 
 const TOP: &[Refused] = &[
     ("gateway", NO_HELP),
     ("mqtt", NO_HELP),
-    ("operator", OPERATOR),
-    ("operators", OPERATOR),
-    ("roots", OPERATOR),
-    ("root", OPERATOR),
-    ("resolver", OPERATOR),
-    ("account_resolver", OPERATOR),
     ("resolver_tls", OPERATOR),
-    ("resolver_preload", OPERATOR),
     ("resolver_pinned_accounts", OPERATOR),
-    ("trusted", OPERATOR),
-    ("trusted_keys", OPERATOR),
-    ("default_sentinel", OPERATOR),
+    ("trusted", ": use operator"),
+    ("trusted_keys", ": use operator"),
+    ("default_sentinel", NO_HELP),
     ("ocsp", NO_HELP),
     ("ocsp_cache", NO_HELP),
     ("syslog", LOGS),
     ("remote_syslog", LOGS),
     ("prof_port", NO_HELP),
     ("prof_block_rate", NO_HELP),
-    ("mappings", NO_HELP),
-    ("maps", NO_HELP),
     ("default_js_domain", NO_HELP),
-    ("feature_flags", NO_HELP),
     ("trace_headers", NO_HELP),
     ("proxies", NO_HELP),
     ("proxy_protocol", NO_HELP),
@@ -59,22 +52,27 @@ const TOP: &[Refused] = &[
     ("disable_sublist_cache", ": there is no such cache"),
     ("connect_error_reports", ": there are no outgoing connections"),
     ("reconnect_error_reports", ": there are no outgoing connections"),
-    ("no_fast_producer_stall", NO_HELP),
 ];
 
 const AUTHORIZATION: &[Refused] = &[("auth_callout", NO_HELP), ("proxy_required", NO_HELP)];
 
 const USER: &[Refused] = &[("proxy_required", NO_HELP)];
 
-const ACCOUNT: &[Refused] = &[
-    ("exports", ACCOUNTS),
-    ("imports", ACCOUNTS),
-    ("mappings", NO_HELP),
-    ("maps", NO_HELP),
-    ("msg_trace", NO_HELP),
-    ("trace_dest", NO_HELP),
-    ("nkey", OPERATOR),
+const ACCOUNT: &[Refused] = &[("msg_trace", NO_HELP), ("trace_dest", NO_HELP), ("nkey", NO_HELP)];
+
+const CLUSTERED: &str = ": it has no meaning without clusters";
+
+const FEATURES: &[Refused] = &[
+    ("js_api_reply_v2", CLUSTERED),
+    ("js_raft_delete_range", CLUSTERED),
+    ("js_snapshot_sources", CLUSTERED),
 ];
+
+const EXPORT: &[Refused] = &[("latency", NO_HELP), ("allow_trace", NO_HELP)];
+
+const IMPORT: &[Refused] = &[("allow_trace", NO_HELP)];
+
+const MAPPING: &[Refused] = &[("cluster", ": clustering is not built yet")];
 
 const ACCOUNT_JETSTREAM: &[Refused] = &[("cluster_traffic", NO_HELP)];
 
@@ -98,7 +96,7 @@ const JETSTREAM: &[Refused] = &[
     ("max_concurrent_io", NO_HELP),
 ];
 
-const JETSTREAM_LIMITS: &[Refused] = &[("max_ha_assets", NO_HELP), ("batch", NO_HELP)];
+const JETSTREAM_LIMITS: &[Refused] = &[("max_ha_assets", NO_HELP)];
 
 const TLS: &[Refused] = &[
     ("verify_and_map", NO_HELP),
@@ -172,6 +170,10 @@ impl Block {
             Block::Authorization => AUTHORIZATION,
             Block::User => USER,
             Block::Account => ACCOUNT,
+            Block::Features => FEATURES,
+            Block::Export => EXPORT,
+            Block::Import => IMPORT,
+            Block::Mapping => MAPPING,
             Block::AccountJetStream => ACCOUNT_JETSTREAM,
             Block::JetStream => JETSTREAM,
             Block::JetStreamLimits => JETSTREAM_LIMITS,

@@ -6,12 +6,12 @@ use hw_kit::Span;
 
 use crate::auth::authorization;
 use crate::error::{ConfError, ConfErrors, Problem};
-use crate::options::{Listen, Options};
+use crate::options::{FeatureFlags, Listen, Options};
 use crate::parse::{Source, parse_text};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::value::{Entry, ValueKind};
-use crate::{accounts, jetstream, links};
+use crate::{accounts, jetstream, links, operator, sharing};
 
 pub(crate) fn load(file: &Path, source: &mut Source<'_>) -> Result<Options, ConfErrors> {
     let unreadable = |detail: String| ConfError { at: None, problem: Problem::Unreadable { detail } };
@@ -24,6 +24,11 @@ pub(crate) fn load(file: &Path, source: &mut Source<'_>) -> Result<Options, Conf
     }
     for entry in &entries {
         let key = entry.key.to_ascii_lowercase();
+        let is_operator = ["operator", "operators", "roots", "root", "root_operators", "root_operator"];
+        if is_operator.contains(&key.as_str()) {
+            operator::operators(&mut options.auth, &mut reader, entry, source.read);
+            continue;
+        }
         let done = server(&mut options, &mut reader, &key, entry)
             || limits(&mut options, &mut reader, &key, entry)
             || log(&mut options, &mut reader, &key, entry)
@@ -109,6 +114,7 @@ fn limits(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         "ping_interval" => set(&mut limits.ping_interval, reader.positive(entry)),
         "ping_max" => set(&mut limits.ping_max, reader.within(entry, 1, max).map(|count| count as u32)),
         "write_deadline" => set(&mut limits.write_deadline, reader.positive(entry)),
+        "no_fast_producer_stall" => set(&mut limits.no_fast_producer_stall, reader.boolean(entry)),
         _ => return false,
     }
     true
@@ -166,11 +172,17 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
     match key {
         "authorization" => authorization(&mut options.auth, reader, entry),
         "accounts" => accounts::accounts(&mut options.auth, reader, entry),
+        "mappings" | "maps" => options.auth.mappings = sharing::mappings(reader, entry),
+        "resolver" | "account_resolver" | "accounts_resolver" => {
+            operator::resolver(&mut options.auth, reader, entry);
+        }
+        "resolver_preload" => operator::preload(&mut options.auth, reader, entry),
         "no_auth_user" => put(&mut options.auth.no_auth_user, reader.name(entry)),
         "system_account" | "system" => put(&mut options.auth.system_account, reader.name(entry)),
         "no_system_account" | "no_system" | "no_sys_acc" => {
             set(&mut options.auth.no_system_account, reader.boolean(entry));
         }
+        "feature_flags" => features(&mut options.features, reader, entry),
         "jetstream" => jetstream::jetstream(&mut options.jetstream, reader, entry),
         "store_dir" | "storedir" => put(&mut options.jetstream.store_dir, reader.name(entry).map(Into::into)),
         "tls" => options.tls = links::tls(reader, entry),
@@ -181,6 +193,17 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         _ => return false,
     }
     true
+}
+
+fn features(features: &mut FeatureFlags, reader: &mut Reader, entry: &Entry) {
+    for inner in reader.map(entry).unwrap_or_default() {
+        match inner.key.as_str() {
+            "js_ack_fc_v2" => set(&mut features.js_ack_fc_v2, reader.boolean(inner)),
+            name if Block::Features.refused(name).is_some() => reader.other(inner, Block::Features),
+            // nats-server starts with flags that it does not know, for other versions know them.
+            name => reader.warnings.push(format!("{}: unsupported feature flag {name:?}", inner.at)),
+        }
+    }
 }
 
 /// `enabled`, `true` and their opposites; `None` for anything else.

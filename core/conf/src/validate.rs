@@ -48,6 +48,7 @@ impl Options {
                     .to_owned(),
             );
         }
+        self.validate_operators(&mut errors);
         self.validate_accounts(&mut errors);
         match errors.is_empty() {
             true => Ok(()),
@@ -68,6 +69,25 @@ impl Options {
             let detail = ": clustering is not built yet";
             let problem = Problem::NotSupported { field: "cluster".to_owned(), detail };
             errors.push(ConfError { at: cluster.at.clone(), problem });
+        }
+    }
+
+    fn validate_operators(&self, errors: &mut Vec<ConfError>) {
+        let auth = &self.auth;
+        if auth.operators.is_empty() {
+            if auth.resolver || !auth.resolver_preload.is_empty() {
+                errors.push(ConfError::nowhere("resolver_preload has no effect without an operator"));
+            }
+            return;
+        }
+        if !auth.resolver {
+            errors.push(ConfError::nowhere("operators require an account resolver to be configured"));
+        }
+        if !auth.accounts.is_empty() || !auth.mappings.is_empty() {
+            errors.push(ConfError::nowhere("operators do not allow Accounts to be configured directly"));
+        }
+        if !auth.users.is_empty() || auth.login.is_some() || auth.no_auth_user.is_some() {
+            errors.push(ConfError::nowhere("operators do not allow users to be configured directly"));
         }
     }
 

@@ -36,6 +36,8 @@ pub struct HubLimits {
     pub max_subscription_tokens: usize,
     /// Bytes that may wait to be written to one connection.
     pub max_pending: usize,
+    /// Whether those who publish to a client that reads more slowly wait (`no_fast_producer_stall` unset).
+    pub stalls: bool,
     /// Time between two pings.
     pub ping_interval: Span,
     /// How many pings may be unanswered.
@@ -54,6 +56,7 @@ impl Default for HubLimits {
             max_subscriptions: 0,
             max_subscription_tokens: 0,
             max_pending: 64 * 1024 * 1024,
+            stalls: true,
             ping_interval: Span::from_secs(120),
             ping_max: 2,
             auth_timeout: Span::from_secs(2),

@@ -7,8 +7,10 @@ use hw_kit::{AccountId, ConnId, Map, Rng, ShardId, Time};
 use hw_subject::Interest;
 use hw_wire::{Info, Limits, encode};
 
+use crate::answers::Answers;
 use crate::close::CloseReason;
 use crate::config::{HubConfig, HubLimits, Peer, Tls};
+use crate::cross::Journey;
 use crate::event::{Events, HubEvent};
 use crate::message::InternalId;
 use crate::peers::{InterestChange, LocalInterest, Outbox};
@@ -25,6 +27,10 @@ pub(crate) enum Sink {
     Internal(InternalId),
     /// Sinks of another shard: how many members of the queue group, or 1.
     Peer(ShardId, u32),
+    /// A bridge into another account, by its number in the directory.
+    Bridge(u32),
+    /// Answers to requests that came over a bridge.
+    Answers,
 }
 
 /// A queue group of another shard: the shard, the account, the filter and the group's name.
@@ -38,6 +44,8 @@ pub(crate) struct AccountState {
     pub connections: u32,
     /// Connections on the other shards, by shard.
     pub elsewhere: Vec<u32>,
+    /// Whether its interest has ways into other accounts.
+    pub bridged: bool,
     /// What went over connections here that are gone.
     pub gone: Traffic,
     /// Connections here that were closed because they read too slowly.
@@ -67,6 +75,10 @@ pub struct Hub {
     pub(crate) closed: VecDeque<ClosedView>,
     pub(crate) counters: HubCounters,
     pub(crate) internal_subs: usize,
+    /// Requests that went into another account.
+    pub(crate) answers: Answers,
+    /// How the message at hand got where it is.
+    pub(crate) journey: Journey,
     /// Counts changes of what clients, here or on other shards, listen to.
     pub(crate) interest_changes: u64,
     /// Somebody who was stalled need not wait any longer.
@@ -78,8 +90,10 @@ impl Hub {
     /// A hub without connections.
     pub fn new(config: HubConfig) -> Hub {
         let accounts = config.directory.accounts().map(|_| AccountState::default()).collect();
-        let sinks = Sinks::new(config.limits.max_pending);
-        Hub {
+        let sinks = Sinks::new(&config.limits);
+        let mut rng = Rng::new(config.seed);
+        let answers = Answers::new(&mut rng, config.shard);
+        let mut hub = Hub {
             conns: Map::default(),
             sinks,
             accounts,
@@ -89,15 +103,19 @@ impl Hub {
             mark: 0,
             held: VecDeque::new(),
             deadlines: BTreeSet::new(),
-            rng: Rng::new(config.seed),
+            rng,
             closed: VecDeque::new(),
             counters: HubCounters::default(),
             internal_subs: 0,
+            answers,
+            journey: Journey::default(),
             interest_changes: 0,
             resumed: false,
             events: Events::default(),
             config,
-        }
+        };
+        hub.build_bridges();
+        hub
     }
 
     /// A connection was accepted: INFO is queued, and the time to authenticate runs.
@@ -203,6 +221,11 @@ impl Hub {
         self.config.limits.max_payload
     }
 
+    /// Which of the shards this is.
+    pub fn shard(&self) -> ShardId {
+        self.config.shard
+    }
+
     /// What INFO says to everybody.
     pub fn info(&self) -> &Info {
         &self.config.info
@@ -229,7 +252,7 @@ impl Hub {
     /// Changes the limits, for open connections as well. Timers that run keep their time.
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.config.limits = limits;
-        self.sinks.set_max_pending(limits.max_pending);
+        self.sinks.set_limits(&limits);
         let slots: Vec<u32> = self.sinks.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.apply_limits(slot);
@@ -300,8 +323,12 @@ impl Hub {
         let or_none = |limit: i64| usize::try_from(limit).unwrap_or(usize::MAX);
         let subscriptions = if server.max_subscriptions == 0 { usize::MAX } else { server.max_subscriptions };
         session.limits.max_control_line = server.max_control_line;
-        session.limits.max_payload = server.max_payload.min(or_none(account.max_payload));
-        session.max_subscriptions = subscriptions.min(or_none(account.max_subscriptions));
+        let (own_payload, own_subscriptions) =
+            session.identity.as_ref().map_or((-1, -1), |who| (who.max_payload, who.max_subscriptions));
+        let payload = or_none(account.max_payload).min(or_none(own_payload));
+        session.limits.max_payload = server.max_payload.min(payload);
+        let own = or_none(account.max_subscriptions).min(or_none(own_subscriptions));
+        session.max_subscriptions = subscriptions.min(own);
     }
 
     /// Begins the end of a connection: nothing more is read from it or delivered to it.

@@ -5,8 +5,10 @@
 //! several shards act like small servers side by side: each matches a message once, and hands it at most once to
 //! every other shard that wants it.
 
+mod answers;
 mod close;
 mod config;
+mod cross;
 mod event;
 mod hub;
 mod message;

@@ -8,10 +8,12 @@ use crate::close::CloseReason;
 use crate::hub::Hub;
 
 impl Hub {
-    /// Changes users and permissions. The numbers of the accounts must mean the same accounts as before. Clients that
+    /// Changes users and permissions. An account that was there before must have its number still. Clients that
     /// would not be let in any more are closed; subscriptions that are not permitted any more end.
     pub fn set_directory(&mut self, directory: Arc<Directory>) {
+        self.clear_bridges();
         let before = std::mem::replace(&mut self.config.directory, directory.clone());
+        self.build_bridges();
         let slots: Vec<u32> = self.sinks.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(session) = self.sinks.sessions.get_mut(slot) else { continue };
@@ -23,7 +25,14 @@ impl Hub {
             session.permitted.clear();
             session.identity = Some(renewed.clone().unwrap_or(identity));
             if renewed.is_none() || moved {
-                let reason = CloseReason::AuthenticationFailure;
+                let account = session.account().and_then(|account| directory.account(account));
+                let reason = match account.is_some_and(|account| account.gone) {
+                    true => CloseReason::MissingAccount,
+                    false if session.identity.as_ref().is_some_and(|who| directory.is_revoked(who)) => {
+                        CloseReason::Revocation
+                    }
+                    false => CloseReason::AuthenticationFailure,
+                };
                 self.end(slot, reason, reason.err_text());
                 continue;
             }
@@ -31,6 +40,7 @@ impl Hub {
                 self.check_subscriptions(slot);
             }
             self.apply_limits(slot);
+            self.look_again(slot);
         }
         self.sweep();
     }

@@ -27,6 +27,8 @@ struct Ways<'a, I> {
     receivers: usize,
     /// Another shard gets it.
     leaves: bool,
+    /// Ways into other accounts.
+    crossings: Vec<Sink>,
 }
 
 impl<I: Inside> Ways<'_, I> {
@@ -40,7 +42,7 @@ impl<I: Inside> Ways<'_, I> {
                 self.inside.deliver(self.routed.now, id, self.origin, &msg);
                 true
             }
-            Sink::Peer(..) => false,
+            Sink::Peer(..) | Sink::Bridge(_) | Sink::Answers => false,
         }
     }
 
@@ -51,6 +53,11 @@ impl<I: Inside> Ways<'_, I> {
                 let outbox = self.outbox(shard);
                 outbox.plain = true;
                 true
+            }
+            // Another shard has taken its own bridges already.
+            (Sink::Bridge(_), Reach::Everywhere) | (Sink::Answers, _) => {
+                self.crossings.push(sink);
+                false
             }
             _ => self.here(sink),
         };
@@ -129,11 +136,12 @@ impl Hub {
             sinks: &mut self.sinks,
             outboxes: &mut self.outboxes,
             rng: &mut self.rng,
-            inside,
+            inside: &mut *inside,
             routed,
             origin,
             receivers: 0,
             leaves: false,
+            crossings: Vec::new(),
         };
         if !matches!(reach, Reach::Here { plain: false, .. }) {
             for &sink in &matches.plain {
@@ -171,11 +179,14 @@ impl Hub {
                 outbox.touched = false;
             }
         }
-        let receivers = ways.receivers;
+        let (receivers, crossings) = (ways.receivers, ways.crossings);
         if !self.sinks.crowded.is_empty() {
             self.stall(routed.now, origin);
         }
-        receivers
+        match crossings.is_empty() {
+            true => receivers,
+            false => receivers + self.cross(routed, origin, &crossings, inside),
+        }
     }
 
     /// Publishes from inside the process: routed by `to`, while receivers see `msg.subject` (a delivery of a stream's
@@ -198,7 +209,11 @@ impl Hub {
 
     /// Whether anybody, on any shard, wants messages on this subject.
     pub fn has_interest(&self, account: AccountId, subject: &[u8]) -> bool {
-        self.accounts.get(account.0 as usize).is_some_and(|state| state.interest.has_interest(subject))
+        let Some(state) = self.accounts.get(account.0 as usize) else { return false };
+        match state.bridged {
+            false => state.interest.has_interest(subject),
+            true => self.has_interest_beyond(account, subject),
+        }
     }
 
     /// Whether anybody, on any shard, subscribed to this very subject and not only to a wildcard that matches it.

@@ -4,6 +4,7 @@ use hw_kit::{AccountId, ConnId, Time};
 use hw_wire::encode::{self, Delivery};
 
 use crate::close::CloseReason;
+use crate::config::HubLimits;
 use crate::event::Trace;
 use crate::message::Message;
 use crate::session::{Session, Traffic};
@@ -61,15 +62,16 @@ pub(crate) struct Sinks {
 }
 
 impl Sinks {
-    pub fn new(max_pending: usize) -> Sinks {
+    pub fn new(limits: &HubLimits) -> Sinks {
         let mut sinks = Sinks::default();
-        sinks.set_max_pending(max_pending);
+        sinks.set_limits(limits);
         sinks
     }
 
-    pub fn set_max_pending(&mut self, bytes: usize) {
-        self.max_pending = bytes;
-        self.crowded_above = bytes / CROWDED_SHARE;
+    pub fn set_limits(&mut self, limits: &HubLimits) {
+        self.max_pending = limits.max_pending;
+        // Who is too slow is noticed among the crowded, so these begin at its limit at the latest.
+        self.crowded_above = limits.max_pending / if limits.stalls { CROWDED_SHARE } else { 1 };
     }
 
     /// Writes the message for one subscription; false if it does not get it.

@@ -1,7 +1,9 @@
 //! A hub driven with protocol text. The tables in `tests/*.txt` hold what the real server answered.
 
 mod flow;
+mod operator;
 mod shards;
+mod sharing;
 
 use std::sync::Arc;
 

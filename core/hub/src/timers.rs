@@ -37,13 +37,16 @@ impl Hub {
         let Some(session) = self.sinks.sessions.get(slot).filter(|session| session.closing.is_none()) else {
             return;
         };
-        let expires = session.identity.as_ref().and_then(|identity| identity.expires);
+        let identity = session.identity.as_ref();
+        let expires = identity.and_then(|identity| identity.expires);
+        let with_account = identity.is_some_and(|identity| identity.expires_with_account);
         if session.clock.timer == Timer::Authenticate {
             let reason = CloseReason::AuthenticationTimeout;
             self.end(slot, reason, reason.err_text());
         } else if expires.is_some_and(|at| at <= now) {
             let reason = CloseReason::AuthenticationExpired;
-            self.end(slot, reason, reason.err_text());
+            let text = if with_account { Some("Account Authentication Expired") } else { reason.err_text() };
+            self.end(slot, reason, text);
         } else {
             self.ping(now, slot);
         }
@@ -84,6 +87,14 @@ impl Hub {
         if let Some(session) = self.sinks.sessions.get(slot) {
             let at = session.clock.start + soon;
             self.set_timer(slot, Timer::FirstPing, at);
+        }
+    }
+
+    /// Credentials may expire sooner than before.
+    pub(crate) fn look_again(&mut self, slot: u32) {
+        if let Some(session) = self.sinks.sessions.get(slot) {
+            let (timer, deadline) = (session.clock.timer, session.clock.deadline);
+            self.set_timer(slot, timer, deadline);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a client's operations do.
 
 use hw_auth::{AuthError, Credentials};
-use hw_kit::{AccountId, ConnId, Time};
+use hw_kit::{AccountId, ConnId, Span, Time};
 use hw_subject::{is_valid_filter, is_valid_subject, token_count};
 use hw_wire::{ClientOp, ConnectOptions, Info, ParseError, Publish, Step, encode, headers, parse};
 
@@ -61,14 +61,14 @@ impl Hub {
         if self.sinks.trace.on {
             self.trace(slot, op);
         }
-        if !matches!(op, ClientOp::Connect(_)) && !self.admit_anonymous(slot) {
+        if !matches!(op, ClientOp::Connect(_)) && !self.admit_anonymous(now, slot) {
             return;
         }
         match *op {
             ClientOp::Pub(ref publish) => self.publish_from(now, slot, publish, inside),
             ClientOp::Sub { subject, queue, sid } => self.sub(slot, subject, queue, sid),
             ClientOp::Unsub { sid, max } => self.unsub(slot, sid, max),
-            ClientOp::Connect(json) => self.connect(slot, json),
+            ClientOp::Connect(json) => self.connect(now, slot, json),
             ClientOp::Ping => self.pong(slot),
             ClientOp::Pong => {
                 if let Some(session) = self.sinks.sessions.get_mut(slot) {
@@ -95,11 +95,11 @@ impl Hub {
 
     /// A connection that needs no credentials and says no CONNECT is whoever the directory says. False: it ended.
     #[inline]
-    fn admit_anonymous(&mut self, slot: u32) -> bool {
+    fn admit_anonymous(&mut self, now: Time, slot: u32) -> bool {
         if self.sinks.sessions.get(slot).is_some_and(|session| session.identity.is_some()) {
             return true;
         }
-        self.authenticate(slot, &ConnectOptions::default())
+        self.authenticate(now, slot, &ConnectOptions::default())
     }
 
     fn fail(&mut self, slot: u32, error: ParseError) {
@@ -146,7 +146,7 @@ impl Hub {
         }
     }
 
-    fn connect(&mut self, slot: u32, json: &[u8]) {
+    fn connect(&mut self, now: Time, slot: u32, json: &[u8]) {
         let options = match ConnectOptions::parse(json) {
             Ok(options) => options,
             Err(error) => return self.violation(slot, error.to_string()),
@@ -157,7 +157,7 @@ impl Hub {
             session.options.lang.clone_from(&options.lang);
             session.options.version.clone_from(&options.version);
         }
-        if !self.authenticate(slot, &options) {
+        if !self.authenticate(now, slot, &options) {
             return;
         }
         let refused = if !(0..=1).contains(&options.protocol) {
@@ -179,13 +179,17 @@ impl Hub {
             session.options.pass.clear();
             session.options.token.clear();
             session.options.sig.clear();
+            if session.clock.rtt.is_zero() {
+                // Until a PING has measured it: a service in another account is told something.
+                session.clock.rtt = now.since(session.clock.start).max(Span(1));
+            }
         }
         self.start_pings(slot);
         self.ok(slot);
     }
 
     /// Finds out who this is. False: the connection ended.
-    fn authenticate(&mut self, slot: u32, options: &ConnectOptions) -> bool {
+    fn authenticate(&mut self, now: Time, slot: u32, options: &ConnectOptions) -> bool {
         let Some(session) = self.sinks.sessions.get(slot) else {
             return false;
         };
@@ -196,6 +200,8 @@ impl Hub {
             nkey: Some(&options.nkey),
             sig: Some(&options.sig),
             jwt: Some(&options.jwt),
+            now,
+            host: &session.peer.ip,
             kind: session.peer.kind,
         };
         let identity = match self.config.directory.authenticate(&credentials, session.peer.nonce.as_bytes()) {
@@ -410,6 +416,8 @@ impl Hub {
         if verbose {
             self.ok(slot);
         }
+        let mapped = self.mapped(account, subject);
+        let subject = mapped.as_deref().unwrap_or(subject);
         let msg = Message { subject, reply, header, payload };
         let routed = Routed { now, account, to: subject, msg, from: slot };
         let origin = Origin { account, conn: Some(conn), shard: self.config.shard };

@@ -48,6 +48,20 @@ impl<'a> AckSubject<'a> {
     }
 }
 
+/// The consumer of `$JS.FC.<stream>.<consumer>.<token>` or of the longer form with domain and account hash before the
+/// stream.
+pub fn flow_consumer(subject: &[u8]) -> Option<&[u8]> {
+    let count = subject.split(|&b| b == b'.').count();
+    subject.split(|&b| b == b'.').nth(if count < 7 { 3 } else { 5 })
+}
+
+/// What stands before the stream in the longer form of acknowledgement and flow control subjects: the domain, `_` for
+/// none, and a hash of the account's name.
+pub fn ack_scope(domain: &str, account: &str) -> String {
+    let domain = if domain.is_empty() { "_" } else { domain };
+    format!("{domain}.{}.", hw_stream::short_hash(account))
+}
+
 #[derive(Deserialize)]
 struct NakBody {
     #[serde(default)]
@@ -118,5 +132,15 @@ mod tests {
         assert_eq!(parse("+TERM broken"), Some(AckKind::Term(Bytes::from_static(b"broken"))));
         assert_eq!(ack_kind(b"+NXT 3"), Some((AckKind::Next, &b"3"[..])));
         assert_eq!(parse("hello"), None);
+    }
+
+    #[test]
+    fn both_forms_name_the_consumer_of_a_flow() {
+        assert_eq!(flow_consumer(b"$JS.FC.S.C.abcd"), Some(&b"C"[..]));
+        assert_eq!(flow_consumer(b"$JS.FC._.hash.S.C.abcd"), Some(&b"C"[..]));
+        assert_eq!(flow_consumer(b"$JS.FC.S"), None);
+        // As nats-server has them.
+        assert_eq!(ack_scope("", "$G"), "_.szMpdrwD.");
+        assert_eq!(ack_scope("hub", "$G"), "hub.szMpdrwD.");
     }
 }

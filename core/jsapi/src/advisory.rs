@@ -1,6 +1,7 @@
 //! Events under `$JS.EVENT.`: subject and JSON.
 
 use hw_kit::Time;
+use hw_stream::batch::Abandoned;
 use hw_stream::outcome::Advisory;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -26,6 +27,8 @@ pub enum Event<'a> {
     Stream(&'static str, &'static str),
     /// To a consumer of the stream, or to one of its messages.
     Consumer(&'a Advisory),
+    /// A batch was given up before its end: its id, and why.
+    BatchAbandoned(&'a [u8], Abandoned),
     /// An API request was answered.
     Audit(&'a Audit),
     /// To a backup of the stream; the JSON says who asked for it.
@@ -50,6 +53,19 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
             let (verb, kind) = transfer.describe(&mut fields);
             fields.insert("client".into(), (*client).clone());
             (format!("$JS.EVENT.ADVISORY.STREAM.{verb}.{stream}"), kind)
+        }
+        Event::BatchAbandoned(id, reason) => {
+            let reason = match reason {
+                Abandoned::Timeout => "timeout",
+                Abandoned::Large => "large",
+                Abandoned::Incomplete => "incomplete",
+                Abandoned::Unsupported => "unsupported",
+            };
+            fields.insert("stream".into(), stream.into());
+            fields.insert("batch".into(), String::from_utf8_lossy(id).into());
+            fields.insert("reason".into(), reason.into());
+            let subject = format!("$JS.EVENT.ADVISORY.STREAM.BATCH_ABANDONED.{stream}");
+            (subject, "advisory.v1.stream_batch_abandoned")
         }
         Event::Audit(audit) => {
             if let Ok(Value::Object(audit)) = serde_json::to_value(audit) {

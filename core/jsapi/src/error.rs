@@ -28,13 +28,17 @@ impl ApiError {
 
     /// An error with its first placeholder filled.
     pub fn with(err_code: u16, fill: impl std::fmt::Display) -> ApiError {
-        let mut error = ApiError::new(err_code);
-        if let (Some(open), Some(close)) = (error.description.find('{'), error.description.find('}'))
+        ApiError::new(err_code).and(fill)
+    }
+
+    /// The same with its next placeholder filled.
+    fn and(mut self, fill: impl std::fmt::Display) -> ApiError {
+        if let (Some(open), Some(close)) = (self.description.find('{'), self.description.find('}'))
             && open < close
         {
-            error.description.replace_range(open..=close, &fill.to_string());
+            self.description.replace_range(open..=close, &fill.to_string());
         }
-        error
+        self
     }
 }
 
@@ -66,9 +70,29 @@ impl From<&PublishError> for ApiError {
             PublishError::CounterMissing => ApiError::new(10169),
             PublishError::CounterPayload => ApiError::new(10170),
             PublishError::CounterInvalid => ApiError::new(10171),
+            PublishError::CounterBroken => ApiError::new(10172),
             PublishError::SchedulesDisabled => ApiError::new(10188),
             PublishError::AtomicDisabled => ApiError::new(10174),
+            PublishError::BatchSequenceMissing => ApiError::new(10175),
+            PublishError::BatchIncomplete => ApiError::new(10176),
+            PublishError::BatchUnsupported(header) => ApiError::with(10177, header),
+            PublishError::BatchId => ApiError::new(10179),
+            PublishError::BatchTooLarge(size) => ApiError::with(10199, size),
+            PublishError::BatchCommit => ApiError::new(10200),
+            PublishError::BatchDuplicate => ApiError::new(10201),
+            PublishError::TooManyBatches => ApiError::new(10210),
             PublishError::BatchDisabled => ApiError::new(10205),
+            PublishError::FastPattern => ApiError::new(10206),
+            PublishError::FastId => ApiError::new(10207),
+            PublishError::FastUnknown => ApiError::new(10208),
+            PublishError::TooManyFastBatches => ApiError::new(10211),
+            PublishError::SchedulePattern => ApiError::new(10189),
+            PublishError::ScheduleTimeZone => ApiError::new(10223),
+            PublishError::ScheduleTarget => ApiError::new(10190),
+            PublishError::ScheduleTtl => ApiError::new(10191),
+            PublishError::ScheduleRollup => ApiError::new(10192),
+            PublishError::ScheduleSource => ApiError::new(10203),
+            PublishError::Scheduler => ApiError::new(10212),
             PublishError::SourceHeader => ApiError::new(10227),
             PublishError::ApiLevel => ApiError::new(10185),
             PublishError::AccountLimit => ApiError::new(10002),
@@ -118,6 +142,9 @@ impl From<&ConfigError> for ApiError {
             ConfigError::TransformSource(text) => ApiError::with(10155, text),
             ConfigError::TransformDestination(text) => ApiError::with(10156, text),
             ConfigError::ViolatesConsumers(text) => ApiError::with(10052, text),
+            ConfigError::ExternalPrefix { err_code, prefix, subject } => {
+                ApiError::with(*err_code, prefix).and(subject)
+            }
             ConfigError::Rule { err_code, text } => ApiError::with(*err_code, text),
             ConfigError::Unsupported(what) => ApiError::with(10052, format!("{what} is not supported yet")),
         }

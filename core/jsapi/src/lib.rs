@@ -7,6 +7,7 @@ mod backup;
 mod codes;
 mod direct;
 mod error;
+mod fast;
 mod json;
 mod pub_ack;
 mod pull;
@@ -14,7 +15,7 @@ mod request;
 mod response;
 mod user;
 
-pub use ack::{AckSubject, ack_kind};
+pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer};
 pub use advisory::{Audit, Event, advisory};
 pub use backup::{
     ArchivedState, SnapshotRequest, Transfer, archived_consumer, config_document, parse_archived_consumer,
@@ -22,6 +23,7 @@ pub use backup::{
 };
 pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::ApiError;
+pub use fast::{fast_report, fast_slot, is_fast};
 pub use json::to_json;
 pub use pub_ack::pub_ack;
 pub use pull::pull_request;

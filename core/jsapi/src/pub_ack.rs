@@ -40,13 +40,22 @@ pub fn pub_ack(out: &mut Vec<u8>, stream: &str, domain: &str, result: &Result<St
         out.extend_from_slice(val.as_bytes());
         out.push(b'"');
     }
+    if let Some(batch) = &stored.batch {
+        // The client chose the id: it may hold anything.
+        out.extend_from_slice(b",\"batch\":");
+        out.extend_from_slice(&to_json(&String::from_utf8_lossy(&batch.id)));
+        out.extend_from_slice(b",\"count\":");
+        out.extend_from_slice(itoa::Buffer::new().format(batch.count).as_bytes());
+    }
     out.push(b'}');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use hw_kit::Seq;
+    use hw_stream::outcome::BatchAck;
 
     fn text(domain: &str, result: &Result<Stored, PublishError>) -> String {
         let mut out = Vec::new();
@@ -56,11 +65,15 @@ mod tests {
 
     #[test]
     fn as_the_real_server_writes_them() {
-        let stored = |duplicate| Ok(Stored { seq: Seq(3), duplicate, val: None });
+        let stored = |duplicate| Ok(Stored { seq: Seq(3), duplicate, ..Stored::default() });
         assert_eq!(text("", &stored(false)), r#"{"stream":"S","seq":3}"#);
         assert_eq!(text("hub", &stored(true)), r#"{"stream":"S","domain":"hub","seq":3,"duplicate": true}"#);
-        let counted = text("", &Ok(Stored { seq: Seq(3), duplicate: false, val: Some("-2".to_owned()) }));
+        let val = Some("-2".to_owned());
+        let counted = text("", &Ok(Stored { seq: Seq(3), val, ..Stored::default() }));
         assert_eq!(counted, r#"{"stream":"S","seq":3,"val":"-2"}"#);
+        let batch = Some(Box::new(BatchAck { id: Bytes::from_static(b"b\"1"), count: 3 }));
+        let batched = text("", &Ok(Stored { seq: Seq(3), batch, ..Stored::default() }));
+        assert_eq!(batched, r#"{"stream":"S","seq":3,"batch":"b\"1","count":3}"#);
         let refused = text("", &Err(PublishError::WrongLastSequence(Seq(2))));
         assert_eq!(
             refused,

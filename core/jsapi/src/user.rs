@@ -14,6 +14,9 @@ pub struct UserInfo<'a> {
     pub account: &'a str,
     /// The account's name again: operator-mode servers have a key above.
     pub account_name: &'a str,
+    /// What people call a user whose name is a key; empty without that.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub user_name: &'a str,
 }
 
 /// Which server answers.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hw_stream::StreamConfig;
 use hw_stream::config::StreamSource;
 use hw_stream::stream::ConfigError;
+use hw_subject::overlaps;
 
 use crate::Meta;
 
@@ -12,8 +13,15 @@ fn coded(err_code: u16) -> ConfigError {
     ConfigError::Rule { err_code, text: String::new() }
 }
 
+/// The origins in the same account: of others nothing is known here.
 fn origins(config: &StreamConfig) -> impl Iterator<Item = &StreamSource> {
-    config.mirror.iter().chain(&config.sources)
+    config.mirror.iter().chain(&config.sources).filter(|origin| origin.external.is_none())
+}
+
+/// The prefixes under which origins elsewhere deliver.
+fn prefixes(config: &StreamConfig) -> impl Iterator<Item = &str> {
+    let external = config.mirror.iter().chain(&config.sources).filter_map(|origin| origin.external.as_ref());
+    external.map(|external| external.deliver.as_str()).filter(|prefix| !prefix.is_empty())
 }
 
 impl Meta {
@@ -30,11 +38,20 @@ impl Meta {
             if own > 0 && theirs > own {
                 return Err(coded(if config.mirror.is_some() { 10030 } else { 10046 }));
             }
+            for (prefix, subject) in
+                prefixes(config).flat_map(|p| origin.config.subjects.iter().map(move |s| (p, s)))
+            {
+                if overlaps(subject.as_bytes(), format!("{prefix}.{subject}").as_bytes()) {
+                    let (prefix, subject) = (prefix.to_owned(), subject.clone());
+                    return Err(ConfigError::ExternalPrefix { err_code: 10022, prefix, subject });
+                }
+            }
         }
         if self.reaches(account, config) {
             return Err(ConfigError::Invalid("detected cycle".to_owned()));
         }
-        let Some(mirrored) = &config.mirror else { return Ok(()) };
+        let mirrored = config.mirror.as_ref().filter(|mirrored| mirrored.external.is_none());
+        let Some(mirrored) = mirrored else { return Ok(()) };
         let Some(origin) = self.stream(account, &mirrored.name) else { return Ok(()) };
         let direct = origin.config.allow_direct;
         if pedantic && direct != config.mirror_direct {

@@ -96,7 +96,7 @@ impl JetStream {
     }
 
     /// The subject below `$JS.API.`, or below `$JS.<domain>.API.`.
-    fn api_verb<'a>(&self, subject: &'a str) -> Option<&'a str> {
+    pub(crate) fn api_verb<'a>(&self, subject: &'a str) -> Option<&'a str> {
         let domain = self.config.domain.as_str();
         subject.strip_prefix(crate::limits::API_PREFIX).or_else(|| {
             let rest = subject.strip_prefix("$JS.")?.strip_prefix(domain)?;

@@ -1,6 +1,7 @@
 //! Checkpoints: the groups' states and the messages that are in no segment yet, handed to the disk in the background.
 
 use bytes::Bytes;
+use hw_kit::Time;
 use hw_meta::MetaCommand;
 use hw_store::{CheckpointDone, CheckpointJob, GroupCheckpoint, NewSegment};
 use hw_stream::config::Compression;
@@ -17,18 +18,21 @@ impl JetStream {
     pub(crate) fn begin_checkpoint(&mut self) {
         let due =
             self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
-        if due && !self.disk.checkpoint_running && self.disk.failed.is_none() {
+        if due && !self.disk.tidy.is_waiting() && !self.disk.checkpoint_running && self.disk.failed.is_none()
+        {
             self.checkpoint();
         }
     }
 
     /// Begins a checkpoint now.
-    fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         // A full one now and then lets the partial ones before it go.
         self.disk.checkpoints += 1;
-        let full = self.disk.checkpoints % FULL_EVERY == 1;
+        let lean = self.disk.tidy.is_lean();
+        let erase = self.begin_erase();
+        let full = (self.disk.checkpoints % FULL_EVERY == 1 || erase.log || self.disk.tidy.unerased) && !lean;
         self.disk.dropping = std::mem::take(&mut self.disk.dropped);
-        let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full };
+        let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full, erase };
         if full || self.meta_changed {
             let mut state = Vec::new();
             self.meta.snapshot(&mut state);
@@ -43,8 +47,12 @@ impl JetStream {
         }
         let restoring = self.restores.going_on().map(|restore| &mut restore.group);
         let groups = self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring);
-        for group in groups.filter(|group| !group.is_volatile() && (full || group.changed)) {
-            job.groups.push(group.checkpoint());
+        for group in groups.filter(|group| !group.is_volatile()) {
+            // Without space for messages, those go on that have none to write: what they removed can go.
+            let is_wanted = full || group.changed || group.rewrite.is_some();
+            if is_wanted && !(lean && group.stream.messages().unwritten() > 0) {
+                job.groups.push(group.checkpoint(lean));
+            }
         }
         self.disk.bytes_since_checkpoint = 0;
         self.disk.checkpoint_running = true;
@@ -52,8 +60,9 @@ impl JetStream {
     }
 
     /// A checkpoint is complete, or failed and changed nothing.
-    pub(crate) fn handle_checkpoint(&mut self, result: Result<CheckpointDone, String>) {
+    pub(crate) fn handle_checkpoint(&mut self, now: Time, result: Result<CheckpointDone, String>) {
         self.disk.checkpoint_running = false;
+        let ended = result.as_ref().map(|done| done.unerased).map_err(drop);
         match result {
             Ok(done) => {
                 for (id, written) in done.written {
@@ -62,6 +71,11 @@ impl JetStream {
                     if let Some(group) = self.groups.get_mut(&id).or(parked).or(restoring) {
                         group.stream.messages_mut().handle_written(written);
                         group.writing = None;
+                    }
+                }
+                for group in self.groups.values_mut().chain(self.aside.parked.values_mut()) {
+                    if std::mem::take(&mut group.in_checkpoint) {
+                        group.stream.messages_mut().handle_checkpointed();
                     }
                 }
                 for group in std::mem::take(&mut self.disk.dropping) {
@@ -74,6 +88,9 @@ impl JetStream {
                 let restoring = self.restores.going_on().map(|restore| &mut restore.group);
                 for group in self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring) {
                     group.changed = true;
+                    if std::mem::take(&mut group.in_checkpoint) {
+                        group.stream.messages_mut().handle_checkpoint_failed();
+                    }
                     if let Some(segment) = group.writing.take() {
                         group.stream.messages_mut().handle_write_failed(segment);
                     }
@@ -81,11 +98,13 @@ impl JetStream {
                 self.meta_changed = true;
             }
         }
+        self.after_checkpoint(now, ended);
     }
 }
 
 impl crate::group::Group {
-    fn checkpoint(&mut self) -> GroupCheckpoint {
+    /// Its part; a lean one writes no messages.
+    pub(crate) fn checkpoint(&mut self, lean: bool) -> GroupCheckpoint {
         let packed = self.stream.config().compression == Compression::S2;
         let messages = self.stream.messages_mut();
         let number = self.last_segment + 1;
@@ -96,8 +115,16 @@ impl crate::group::Group {
             self.writing = Some(number);
             new_segments.push(NewSegment { number, messages: unwritten, packed });
         }
+        let number = self.last_segment + 1;
+        if let Some(messages) = (!lean).then(|| self.begin_rewrite(number)).flatten() {
+            self.last_segment = number;
+            new_segments.push(NewSegment { number, messages, packed });
+        }
+        let messages = self.stream.messages_mut();
         messages.dead_segments();
-        let live_segments = messages.live_segments().iter().map(|segment| segment.segment).collect();
+        messages.handle_checkpoint_begun();
+        self.in_checkpoint = true;
+        let live_segments = messages.segments_after_rewrite();
         let mut state = Vec::new();
         self.stream.snapshot(&mut state);
         self.changed = false;

@@ -26,7 +26,9 @@ impl JetStream {
             DiskCompletion::Synced { ticket } => {
                 while let Some(frames) = self.disk.synced(ticket) {
                     for frame in frames {
-                        self.apply_frame(now, hub, &frame);
+                        if !self.was_ahead(&frame) {
+                            self.apply_frame(now, hub, &frame);
+                        }
                     }
                 }
                 self.begin_checkpoint();
@@ -34,13 +36,29 @@ impl JetStream {
             DiskCompletion::Failed { reason } => {
                 self.disk.fail(reason);
                 self.release_all(now, hub);
+                // Nothing can be delivered any more without being forgotten: who waits is told, and asks elsewhere.
+                self.handle_shutdown();
             }
-            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(result),
+            DiskCompletion::Checkpointed { result } => self.handle_checkpoint(now, result),
             DiskCompletion::Loaded { group, block, messages } => {
                 self.handle_block(now, hub, group, block, messages)
             }
-            DiskCompletion::Space { full } => self.disk.full = full,
+            DiskCompletion::Space { full } => {
+                self.disk.full = full;
+                self.disk.tidy.by(now);
+            }
         }
+    }
+
+    /// A frame is durable: whether its commands were applied before, because their stream does not wait.
+    fn was_ahead(&mut self, frame: &Frame) -> bool {
+        let Some(group) = self.groups.get_mut(&frame.group()) else { return false };
+        let was = group.ahead.pop_front_if(|(last, _)| *last == frame.last()).is_some();
+        if was {
+            // Those that follow the stream take what is durable.
+            self.touch_followers(frame.group());
+        }
+        was
     }
 
     /// Applies a frame's commands in order.
@@ -102,7 +120,9 @@ impl JetStream {
         match answer {
             MetaAnswer::Created(Ok((id, _))) => {
                 // Also for a stream that was there with the same configuration: clients expect it.
-                let info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                let mut info = self.stream_view(now, *id).ok_or_else(|| ApiError::new(10059))?;
+                // Every other answer names it.
+                info.domain.clear();
                 Ok(hw_jsapi::stream_create(kind, &info, true))
             }
             MetaAnswer::Updated(Ok(id)) => self.updated(now, *id),
@@ -124,6 +144,9 @@ impl JetStream {
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;
         let note = Note::of(&command);
+        if let Note::Put(name) = &note {
+            group.handle_decided(name);
+        }
         let mut effects = Vec::new();
         let answer = group.stream.apply(index, command, &mut effects);
         if let Note::Delivered(consumer, seqs) = &note {
@@ -134,6 +157,7 @@ impl JetStream {
         self.follow(now, hub, id, &answer, &note);
         self.reply(now, hub, id, (answer, note), origin);
         self.recount(id);
+        self.look_for_waste(now, id);
         self.touch(id);
         true
     }
@@ -149,6 +173,11 @@ impl JetStream {
             (_, Note::Expired) => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.expiring = false;
+                }
+            }
+            (_, Note::Fired(schedule)) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.handle_fired(*schedule);
                 }
             }
             (_, Note::Configured) => {
@@ -191,6 +220,16 @@ impl JetStream {
                     self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
                 }
             }
+            Origin::Batch(committer) => {
+                if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
+                    self.committed((group.account, id), *committer, result);
+                }
+            }
+            Origin::Run(batch) => {
+                if let Answer::Ran(results) = answer {
+                    self.ran(id, &batch, results);
+                }
+            }
             Origin::Api(call) => {
                 let reply = self.command_reply(now, id, (answer, note), call.kind);
                 let mark = hub.interest_mark();
@@ -220,7 +259,9 @@ impl JetStream {
             | Answer::ConsumerDeleted(Err(error))
             | Answer::ConsumerPaused(Err(error))
             | Answer::ConsumerReset(Err(error)) => Err((&error).into()),
-            Answer::Published(_) | Answer::Fed(_) | Answer::Done => Ok(hw_jsapi::success(kind)),
+            Answer::Published(_) | Answer::Ran(_) | Answer::Fed(_) | Answer::Done => {
+                Ok(hw_jsapi::success(kind))
+            }
         }
     }
 
@@ -258,9 +299,11 @@ impl JetStream {
 enum Note {
     Delivered(Bytes, Vec<Seq>),
     Consumer(Bytes),
+    Put(Bytes),
     Expired,
     Configured,
     Fed(Bytes),
+    Fired(Seq),
     Nothing,
 }
 
@@ -271,11 +314,13 @@ impl Note {
             Command::DeleteConsumer { name, .. }
             | Command::ResetConsumer { name, .. }
             | Command::PauseConsumer { name, .. } => Note::Consumer(name.clone()),
+            Command::PutConsumer { name, .. } => Note::Put(name.clone()),
             Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),
+            Command::Fire { schedule, .. } => Note::Fired(*schedule),
             _ => Note::Nothing,
         }
     }

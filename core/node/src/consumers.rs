@@ -35,6 +35,9 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return Handled::Answer(Err(ApiError::new(10059))) };
         let (action, pedantic) = (create.action, create.pedantic);
         let request = Request { config: &create.config, action, pedantic };
+        // Those that are on their way count, but for another request about this one.
+        let in_flight = group.creating.keys().filter(|other| **other != name).count() as u64;
+        let limits = ServerLimits { in_flight, ..limits };
         let config = match group.stream.check_consumer(&name, request, limits) {
             Ok(config) => config,
             Err(error) => return Handled::Answer(Err((&error).into())),
@@ -43,6 +46,9 @@ impl JetStream {
         let bound = group.with_lead(now, &name, &interest, |lead, m| lead.check_update(m, &config));
         if let Some(Err(error)) = bound {
             return Handled::Answer(Err((&error).into()));
+        }
+        if !config.direct && group.stream.consumer(&name).is_none() {
+            *group.creating.entry(name.clone()).or_default() += 1;
         }
         let config = config.to_document().into();
         let command = Command::PutConsumer { ts: now, name, action, pedantic, config };
@@ -60,6 +66,7 @@ impl JetStream {
             max_request_batch: self.config.max_request_batch,
             max_consumers,
             default_max_consumers: DEFAULT_MAX_CONSUMERS,
+            in_flight: 0,
             clustered: false,
         }
     }

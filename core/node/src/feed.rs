@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use hw_jsapi::ApiError;
-use hw_kit::{GroupId, Rng, Seq, Span, Time};
+use hw_kit::{AccountId, GroupId, Rng, Seq, Span, Time};
 use hw_store::messages::{Fetch, Matcher};
 use hw_stream::command::Fed;
+use hw_stream::config::StreamSource;
 use hw_stream::feed::Route;
 use hw_stream::info::{ErrorInfo, StreamInfo, StreamSourceInfo};
 use hw_stream::outcome::{Feeding, PublishError};
@@ -78,6 +79,42 @@ impl Feeds {
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.from.iter().filter_map(|feed| feed.retry).min()
     }
+
+    /// The origins as they are configured.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &StreamSource> {
+        self.from.iter().map(|feed| feed.route.config())
+    }
+
+    /// Whether some origin may be in another account.
+    pub(crate) fn has_external(&self) -> bool {
+        self.origins().any(|origin| origin.external.is_some())
+    }
+
+    /// The origins were looked for again. Gives the groups that are followed no more, and those that are.
+    pub(crate) fn reattach(
+        &mut self,
+        found: Vec<Option<(GroupId, Bytes)>>,
+    ) -> (BTreeSet<GroupId>, BTreeSet<GroupId>) {
+        let mut gone: BTreeSet<GroupId> = self.from.iter().filter_map(|feed| feed.origin).collect();
+        for (feed, origin) in self.from.iter_mut().zip(found) {
+            if feed.origin != origin.as_ref().map(|(id, _)| *id) {
+                feed.attach(origin);
+            }
+        }
+        let come: BTreeSet<GroupId> = self.from.iter().filter_map(|feed| feed.origin).collect();
+        gone.retain(|origin| !come.contains(origin));
+        (gone, come)
+    }
+
+    /// A group follows this one.
+    pub(crate) fn note(&mut self, follower: GroupId) {
+        self.to.insert(follower);
+    }
+
+    /// A group follows this one no more.
+    pub(crate) fn forget(&mut self, follower: GroupId) {
+        self.to.remove(&follower);
+    }
 }
 
 impl Feed {
@@ -126,14 +163,14 @@ impl Feed {
     }
 
     /// Reads the next messages.
-    fn look(&mut self, from: Seq, origin: &Stream) -> Look {
+    fn look(&mut self, from: Seq, origin: &Stream, up_to: Seq) -> Look {
         let messages = origin.messages();
         let matcher = self.matcher.get_or_insert_with(|| messages.matcher(&self.route.filters()));
         let (mut batch, mut bytes, mut at) = (Vec::new(), 0, from);
         let most = if self.cramped { 1 } else { FEED_BATCH };
         while batch.len() < most && bytes < FEED_BATCH_BYTES {
-            let Some(seq) = messages.next_match(at, matcher) else {
-                at = at.max(messages.last_seq().next());
+            let Some(seq) = messages.next_match(at, matcher).filter(|seq| *seq <= up_to) else {
+                at = at.max(up_to.next());
                 break;
             };
             match messages.fetch(seq) {
@@ -242,7 +279,7 @@ impl JetStream {
                 Some(at) => feeds.push(old.swap_remove(at)),
                 None => {
                     let mut feed = Feed::new(route);
-                    feed.attach(self.origin_named(account, &feed.route.config().name));
+                    feed.attach(self.origin_named(id, account, feed.route.config()));
                     feeds.push(feed);
                 }
             }
@@ -264,9 +301,16 @@ impl JetStream {
         self.touch(id);
     }
 
-    fn origin_named(&self, account: hw_kit::AccountId, name: &str) -> Option<(GroupId, Bytes)> {
-        let id = self.group_named(account, name)?;
-        self.groups.get(&id).map(|group| (id, identity_of(group)))
+    /// The group of an origin of group `id`; it is never that group itself.
+    pub(crate) fn origin_named(
+        &self,
+        id: GroupId,
+        account: AccountId,
+        origin: &StreamSource,
+    ) -> Option<(GroupId, Bytes)> {
+        let account = self.account_of_origin(account, origin)?;
+        let origin = self.group_named(account, &origin.name).filter(|origin| *origin != id)?;
+        self.groups.get(&origin).map(|group| (origin, identity_of(group)))
     }
 
     /// A stream is there: those that wait for one of its name begin.
@@ -275,11 +319,23 @@ impl JetStream {
         let (account, name, identity) =
             (group.account, group.stream.config().name.clone(), identity_of(group));
         let mut followers = BTreeSet::new();
-        for (other, group) in self.groups.iter_mut().filter(|(_, group)| group.account == account) {
-            for feed in group.feeds.from.iter_mut().filter(|feed| feed.route.config().name == name) {
+        let is_for = |other: &Group, feed: &Feed| {
+            let origin = feed.route.config();
+            origin.name == name && self.account_of_origin(other.account, origin) == Some(account)
+        };
+        let waiting: Vec<(GroupId, Vec<bool>)> = self
+            .groups
+            .values()
+            .filter(|other| other.id != id)
+            .map(|other| (other.id, other.feeds.from.iter().map(|feed| is_for(other, feed)).collect()))
+            .filter(|(_, wanted): &(GroupId, Vec<bool>)| wanted.contains(&true))
+            .collect();
+        for (other, wanted) in waiting {
+            let Some(group) = self.groups.get_mut(&other) else { continue };
+            for (feed, _) in group.feeds.from.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
                 feed.attach(Some((id, identity.clone())));
-                followers.insert(*other);
             }
+            followers.insert(other);
         }
         for follower in &followers {
             self.touch(*follower);
@@ -364,7 +420,7 @@ impl JetStream {
                 feed.retry = Some(now + NEXT_ROUND);
                 return;
             }
-            let command = match feed.next_command(now, &group.stream, &origin.stream) {
+            let command = match feed.next_command(now, &group.stream, origin) {
                 Ok(Some(command)) => command,
                 Ok(None) => return,
                 Err(block) => return self.load(from, block),
@@ -434,7 +490,7 @@ impl Feed {
         &mut self,
         now: Time,
         stream: &Stream,
-        origin: &Stream,
+        origin: &Group,
     ) -> Result<Option<Command>, hw_store::messages::BlockId> {
         let mut first = Seq(0);
         let from = match self.next {
@@ -442,7 +498,7 @@ impl Feed {
             // What is in flight may still be taken: only then is it known where to go on.
             None if self.in_flight > 0 => return Ok(None),
             None => {
-                let (after, from) = self.place(stream, origin);
+                let (after, from) = self.place(stream, &origin.stream);
                 self.after = after;
                 if self.route.is_mirror() && self.after == Seq(0) {
                     first = from;
@@ -450,7 +506,8 @@ impl Feed {
                 from
             }
         };
-        let (messages, next) = match self.look(from, origin) {
+        // What a crash could take back at the origin is not copied yet.
+        let (messages, next) = match self.look(from, &origin.stream, origin.lasting_seq()) {
             Look::Batch(messages, next) => (messages, next),
             Look::Load(block) => return Err(block),
             Look::Nothing => (Vec::new(), from),

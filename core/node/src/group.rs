@@ -1,20 +1,23 @@
 //! One stream on this server: its machine, its log, and the volatile halves of its consumers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use hw_hub::Hub;
-use hw_kit::{AccountId, GroupId, Rng, Seq, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::messages::BlockId;
 use hw_stream::config::Storage;
 use hw_stream::lead::{Moment, PumpOut};
 use hw_stream::outcome::Effect;
 use hw_stream::{Lead, Stream};
 
+use crate::batch::Batches;
 use crate::feed::Feeds;
 use crate::held::Held;
 use crate::log::{Log, Origin};
 use crate::read::Waiting;
+use crate::schedule::Schedules;
+use crate::tidy::Rewrite;
 
 /// A stream and everything that this server keeps around it.
 pub(crate) struct Group {
@@ -48,6 +51,14 @@ pub(crate) struct Group {
     pub(crate) last_segment: u64,
     /// The segment that the running checkpoint writes.
     pub(crate) writing: Option<u64>,
+    /// Whether the running checkpoint holds it.
+    pub(crate) in_checkpoint: bool,
+    /// Segments that are being read to be rewritten.
+    pub(crate) rewrite: Option<Rewrite>,
+    /// Segments that are damaged: they are left as they are.
+    pub(crate) spared: BTreeSet<u64>,
+    /// New consumers that were proposed and are not applied yet, and how often.
+    pub(crate) creating: BTreeMap<Bytes, u32>,
     /// A configuration that is decided but not applied yet.
     pub(crate) wanted: Option<hw_stream::StreamConfig>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
@@ -56,6 +67,12 @@ pub(crate) struct Group {
     pub(crate) held: VecDeque<Held>,
     /// The bytes that it counts as in its account's usage.
     pub(crate) counted: u64,
+    /// Frames that are applied and not durable: the last command of each, and the stream's last sequence before it.
+    pub(crate) ahead: VecDeque<(LogIndex, Seq)>,
+    /// The batches that are open.
+    pub(crate) batches: Batches,
+    /// Its schedules.
+    pub(crate) schedules: Schedules,
     /// The streams that it follows, and those that follow it.
     pub(crate) feeds: Feeds,
 }
@@ -82,11 +99,28 @@ impl Group {
             changed: true,
             last_segment: 0,
             writing: None,
+            in_checkpoint: false,
+            rewrite: None,
+            spared: BTreeSet::new(),
+            creating: BTreeMap::new(),
             wanted: None,
             damage: None,
             held: VecDeque::new(),
             counted: 0,
+            ahead: VecDeque::new(),
+            batches: Batches::default(),
+            schedules: Schedules::default(),
             feeds: Feeds::default(),
+        }
+    }
+
+    /// The log decides about a new consumer.
+    pub(crate) fn handle_decided(&mut self, name: &Bytes) {
+        if let Some(count) = self.creating.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                self.creating.remove(name);
+            }
         }
     }
 
@@ -95,22 +129,40 @@ impl Group {
         self.stream.config().storage == Storage::Memory
     }
 
+    /// Whether its commands count before they are durable: its user wants it so.
+    pub(crate) fn runs_ahead(&self) -> bool {
+        self.stream.config().persist_mode == "async"
+    }
+
+    /// The last sequence that a crash cannot take back.
+    pub(crate) fn lasting_seq(&self) -> Seq {
+        self.ahead.front().map_or_else(|| self.stream.messages().last_seq(), |(_, before)| *before)
+    }
+
     /// When anything of it is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
         let leads =
             self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
-        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).min()
+        let schedule = self.schedule_deadline();
+        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).chain(schedule).min()
     }
 
-    /// Starts leading a consumer that is new or has changed.
-    pub(crate) fn lead(&mut self, now: Time, name: &Bytes, rng: &mut Rng, interest: Interest<'_>) {
+    /// Starts leading a consumer that is new or has changed. `scope` stands before the stream's name in its subjects.
+    pub(crate) fn lead(
+        &mut self,
+        now: Time,
+        name: &Bytes,
+        (rng, scope): (&mut Rng, &str),
+        interest: Interest<'_>,
+    ) {
         let Some(consumer) = self.stream.consumer(name) else { return };
         if self.leads.contains_key(name) {
             return;
         }
         let moment = Moment { now, consumer, messages: self.stream.messages(), interest };
-        let lead = Lead::new(self.stream.config().name.as_bytes(), rng.next_u64(), &moment);
+        let stream = [scope, &self.stream.config().name].concat();
+        let lead = Lead::new(stream.as_bytes(), rng.next_u64(), &moment);
         self.leads.insert(name.clone(), lead);
     }
 

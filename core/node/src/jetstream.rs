@@ -7,15 +7,17 @@ use bytes::Bytes;
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
 use hw_jsapi::DirectRefusal;
-use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::messages::BlockId;
 use hw_store::{CheckpointJob, Frame};
 use hw_stream::Command;
+use hw_stream::batch::BatchLimits;
 use hw_stream::lead::PumpOut;
 use hw_stream::outcome::{Effect, PublishError, Stored};
 
 use crate::api::Call;
+use crate::batch::AllBatches;
 use crate::group::{Group, interest_in};
 use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
@@ -23,6 +25,7 @@ use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
 use crate::restore::Restores;
 use crate::snapshot::Snapshots;
+use crate::tidy::Tidy;
 use crate::usage::Usage;
 use crate::view::Damaged;
 
@@ -33,16 +36,20 @@ pub struct JetStreamConfig {
     pub domain: String,
     /// Whether unknown fields in API requests are refused.
     pub strict: bool,
+    /// Whether acknowledgement and flow control subjects name the domain and the account.
+    pub long_acks: bool,
     /// The most bytes in memory streams; negative: no limit.
     pub max_memory: i64,
     /// The most bytes in file streams; negative: no limit.
     pub max_storage: i64,
     /// The longest duplicate window that a stream may have; zero: no limit.
-    pub max_duplicate_window: hw_kit::Span,
+    pub max_duplicate_window: Span,
     /// The most unacknowledged deliveries that a consumer may have; 0: no limit.
     pub max_ack_pending: i64,
     /// The largest batch that a pull may ask for; 0: no limit.
     pub max_request_batch: i64,
+    /// What batches may be.
+    pub batch: BatchLimits,
     /// The version that is announced.
     pub version: String,
     /// The server's id and name, for advisories and info.
@@ -51,6 +58,8 @@ pub struct JetStreamConfig {
     pub server_name: String,
     /// A checkpoint is begun when the log grew by so many bytes since the last one.
     pub checkpoint_bytes: u64,
+    /// Deleted messages that are to be overwritten on disk wait so long for others; usually [`crate::ERASE_AFTER`].
+    pub erase_after: Span,
     /// What names and ids are drawn from.
     pub seed: u64,
 }
@@ -106,6 +115,8 @@ pub(crate) struct JetStream {
     pub(crate) outbox: Outbox,
     pub(crate) disk: DiskQueue,
     pub(crate) deadlines: BTreeSet<(Time, GroupId)>,
+    /// Batches that are open.
+    pub(crate) batches: AllBatches,
     /// What accounts store.
     pub(crate) usage: Usage,
     /// Groups with push consumers.
@@ -131,6 +142,8 @@ pub(crate) struct DiskQueue {
     pub(crate) requests: Vec<DiskRequest>,
     pub(crate) unsynced: VecDeque<(u64, Vec<Frame>)>,
     pub(crate) unsynced_bytes: usize,
+    /// Frames of this round that are applied before they are durable.
+    pub(crate) ahead: Vec<Frame>,
     pub(crate) last_ticket: u64,
     pub(crate) bytes_since_checkpoint: u64,
     pub(crate) checkpoint_running: bool,
@@ -142,6 +155,8 @@ pub(crate) struct DiskQueue {
     pub(crate) dropping: Vec<GroupId>,
     /// How many checkpoints were begun.
     pub(crate) checkpoints: u64,
+    /// What is to be cleaned, and when.
+    pub(crate) tidy: Tidy,
 }
 
 impl JetStream {
@@ -170,6 +185,7 @@ impl JetStream {
             outbox: Outbox::default(),
             disk: DiskQueue::default(),
             deadlines: BTreeSet::new(),
+            batches: AllBatches::default(),
             usage: Usage::default(),
             pushing: BTreeSet::new(),
             interest_seen: 0,
@@ -223,6 +239,8 @@ impl JetStream {
         while let Some(id) = self.dirty.pop_front() {
             self.settle_group(now, hub, id);
         }
+        self.advise_abandoned(now, hub);
+        self.tidy(now);
         self.outbox.settle(hub.interest_settled());
     }
 
@@ -234,11 +252,15 @@ impl JetStream {
         group.pump(now, &interest_in(hub, group.account), &mut effects);
         self.perform(now, hub, id, effects);
         self.run_feeds(now, id);
+        self.run_batches(now, id);
+        self.run_schedules(now, id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.is_volatile() {
             for frame in group.log.cut() {
                 self.apply_frame(now, hub, &frame);
             }
+        } else if group.runs_ahead() && self.disk.failed.is_none() {
+            self.run_ahead(now, hub, id);
         } else if group.log.is_open() && !std::mem::replace(&mut group.open, true) {
             self.open.push(id);
         }
@@ -246,10 +268,23 @@ impl JetStream {
         self.rearm(id);
     }
 
+    /// Applies what was proposed to a group whose user does not want to wait for the disk, which gets it all the same.
+    fn run_ahead(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        for frame in group.log.cut() {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.ahead.push_back((frame.last(), group.stream.messages().last_seq()));
+            }
+            self.disk.ahead.push(frame.clone());
+            self.apply_frame(now, hub, &frame);
+        }
+    }
+
     /// Notes when a group is next due.
     pub(crate) fn rearm(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let deadline = group.next_deadline().into_iter().chain(self.batch_deadline(group)).min();
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let deadline = group.next_deadline();
         if deadline != group.armed {
             if let Some(armed) = group.armed.take() {
                 self.deadlines.remove(&(armed, id));
@@ -264,8 +299,8 @@ impl JetStream {
     /// When anything is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let transfers = [self.snapshots.next_deadline(), self.restores.next_deadline()];
-        let groups = self.deadlines.first().map(|(deadline, _)| *deadline);
-        transfers.into_iter().flatten().chain(groups).min()
+        let group = self.deadlines.first().map(|(deadline, _)| *deadline);
+        group.into_iter().chain(self.tidy_deadline()).chain(transfers.into_iter().flatten()).min()
     }
 
     /// Time has passed: groups that are due act.
@@ -289,6 +324,9 @@ impl JetStream {
             let mut effects = Vec::new();
             let interest = interest_in(hub, group.account);
             group.handle_timeout(now, &interest, &mut effects);
+            if !group.batches.is_empty() {
+                self.expire_batches(now, id);
+            }
             self.perform(now, hub, id, effects);
             self.touch(id);
         }
@@ -297,6 +335,7 @@ impl JetStream {
     /// Sends what was proposed to the disk.
     pub(crate) fn cut_frames(&mut self) {
         let mut frames = self.meta_log.cut();
+        frames.append(&mut self.disk.ahead);
         for id in std::mem::take(&mut self.open) {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.open = false;

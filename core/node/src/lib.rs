@@ -5,10 +5,12 @@
 
 mod advise;
 mod api;
+mod batch;
 mod checkpoint;
 mod commit;
 mod completion;
 mod consumers;
+mod external;
 mod feed;
 mod group;
 mod held;
@@ -23,17 +25,22 @@ mod pull;
 mod read;
 mod recover;
 mod restore;
+mod schedule;
 mod shard;
 mod snapshot;
 mod streams;
 mod system;
+mod tidy;
 mod usage;
 mod view;
 
+pub use hw_stream::batch::BatchLimits;
+
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
+pub use limits::ERASE_AFTER;
 pub use notice::{Notice, NoticeConfig, NoticeLevel};
-pub use recover::Recovery;
+pub use recover::{Recovery, StoredStream};
 pub use shard::Shard;
 pub use system::Question;
 pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};

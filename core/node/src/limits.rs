@@ -50,6 +50,24 @@ pub(crate) const TRANSFER_ROUND: Span = Span::from_millis(1);
 const _: () =
     assert!(RESTORE_AHEAD_BYTES + FRAME_BYTES < UNSYNCED_BYTES_MAX, "a restore never stops publishers");
 const _: () = assert!(RESTORE_PENDING * 28 + RESTORE_CONFIG_BYTES <= FRAME_BYTES, "a consumer fits a frame");
+/// Messages of batches that are not complete are kept in memory up to so many bytes.
+pub(crate) const STAGED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Deleted messages that are to be overwritten on disk usually wait so long for others.
+pub const ERASE_AFTER: Span = Span::from_secs(10);
+
+/// So many bytes of removed messages that are in segments are a reason to look which of these are worth rewriting,
+pub(crate) const TIDY_BYTES: u64 = 1024 * 1024;
+
+/// so long after.
+pub(crate) const TIDY_AFTER: Span = Span::from_secs(2);
+
+/// Between a checkpoint and the next one that only cleans.
+pub(crate) const REWRITE_PAUSE: Span = Span::from_secs(1);
+
+/// A checkpoint that did not fit on the disk is tried again after at most this long.
+pub(crate) const FULL_RETRY_MAX: Span = Span::from_secs(16);
+
 const _: () = assert!(FEED_BATCH_BYTES * FEED_BATCHES <= FRAME_BYTES, "one feed fills one frame");
 const _: () = assert!(APPEND_BYTES * 4 <= UNSYNCED_BYTES_MAX, "several appends fit the wait for one sync");
 const _: () = assert!(FRAME_BYTES <= APPEND_BYTES, "one frame is not more than one append");

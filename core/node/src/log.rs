@@ -7,6 +7,7 @@ use hw_kit::{GroupId, LogIndex};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use crate::api::Call;
+use crate::batch::Committer;
 use crate::limits::FRAME_BYTES;
 
 /// Who waits for the answer to a proposed command.
@@ -16,6 +17,10 @@ pub(crate) enum Origin {
     None,
     /// A publisher, at this reply subject.
     Publish(Bytes),
+    /// The publisher of a batch.
+    Batch(Box<Committer>),
+    /// The fast batch of this name.
+    Run(Bytes),
     /// A client that confirms its acknowledgement, at this reply subject.
     Ack(Bytes),
     /// An API request.

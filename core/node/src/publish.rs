@@ -4,12 +4,12 @@ use hw_hub::{Message, Origin as Sender};
 use hw_kit::{GroupId, Time};
 use hw_stream::command;
 use hw_stream::outcome::PublishError;
+use hw_wire::{REQUEST_INFO, headers};
 
 use crate::api::Call;
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::log::Origin;
-use crate::outbox::Outgoing;
 use crate::shard::owned;
 
 impl JetStream {
@@ -34,25 +34,23 @@ impl JetStream {
         let no_room = self.no_room(id, msg.subject.len() + msg.size());
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
-        let refusal = match msg.subject.len() > usize::from(u16::MAX) {
+        let is_batched = group.is_batched(msg);
+        let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg)
+        {
             true => Some(PublishError::TooLarge),
             false => refusal.filter(|_| !group.is_volatile()).or(no_room),
         };
         if let Some(error) = refusal {
-            if wants_ack {
-                let reply = owned(msg.reply);
-                self.outbox.push(Outgoing::PubAck {
-                    account: group.account,
-                    group: id,
-                    reply,
-                    result: Err(error),
-                });
-            }
-            return;
+            return self.refuse_publish(id, msg.reply, error);
+        }
+        if is_batched {
+            return self.publish_batched(now, id, msg);
         }
         let origin = if wants_ack { Origin::Publish(owned(msg.reply)) } else { Origin::None };
         group.log.propose(origin, |out| {
-            let fits = command::encode_publish(out, now, msg.subject, msg.header, msg.payload);
+            // Who asked over an import is not kept.
+            let header = headers::without(msg.header, REQUEST_INFO);
+            let fits = command::encode_publish(out, now, msg.subject, &header, msg.payload);
             assert!(fits, "the subject's length was checked");
         });
         self.recount(id);

@@ -61,7 +61,7 @@ impl JetStream {
     }
 
     pub(crate) fn handle_flow_control(&mut self, id: GroupId, msg: &Message<'_>) {
-        let Some(consumer) = msg.subject.split(|&byte| byte == b'.').nth(3) else { return };
+        let Some(consumer) = hw_jsapi::flow_consumer(msg.subject) else { return };
         self.said.push((id, Said::Flow { consumer: owned(consumer), subject: owned(msg.subject) }));
     }
 

@@ -213,6 +213,7 @@ impl JetStream {
     /// Asks the disk for a block, once.
     pub(crate) fn load(&mut self, id: GroupId, block: BlockId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        group.share_rewrite(block);
         if !group.loading.contains(&block) {
             group.loading.push(block);
             self.disk.requests.push(DiskRequest::Load { group: id, block });
@@ -230,7 +231,12 @@ impl JetStream {
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
+        group.wake_schedules();
+        let is_mine = self.take_for_rewrite(now, id, block, &messages);
+        let Some(group) = self.groups.get_mut(&id) else { return };
         match messages {
+            // What only the background reads does not drive out what clients read.
+            Ok(_) if is_mine => {}
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
             Err(LoadError::Busy) => {}
             Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),

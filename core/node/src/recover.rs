@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use hw_auth::Directory;
 use hw_hub::Hub;
-use hw_kit::{AccountId, GroupId, LogIndex, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Seq, Time};
 use hw_meta::{Meta, MetaAnswer, MetaCommand};
 use hw_store::messages::BlockId;
-use hw_store::{Recovered, RecoveredGroup, Replay, SegmentIndex};
+use hw_store::{CheckpointJob, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentIndex};
 use hw_stream::config::Storage;
 use hw_stream::stream::StreamRestore;
 use hw_stream::{Command, Stream};
@@ -34,6 +34,24 @@ pub struct Recovery {
     quarantined: BTreeMap<GroupId, String>,
     refusal: Option<String>,
     replaying: bool,
+    unerased: bool,
+    accept_loss: bool,
+    /// What was lost, as stream and sentence.
+    lost: Vec<(String, String)>,
+}
+
+/// A stream as it is on disk.
+pub struct StoredStream<'a> {
+    /// Its group.
+    pub group: GroupId,
+    /// Its account.
+    pub account: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// What is wrong with it.
+    pub damage: Option<&'a str>,
+    /// Its messages; None where they cannot be used.
+    pub messages: Option<&'a mut Messages>,
 }
 
 /// A group's state before its segments are known.
@@ -70,9 +88,64 @@ impl Recovery {
                 }
             }
             Recovered::Replay(replay) => self.replay(&replay),
+            Recovered::Unerased => self.unerased = true,
             Recovered::Quarantined { group: META, reason } => self.refuse(META, &reason),
             Recovered::Quarantined { group, reason } => self.quarantine(group, reason),
         }
+    }
+
+    /// For a repair: messages that are lost are not missed any more.
+    pub fn accepting_loss() -> Recovery {
+        Recovery { accept_loss: true, ..Recovery::default() }
+    }
+
+    /// Calls `each` with every stream, for reading what is on disk without a server.
+    pub fn for_each_stream(&mut self, mut each: impl FnMut(StoredStream<'_>)) {
+        self.begin_replay();
+        for (account, asset) in self.meta.all() {
+            let group = asset.group();
+            let found = self.streams.get_mut(&group);
+            let reason = self.quarantined.get(&group).map(String::as_str);
+            let (damage, messages) = match found {
+                Some(restored) => (restored.damage.as_deref(), Some(restored.stream.messages_mut())),
+                None => (None, None),
+            };
+            each(StoredStream {
+                group,
+                account,
+                name: &asset.config.name,
+                damage: reason.or(damage),
+                messages,
+            });
+        }
+    }
+
+    /// The checkpoint that makes what was read the truth: of everything that is on disk and can be used. `lost` is called
+    /// with a stream's name and a sentence for every stretch of messages that is given up.
+    pub fn into_checkpoint_with(mut self, mut lost: impl FnMut(&str, &str)) -> Result<CheckpointJob, String> {
+        self.begin_replay();
+        self.lost.iter().for_each(|(stream, text)| lost(stream, text));
+        if let Some(reason) = self.refusal {
+            return Err(reason);
+        }
+        let mut state = Vec::new();
+        self.meta.snapshot(&mut state);
+        let meta = GroupCheckpoint {
+            group: META,
+            applied: self.meta_applied,
+            state: state.into(),
+            ..Default::default()
+        };
+        let mut job = CheckpointJob { groups: vec![meta], full: true, ..CheckpointJob::default() };
+        for (id, restored) in self.streams {
+            let Restored { stream, applied, last_segment, .. } = restored;
+            let mut group = Group::new(id, NOBODY, 1, stream, Log::new(id, applied));
+            group.last_segment = last_segment;
+            if !group.is_volatile() {
+                job.groups.push(group.checkpoint(false));
+            }
+        }
+        Ok(job)
     }
 
     /// What could not be used, and why.
@@ -134,6 +207,13 @@ impl Recovery {
         for (id, state) in std::mem::take(&mut self.states) {
             let State { restore, applied, last_segment, mut damage } = state;
             match restore.finish() {
+                Ok((mut stream, lost)) if self.accept_loss => {
+                    stream.messages_mut().forget_lost();
+                    let name = stream.config().name.clone();
+                    let stretch = |(first, last): &(Seq, Seq)| format!("messages {first} to {last} are lost");
+                    self.lost.extend(lost.iter().map(stretch).map(|text| (name.clone(), text)));
+                    self.streams.insert(id, Restored { stream, applied, last_segment, damage: None });
+                }
                 Ok((stream, lost)) => {
                     if !lost.is_empty() && damage.is_none() {
                         damage = Some(format!(
@@ -214,7 +294,7 @@ impl Recovery {
         js.forget_memory_streams(now);
         js.forget_restores();
         js.meta_changed = true;
-        listen(&js, hub);
+        listen(&js, hub, 0);
         let assets: Vec<_> =
             js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
         for (account, asset) in assets {
@@ -243,6 +323,8 @@ impl Recovery {
             js.add_group(now, hub, group);
             js.configure_group(now, hub, id);
         }
+        js.disk.tidy.unerased = self.unerased;
+        js.disk.tidy.by(now + js.config.erase_after);
         // What was deleted before its files went: they go with the next checkpoint.
         js.disk.dropped = js.meta.tombstones().collect();
         js
@@ -258,6 +340,27 @@ impl JetStream {
         }
     }
 
+    /// A reload: accounts that are new get the API, and the streams that wait for them.
+    pub(crate) fn set_directory(&mut self, now: Time, hub: &mut Hub, directory: Arc<Directory>) {
+        let known = self.directory.accounts().count();
+        self.directory = directory;
+        listen(self, hub, known);
+        let homes: Vec<_> = self
+            .meta
+            .all()
+            .filter(|(_, asset)| self.aside.parked.contains_key(&asset.group()))
+            .filter_map(|(account, asset)| Some((self.directory.account_id(account)?, asset.group())))
+            .collect();
+        for (account, id) in homes {
+            if let Some(mut group) = self.aside.parked.remove(&id) {
+                group.account = account;
+                self.add_group(now, hub, group);
+                self.configure_group(now, hub, id);
+            }
+        }
+        self.find_origins_again();
+    }
+
     /// Streams in memory did not survive. The log says so as well: a later recovery reads what follows in the same state.
     fn forget_memory_streams(&mut self, now: Time) {
         for (account, asset) in self.meta.all().filter(|(_, asset)| asset.config.storage == Storage::Memory) {
@@ -269,9 +372,9 @@ impl JetStream {
     }
 }
 
-/// What the JetStream API listens to in every account that has it. `CONSUMER.MSG.NEXT` and `DIRECT.GET` are left out:
+/// What the JetStream API listens to in every account from this number on. `CONSUMER.MSG.NEXT` and `DIRECT.GET` are left out:
 /// consumers and streams listen there themselves, so that an unknown one gives "no responders".
-fn listen(js: &JetStream, hub: &mut Hub) {
+fn listen(js: &JetStream, hub: &mut Hub, first: usize) {
     const VERBS: &[&str] = &[
         "INFO",
         "STREAM.>",
@@ -290,8 +393,7 @@ fn listen(js: &JetStream, hub: &mut Hub) {
         "META.>",
         "SERVER.>",
     ];
-    let accounts: Vec<_> = js.directory.accounts().map(|(id, _)| id).collect();
-    for account in accounts {
+    for (account, _) in js.directory.accounts().skip(first) {
         for prefix in prefixes(&js.config.domain) {
             for verb in VERBS {
                 hub.subscribe_internal(

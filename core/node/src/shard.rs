@@ -149,13 +149,15 @@ impl Shard {
         self.rooms.system.set_notices(&mut self.hub, wanted);
     }
 
-    /// The configuration was changed: users and permissions, limits. The accounts must be the same as before.
-    pub fn handle_reload(&mut self, directory: Arc<Directory>, limits: HubLimits) {
+    /// The configuration was changed: users and permissions, accounts and what they share, limits. An account that was
+    /// there before must have its number still.
+    pub fn handle_reload(&mut self, now: Time, directory: Arc<Directory>, limits: HubLimits) {
         self.hub.set_limits(limits);
         self.hub.set_directory(directory.clone());
-        self.rooms.system.set_directory(directory.clone());
+        let first = self.hub.shard() == ShardId(0);
+        self.rooms.system.set_directory(directory.clone(), first.then_some(&mut self.hub));
         if let Some(js) = &mut self.rooms.js {
-            js.directory = directory;
+            js.set_directory(now, &mut self.hub, directory);
         }
     }
 

@@ -149,6 +149,7 @@ impl JetStream {
         let command = Command::Configure { ts: now, revision, config: config.to_document().into() };
         // Applied at once, beside the log: the meta group has decided, and the answer shows the new configuration.
         group.log.propose(Origin::None, |out| command.encode(out));
+        let allowed = (config.allow_atomic, config.allow_batched);
         group.wanted = Some(config);
         let after = interest_of(group, &self.config.domain);
         for (filter, target) in before.iter().filter(|old| !after.contains(old)) {
@@ -157,6 +158,7 @@ impl JetStream {
         for (filter, target) in after.iter().filter(|new| !before.contains(new)) {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
+        self.end_batches(id, allowed);
         self.touch(id);
     }
 
@@ -166,11 +168,14 @@ impl JetStream {
         self.snapshots.touch(id);
         self.write_acks(id);
         self.uncount(id);
+        self.end_batches(id, (false, false));
         self.pushing.remove(&id);
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }
         let Some(mut group) = self.groups.remove(&id) else { return };
+        // Whoever cleans may have waited for it.
+        self.disk.tidy.by(now);
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
@@ -223,16 +228,25 @@ impl JetStream {
 
     /// A consumer is there: its pulls reach it, and its volatile half runs.
     pub(crate) fn lead_consumer(&mut self, now: Time, hub: &mut Hub, id: GroupId, name: &Bytes) {
+        let scope = self.ack_scope(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if !group.leads.contains_key(name) {
             for filter in pull_subjects(group, name, &self.config.domain) {
                 hub.subscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
             }
             let interest = interest_in(hub, group.account);
-            group.lead(now, name, &mut self.rng, &interest);
+            group.lead(now, name, (&mut self.rng, &scope), &interest);
         }
         self.note_pushing(id);
         self.touch(id);
+    }
+
+    /// What acknowledgement subjects have before the stream's name: nothing, unless the longer form is wanted.
+    fn ack_scope(&self, id: GroupId) -> String {
+        let Some(group) = self.groups.get(&id).filter(|_| self.config.long_acks) else {
+            return String::new();
+        };
+        hw_jsapi::ack_scope(&self.config.domain, &self.account_name(group.account))
     }
 
     /// A consumer was deleted: whoever waits is told.
@@ -266,10 +280,11 @@ fn interest_of(group: &Group, domain: &str) -> Vec<(String, Target)> {
     let (id, name) = (group.id, &config.name);
     let mut interest: Vec<(String, Target)> =
         config.subjects.iter().map(|subject| (subject.clone(), Target::Publish(id))).collect();
-    // Both forms of acknowledgement subjects: with domain and account hash before the stream, and without.
+    // Both forms of acknowledgement and flow control subjects: with domain and account hash before the stream, and without.
     interest.push((format!("$JS.ACK.{name}.>"), Target::Ack(id)));
     interest.push((format!("$JS.ACK.*.*.{name}.>"), Target::Ack(id)));
     interest.push((format!("$JS.FC.{name}.>"), Target::FlowControl(id)));
+    interest.push((format!("$JS.FC.*.*.{name}.*.>"), Target::FlowControl(id)));
     if config.allow_direct {
         for prefix in prefixes(domain) {
             interest.push((format!("{prefix}.DIRECT.GET.{name}"), Target::DirectGet(id)));

@@ -72,17 +72,8 @@ impl System {
 
     /// Listens in every account for what all may ask, and in the system account for the rest.
     pub(crate) fn subscribe(&self, hub: &mut Hub) {
-        let accounts: Vec<_> = self.directory.accounts().map(|(id, _)| id).collect();
-        for account in accounts {
-            hub.subscribe_internal(account, USER_INFO, None, Target::System.id());
-        }
-        let system = self.directory.system_account();
-        for (account, _) in self.directory.accounts().filter(|(account, _)| Some(*account) != system) {
-            for subject in OF_ITSELF {
-                hub.subscribe_internal(account, subject.as_bytes(), None, Target::System.id());
-            }
-        }
-        let Some(system) = system else { return };
+        self.listen_from(hub, 0);
+        let Some(system) = self.directory.system_account() else { return };
         let id = hub.info().server_id.clone();
         let mut subjects = vec!["$SYS.REQ.SERVER.PING".to_owned()];
         for verb in OF_SERVER {
@@ -96,9 +87,24 @@ impl System {
         }
     }
 
-    /// The directory was changed.
-    pub(crate) fn set_directory(&mut self, directory: Arc<Directory>) {
+    /// Listens in the accounts from this number on for what all may ask.
+    fn listen_from(&self, hub: &mut Hub, first: usize) {
+        let system = self.directory.system_account();
+        for (account, _) in self.directory.accounts().skip(first) {
+            hub.subscribe_internal(account, USER_INFO, None, Target::System.id());
+            for subject in OF_ITSELF.iter().filter(|_| Some(account) != system) {
+                hub.subscribe_internal(account, subject.as_bytes(), None, Target::System.id());
+            }
+        }
+    }
+
+    /// The directory was changed. The hub of the shard that listens hears of accounts that are new.
+    pub(crate) fn set_directory(&mut self, directory: Arc<Directory>, hub: Option<&mut Hub>) {
+        let known = self.directory.accounts().count();
         self.directory = directory;
+        if let Some(hub) = hub {
+            self.listen_from(hub, known);
+        }
     }
 
     pub(crate) fn set_notices(&mut self, hub: &mut Hub, wanted: NoticeConfig) {
@@ -199,6 +205,11 @@ impl System {
         self.directory.account(account).map_or("", |account| &account.name)
     }
 
+    /// What people call the account.
+    fn label_of(&self, account: AccountId) -> &str {
+        self.directory.account(account).map_or("", |account| &account.label)
+    }
+
     fn connected(
         &mut self,
         now: Time,
@@ -287,7 +298,10 @@ impl System {
     fn user_info(&self, now: Time, hub: &Hub, from: Origin, to: Bytes) -> Outgoing {
         let account = self.name_of(from.account);
         let user = from.conn.and_then(|conn| hub.connection(conn)).map_or_else(String::new, |view| view.user);
-        let who = hw_jsapi::UserInfo { user: &user, account, account_name: account };
+        let label = self.label_of(from.account);
+        let token = from.conn.and_then(|conn| hub.identity(conn)).and_then(|who| who.token.as_deref());
+        let name = token.map_or("", hw_auth::UserToken::name);
+        let who = hw_jsapi::UserInfo { user: &user, account, account_name: label, user_name: name };
         let info = hub.info();
         let server = hw_jsapi::ServerInfo {
             name: &info.server_name,

@@ -222,6 +222,7 @@ impl JetStream {
     pub(crate) fn listed(&self, now: Time, group: &Group) -> StreamInfo {
         let mut info = group.stream.info(now);
         self.show_feeds(now, group, &mut info);
+        info.domain.clone_from(&self.config.domain);
         info
     }
 

@@ -37,7 +37,7 @@ pub fn check_store(shard: ShardId, disk: &mut Disk<'_>) -> Result<CheckReport, c
             indexes.push((index.id, index.blocks));
         }
     };
-    match load(shard, disk, &mut each) {
+    match load(shard, false, disk, &mut each) {
         Ok(found) => report.recovery = found.report,
         Err(RecoverError::Damaged(damage)) => report.damage.push(damage),
         Err(RecoverError::Disk(error)) => return Err(error),

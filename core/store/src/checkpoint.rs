@@ -18,6 +18,7 @@ const MAGIC: [u8; 8] = *b"HWCKP\r\n\x1a";
 const HEADER_BYTES: usize = 112;
 const ROW_BYTES: usize = 32;
 const ENTRY_HEAD_BYTES: usize = 48;
+const FLAG_ERASES: u64 = 1;
 
 /// What a checkpoint says of a group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,6 +62,8 @@ pub(crate) struct CheckpointHead {
     pub captured: WindowMark,
     /// All before this was durable when the checkpoint was begun.
     pub durable: WalPosition,
+    /// What this checkpoint supersedes is overwritten before it is removed: until a later one, it may not have been.
+    pub erases: bool,
 }
 
 /// A checkpoint file. Groups are listed even where their entry is damaged.
@@ -131,7 +134,7 @@ fn encode_head(head: &CheckpointHead, entries: usize, file_len: u64, directory_c
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
     out.extend_from_slice(&session.to_le_bytes());
     out.extend_from_slice(&head.captured.session.to_le_bytes());
-    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(&(if head.erases { FLAG_ERASES } else { 0 }).to_le_bytes());
     out.extend_from_slice(&directory_crc.to_le_bytes());
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -228,6 +231,7 @@ fn decode_head(number: u64, bytes: &[u8]) -> Result<(CheckpointHead, usize, u32)
         },
         captured: WindowMark { session: u32_at(head, 92), number: u64_at(head, 56) },
         durable: WalPosition { file: u64_at(head, 64), offset: u64_at(head, 72) },
+        erases: u64_at(head, 96) & FLAG_ERASES != 0,
     };
     if decoded.previous >= number {
         return Err(Damage::malformed(file, 0, "header"));
@@ -290,6 +294,7 @@ mod tests {
             start: WalStart { position: WalPosition { file: 5, offset: 8192 }, window: 700, session: 2 },
             captured: WindowMark { session: 2, number: 710 },
             durable: WalPosition { file: 6, offset: 4096 },
+            erases: true,
         };
         let entries = vec![
             entry(1, EntryKind::Live, b"state of one"),

@@ -24,6 +24,17 @@ pub struct CheckpointJob {
     pub dropped: Vec<GroupId>,
     /// Whether it holds all groups, so that earlier checkpoints can go; see [`Storage::wants_full`].
     pub full: bool,
+    /// What must not stay on disk.
+    pub erase: Erase,
+}
+
+/// What a checkpoint overwrites before it is removed. The checkpoint should be a full one: a partial one keeps the log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Erase {
+    /// Everything that the log holds now. May take several checkpoints: see [`CheckpointDone::unerased`].
+    pub log: bool,
+    /// The segments that the checkpoint makes superfluous.
+    pub segments: bool,
 }
 
 /// One group's part.
@@ -107,6 +118,8 @@ pub struct CheckpointDone {
     pub written: Vec<(GroupId, Written)>,
     /// The segments that it made superfluous.
     pub removed: Vec<SegmentId>,
+    /// Log files that [`Erase::log`] asked to be overwritten are still in use: another full checkpoint goes on with them.
+    pub unerased: bool,
 }
 
 #[derive(Debug)]
@@ -140,6 +153,15 @@ impl CheckpointWork {
         job: CheckpointJob,
     ) -> Result<CheckpointWork, CheckpointRefused> {
         check(storage, &job)?;
+        if job.erase.log {
+            storage.wal.taint();
+        }
+        let erases = job.erase.segments
+            || storage.wal.is_tainted(0, storage.spare_runs)
+            || storage.wal.has_tainted_free();
+        if erases && !storage.is_full() {
+            storage.wal.leave_tainted();
+        }
         let captured = storage.wal.next_mark();
         let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
@@ -159,8 +181,16 @@ impl CheckpointWork {
         let previous = if job.full { 0 } else { storage.chain.last().map_or(0, |(number, _)| *number) };
         let number = storage.next_checkpoint;
         let durable = storage.wal.durable();
-        let head =
-            CheckpointHead { shard: storage.options.shard, number, previous, start, captured, durable };
+        let head = CheckpointHead {
+            shard: storage.options.shard,
+            number,
+            previous,
+            start,
+            captured,
+            durable,
+            erases,
+        };
+        let unerased = storage.wal.is_tainted(start.position.file, storage.spare_runs);
         storage.next_checkpoint += 1;
         storage.checkpoint_runs = true;
         // A state must not be ahead of the durable log: an index it contains could be given out again.
@@ -179,7 +209,7 @@ impl CheckpointWork {
             file_len: 0,
             metas,
             dropped: job.dropped,
-            done: CheckpointDone { number, written: Vec::new(), removed },
+            done: CheckpointDone { number, written: Vec::new(), removed, unerased },
         })
     }
 
@@ -238,13 +268,15 @@ impl CheckpointWork {
         assert!(matches!(self.stage, Stage::Done), "a checkpoint is settled after its last operation");
         let mut ops = Vec::new();
         let session = self.head.captured.session;
-        let mut put_away = |file: FileId, is_held: bool| match file.quarantined(session).filter(|_| is_held) {
-            Some(to) => ops.push(DiskOp::Rename { from: file, to }),
-            None => ops.push(DiskOp::Remove(file)),
+        let put_away = |ops: &mut Vec<DiskOp>, file: FileId, is_held: bool| {
+            ops.push(match file.quarantined(session).filter(|_| is_held) {
+                Some(to) => DiskOp::Rename { from: file, to },
+                None => DiskOp::Remove(file),
+            });
         };
         if self.full {
             for (number, _) in std::mem::take(&mut storage.chain) {
-                put_away(FileId::Checkpoint(number), storage.held.checkpoints.remove(&number));
+                put_away(&mut ops, FileId::Checkpoint(number), storage.held.checkpoints.remove(&number));
             }
         }
         storage.chain.push((self.head.number, self.file_len));
@@ -262,7 +294,13 @@ impl CheckpointWork {
             let wal = &storage.wal;
             storage.dropped.retain(|&group, _| wal.has_frames_of(group, start));
         }
-        self.done.removed.iter().for_each(|&id| put_away(id.file(), storage.held.segments.remove(&id)));
+        for id in &self.done.removed {
+            let is_held = storage.held.segments.remove(id);
+            if self.head.erases && !is_held {
+                ops.push(DiskOp::Erase(id.file()));
+            }
+            put_away(&mut ops, id.file(), is_held);
+        }
         if !self.done.removed.is_empty() {
             // While its tombstone is still kept: a dropped group's segment must not come back as an unknown one.
             ops.push(DiskOp::SyncDir(Dir::Segments));

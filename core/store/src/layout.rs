@@ -28,6 +28,8 @@ pub enum FileId {
     Segment(GroupId, u64),
     /// Space that is given up when the disk is full.
     Reserve,
+    /// How far the log is durable, told a second time.
+    Witness,
     /// A file moved to quarantine in the session with this number.
     Quarantined(u32, Kept),
 }
@@ -58,7 +60,11 @@ impl FileId {
     /// The folder that holds the file.
     pub fn dir(self) -> Dir {
         match self {
-            FileId::Wal(_) | FileId::Checkpoint(_) | FileId::CheckpointTemp(_) | FileId::Reserve => Dir::Root,
+            FileId::Wal(_)
+            | FileId::Checkpoint(_)
+            | FileId::CheckpointTemp(_)
+            | FileId::Reserve
+            | FileId::Witness => Dir::Root,
             FileId::Segment(..) => Dir::Segments,
             FileId::Quarantined(..) => Dir::Quarantine,
         }
@@ -72,6 +78,7 @@ impl FileId {
             FileId::CheckpointTemp(number) => format!("checkpoint-{number:016x}.tmp"),
             FileId::Segment(group, number) => format!("segments/{}-{number:08x}", group_name(group)),
             FileId::Reserve => "reserve".to_owned(),
+            FileId::Witness => "witness".to_owned(),
             FileId::Quarantined(session, kept) => format!("quarantine/{session:08x}-{}", kept.name()),
         }
     }
@@ -80,6 +87,7 @@ impl FileId {
     pub fn parse(dir: Dir, name: &str) -> Option<FileId> {
         let file = match dir {
             Dir::Root if name == "reserve" => FileId::Reserve,
+            Dir::Root if name == "witness" => FileId::Witness,
             Dir::Root => match name.strip_prefix("wal-") {
                 Some(number) => FileId::Wal(hex(number, 16)?),
                 None => {
@@ -105,7 +113,9 @@ impl FileId {
             FileId::Wal(number) => Kept::Wal(number),
             FileId::Checkpoint(number) => Kept::Checkpoint(number),
             FileId::Segment(group, number) => Kept::Segment(group, number),
-            FileId::CheckpointTemp(_) | FileId::Reserve | FileId::Quarantined(..) => return None,
+            FileId::CheckpointTemp(_) | FileId::Reserve | FileId::Witness | FileId::Quarantined(..) => {
+                return None;
+            }
         };
         Some(FileId::Quarantined(session, kept))
     }
@@ -151,6 +161,7 @@ mod tests {
             (FileId::Segment(GroupId(7), 9), "segments/0000000000000007-00000009"),
             (FileId::Segment(GroupId(u64::MAX), 1 << 40), "segments/ffffffffffffffff-10000000000"),
             (FileId::Reserve, "reserve"),
+            (FileId::Witness, "witness"),
         ];
         for (file, path) in files {
             assert_eq!(file.path(), path);

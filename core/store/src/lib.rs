@@ -37,16 +37,18 @@ pub mod op;
 mod packed;
 pub mod record;
 mod recover;
+mod salvage;
 pub mod segment;
 mod segment_reader;
 mod storage;
 mod wal;
 mod wal_scan;
 mod wal_window;
+mod witness;
 
 pub use check::{CheckReport, check_store};
 pub use checkpoint_work::{
-    CheckpointDone, CheckpointJob, CheckpointRefused, CheckpointWork, GroupCheckpoint, NewSegment,
+    CheckpointDone, CheckpointJob, CheckpointRefused, CheckpointWork, Erase, GroupCheckpoint, NewSegment,
 };
 pub use damage::{Damage, Flaw};
 pub use frame::{Entries, Frame, FrameBuilder, FrameKind, FrameMeta};
@@ -55,6 +57,7 @@ pub use messages::Messages;
 pub use op::{Disk, DiskAnswer, DiskError, DiskOp, DiskResult, run_all};
 pub use record::Record;
 pub use recover::{RecoverError, Recovered, RecoveredGroup, RecoveryReport, Replay, recover};
+pub use salvage::{Salvaged, inspect, read_what_is_left, salvage};
 pub use segment::{SegmentId, SegmentIndex};
 pub use segment_reader::{ReadError, SegmentReader};
 pub use storage::{Appended, SpareJob, Storage, StorageOptions, SyncPolicy};

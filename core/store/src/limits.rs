@@ -24,14 +24,21 @@ pub const GATHER_BYTES: usize = 16 << 10;
 /// The first log file of a new store; each further one is twice as long, up to `WAL_FILE_BYTES`.
 pub const WAL_FIRST_BYTES: u64 = 8 << 20;
 /// A log file at full size.
-pub const WAL_FILE_BYTES: u64 = 64 << 20;
+pub const WAL_FILE_BYTES: u64 = 16 << 20;
+/// A new log file is filled in pieces of this size, each made durable before the next: a flush of the whole at once would
+/// hold up the log's own.
+pub const WAL_FILL_BYTES: u64 = 4 << 20;
+/// Log files that are kept for reuse: what a usual distance between checkpoints takes, and the spares.
+pub const WAL_KEPT: usize = 6;
 /// Log files that are kept ready: one to go on with, one in reserve for a full disk.
 pub const WAL_SPARES: usize = 2;
 /// A pre-written file that is given up when a checkpoint must be written to a full disk.
 pub const RESERVE_BYTES: u64 = 1 << 20;
 
 /// A block of a segment holds records up to this many bytes; a longer record has a block of its own.
-pub const BLOCK_BYTES_MAX: usize = 16 << 10;
+pub const BLOCK_BYTES_MAX: usize = 8 << 10;
+/// The same before a block is packed: short blocks pack badly.
+pub const PACKED_BLOCK_BYTES_MAX: usize = 64 << 10;
 /// A segment is handed to the disk in pieces of about this size.
 pub const SEGMENT_WRITE_BYTES: usize = 1 << 20;
 /// Recovery reads log files in pieces of this size, or one window if that is longer.

@@ -6,6 +6,7 @@
 
 mod live;
 mod matcher;
+mod rewrite;
 mod segments;
 mod seqs;
 mod slots;
@@ -19,6 +20,7 @@ use hw_kit::{Seq, Time};
 
 use crate::Record;
 pub use matcher::Matcher;
+pub use rewrite::Rewrite;
 use segments::Segments;
 pub use segments::{LiveSegment, Written};
 use slots::{Slot, Slots};
@@ -44,6 +46,13 @@ pub struct Message {
     pub ts: Time,
     /// Its subject, header and payload.
     pub record: Record,
+}
+
+impl Message {
+    /// A copy that keeps nothing else in memory.
+    pub fn detached(&self) -> Message {
+        Message { record: self.record.detached(), ..*self }
+    }
 }
 
 /// The answer to a read.

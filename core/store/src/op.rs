@@ -44,6 +44,8 @@ pub enum DiskOp {
     },
     /// Removes a file; a missing one is fine.
     Remove(FileId),
+    /// Overwrites a file with zeros and makes that durable; a missing one is fine.
+    Erase(FileId),
     /// Asks for a file's length.
     Length(FileId),
     /// Reads; fewer bytes come back where the file ends before.
@@ -102,6 +104,14 @@ pub type DiskResult = Result<DiskAnswer, DiskError>;
 pub type Disk<'a> = dyn FnMut(DiskOp) -> DiskResult + 'a;
 
 impl DiskOp {
+    /// The file that is not there any more afterwards under this name.
+    pub fn removes(&self) -> Option<FileId> {
+        match self {
+            DiskOp::Remove(file) | DiskOp::Rename { from: file, .. } => Some(*file),
+            _ => None,
+        }
+    }
+
     /// What the operation is about, relative to the shard's folder; `.` is the folder.
     pub fn place(&self) -> String {
         match self {
@@ -109,9 +119,11 @@ impl DiskOp {
                 Dir::Root => ".".to_owned(),
                 Dir::Segments | Dir::Quarantine => dir.path().to_owned(),
             },
-            DiskOp::Create(file) | DiskOp::Sync(file) | DiskOp::Remove(file) | DiskOp::Length(file) => {
-                file.path()
-            }
+            DiskOp::Create(file)
+            | DiskOp::Sync(file)
+            | DiskOp::Remove(file)
+            | DiskOp::Erase(file)
+            | DiskOp::Length(file) => file.path(),
             DiskOp::Fill { file, .. } | DiskOp::Write { file, .. } | DiskOp::Read { file, .. } => file.path(),
             DiskOp::Rename { from, .. } => from.path(),
         }

@@ -42,6 +42,23 @@ pub(crate) fn unpack(id: SegmentId, block: &[u8]) -> Option<Bytes> {
     snap::raw::Decoder::new().decompress_vec(packed).ok().map(Bytes::from)
 }
 
+/// The records of a packed block that something follows whose start is not known, and the block's length; None if it is
+/// damaged. The lengths that a block can have are tried: it ends where its checksum fits.
+pub(crate) fn unpack_front(id: SegmentId, bytes: &Bytes) -> Option<(Bytes, usize)> {
+    let (wanted, len) = (u32_at(bytes.get(..HEAD_BYTES)?, 4), u32_at(bytes, 8) as usize);
+    let longest = bytes.len().min(HEAD_BYTES + snap::raw::max_compress_len(len));
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&id.group.0.to_le_bytes());
+    hasher.update(&id.number.to_le_bytes());
+    hasher.update(&bytes[8..HEAD_BYTES]);
+    let fits = |end: &usize| {
+        hasher.update(&bytes[*end - 1..*end]);
+        hasher.clone().finalize() == wanted
+    };
+    let end = (HEAD_BYTES + 1..=longest).find(fits)?;
+    Some((unpack(id, &bytes.slice(..end))?, end))
+}
+
 /// The checksum of a packed block without its own place, bound to the segment: bytes of another file do not pass.
 fn checksum(id: SegmentId, block: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

@@ -18,7 +18,8 @@ use crate::segment_reader::read_segment_index;
 use crate::storage::{GroupMeta, Held, Quarantine, Storage, StorageOptions, StorageParts};
 use crate::wal::{Wal, WalParts, WindowMark};
 use crate::wal_scan::{ScanError, Scanned, ScannedFrame, UnusedFile, WalScan};
-use crate::wal_window::{FileHeader, WindowKind};
+use crate::wal_window::{FileHeader, WalPosition, WindowKind};
+use crate::witness::{WITNESS_BYTES, Witness};
 
 /// What comes back from the disk, in this order: groups, each followed by its segments; then the log.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub enum Recovered {
     },
     /// Log entries that the state does not contain, or a note that it does not contain.
     Replay(Replay),
+    /// A checkpoint was to overwrite what it superseded and may not have: another full one should be made soon.
+    Unerased,
     /// A group must not be used: what was handed out of it so far is to be dropped. Its files stay.
     Quarantined {
         /// The group.
@@ -121,6 +124,8 @@ pub struct RecoveryReport {
     pub quarantined: Vec<(GroupId, String)>,
     /// Damaged segments.
     pub damaged_segments: Vec<Damage>,
+    /// Groups that lost what came after some entry, and why: only where losses are accepted.
+    pub given_up: Vec<(GroupId, String)>,
     /// Segments of unknown groups that were put aside.
     pub orphans: Vec<SegmentId>,
     /// Names that the store does not know; left alone.
@@ -140,6 +145,10 @@ pub(crate) struct Found {
     scanned: Scanned,
     root: Vec<(FileId, u64)>,
     pub segments: Vec<(FileId, u64)>,
+    accept_loss: bool,
+    witness: Witness,
+    /// The states that were handed out: a group that must go to quarantine later keeps its own.
+    states: Map<GroupId, Bytes>,
 }
 
 /// Opens the store of one shard. `disk` runs one operation; `each` gets what is found.
@@ -152,13 +161,18 @@ pub fn recover(
     for dir in [Dir::Root, Dir::Segments, Dir::Quarantine] {
         disk(DiskOp::MakeDir(dir))?;
     }
-    let mut found = load(options.shard, disk, each)?;
+    let mut found = load(options.shard, options.accept_loss, disk, each)?;
     let session = next_session(&found);
     let mut salts = Rng::new(options.salt ^ u64::from(session).rotate_left(32));
     let cleanup = cleanup_ops(&mut found, session);
-    let wal = open_wal(&options, &mut found, session, &mut salts, disk)?;
+    let mut wal = open_wal(&options, &mut found, session, &mut salts, disk)?;
+    if found.head.is_some_and(|head| head.erases) {
+        wal.taint();
+        each(Recovered::Unerased);
+    }
     run_all(cleanup, disk)?;
     let has_reserve = keep_reserve(&options, &found, disk)?;
+    let witness = open_witness(&options, &found, (session, wal.end()), disk)?;
     let mut report = std::mem::take(&mut found.report);
     report.session = session;
     let newest = found.root.iter().filter_map(|(file, _)| checkpoint_number(*file)).max().unwrap_or(0);
@@ -171,6 +185,7 @@ pub fn recover(
         dropped: found.dropped,
         held: found.held,
         has_reserve,
+        witness,
         salts,
     });
     Ok((storage, report))
@@ -179,6 +194,7 @@ pub fn recover(
 /// Reads everything but the messages, changes nothing.
 pub(crate) fn load(
     shard: ShardId,
+    accept_loss: bool,
     disk: &mut Disk<'_>,
     each: &mut dyn FnMut(Recovered),
 ) -> Result<Found, RecoverError> {
@@ -186,7 +202,7 @@ pub(crate) fn load(
     let Listing { files: segments, foreign: more } = list(Dir::Segments, disk)?;
     foreign.retain(|name| ![Dir::Segments.path(), Dir::Quarantine.path()].contains(&name.as_str()));
     foreign.extend(more.into_iter().map(|name| format!("{}/{name}", Dir::Segments.path())));
-    let (head, chain, entries, mut held) = load_chain(shard, &root, disk)?;
+    let (head, chain, entries, mut held) = load_chain(shard, accept_loss, &root, disk)?;
     let mut found = Found {
         report: RecoveryReport {
             checkpoint: head.map(|head| head.number),
@@ -203,6 +219,9 @@ pub(crate) fn load(
         scanned: Scanned::default(),
         root,
         segments,
+        accept_loss,
+        witness: Witness::default(),
+        states: Map::default(),
     };
     std::mem::swap(&mut found.held, &mut held);
     for (group, entry) in entries {
@@ -216,7 +235,12 @@ type Entries = BTreeMap<GroupId, Result<Entry, Damage>>;
 type Chain = (Option<CheckpointHead>, Vec<(u64, u64)>, Entries, Held);
 
 /// Reads the newest checkpoint and those that it builds on.
-fn load_chain(shard: ShardId, root: &[(FileId, u64)], disk: &mut Disk<'_>) -> Result<Chain, RecoverError> {
+fn load_chain(
+    shard: ShardId,
+    accept_loss: bool,
+    root: &[(FileId, u64)],
+    disk: &mut Disk<'_>,
+) -> Result<Chain, RecoverError> {
     let (mut chain, mut entries, mut held) = (Vec::new(), Entries::new(), Held::default());
     let mut next = root.iter().filter_map(|(file, _)| checkpoint_number(*file)).max().unwrap_or(0);
     let mut newest = None;
@@ -226,8 +250,11 @@ fn load_chain(shard: ShardId, root: &[(FileId, u64)], disk: &mut Disk<'_>) -> Re
             if entry.is_err() {
                 held.checkpoints.insert(next);
             }
-            // The newest entry of a group counts; the chain is read backwards.
-            entries.entry(group).or_insert(entry);
+            // The newest entry of a group counts; the chain is read backwards. An older one is better than none.
+            let is_better = accept_loss && entry.is_ok() && matches!(entries.get(&group), Some(Err(_)));
+            if is_better || !entries.contains_key(&group) {
+                entries.insert(group, entry);
+            }
         }
         newest = newest.or(Some(head));
         next = head.previous;
@@ -272,7 +299,12 @@ fn load_group(
             return;
         }
     };
-    let Entry { kind, applied, term, captured, last_segment, live, reason, state, .. } = entry;
+    let Entry { mut kind, applied, term, captured, last_segment, live, reason, state, .. } = entry;
+    if kind == EntryKind::Quarantined && found.accept_loss && !state.is_empty() {
+        // As it was when it was last sound.
+        found.report.given_up.push((group, reason.clone()));
+        kind = EntryKind::Live;
+    }
     if kind == EntryKind::Dropped {
         found.dropped.insert(group, captured);
         return;
@@ -287,6 +319,7 @@ fn load_group(
         }
         return;
     }
+    found.states.insert(group, state.clone());
     found.report.groups += 1;
     found.report.segments += live.len() as u64;
     each(Recovered::Group(RecoveredGroup {
@@ -308,7 +341,10 @@ fn load_group(
         match index {
             Ok(index) => each(Recovered::Segment(index)),
             Err(damage) => {
-                found.held.segments.insert(id);
+                // One that is missing cannot be put aside.
+                if len.is_ok() {
+                    found.held.segments.insert(id);
+                }
                 found.report.damaged_segments.push(damage.clone());
                 each(Recovered::SegmentDamaged { id, damage });
             }
@@ -327,10 +363,14 @@ fn load_wal(
         _ => None,
     });
     let files: Vec<(u64, u64)> = wal_files.collect();
+    let witness = Witness::read(shard, disk)?;
     let mut scan = WalScan::new(shard, &files, disk)?;
     if let Some(head) = found.head {
         scan.set_claim(head.durable, head.captured.session);
     }
+    found.witness = witness;
+    scan.set_claim(found.witness.durable, found.witness.session);
+    scan.set_accept_loss(found.accept_loss);
     let start = found.head.map(|head| head.start);
     let scanned = scan.run(start, &mut |frame| found.replay(frame, each))?;
     found.report.windows = scanned.windows;
@@ -380,18 +420,25 @@ impl Found {
             Ok(frame) if frame.first() <= tail.next() => frame,
             Ok(frame) => {
                 let flaw = Flaw::Gap { group: group.0, expected: tail.next().0, found: frame.first().0 };
-                self.quarantine(group, flaw.to_string(), each);
-                return;
+                return self.lose(group, flaw.to_string(), each);
             }
-            Err(damage) => {
-                self.quarantine(group, damage.to_string(), each);
-                return;
-            }
+            Err(damage) => return self.lose(group, damage.to_string(), each),
         };
         self.tails.insert(group, frame.last());
         let skip = (applied.0 + 1).saturating_sub(frame.first().0);
         let skip = u32::try_from(skip).expect("invariant: the frame reaches beyond what is applied");
         each(Recovered::Replay(Replay { frame, skip }));
+    }
+
+    /// The group's log cannot be followed beyond here.
+    fn lose(&mut self, group: GroupId, reason: String, each: &mut dyn FnMut(Recovered)) {
+        if !self.accept_loss {
+            return self.quarantine(group, reason, each);
+        }
+        // Everything further on is a gap: the first reason counts.
+        if !self.report.given_up.iter().any(|(given_up, _)| *given_up == group) {
+            self.report.given_up.push((group, reason));
+        }
     }
 
     fn quarantine(&mut self, group: GroupId, reason: String, each: &mut dyn FnMut(Recovered)) {
@@ -406,7 +453,9 @@ impl Found {
         let meta = self.groups.entry(group).or_default();
         meta.last_segment = listed.last().copied().unwrap_or(0).max(meta.last_segment);
         meta.live = listed;
-        meta.quarantine = Some(Quarantine { reason: reason.clone(), state: Bytes::new() });
+        // A copy: it must not pin the whole checkpoint.
+        let state = self.states.get(&group).map(|state| Bytes::copy_from_slice(state)).unwrap_or_default();
+        meta.quarantine = Some(Quarantine { reason: reason.clone(), state });
         self.report.quarantined.push((group, reason.clone()));
         each(Recovered::Quarantined { group, reason });
     }
@@ -414,7 +463,7 @@ impl Found {
 
 fn next_session(found: &Found) -> u32 {
     let by_checkpoint = found.head.map_or(0, |head| head.captured.session);
-    found.scanned.session.max(by_checkpoint) + 1
+    found.scanned.session.max(by_checkpoint).max(found.witness.session) + 1
 }
 
 /// What removes leftovers and puts aside what is not known.
@@ -430,15 +479,24 @@ fn cleanup_ops(found: &mut Found, session: u32) -> Vec<DiskOp> {
             ops.push(DiskOp::Remove(file));
         }
     }
+    let erases = found.head.is_some_and(|head| head.erases);
+    let remove = |ops: &mut Vec<DiskOp>, file: FileId| {
+        ops.extend(erases.then_some(DiskOp::Erase(file)));
+        ops.push(DiskOp::Remove(file));
+    };
     for &(file, _) in &found.segments {
         let FileId::Segment(group, number) = file else { continue };
         let meta = found.groups.get(&group);
         match meta {
             Some(meta) if meta.quarantine.is_some() || meta.live.contains(&number) => {}
             // No checkpoint refers to it: left over from one that was not completed, or from before one that was.
-            Some(_) => ops.push(DiskOp::Remove(file)),
+            // What a repair goes back behind is kept.
+            Some(_) if found.accept_loss => {
+                ops.extend(file.quarantined(session).map(|to| DiskOp::Rename { from: file, to }));
+            }
+            Some(_) => remove(&mut ops, file),
             None if found.seen.contains(&group) || found.dropped.contains_key(&group) => {
-                ops.push(DiskOp::Remove(file));
+                remove(&mut ops, file);
             }
             None => {
                 ops.extend(file.quarantined(session).map(|to| DiskOp::Rename { from: file, to }));
@@ -520,6 +578,28 @@ fn keep_reserve(options: &StorageOptions, found: &Found, disk: &mut Disk<'_>) ->
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Says that the new session has begun.
+fn open_witness(
+    options: &StorageOptions,
+    found: &Found,
+    (session, durable): (u32, WalPosition),
+    disk: &mut Disk<'_>,
+) -> Result<Witness, RecoverError> {
+    let file = FileId::Witness;
+    if !found.root.iter().any(|&(other, len)| other == file && len == WITNESS_BYTES) {
+        let make = vec![
+            DiskOp::Create(file),
+            DiskOp::Fill { file, offset: 0, len: WITNESS_BYTES },
+            DiskOp::Sync(file),
+            DiskOp::SyncDir(Dir::Root),
+        ];
+        run_all(make, disk)?;
+    }
+    let witness = Witness { session, durable, count: found.witness.count + 1 };
+    run_all(witness.ops(options.shard).into(), disk)?;
+    Ok(witness)
 }
 
 fn checkpoint_number(file: FileId) -> Option<u64> {

@@ -8,7 +8,7 @@ use hw_kit::{GroupId, Map, Seq, Time};
 use crate::bytes_io::{Reader, put_signed_varint, put_varint, u32_at, u64_at};
 use crate::damage::{Damage, Flaw};
 use crate::layout::FileId;
-use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
+use crate::limits::{BLOCK_BYTES_MAX, PACKED_BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
 use crate::messages::{IndexEntry, Message, Written};
 use crate::op::DiskOp;
 use crate::packed::{is_packed, pack, unpack};
@@ -146,7 +146,8 @@ impl SegmentWriter {
         let Message { seq, ts, record } = message;
         let bytes = RECORD_HEAD_BYTES + record.joined().len();
         let filled = self.at() - self.block_start;
-        if self.open.is_some() && filled as usize + bytes > BLOCK_BYTES_MAX {
+        let most = if self.packed { PACKED_BLOCK_BYTES_MAX } else { BLOCK_BYTES_MAX };
+        if self.open.is_some() && filled as usize + bytes > most {
             self.close_block();
         }
         let last = self.open.or(self.blocks.last().copied()).map_or(Seq(0), |block| block.last);
@@ -361,7 +362,7 @@ pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Mes
     Ok(messages)
 }
 
-fn record_at(id: SegmentId, bytes: &Bytes) -> Option<(Message, usize)> {
+pub(crate) fn record_at(id: SegmentId, bytes: &Bytes) -> Option<(Message, usize)> {
     if bytes.len() < RECORD_HEAD_BYTES {
         return None;
     }

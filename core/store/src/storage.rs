@@ -13,12 +13,13 @@ use crate::frame::Frame;
 use crate::layout::{Dir, FileId};
 use crate::limits::{
     FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PARTIAL_CHECKPOINTS_MAX, RESERVE_BYTES, WAL_FILE_BYTES,
-    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_SPARES,
+    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_KEPT, WAL_SPARES,
 };
 use crate::op::{DiskError, DiskOp};
 use crate::segment::SegmentId;
 use crate::wal::{AppendError, Wal, WalLimits, WindowMark};
 use crate::wal_window::{FileHeader, WalPosition, WindowKind};
+use crate::witness::Witness;
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -49,6 +50,9 @@ pub struct StorageOptions {
     pub reserve_bytes: u64,
     /// A random number, another one each time the store is opened: tells old log windows from new ones.
     pub salt: u64,
+    /// What is damaged is given up, as far as the rest can go on without it: for a repair, never for a server. A full
+    /// checkpoint must follow at once.
+    pub accept_loss: bool,
 }
 
 impl StorageOptions {
@@ -63,6 +67,7 @@ impl StorageOptions {
             spares: WAL_SPARES,
             reserve_bytes: RESERVE_BYTES,
             salt,
+            accept_loss: false,
         }
     }
 
@@ -125,7 +130,8 @@ pub struct Storage {
     pub(crate) held: Held,
     pub(crate) checkpoint_runs: bool,
     pub(crate) has_reserve: bool,
-    spare_runs: bool,
+    witness: Witness,
+    pub(crate) spare_runs: bool,
     disk_full: bool,
     stopped: Option<String>,
     salts: Rng,
@@ -152,6 +158,11 @@ impl SpareJob {
     pub fn take_ops(&mut self) -> Vec<DiskOp> {
         std::mem::take(&mut self.ops)
     }
+
+    /// The files that it takes away: whoever has one open must close it, for that keeps its space.
+    pub fn removes(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.ops.iter().filter_map(DiskOp::removes)
+    }
 }
 
 /// What recovery hands over.
@@ -164,13 +175,24 @@ pub(crate) struct StorageParts {
     pub dropped: BTreeMap<GroupId, WindowMark>,
     pub held: Held,
     pub has_reserve: bool,
+    pub witness: Witness,
     pub salts: Rng,
 }
 
 impl Storage {
     pub(crate) fn new(parts: StorageParts) -> Storage {
-        let StorageParts { options, wal, groups, chain, next_checkpoint, dropped, held, has_reserve, salts } =
-            parts;
+        let StorageParts {
+            options,
+            wal,
+            groups,
+            chain,
+            next_checkpoint,
+            dropped,
+            held,
+            has_reserve,
+            witness,
+            salts,
+        } = parts;
         Storage {
             options,
             wal,
@@ -181,6 +203,7 @@ impl Storage {
             held,
             checkpoint_runs: false,
             has_reserve,
+            witness,
             spare_runs: false,
             disk_full: false,
             stopped: None,
@@ -216,9 +239,13 @@ impl Storage {
     /// worth doing when nothing else is written for a while, and before closing. Gives the position as `append` does.
     pub fn mark(&mut self, ops: &mut Vec<DiskOp>) -> Result<WalPosition, AppendError> {
         self.check_running()?;
-        if self.wal.mark(WindowKind::Mark, ops) {
-            self.wal.sync(ops);
-        }
+        // Also where the file has no room for the window: the position is durable once the operations have run.
+        self.wal.mark(WindowKind::Mark, ops);
+        self.wal.sync(ops);
+        // After the sync: what it says is so by then.
+        self.witness.durable = self.wal.end();
+        self.witness.count += 1;
+        ops.extend(self.witness.ops(self.options.shard));
         Ok(self.wal.end())
     }
 
@@ -345,7 +372,8 @@ impl Storage {
             let from = FileId::Wal(number);
             ops.extend(from.quarantined(session).map(|to| DiskOp::Rename { from, to }));
         }
-        ops.extend(self.wal.surplus(self.options.spares));
+        self.wal.erase_free(ops);
+        ops.extend(self.wal.surplus(self.options.spares.max(WAL_KEPT)));
     }
 
     /// What makes the reserve again after it was given up.

@@ -3,6 +3,8 @@
 //! A machine without I/O. Invariants: windows are numbered without gaps; a window never shares a sector with an earlier
 //! one; a file is reused only under a new number and with a new salt; `durable <= end`.
 
+mod erase;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use hw_kit::{GroupId, LogIndex, Map, ShardId};
 
 use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
-use crate::limits::{GATHER_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX};
 use crate::op::DiskOp;
 use crate::wal_window::{FileHeader, WalPosition, WindowHead, WindowKind, align, encode_head, head_bytes};
 
@@ -115,6 +117,8 @@ pub(crate) struct Wal {
     unsynced: Vec<u64>,
     /// The length of the next file that is made.
     next_len: u64,
+    /// Files below this number may hold bytes that are to be overwritten; see `erase`.
+    tainted_below: u64,
 }
 
 /// What recovery knows of the log.
@@ -155,6 +159,7 @@ impl Wal {
             next_number,
             unsynced: Vec::new(),
             next_len,
+            tainted_below: 0,
         }
     }
 
@@ -282,12 +287,18 @@ impl Wal {
             Some(at) => {
                 let (old, len) = self.free.swap_remove(at);
                 ops.push(DiskOp::Rename { from: FileId::Wal(old), to: file });
+                if old < self.tainted_below {
+                    ops.push(DiskOp::Fill { file, offset: 0, len });
+                }
                 len
             }
             None => {
                 ops.extend(self.free.drain(..).map(|(old, _)| DiskOp::Remove(FileId::Wal(old))));
                 ops.push(DiskOp::Create(file));
-                ops.push(DiskOp::Fill { file, offset: 0, len: len_new });
+                for offset in (0..len_new).step_by(WAL_FILL_BYTES as usize) {
+                    let len = WAL_FILL_BYTES.min(len_new - offset);
+                    ops.extend([DiskOp::Fill { file, offset, len }, DiskOp::Sync(file)]);
+                }
                 self.next_len =
                     if is_full { self.next_len } else { (len_new * 2).min(self.limits.file_bytes) };
                 len_new

@@ -99,10 +99,11 @@ pub(crate) struct WalScan<'a, 'd> {
     chunk: Bytes,
     chunk_file: usize,
     chunk_start: u64,
-    /// The strongest claim of a checkpoint: all before it was durable in its session.
+    /// The strongest claim of a checkpoint or the witness: all before it was durable in its session.
     claim: WalPosition,
     claim_session: u32,
     behind: Option<Behind>,
+    accept_loss: bool,
 }
 
 impl<'a, 'd> WalScan<'a, 'd> {
@@ -143,12 +144,19 @@ impl<'a, 'd> WalScan<'a, 'd> {
             claim: WalPosition::default(),
             claim_session: 0,
             behind: None,
+            accept_loss: false,
         })
     }
 
-    /// A checkpoint says that all before `durable` was durable in a session.
+    /// A checkpoint or the witness says that all before `durable` was durable in a session.
     pub(crate) fn set_claim(&mut self, durable: WalPosition, session: u32) {
-        (self.claim, self.claim_session) = (durable, session);
+        let stronger = (session, durable).max((self.claim_session, self.claim));
+        (self.claim_session, self.claim) = stronger;
+    }
+
+    /// What is missing is taken for never written: the log ends there.
+    pub(crate) fn set_accept_loss(&mut self, accept: bool) {
+        self.accept_loss = accept;
     }
 
     /// Reads from `start` to the end; without one, from the first window ever written.
@@ -158,13 +166,15 @@ impl<'a, 'd> WalScan<'a, 'd> {
         each: &mut dyn FnMut(ScannedFrame),
     ) -> Result<Scanned, ScanError> {
         let mut out = Scanned { next_window: 1, ..Scanned::default() };
-        self.check_chain(start.map_or(1, |start| start.position.file))?;
+        if !self.accept_loss {
+            self.check_chain(start.map_or(1, |start| start.position.file))?;
+        }
         if let Some(at) = self.enter(start, &mut out)? {
             self.follow(at, &mut out, each)?;
         }
         let used: Vec<u64> = out.files.iter().map(|file| file.header.number).collect();
         for file in self.found.iter().filter(|file| !used.contains(&file.number)) {
-            if file.looks_used && file.number > out.end.file {
+            if file.looks_used && file.number > out.end.file && !self.accept_loss {
                 return Err(Damage::checksum(FileId::Wal(file.number), 0, "header").into());
             }
             let is_whole = file.header.is_some_and(|header| header.len == file.len);
@@ -198,10 +208,14 @@ impl<'a, 'd> WalScan<'a, 'd> {
                 return Ok(Some(index));
             }
             let behind = self.behind(0, WAL_HEADER_BYTES - WINDOW_ALIGN, 0)?;
-            if let Some(file) = self.found.first().filter(|_| behind.durable > WalPosition::default()) {
-                let damage =
-                    Damage::new(FileId::Wal(file.number), WAL_HEADER_BYTES, Flaw::LostWindows { first: 1 });
-                return Err(self.explain(0, damage).into());
+            let is_told = behind.durable > WalPosition::default() || self.claim > WalPosition::default();
+            if is_told && !self.accept_loss {
+                let number = self.found.first().map_or(self.claim.file, |file| file.number);
+                let flaw = match self.found.first() {
+                    Some(_) => Flaw::LostWindows { first: 1 },
+                    None => Flaw::Missing,
+                };
+                return Err(self.explain(0, Damage::new(FileId::Wal(number), WAL_HEADER_BYTES, flaw)).into());
             }
             out.torn_windows = behind.windows;
             return Ok(None);
@@ -283,7 +297,7 @@ impl<'a, 'd> WalScan<'a, 'd> {
     /// Nothing more follows: was there more?
     fn finish(&mut self, index: usize, expected: WindowMark, out: &mut Scanned) -> Result<(), ScanError> {
         let behind = self.behind(index, out.end.offset, out.session)?;
-        if self.is_claimed(behind, out) {
+        if self.is_claimed(behind, out) && !self.accept_loss {
             let file = FileId::Wal(out.end.file);
             let damage = Damage::new(file, out.end.offset, Flaw::LostWindows { first: expected.number });
             return Err(self.explain(index, damage).into());
@@ -293,9 +307,10 @@ impl<'a, 'd> WalScan<'a, 'd> {
     }
 
     fn is_claimed(&self, behind: Behind, out: &Scanned) -> bool {
-        // A checkpoint of an earlier session says nothing about a log that has been cut since.
-        let by_checkpoint = self.claim_session == out.session && self.claim > out.end;
-        behind.durable > out.end || by_checkpoint
+        // What was said in an earlier session says nothing about a log that has been cut since; that there was a later one
+        // says that its first window was durable.
+        let is_told = (self.claim_session, self.claim) > (out.session, out.end);
+        behind.durable > out.end || is_told
     }
 
     /// Lost windows because a later file cannot be read at all: name that file.

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Record;
 
-pub use codec::{DecodeError, encode_publish};
+pub use codec::{
+    DecodeError, encode_batch, encode_batch_message, encode_batch_part, encode_publish, encode_run,
+};
 pub use restore::RestoreStep;
 
 /// A change to a stream. `ts` is the proposing leader's clock.
@@ -21,6 +23,43 @@ pub enum Command {
         /// The leader's clock.
         ts: Time,
         /// Subject, header block and payload in one buffer.
+        record: Record,
+    },
+    /// Messages that are stored together or not at all: those of the [`Command::BatchPart`]s right before, then these.
+    PublishBatch {
+        /// The leader's clock.
+        ts: Time,
+        /// In their order.
+        messages: Vec<Record>,
+    },
+    /// The beginning of a batch that is too long for one command. It is stored by the [`Command::PublishBatch`] that
+    /// follows; any other command in between drops it.
+    BatchPart {
+        /// The leader's clock.
+        ts: Time,
+        /// In their order.
+        messages: Vec<Record>,
+    },
+    /// Messages of a fast batch, each decided for itself.
+    PublishRun {
+        /// The leader's clock.
+        ts: Time,
+        /// Whether nothing is stored after one that is refused.
+        stop: bool,
+        /// In their order.
+        messages: Vec<Record>,
+    },
+    /// A schedule's time has come: the message that it produces.
+    Fire {
+        /// The leader's clock.
+        ts: Time,
+        /// The message that holds the schedule.
+        schedule: Seq,
+        /// For when it was due.
+        due: Time,
+        /// When it is due again; not set: it ends.
+        next: Time,
+        /// What is published.
         record: Record,
     },
     /// Remove messages (`STREAM.PURGE`).

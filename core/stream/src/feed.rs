@@ -8,6 +8,7 @@ use hw_subject::{Transform, is_valid_subject};
 
 use crate::command::Fed;
 use crate::config::StreamSource;
+use crate::hash::short_hash;
 use crate::stream::headers;
 
 /// Fields that were for the origin alone.
@@ -100,7 +101,7 @@ impl Route {
     fn origin_of(&self, message: &Message, identity: &[u8]) -> Vec<u8> {
         let (filters, destinations) = fields_of(&self.config);
         let mut value =
-            format!("{} {} {filters} {destinations} ", self.config.name, message.seq).into_bytes();
+            format!("{} {} {filters} {destinations} ", index_name(&self.config), message.seq).into_bytes();
         value.extend_from_slice(message.record.subject());
         value.push(b' ');
         value.extend_from_slice(identity);
@@ -119,7 +120,15 @@ pub(crate) fn brought_by(value: &[u8]) -> Option<(String, Seq)> {
 /// What [`Route::key`] is made of.
 pub(crate) fn source_key(config: &StreamSource) -> String {
     let (filters, destinations) = fields_of(config);
-    format!("{} {filters} {destinations}", config.name)
+    format!("{} {filters} {destinations}", index_name(config))
+}
+
+/// The origin's name, and what tells it from one of that name in this account.
+fn index_name(config: &StreamSource) -> String {
+    match &config.external {
+        None => config.name.clone(),
+        Some(external) => format!("{}:{}", config.name, short_hash(&external.api)),
+    }
 }
 
 fn fields_of(config: &StreamSource) -> (String, String) {

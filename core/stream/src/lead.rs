@@ -129,7 +129,7 @@ pub struct Lead {
 }
 
 impl Lead {
-    /// Starts leading a consumer of `stream`. `seed` makes the pin ids and flow control subjects.
+    /// Starts leading a consumer of `stream`, as its acknowledgement subjects name that. `seed` makes the pin ids and flow control subjects.
     pub fn new(stream: &[u8], seed: u64, m: &Moment<'_>) -> Lead {
         let consumer = m.consumer;
         let mut lead = Lead {
@@ -192,27 +192,6 @@ impl Lead {
     /// Whether a new message could be delivered now: only then is pumping after an append worth anything.
     pub fn is_waiting(&self) -> bool {
         !self.requests.is_empty() || self.is_push_bound()
-    }
-
-    /// A proposed `Delivered` will never be applied (refused, or lost on its way): its messages are chosen again, and so
-    /// are those of later proposals, for they would not follow what is delivered.
-    pub fn handle_refused(&mut self, m: &Moment<'_>, seqs: &[Seq], out: &mut PumpOut) {
-        let Some(at) = self.inflight.iter().position(|batch| batch.seqs == seqs) else { return };
-        for batch in self.inflight.split_off(at).into_iter().rev() {
-            self.inflight_all = self.inflight_all.saturating_sub(batch.seqs.len() as u64);
-            self.inflight_new = self.inflight_new.saturating_sub(batch.new);
-            for &seq in batch.seqs.iter().rev() {
-                match self.queued.contains(&seq) {
-                    true => self.redeliver.push_front(seq),
-                    false => self.next_new = self.next_new.min(seq),
-                }
-            }
-            for pick in &batch.picks {
-                self.refund(pick, out);
-            }
-        }
-        self.resume(m);
-        self.refresh_deadline(m);
     }
 
     /// The consumer is deleted: tells everybody who waits.

@@ -9,6 +9,8 @@ use hw_store::Record;
 pub enum Answer {
     /// A publish was stored, or was a duplicate of a stored one.
     Published(Result<Stored, PublishError>),
+    /// What became of the messages of a run, up to the one after which nothing was stored.
+    Ran(Vec<Result<Stored, PublishError>>),
     /// This many messages were purged.
     Purged(Result<u64, StreamError>),
     /// The message is gone.
@@ -47,6 +49,17 @@ pub struct Stored {
     pub duplicate: bool,
     /// A counter's new total.
     pub val: Option<String>,
+    /// The batch that it ends.
+    pub batch: Option<Box<BatchAck>>,
+}
+
+/// What the acknowledgement says of a batch.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BatchAck {
+    /// The client's name for it.
+    pub id: Bytes,
+    /// How many messages it had; in a fast batch, how far it came.
+    pub count: u64,
 }
 
 /// What a consumer create or update did.
@@ -98,12 +111,52 @@ pub enum PublishError {
     CounterPayload,
     #[error("message counter increment is invalid")]
     CounterInvalid,
+    #[error("message counter is broken")]
+    CounterBroken,
     #[error("message schedules are disabled")]
     SchedulesDisabled,
     #[error("atomic publish is disabled")]
     AtomicDisabled,
+    #[error("atomic publish sequence is missing")]
+    BatchSequenceMissing,
+    #[error("atomic publish batch is incomplete")]
+    BatchIncomplete,
+    #[error("atomic publish does not support the header {0}")]
+    BatchUnsupported(&'static str),
+    #[error("atomic publish batch id is invalid")]
+    BatchId,
+    #[error("atomic publish batch has more than {0} messages")]
+    BatchTooLarge(u64),
+    #[error("atomic publish batch commit is invalid")]
+    BatchCommit,
+    #[error("atomic publish batch contains a duplicate message id")]
+    BatchDuplicate,
+    #[error("too many atomic publish batches in flight")]
+    TooManyBatches,
     #[error("batch publish is disabled")]
     BatchDisabled,
+    #[error("batch publish pattern is invalid")]
+    FastPattern,
+    #[error("batch publish id is invalid")]
+    FastId,
+    #[error("batch publish id is unknown")]
+    FastUnknown,
+    #[error("too many fast batches in flight")]
+    TooManyFastBatches,
+    #[error("message schedule's pattern is invalid")]
+    SchedulePattern,
+    #[error("message schedule's time zone is invalid")]
+    ScheduleTimeZone,
+    #[error("message schedule's target is invalid")]
+    ScheduleTarget,
+    #[error("message schedule's TTL is invalid")]
+    ScheduleTtl,
+    #[error("message schedule's rollup is invalid")]
+    ScheduleRollup,
+    #[error("message schedule's source is invalid")]
+    ScheduleSource,
+    #[error("message scheduler is invalid")]
+    Scheduler,
     #[error("stream source header not allowed")]
     SourceHeader,
     #[error("JetStream minimum api level required")]

@@ -4,9 +4,11 @@
 //! same state afterwards. Time is the leader's, never running backwards.
 
 mod admit;
+mod batch;
 pub mod check;
 mod configure;
 mod consumers;
+mod counter;
 mod dedupe;
 mod expiry;
 mod feed;
@@ -16,31 +18,37 @@ mod publish;
 mod read;
 mod remove;
 mod restore;
+mod schedule;
 mod snapshot;
 #[cfg(test)]
 mod tests;
-mod ttl;
+pub(crate) mod ttl;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
-use hw_store::Messages;
 use hw_store::messages::Keep;
+use hw_store::{Messages, Record};
 use hw_subject::Transform;
 
 pub use check::{ConfigError, StreamLimits, check, check_restored, check_update};
 pub use feed::Position;
 pub use read::{BatchEnd, BatchRead, BatchRefused, BatchStep};
+pub use schedule::Firing;
 pub use snapshot::{RestoreError, StreamRestore};
 
 use crate::command::Command;
 use crate::config::{Storage, StreamConfig};
 use crate::consumer::Consumer;
 use crate::outcome::{Answer, Effect};
+use admit::Way;
+use counter::Sources;
 use dedupe::Dedupe;
 use expiry::Expiry;
 use number::Number;
+use schedule::Schedules;
 
 /// A stream's replicated state.
 #[derive(Debug)]
@@ -62,6 +70,12 @@ pub struct Stream {
     /// The total after each message of a counter stream.
     totals: BTreeMap<Seq, Number>,
     mappings: Mappings,
+    /// What other streams have contributed to the counters, after each message of a counter that has any.
+    sources: BTreeMap<Seq, Arc<Sources>>,
+    /// When the messages that hold a schedule are due next.
+    schedules: Schedules,
+    /// The beginning of a batch whose end comes with the next command.
+    parts: Vec<Record>,
     /// How far each source was taken, by [`crate::feed::Route::key`]. Those that were removed may come back.
     positions: BTreeMap<Bytes, Position>,
     fingerprint: u64,
@@ -107,6 +121,9 @@ impl Stream {
             expiry: Expiry::default(),
             age_checked: Seq(0),
             totals: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            schedules: Schedules::default(),
+            parts: Vec::new(),
             positions: BTreeMap::new(),
             fingerprint: 0,
         }
@@ -122,10 +139,27 @@ impl Stream {
     }
 
     fn decide(&mut self, command: Command, fx: &mut Vec<Effect>) -> Answer {
+        if !self.parts.is_empty()
+            && !matches!(command, Command::BatchPart { .. } | Command::PublishBatch { .. })
+        {
+            self.parts.clear();
+        }
         match command {
-            Command::Publish { record, .. } => Answer::Published(self.publish(record, fx)),
+            Command::Publish { record, .. } => Answer::Published(self.publish(&record, Way::Alone, fx)),
+            Command::PublishBatch { messages, .. } => Answer::Published(self.publish_batch(messages, fx)),
+            Command::BatchPart { messages, .. } => {
+                self.parts.extend(messages);
+                Answer::Done
+            }
+            Command::PublishRun { stop, messages, .. } => Answer::Ran(self.publish_run(stop, &messages, fx)),
+            Command::Fire { schedule, due, next, record, .. } => {
+                self.fire((schedule, due, next), &record, fx);
+                Answer::Done
+            }
             Command::Purge { filter, seq, keep, .. } => Answer::Purged(self.purge(&filter, seq, keep)),
-            Command::DeleteMessage { seq, .. } => Answer::MessageDeleted(self.delete_message(seq, fx)),
+            Command::DeleteMessage { seq, erase, .. } => {
+                Answer::MessageDeleted(self.delete_message(seq, erase, fx))
+            }
             Command::Expire { .. } => {
                 self.expire(fx);
                 Answer::Done

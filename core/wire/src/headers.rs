@@ -3,6 +3,8 @@
 //! Names are compared byte by byte, with regard to case, as NATS does. Blocks from the network may be anything:
 //! reading skips what is no header line, editing keeps it.
 
+use std::borrow::Cow;
+
 use memchr::{memchr, memmem};
 
 const VERSION: &[u8] = b"NATS/1.0";
@@ -133,6 +135,15 @@ pub fn append(block: &[u8], name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> 
 pub fn remove(block: &[u8], name: impl AsRef<[u8]>) -> Vec<u8> {
     let name = name.as_ref();
     retain(block, |n| n != name)
+}
+
+/// The block without the headers of this name; what has none is not copied.
+pub fn without(block: &[u8], name: impl AsRef<[u8]>) -> Cow<'_, [u8]> {
+    let name = name.as_ref();
+    match get(block, name) {
+        None => Cow::Borrowed(block),
+        Some(_) => Cow::Owned(remove(block, name)),
+    }
 }
 
 /// The block without the headers whose names begin so; empty if nothing is left to say.

@@ -8,7 +8,9 @@ pub mod encode;
 pub mod headers;
 mod info;
 mod parse;
+mod request_info;
 
 pub use connect::ConnectOptions;
 pub use info::Info;
 pub use parse::{BadArguments, ClientOp, Limits, ParseError, Publish, Step, parse};
+pub use request_info::{REQUEST_INFO, RequestInfo};

@@ -56,14 +56,6 @@ field() {
   judge "nats $*: $filter" "$status" "=$output=" "=$wanted="
 }
 
-# is_built FEATURE: whether the server has it; HEADWATER_NOT_BUILT names what a server says that it does not have yet.
-is_built() {
-  case " ${HEADWATER_NOT_BUILT:-} " in
-    *" $1 "*) printf 'skipped: %s: not built yet\n' "$1"; return 1 ;;
-    *) return 0 ;;
-  esac
-}
-
 # Streams and messages.
 check "$url" 's' -- rtt
 check 'Streams' -- account info
@@ -144,19 +136,29 @@ judge 'the object read back' $? 'differs'
 check '' -- object del FILES file --force
 check '' -- object rm FILES --force
 
+# Batches and schedules.
+check 'BATCHES' -- stream add BATCHES --subjects 'batch.*' --defaults --allow-batch --allow-schedules
+output=$(printf 'one\ntwo\nthree\n' | timeout 60 "$tool" pub --jetstream --atomic --send-on newline batch.a 2>&1)
+judge 'nats pub --atomic' $? "$output" 'Messages: 3 Sequence: 3'
+check 'Stored in Stream' -- pub --jetstream batch.s now -H 'Nats-Schedule:@at 2020-01-01T00:00:00Z' -H 'Nats-Schedule-Target:batch.t'
+for _ in $(seq 100); do
+  "$tool" stream get BATCHES --last-for batch.t >"$work/due" 2>&1 && break
+done
+judge 'what a schedule produces' $? "$(cat "$work/due")" 'Nats-Scheduler: batch.s' 'now'
+check '' -- stream rm BATCHES --force
+
 # Benchmarks, small.
 check 'msgs/sec' -- bench pub bench.subject --msgs 2000 --size 64 --no-progress
-create=--create
-if ! is_built atomic; then # The tool creates its stream with allow_atomic: here it finds one.
-  check 'benchstream' -- stream add benchstream --subjects bench.js --defaults
-  create=
-fi
-check 'msgs/sec' -- bench js pub sync bench.js $create --msgs 300 --size 64 --no-progress
+check 'msgs/sec' -- bench js pub sync bench.js --create --msgs 300 --size 64 --no-progress
 check 'msgs/sec' -- bench js pub async bench.js --msgs 3000 --size 64 --batch 100 --no-progress
 check 'msgs/sec' -- bench js ordered --msgs 3300 --no-progress
 check 'msgs/sec' -- bench js consume --msgs 3300 --no-progress
 check 'msgs/sec' -- bench js pub async bench.js --msgs 3300 --size 64 --batch 100 --purge --no-progress
 check 'msgs/sec' -- bench js fetch --msgs 3300 --batch 100 --no-progress
+check 'msgs/sec' -- bench js pub atomic bench.js --msgs 3000 --size 64 --batch 100 --purge --no-progress
+field 'd["state"]["messages"]' 3000 -- stream info benchstream --json
+check 'msgs/sec' -- bench js pub fast bench.js --msgs 3000 --size 64 --clients 3 --purge --no-progress
+field 'd["state"]["messages"]' 3000 -- stream info benchstream --json
 check 'msgs/sec' -- bench kv put --msgs 300 --no-progress
 check 'msgs/sec' -- bench kv get --msgs 300 --no-progress
 check '' -- stream rm benchstream --force

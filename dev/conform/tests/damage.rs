@@ -1,7 +1,9 @@
-//! One bit is flipped in a file of the store while the server is down. Afterwards no wrong byte is served, what is not
-//! damaged works, and the log and `/healthz` name what is.
+//! A file of the store is damaged while the server is down: a bit flipped, cut, zeroed, removed, replaced by an old copy or
+//! by another file. Afterwards no wrong byte is served, what is not damaged works, and the log and `/healthz` name what
+//! is. `store check` sees it too; after `store repair` the server starts and takes writes, or it was said why not.
 //!
-//! `HEADWATER_DAMAGE_CASES` says how many bits of each kind of file (default 6), `HEADWATER_DAMAGE_SEED` repeats a run.
+//! `HEADWATER_DAMAGE_CASES` says how many of each kind of damage and file (default 2), `HEADWATER_DAMAGE_SEED` repeats a
+//! run.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +11,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
 };
 
 use hw_conform::{Case, Cases, Dice, Js, Lost, Outcome, run_all, targets};
@@ -21,15 +23,30 @@ const MESSAGES: u64 = 250;
 /// What the store has files of, by the start of their paths.
 const KINDS: [&str; 3] = ["wal-", "checkpoint-", "segments/"];
 
+/// What happens to a file.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Harm {
+    Flip,
+    Cut,
+    Zero,
+    Remove,
+    /// As it was some time ago.
+    Old,
+    /// Another one of its kind in its place.
+    Other,
+}
+
+const HARMS: [Harm; 6] = [Harm::Flip, Harm::Cut, Harm::Zero, Harm::Remove, Harm::Old, Harm::Other];
+
 fn main() -> ExitCode {
-    let count = std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let count = std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     // The layout is ours: the real server has no such files.
     let ours = targets().into_iter().find(|target| target.name == "headwater");
     let cases = ours.into_iter().map(|target| {
-        let name = format!("{}: flipped bits", target.name);
+        let name = format!("{}: damaged files", target.name);
         let run = move || match &target.binary {
             Err(why) => Outcome::Skipped(why.clone()),
-            Ok(binary) => flip_all(binary, count).into(),
+            Ok(binary) => harm_all(binary, count).into(),
         };
         Case { name, run: Box::new(run) }
     });
@@ -39,20 +56,26 @@ fn main() -> ExitCode {
 /// Every file of the store with its bytes, by its path.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-fn flip_all(binary: &Path, count: u64) -> Result<(), String> {
+fn harm_all(binary: &Path, count: u64) -> Result<(), String> {
+    let text = |error: Lost| error.to_string();
     let launch = Launch {
         binary: binary.to_owned(),
         flags: ["-js", "-m", "{http}"].map(str::to_owned).to_vec(),
         config: Some("jetstream { checkpoint_bytes: 100KB }".to_owned()),
     };
     let mut server = Server::start(launch).map_err(|error| error.to_string())?;
-    fill(server.port()).map_err(|error| error.to_string())?;
+    make_streams(server.port()).map_err(text)?;
+    fill(server.port(), 1..=MESSAGES / 2).map_err(text)?;
     server.stop().map_err(|error| error.to_string())?;
     let store = server.dir().join("store");
+    let old = read_files(&store)?;
+    server.restart().map_err(|error| error.to_string())?;
+    fill(server.port(), MESSAGES / 2 + 1..=MESSAGES).map_err(text)?;
+    server.stop().map_err(|error| error.to_string())?;
     let whole = read_files(&store)?;
     let mut dice = Dice::from_env("HEADWATER_DAMAGE_SEED");
     let mut told = BTreeMap::new();
-    for kind in KINDS {
+    for (kind, harm) in KINDS.iter().flat_map(|kind| HARMS.map(|harm| (*kind, harm))) {
         let files: Vec<&PathBuf> = whole.keys().filter(|path| is_of_kind(path, kind)).collect();
         if files.is_empty() {
             return Err(format!("the store has no file {kind}*"));
@@ -61,39 +84,158 @@ fn flip_all(binary: &Path, count: u64) -> Result<(), String> {
             // The newest file is the one that counts most.
             let newest = files.len() - 1;
             let file = files[if dice.one_in(2) { newest } else { dice.below(files.len() as u64) as usize }];
-            let Some((at, bit)) = place(&whole[file], &mut dice) else { continue };
             write_files(&store, &whole)?;
-            let mut bytes = whole[file].clone();
-            bytes[at] ^= 1 << bit;
-            fs::write(file, bytes).map_err(|error| error.to_string())?;
+            let Some(what) = do_harm(harm, file, (&whole, &old), &mut dice)? else { continue };
             let before = server.log().len();
-            let end = judge(&mut server, file, before);
-            let end = end.map_err(|what| {
+            let end = judge(&mut server, file, before).and_then(|end| {
+                server.stop().map_err(|error| error.to_string())?;
+                let mended = mend(binary, &mut server, &store, end)?;
+                server.stop().map_err(|error| error.to_string())?;
+                Ok(format!("{end}, {mended}"))
+            });
+            let end = end.map_err(|wrong| {
                 let log = server.log();
-                format!(
-                    "bit {bit} of byte {at} of {}: {what}\n{}",
-                    file.display(),
-                    &log[before.min(log.len())..]
-                )
+                format!("{}: {what}: {wrong}\n{}", file.display(), &log[before.min(log.len())..])
             })?;
-            *told.entry((kind, end)).or_insert(0) += 1;
-            server.stop().map_err(|error| error.to_string())?;
+            *told.entry((kind, harm, end)).or_insert(0) += 1;
         }
     }
-    for ((kind, end), times) in told {
-        println!("{kind}*: {times} times {end}");
+    for ((kind, harm, end), times) in told {
+        println!("{kind}* {harm:?}: {times} times {end}");
     }
     Ok(())
 }
 
-fn fill(port: u16) -> Result<(), Lost> {
+/// Damages a file; gives what was done to it, or None where there is nothing to do.
+fn do_harm(
+    harm: Harm,
+    file: &Path,
+    (whole, old): (&Files, &Files),
+    dice: &mut Dice,
+) -> Result<Option<String>, String> {
+    let mut bytes = whole[file].clone();
+    let Some((at, bit)) = place(&bytes, dice) else { return Ok(None) };
+    let what = match harm {
+        Harm::Flip => {
+            bytes[at] ^= 1 << bit;
+            format!("bit {bit} of byte {at} was flipped")
+        }
+        Harm::Cut => {
+            bytes.truncate(at);
+            format!("cut to {at} bytes")
+        }
+        Harm::Zero => {
+            let end = bytes.len().min(at + 1 + dice.below(4096) as usize);
+            bytes[at..end].fill(0);
+            format!("bytes {at}..{end} were zeroed")
+        }
+        Harm::Remove => {
+            fs::remove_file(file).map_err(|error| error.to_string())?;
+            return Ok(Some("removed".to_owned()));
+        }
+        Harm::Old => match old.get(file).filter(|before| **before != bytes) {
+            Some(before) => {
+                bytes.clone_from(before);
+                "replaced by an old copy".to_owned()
+            }
+            None => return Ok(None),
+        },
+        Harm::Other => {
+            let same_folder = |path: &&PathBuf| path.parent() == file.parent() && path.as_path() != file;
+            let kind = KINDS.into_iter().find(|kind| is_of_kind(file, kind)).unwrap_or_default();
+            let others: Vec<&PathBuf> = whole
+                .keys()
+                .chain(old.keys())
+                .filter(same_folder)
+                .filter(|path| is_of_kind(path, kind))
+                .collect();
+            let Some(other) = others.get(dice.below(others.len().max(1) as u64) as usize) else {
+                return Ok(None);
+            };
+            bytes = whole.get(*other).or_else(|| old.get(*other)).cloned().unwrap_or(bytes);
+            format!("replaced by {}", other.display())
+        }
+    };
+    fs::write(file, bytes).map_err(|error| error.to_string())?;
+    Ok(Some(what))
+}
+
+/// What `store check` and `store repair` make of it.
+fn mend(binary: &Path, server: &mut Server, store: &Path, end: &str) -> Result<&'static str, String> {
+    let run = |words: &[&str]| {
+        let output = Command::new(binary).arg("store").args(words).arg(store).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok::<_, String>((output.status.code(), text))
+    };
+    let (code, text) = run(&["check"])?;
+    match (code, end) {
+        (Some(0), "without effect" | "told, nothing lost") => return Ok("sound"),
+        (Some(2), _) => {}
+        _ => return Err(format!("{end}, but `store check` ends with {code:?}: {text}")),
+    }
+    let (code, text) = run(&["repair", "--force"])?;
+    if code == Some(2) && text.contains("cannot be repaired") {
+        return Ok("beyond repair");
+    }
+    if code == Some(2) && text.contains("stays in quarantine") {
+        return Ok("one stream stays in quarantine");
+    }
+    if code != Some(0) {
+        return Err(format!("`store repair` ends with {code:?}: {text}"));
+    }
+    server.restart().map_err(|error| format!("it does not start after `store repair`: {error}\n{text}"))?;
+    let mut js = Js::open(server.port()).map_err(|error| error.to_string())?;
+    for stream in STREAMS {
+        // Nothing wrong is served, and it takes writes.
+        let got = read_each(&mut js, stream)?;
+        let ack = js.request(&format!("{stream}.more"), b"more").map_err(|error| error.to_string())?;
+        let ack: Value = serde_json::from_slice(&ack.payload).unwrap_or_default();
+        if ack["seq"].as_u64().is_none_or(|seq| seq <= got) {
+            return Err(format!(
+                "after `store repair`, {got} messages of {stream}, a publish gives {ack}:\n{text}"
+            ));
+        }
+    }
+    let health = health(server.http_port())?;
+    if !health.contains("\"ok\"") {
+        return Err(format!("after `store repair`, /healthz says {health}"));
+    }
+    Ok("repaired")
+}
+
+/// Reads every message; gives how many there are. Those that are there must be right.
+fn read_each(js: &mut Js, stream: &str) -> Result<u64, String> {
+    let mut count = 0;
+    for seq in 1..=MESSAGES {
+        let body = json!({ "seq": seq }).to_string();
+        let got = js.request(&format!("$JS.API.DIRECT.GET.{stream}"), body.as_bytes());
+        let got = got.map_err(|error| error.to_string())?;
+        if got.headers.first().is_some_and(|line| line.starts_with("NATS/1.0 ")) {
+            continue;
+        }
+        if got.payload != payload(stream, seq) {
+            return Err(format!("message {seq} of {stream} came with wrong bytes: {got}"));
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn make_streams(port: u16) -> Result<(), Lost> {
     let mut js = Js::open(port)?;
     for stream in STREAMS {
         let config = json!({ "name": stream, "subjects": [format!("{stream}.>")], "storage": "file",
             "allow_direct": true });
         js.api(&format!("STREAM.CREATE.{stream}"), &config)?;
     }
-    for seq in 1..=MESSAGES {
+    Ok(())
+}
+
+fn fill(port: u16, seqs: std::ops::RangeInclusive<u64>) -> Result<(), Lost> {
+    let mut js = Js::open(port)?;
+    for seq in seqs {
         for stream in STREAMS {
             js.request(&format!("{stream}.x"), &payload(stream, seq))?;
         }
@@ -139,26 +281,13 @@ fn judge(server: &mut Server, file: &Path, before: usize) -> Result<&'static str
     if health.contains("\"ok\"") || !lacking.iter().any(|stream| health.contains(&format!("\"{stream}\""))) {
         return Err(format!("{lacking:?} lack messages, but /healthz says {health}"));
     }
-    if lacking.len() > 1 {
-        return Err(format!("one bit, but {lacking:?} lack messages"));
-    }
-    Ok("told, one stream lacks messages")
+    Ok(if lacking.len() > 1 { "told, streams lack messages" } else { "told, one stream lacks messages" })
 }
 
 /// Whether all messages are there. What is there must be right, and a stream that is whole must work.
 fn is_whole(js: &mut Js, stream: &str) -> Result<bool, String> {
     let text = |error: Lost| error.to_string();
-    let mut whole = true;
-    for seq in 1..=MESSAGES {
-        let body = json!({ "seq": seq }).to_string();
-        let got = js.request(&format!("$JS.API.DIRECT.GET.{stream}"), body.as_bytes()).map_err(text)?;
-        if got.headers.first().is_some_and(|line| line.starts_with("NATS/1.0 ")) {
-            whole = false;
-        } else if got.payload != payload(stream, seq) {
-            return Err(format!("message {seq} of {stream} came with wrong bytes: {got}"));
-        }
-    }
-    if !whole {
+    if read_each(js, stream)? < MESSAGES {
         return Ok(false);
     }
     let info = js.api(&format!("STREAM.INFO.{stream}"), &Value::Null).map_err(text)?;

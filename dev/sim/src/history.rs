@@ -66,8 +66,28 @@ pub struct Attempt {
     pub session: (usize, u64),
     /// When.
     pub sent: Time,
+    /// The publishes that are stored together, if it is one of a batch.
+    pub batch: Option<std::ops::Range<usize>>,
+    /// The schedule that it holds.
+    pub schedule: Option<Schedule>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What is published again, once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Schedule {
+    /// When.
+    pub due: Time,
+    /// Where to.
+    pub target: String,
+}
+
+impl Attempt {
+    /// Whether its schedule produces messages on a subject.
+    pub fn produces(&self, subject: &str) -> bool {
+        self.schedule.as_ref().is_some_and(|schedule| schedule.target == subject)
+    }
 }
 
 /// Why messages leave a stream.
@@ -111,7 +131,12 @@ pub enum Removed {
         keep: u64,
     },
     /// One message.
-    Message(u64),
+    Message {
+        /// Its sequence.
+        seq: u64,
+        /// Its bytes are to be overwritten on disk.
+        erase: bool,
+    },
 }
 
 /// One purge or delete.
@@ -199,6 +224,8 @@ pub struct History {
     pub streams: BTreeMap<String, StreamLog>,
     /// What must not be, found on the way.
     pub violations: Vec<Violation>,
+    /// The disk is full or has failed: what is due may have to wait.
+    pub starved: bool,
     /// What happened, counted.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -207,6 +234,14 @@ impl History {
     /// Notes a violation.
     pub fn violate(&mut self, invariant: &'static str, text: String) {
         self.violations.push(Violation { invariant, text });
+    }
+
+    /// Says how a publish ended, and with it all of its batch.
+    pub fn end(&mut self, index: usize, outcome: Outcome) {
+        let batch = self.attempts[index].batch.clone().unwrap_or(index..index + 1);
+        for index in batch {
+            self.attempts[index].outcome = outcome;
+        }
     }
 
     /// Counts something.
@@ -287,7 +322,7 @@ impl Removal {
                 filter.as_deref().is_none_or(|filter| filter == attempt.subject)
                     && (*before == 0 || seq < *before)
             }
-            Removed::Message(removed) => *removed == seq,
+            Removed::Message { seq: removed, .. } => *removed == seq,
         };
         in_time && fits && !self.refused
     }

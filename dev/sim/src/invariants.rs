@@ -1,9 +1,12 @@
 //! What must always be true. Each file holds one; all of them judge by what clients saw and nothing else.
 
 pub mod acked;
+pub mod atomic;
 pub mod delivery;
+pub mod erased;
 pub mod replay;
 pub mod retention;
+pub mod schedules;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -26,7 +29,7 @@ fn check_content(history: &History, subject: &str, payload: &[u8]) -> Result<usi
         return Err(format!("nobody published {:?} to {subject}", String::from_utf8_lossy(payload)));
     };
     let attempt = &history.attempts[index];
-    if attempt.subject != subject {
+    if attempt.subject != subject && !attempt.produces(subject) {
         return Err(format!("publish {index} went to {} and is stored as {subject}", attempt.subject));
     }
     if attempt.payload != payload {
@@ -85,6 +88,8 @@ pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation>
             }
         }
         acked::check(history, &case)?;
+        atomic::check(&case)?;
+        schedules::check(history, &case)?;
         retention::check(&case)?;
         state::check(&case)?;
     }

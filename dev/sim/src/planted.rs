@@ -24,11 +24,15 @@ pub enum Planted {
     FlippedPayload,
     /// Recovery forgets which message ids were seen, by taking the ids off the messages.
     ForgottenIds,
+    /// Recovery takes the first message off every batch.
+    TornBatches,
+    /// Checkpoints overwrite nothing of what they should.
+    KeptBytes,
 }
 
 impl Planted {
     /// All of them but `Nothing`.
-    pub const ALL: [Planted; 9] = [
+    pub const ALL: [Planted; 11] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
         Planted::LostLastFrame,
@@ -38,5 +42,7 @@ impl Planted {
         Planted::LostReads,
         Planted::FlippedPayload,
         Planted::ForgottenIds,
+        Planted::TornBatches,
+        Planted::KeptBytes,
     ];
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hw_auth::Directory;
 use hw_hub::{CloseReason, HubConfig, HubLimits, Peer, PeerBatch};
-use hw_kit::{ConnId, Rng, ShardId, Time};
+use hw_kit::{ConnId, Rng, ShardId, Span, Time};
 use hw_node::{DiskCompletion, JetStreamConfig, Recovery, Shard};
 use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, recover};
 use hw_testkit::disk::MemDisk;
@@ -220,15 +220,19 @@ fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
     JetStreamConfig {
         domain: String::new(),
         strict: true,
+        long_acks: false,
         max_memory: -1,
         max_storage: -1,
-        max_duplicate_window: hw_kit::Span::ZERO,
+        max_duplicate_window: Span::ZERO,
         max_ack_pending: 0,
         max_request_batch: 0,
+        // Small, so that most batches need several commands.
+        batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
         server_name: "sim".to_owned(),
         checkpoint_bytes: setup.checkpoint_bytes,
+        erase_after: Span::from_millis(150),
         seed,
     }
 }

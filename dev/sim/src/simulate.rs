@@ -15,6 +15,11 @@ use crate::world::World;
 
 /// What is pulled and settled within this after the last fault, or never.
 const DRAIN: Span = Span::from_secs(4);
+/// Deleted messages are overwritten within this.
+const ERASE: Span = Span::from_secs(20);
+
+/// No schedule of the workload is due later than this after its publish.
+const SCHEDULES_END: Span = Span::from_millis(450);
 
 /// What a seed is run with.
 #[derive(Clone, Copy, Debug)]
@@ -112,10 +117,12 @@ impl Run {
             }
         }
         self.drain()?;
+        self.erased()?;
         self.twice()?;
         let checkpoints = self.world.checkpoints();
         let mut counts = self.workload.history.counts;
         counts.insert("checkpoints", checkpoints);
+        counts.insert("rewritten segments", self.world.rewritten());
         let (hash, events) = (self.world.trace.hash(), self.world.trace.events());
         Ok(Report { hash, events, time: self.world.now().since(start), counts })
     }
@@ -205,6 +212,7 @@ impl Run {
                 .is_some_and(|found| consumer.is_none_or(|consumer| found.consumers.contains_key(consumer)))
         };
         self.workload.settle_unknown(&is_there);
+        self.workload.history.starved = self.workload.lenient;
         invariants::check(&self.workload.history, &dump, self.world.now())
             .map_err(|found| self.mark(found))?;
         Ok(dump)
@@ -218,6 +226,8 @@ impl Run {
     /// Peace: everything that is there is delivered and settled.
     fn drain(&mut self) -> Result<(), Violation> {
         self.workload.draining = true;
+        // What is scheduled comes before it is asked for.
+        self.go(SCHEDULES_END)?;
         let until = self.world.now() + DRAIN;
         loop {
             self.go(Span::from_millis(120))?;
@@ -227,6 +237,19 @@ impl Run {
         }
         let dump = self.audit("after the drain")?;
         invariants::delivery::check_drained(&self.workload.history, &dump)
+    }
+
+    /// What was deleted and was to be overwritten is nowhere on the disk, after a while.
+    fn erased(&mut self) -> Result<(), Violation> {
+        let until = self.world.now() + ERASE;
+        loop {
+            let Run { world, workload, .. } = self;
+            let left = invariants::erased::check(&mut workload.history, &world.disk);
+            match left {
+                Err(_) if self.world.now() < until => self.go(Span::from_millis(500))?,
+                other => return other,
+            }
+        }
     }
 
     /// Opens the disk twice more, with nothing in between.

@@ -33,7 +33,8 @@ impl Tamper {
                 Planted::ForgottenAcks
                 | Planted::ForgottenPurges
                 | Planted::FlippedPayload
-                | Planted::ForgottenIds,
+                | Planted::ForgottenIds
+                | Planted::TornBatches,
                 Recovered::Replay(replay),
             ) => next(Recovered::Replay(self.rewrite(replay))),
             (_, piece) => next(piece),
@@ -78,6 +79,10 @@ impl Tamper {
                 let record = Record::join(record.subject(), record.header(), &payload)?;
                 Some(Command::Publish { ts, record })
             }
+            (Planted::TornBatches, Command::PublishBatch { ts, messages }) if messages.len() > 1 => {
+                Some(Command::PublishBatch { ts, messages: messages[1..].to_vec() })
+            }
+            (Planted::TornBatches, Command::BatchPart { .. }) => Some(nothing),
             (Planted::ForgottenIds, Command::Publish { ts, record }) if !record.header().is_empty() => {
                 let header = String::from_utf8_lossy(record.header()).replace("Nats-Msg-Id", "Nats-Old-Id");
                 let record = Record::join(record.subject(), header.as_bytes(), record.payload())?;

@@ -9,8 +9,8 @@ use hw_kit::{GroupId, Rng, Span, Time};
 use hw_node::{DiskCompletion, DiskRequest, LoadError};
 use hw_store::messages::BlockId;
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentReader, SpareJob,
-    Storage, WalPosition,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, SegmentReader,
+    SpareJob, Storage, WalPosition,
 };
 use hw_testkit::disk::{MemDisk, SyncBegun};
 
@@ -86,6 +86,8 @@ pub struct Volume {
     /// An append was refused: nothing that was proposed after it can be written.
     refused: bool,
     checkpoints: u64,
+    /// Segments that were made of others.
+    rewritten: u64,
     planted: Planted,
     done: Vec<DiskCompletion>,
 }
@@ -111,6 +113,7 @@ impl Volume {
             was_full: false,
             refused: false,
             checkpoints: 0,
+            rewritten: 0,
             planted,
             done: Vec::new(),
         }
@@ -135,6 +138,11 @@ impl Volume {
     /// Checkpoints that were completed.
     pub fn checkpoints(&self) -> u64 {
         self.checkpoints
+    }
+
+    /// Segments that were made of others.
+    pub fn rewritten(&self) -> u64 {
+        self.rewritten
     }
 
     /// Whether only the reserve is left.
@@ -278,8 +286,8 @@ impl Volume {
                 self.writer.ops = ops.into();
                 self.advance(Lane::Writer, io);
             }
-            // When the next log file is ready, this is tried again.
-            Err(AppendError::NotReady) => {}
+            // When the next log file is ready, or when there is space, this is tried again.
+            Err(AppendError::NotReady | AppendError::Full) => {}
             Err(error) => {
                 self.refused = true;
                 self.waiting.clear();
@@ -314,7 +322,10 @@ impl Volume {
         }
     }
 
-    fn begin_checkpoint(&mut self, job: CheckpointJob, io: &mut Io<'_>) {
+    fn begin_checkpoint(&mut self, mut job: CheckpointJob, io: &mut Io<'_>) {
+        if self.planted == Planted::KeptBytes {
+            job.erase = Erase::default();
+        }
         match self.storage.begin_checkpoint(job) {
             Ok(work) => {
                 self.making = Some(work);
@@ -340,6 +351,9 @@ impl Volume {
         self.checkpoint.ops = self.storage.handle_checkpoint(work, &result).into();
         self.checkpoints += u64::from(result.is_ok());
         if result.is_ok() {
+            // One of a group's segments is new; a second one comes of older ones.
+            let twice = done.written.windows(2).filter(|pair| pair[0].0 == pair[1].0).count();
+            self.rewritten += twice as u64;
             done.removed.iter().for_each(|&segment| self.reader.handle_dropped(segment));
         }
         let result = result.map(|()| done).map_err(|error| error.to_string());

@@ -2,10 +2,12 @@
 //! down what they tried and what they were told.
 
 mod admin;
+mod batch;
 mod consume;
 mod publish;
 
 pub use consume::Delivery;
+pub use publish::is_schedule;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -245,7 +247,7 @@ impl Workload {
     /// An answer never comes: what it was for may have happened or not.
     fn lost(&mut self, pending: Pending) {
         match pending {
-            Pending::Publish(index) => self.history.attempts[index].outcome = Outcome::Lost,
+            Pending::Publish(index) => self.history.end(index, Outcome::Lost),
             Pending::CreateStream(name) | Pending::DeleteStream(name) => {
                 if let Some(stream) = self.history.streams.get_mut(&name) {
                     stream.existence = Existence::Unknown;
@@ -312,8 +314,8 @@ impl Workload {
     fn may_stay_silent(&mut self, pending: &Pending) -> bool {
         let of = match pending {
             Pending::Publish(index) => {
-                let attempt = &mut self.history.attempts[*index];
-                attempt.outcome = Outcome::Lost;
+                self.history.end(*index, Outcome::Lost);
+                let attempt = &self.history.attempts[*index];
                 (attempt.stream.clone(), attempt.generation)
             }
             Pending::Removal { stream, generation, .. } | Pending::Confirm { stream, generation, .. } => {
@@ -385,8 +387,9 @@ impl Workload {
         let answer = msg.json().unwrap_or_default();
         world.trace.line(now, || format!("publish {index} answered {answer}"));
         if msg.status() == Some(503) || answer.get("error").is_some() {
-            attempt.outcome = Outcome::Refused;
-            self.history.count("refused publishes");
+            let refused = if attempt.batch.is_some() { "refused batches" } else { "refused publishes" };
+            self.history.end(index, Outcome::Refused);
+            self.history.count(refused);
             return;
         }
         let (Some(stream), Some(seq)) = (answer["stream"].as_str(), answer["seq"].as_u64()) else {
@@ -398,6 +401,9 @@ impl Workload {
             return self.history.violate("acked", text);
         }
         let duplicate = answer["duplicate"] == true;
+        if let Some(batch) = attempt.batch.clone() {
+            return self.committed(world, (index, batch), (seq, &answer));
+        }
         attempt.outcome = Outcome::Acked { seq, at: now, duplicate };
         self.history.count(if duplicate { "duplicates" } else { "acked publishes" });
         invariants::acked::on_ack(&mut self.history, index);

@@ -66,6 +66,7 @@ pub struct World {
     /// When the last batch from one shard to another arrives.
     between: BTreeMap<(usize, usize), Time>,
     checkpoints: u64,
+    rewritten: u64,
     wrong: Option<String>,
     tolerant: bool,
 }
@@ -91,6 +92,7 @@ impl World {
             rounds: (Time(0), 0),
             between: BTreeMap::new(),
             checkpoints: 0,
+            rewritten: 0,
             wrong: None,
             tolerant: false,
         }
@@ -104,6 +106,11 @@ impl World {
     /// Checkpoints that were completed so far.
     pub fn checkpoints(&self) -> u64 {
         self.checkpoints + self.server.as_ref().map_or(0, |server| server.volume.checkpoints())
+    }
+
+    /// Segments that were made of others so far.
+    pub fn rewritten(&self) -> u64 {
+        self.rewritten + self.server.as_ref().map_or(0, |server| server.volume.rewritten())
     }
 
     /// Starts the server; with `cuts` the power may fail in the middle, several times. An error is a defect.
@@ -160,6 +167,7 @@ impl World {
     pub fn kill(&mut self) {
         let Some(server) = self.server.take() else { return };
         self.checkpoints += server.volume.checkpoints();
+        self.rewritten += server.volume.rewritten();
         self.epoch += 1;
         let now = self.now();
         self.trace.line(now, || "server killed".to_owned());

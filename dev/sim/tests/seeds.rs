@@ -49,6 +49,9 @@ fn no_seed_fails() {
     let all = [
         ("acked publishes", 200),
         ("duplicates", 20),
+        ("committed batches", 10),
+        ("refused batches", 0),
+        ("schedules", 5),
         ("refused publishes", 10),
         ("deliveries", 100),
         ("confirmed acks", 50),
@@ -56,6 +59,8 @@ fn no_seed_fails() {
         ("deleted streams", 0),
         ("deleted consumers", 0),
         ("checkpoints", 5),
+        ("rewritten segments", 1),
+        ("erased messages", 1),
         ("power cuts", 1),
         ("kills", 1),
     ];

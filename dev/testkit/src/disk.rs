@@ -159,6 +159,12 @@ impl MemDisk {
                 self.change_names(from.dir(), vec![(from, None), (to, Some(inode))]);
             }
             DiskOp::Remove(file) => self.change_names(file.dir(), vec![(file, None)]),
+            DiskOp::Erase(file) => {
+                if let Some(len) = self.content(file).map(<[u8]>::len) {
+                    self.write(file, 0, Content::Zeros(len))?;
+                    return self.apply(DiskOp::Sync(file));
+                }
+            }
             DiskOp::Length(file) => {
                 let content = self.content(file).ok_or_else(|| missing(file))?;
                 return Ok(DiskAnswer::Length(content.len() as u64));
@@ -248,6 +254,12 @@ impl MemDisk {
             (name, self.inodes[inode].current.len() as u64)
         });
         named.collect()
+    }
+
+    /// Every file with what a process reads in it and what is on the platter.
+    pub fn contents(&self) -> impl Iterator<Item = (FileId, &[u8], &[u8])> {
+        let all = self.names.iter().map(|(file, inode)| (*file, &self.inodes[inode]));
+        all.map(|(file, inode)| (file, &inode.current[..], &inode.durable[..]))
     }
 
     /// Bytes of all files together.

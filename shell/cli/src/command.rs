@@ -22,6 +22,7 @@ mod request;
 mod rtt;
 mod server;
 mod service;
+mod store;
 mod stream;
 mod subscribe;
 mod template;
@@ -102,6 +103,9 @@ enum Command {
     /// Work with services
     #[command(subcommand, visible_aliases = ["services", "micro"])]
     Service(service::Command),
+    /// Check, show or repair what a server keeps on disk, while no server uses it
+    #[command(subcommand)]
+    Store(store::Command),
     /// Manage streams
     #[command(subcommand, visible_aliases = ["str", "st", "s"])]
     Stream(stream::Command),
@@ -233,6 +237,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rtt(args) => rtt::run(global, args).await,
         Command::Server(command) => server::run(global, command).await,
         Command::Service(command) => service::run(global, command).await,
+        Command::Store(command) => store::run(command),
         Command::Stream(command) => stream::run(global, command).await,
         Command::Top(args) => top::run(global, args).await,
         Command::Subscribe(args) => subscribe::run(global, args).await,

@@ -11,6 +11,8 @@ use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
 
 /// Handles that one thread keeps open.
 const HANDLES_MAX: usize = 16;
+/// Writes of this size are parts of long files: see [`start_writing_back`].
+const LARGE_WRITE_BYTES: usize = 512 << 10;
 /// A page at a time: what is filled in larger pieces sits in larger pieces in the page cache, and a kernel may then write
 /// all of such a piece back for every small window in it.
 const ZEROS: &[u8; 4 << 10] = &[0; 4 << 10];
@@ -76,6 +78,9 @@ impl Folder {
                 let handle = self.handle(file)?;
                 for piece in data {
                     handle.write_all_at(&piece, offset)?;
+                    if piece.len() >= LARGE_WRITE_BYTES {
+                        start_writing_back(handle, offset, piece.len() as u64);
+                    }
                     offset += piece.len() as u64;
                 }
             }
@@ -93,6 +98,14 @@ impl Folder {
                     _ => {}
                 }
             }
+            DiskOp::Erase(file) => match self.handle(file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                handle => {
+                    let handle = handle?;
+                    fill(handle, 0, handle.metadata()?.len())?;
+                    handle.sync_data()?;
+                }
+            },
             DiskOp::Length(file) => return Ok(DiskAnswer::Length(self.handle(file)?.metadata()?.len())),
             DiskOp::Read { file, offset, len } => {
                 return read(self.handle(file)?, offset, len).map(DiskAnswer::Bytes);
@@ -173,6 +186,17 @@ fn fill(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Has the kernel begin to write dirty pages now, without waiting: the flush at a long file's end, which holds up those of
+/// the log, then has little left to do. The pages are dirty, so they stay in memory.
+#[cfg(target_os = "linux")]
+fn start_writing_back(file: &File, offset: u64, len: u64) {
+    // Only a hint: where it is not taken, the flush does all the work.
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn start_writing_back(_: &File, _: u64, _: u64) {}
 
 /// Reads what the page cache has; None if it lacks a part of it, or the file ends before.
 #[cfg(target_os = "linux")]

@@ -16,6 +16,7 @@
 mod background;
 mod folder;
 mod lock;
+mod offline;
 mod queue;
 mod reads;
 mod shard;
@@ -23,5 +24,6 @@ mod writer;
 
 pub use folder::Folder;
 pub use lock::{LockError, StoreDir};
+pub use offline::{RepairError, inspect_shard, repair_shard, salvage_segments};
 pub use queue::QueueFull;
 pub use shard::{Busy, Completion, DiskOptions, Gauges, OnCompletion, OpenError, ShardDisk, check_shard};

@@ -19,7 +19,7 @@ use crate::folder::Folder;
 use crate::lock::StoreDir;
 use crate::queue::{Job, Queue, QueueFull};
 use crate::reads::{ReadJob, Reads};
-use crate::writer::{Timers, Writer};
+use crate::writer::{Batch, Timers, Writer};
 
 /// Bytes of frames that wait for the writer.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
@@ -172,13 +172,14 @@ impl ShardDisk {
         let mut disk = ShardDisk { queue, reader: None, reads: reads.clone(), gauges, threads, store };
         let (background, background_jobs) = sync_channel(BACKGROUND_MAX);
         let (reader, reader_jobs) = sync_channel(READS_MAX);
-        let (queue, beside) = (disk.queue.clone(), Folder::new(path));
+        let (queue, beside) = (disk.queue.clone(), Folder::new(path.clone()));
         disk.start(shard, "background", move || run_background(beside, &background_jobs, &queue))?;
         let on_read = done.clone();
         disk.start(shard, "reader", move || reads.run(&reader_jobs, &on_read))?;
         let writer = Writer {
             storage,
-            folder,
+            // A new one: what recovery opened may be removed by others, and an open handle keeps its space.
+            folder: Folder::new(path),
             queue: disk.queue.clone(),
             background,
             reader,
@@ -187,6 +188,7 @@ impl ShardDisk {
             sync,
             mark_after: options.mark_after,
             timers: Timers::default(),
+            held: Batch::default(),
         };
         disk.reader = Some(writer.reader.clone());
         disk.start(shard, "writer", move || writer.run())?;

@@ -7,7 +7,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, Frame, SpareJob, Storage, SyncPolicy,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SpareJob, Storage,
+    SyncPolicy,
 };
 
 use crate::background::Work;
@@ -31,6 +32,7 @@ pub(crate) struct Writer {
     pub sync: SyncPolicy,
     pub mark_after: Duration,
     pub timers: Timers,
+    pub held: Batch,
 }
 
 /// When what is due that nobody asks for.
@@ -48,7 +50,7 @@ pub(crate) struct Timers {
 
 /// Frames of several calls that make one window.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     frames: Vec<Frame>,
     /// How many frames each call brought, and its ticket.
     calls: Vec<(usize, u64)>,
@@ -66,6 +68,8 @@ impl Writer {
             self.handle(&mut jobs);
             self.handle_timers();
             self.ask_for_spare();
+            // There may be space now.
+            self.write(Batch::default());
             self.show_gauges();
         }
         self.close();
@@ -107,13 +111,18 @@ impl Writer {
         }
     }
 
-    /// One write and one sync for the whole batch; if it cannot be written as a whole, call by call.
-    fn write(&mut self, batch: Batch) {
+    /// One write and one sync for the whole batch and what waited for space; if it cannot be written as a whole, call by
+    /// call.
+    fn write(&mut self, more: Batch) {
+        let mut batch = std::mem::take(&mut self.held);
+        batch.frames.extend(more.frames);
+        batch.calls.extend(more.calls);
         let Some(&(_, last)) = batch.calls.last() else { return };
         let (mut written, result) = self.append(&batch.frames);
-        let Err(error) = result else {
-            (self.done)(Completion::Synced { ticket: last });
-            return;
+        let error = match result {
+            Ok(()) => return (self.done)(Completion::Synced { ticket: last }),
+            Err(AppendError::Full) => return self.hold(batch, written),
+            Err(error) => error,
         };
         let mut frames = batch.frames.as_slice();
         for &(count, ticket) in &batch.calls {
@@ -132,6 +141,25 @@ impl Writer {
                 Ok(()) => Completion::Synced { ticket },
                 Err(error) => Completion::Refused { ticket, error },
             });
+        }
+    }
+
+    /// Not even the reserve has space for these: they wait until there is some. Nothing is acknowledged meanwhile.
+    fn hold(&mut self, mut batch: Batch, mut written: usize) {
+        batch.frames.drain(..written);
+        let mut complete = 0;
+        for (count, _) in &mut batch.calls {
+            let now = written.min(*count);
+            (written, *count) = (written - now, *count - now);
+            if *count > 0 {
+                break;
+            }
+            complete += 1;
+        }
+        let done = batch.calls.drain(..complete).next_back();
+        self.held = batch;
+        if let Some((_, ticket)) = done {
+            (self.done)(Completion::Synced { ticket });
         }
     }
 
@@ -186,6 +214,7 @@ impl Writer {
         let is_due = self.timers.spare.is_none_or(|at| at <= Instant::now());
         if is_due && let Some(job) = self.storage.spare_job() {
             self.timers.spare = None;
+            job.removes().for_each(|file| self.folder.forget(file));
             self.send(Work::Spare(job));
         }
     }
@@ -213,16 +242,21 @@ impl Writer {
         let written = work.done().clone();
         let cleanup = self.storage.handle_checkpoint(work, &result);
         self.report_failure();
-        if result.is_ok() && !written.removed.is_empty() {
+        let is_removed = result.is_ok() && !written.removed.is_empty();
+        let removed = is_removed.then(|| written.removed.clone());
+        // Before anything is removed: whoever fails to read it then knows that it is not where it was.
+        (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
+        if let Some(removed) = removed {
             // The reader may be gone only if everything is being closed.
-            let _ = self.reader.send(ReadJob::Dropped(written.removed.clone()));
+            let _ = self.reader.send(ReadJob::Dropped(removed));
         }
+        // An open handle keeps the space of what is removed.
+        cleanup.iter().filter_map(DiskOp::removes).for_each(|file| self.folder.forget(file));
         self.send(Work::Cleanup(cleanup));
         // There may be space now.
         self.timers.spare = None;
         self.ask_for_spare();
         self.show_gauges();
-        (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
     }
 
     fn handle_timers(&mut self) {

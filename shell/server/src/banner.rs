@@ -24,6 +24,13 @@ pub(crate) fn starting(options: &Options, id: &str) {
     }
 }
 
+/// What is left out of accounts that operators signed.
+pub(crate) fn remarks(directory: &hw_auth::Directory) {
+    for remark in directory.remarks() {
+        tracing::warn!("{remark}");
+    }
+}
+
 /// The monitoring port is open.
 pub(crate) fn monitoring(address: SocketAddr) {
     tracing::info!("Starting http monitor on {address}");

@@ -10,7 +10,7 @@ use hw_auth::Directory;
 use hw_hub::{AccountCounters, HubCounters, HubLimits};
 use hw_kit::{ConnId, Span, Time};
 use hw_net::{Clock, Mailbox};
-use hw_node::{JetStreamHealth, JetStreamTotals, Question};
+use hw_node::{BatchLimits, JetStreamHealth, JetStreamTotals, Question};
 use tokio::sync::mpsc;
 
 use crate::monitor::Requests;
@@ -83,6 +83,7 @@ pub(crate) struct Live {
 pub(crate) struct JetStreamFacts {
     pub(crate) store_dir: PathBuf,
     pub(crate) domain: String,
+    pub(crate) long_acks: bool,
     pub(crate) strict: bool,
     pub(crate) max_memory: i64,
     pub(crate) max_storage: i64,
@@ -91,6 +92,7 @@ pub(crate) struct JetStreamFacts {
     pub(crate) max_request_batch: i64,
     pub(crate) duplicate_window: Span,
     pub(crate) checkpoint_bytes: u64,
+    pub(crate) batch: BatchLimits,
 }
 
 impl Inner {

@@ -35,6 +35,7 @@ mod builder;
 mod inner;
 mod log;
 mod monitor;
+pub mod offline;
 mod ports;
 mod reload;
 mod server;

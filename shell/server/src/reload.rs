@@ -34,22 +34,18 @@ pub(crate) fn reload(
     if let Some(what) = fixed(old, new) {
         return Err(ReloadError::NotSupported { what });
     }
-    let directory = Arc::new(new.directory().map_err(|error| wrong(error.to_string()))?);
     let before = inner.live();
-    let accounts = |directory: &hw_auth::Directory| -> Vec<_> {
-        directory.accounts().map(|(_, account)| (account.name.clone(), account.jetstream)).collect()
-    };
-    if accounts(&before.directory) != accounts(&directory) {
-        return Err(ReloadError::NotSupported { what: "accounts" });
-    }
+    let directory = new.directory_after(&before.directory).map_err(|error| wrong(error.to_string()))?;
+    let directory = Arc::new(directory);
+    crate::banner::remarks(&directory);
     let live = start::live(new, directory.clone());
     let (limits, notices) = (live.limits, start::notices(new));
     inner.set_live(live);
     for mailbox in &inner.mailboxes {
         let directory = directory.clone();
-        mailbox.post(Mail::Run(Box::new(move |shard, _| {
+        mailbox.post(Mail::Run(Box::new(move |shard, now| {
             shard.set_notices(notices);
-            shard.handle_reload(directory, limits);
+            shard.handle_reload(now, directory, limits);
         })));
     }
     if let Some(log) = log {
@@ -79,10 +75,12 @@ fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
         ("the log's file and format", same_log),
         ("the monitoring port", old.monitor == new.monitor),
         ("jetstream", old.jetstream == new.jetstream),
+        ("feature_flags", old.features == new.features),
         ("tls", old.tls == new.tls && old.allow_non_tls == new.allow_non_tls),
         ("websocket", old.websocket == new.websocket),
         ("leafnodes", old.leafnodes == new.leafnodes),
         ("cluster", old.cluster == new.cluster),
+        ("operator", old.auth.operators == new.auth.operators),
         ("system_account", old.auth.system_account == new.auth.system_account),
     ];
     checks.into_iter().find(|(_, same)| !same).map(|(what, _)| what)

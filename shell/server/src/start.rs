@@ -4,11 +4,11 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use hw_auth::Directory;
-use hw_conf::{Listen, Options};
+use hw_conf::{BatchOptions, Listen, Options};
 use hw_hub::{HubConfig, HubLimits};
 use hw_kit::{ShardId, Span};
 use hw_net::Mailbox;
-use hw_node::{JetStreamConfig, NoticeConfig, NoticeLevel};
+use hw_node::{BatchLimits, JetStreamConfig, NoticeConfig, NoticeLevel};
 use hw_wire::Info;
 
 use crate::accept::Kind;
@@ -74,6 +74,7 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let began = std::time::Instant::now();
     let id = nkeys::KeyPair::new_server().public_key();
     banner::starting(&options, &id);
+    banner::remarks(&directory);
     let http = options.monitor.http.as_ref().map(|http| bind(&on_host(&options, http))).transpose()?;
     if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
         banner::monitoring(address);
@@ -238,6 +239,7 @@ fn hub_limits(options: &Options) -> HubLimits {
         max_subscriptions: count(limits.max_subscriptions),
         max_subscription_tokens: limits.max_subscription_tokens.map_or(0, usize::from),
         max_pending: usize::try_from(limits.max_pending).unwrap_or(usize::MAX),
+        stalls: !limits.no_fast_producer_stall,
         ping_interval: limits.ping_interval,
         ping_max: limits.ping_max,
         auth_timeout: options.auth_timeout(),
@@ -308,6 +310,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         store_dir: opened.folder.clone(),
         domain: js.domain.clone().unwrap_or_default(),
         strict: js.strict,
+        long_acks: options.features.js_ack_fc_v2,
         max_memory: opened.max_memory,
         max_storage: opened.max_storage,
         sync_interval: js.sync_interval.unwrap_or(Span::ZERO),
@@ -315,6 +318,19 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         max_request_batch: js.limits.max_request_batch.unwrap_or(0),
         duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
         checkpoint_bytes: js.checkpoint_bytes,
+        batch: batch_limits(&js.limits.batch),
+    }
+}
+
+fn batch_limits(options: &BatchOptions) -> BatchLimits {
+    let default = BatchLimits::default();
+    let count = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok());
+    BatchLimits {
+        messages: options.max_msgs.map_or(default.messages, i64::unsigned_abs),
+        per_stream: count(options.max_inflight_per_stream).unwrap_or(default.per_stream),
+        total: count(options.max_inflight_total).unwrap_or(default.total),
+        timeout: options.timeout.unwrap_or(default.timeout),
+        ..default
     }
 }
 
@@ -323,15 +339,18 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
     JetStreamConfig {
         domain: facts.domain,
         strict: facts.strict,
+        long_acks: facts.long_acks,
         max_memory: facts.max_memory,
         max_storage: facts.max_storage,
         max_duplicate_window: facts.duplicate_window,
         max_ack_pending: facts.max_ack_pending,
         max_request_batch: facts.max_request_batch,
+        batch: facts.batch,
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
         checkpoint_bytes: facts.checkpoint_bytes,
+        erase_after: hw_node::ERASE_AFTER,
         seed: seed(),
     }
 }

@@ -1,5 +1,6 @@
 //! The directory: tables of specs and credentials.
 
+use hw_kit::Time;
 use nkeys::KeyPair;
 
 use super::*;
@@ -33,6 +34,8 @@ const NONE: Credentials<'static> = Credentials {
     nkey: None,
     sig: None,
     jwt: None,
+    now: Time(0),
+    host: "",
     kind: ConnectionKind::Standard,
 };
 

@@ -76,7 +76,7 @@ fn numbers_and_times() {
     let options = good(
         "max_payload: 128KB; max_control_line: \"4k\"; max_pending: 32MiB; max_connections: 5; max_subs: 6
          max_subscription_tokens: 7; max_closed_clients: 8; ping_interval: \"100ms\"; ping_max: 3
-         write_deadline: 2s; lame_duck_duration: \"1m\"; lame_duck_grace_period: \"5s\"",
+         write_deadline: 2s; no_fast_producer_stall: true; lame_duck_duration: \"1m\"; lame_duck_grace_period: \"5s\"",
     );
     assert_eq!(
         options.limits,
@@ -91,6 +91,7 @@ fn numbers_and_times() {
             ping_interval: Span::from_millis(100),
             ping_max: 3,
             write_deadline: Span::from_secs(2),
+            no_fast_producer_stall: true,
         }
     );
     assert_eq!(options.server.lame_duck_duration, Span::from_secs(60));
@@ -159,7 +160,8 @@ fn jetstream_blocks() {
     let options = good(
         "jetstream {store_dir: \"d\", max_mem_store: 64MiB, max_file: \"10GiB\", domain: hub, strict: false
          sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, checkpoint_bytes: 1MiB
-         limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\"}}",
+         limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\",
+         batch {max_inflight_per_stream: 3, max_inflight_total: 4, max_msgs: 5, timeout: \"6s\"}}}",
     );
     assert_eq!(
         options.jetstream,
@@ -179,9 +181,17 @@ fn jetstream_blocks() {
                 max_ack_pending: Some(1),
                 max_request_batch: Some(2),
                 duplicate_window: Some(Span::from_secs(60)),
+                batch: BatchOptions {
+                    max_inflight_per_stream: Some(3),
+                    max_inflight_total: Some(4),
+                    max_msgs: Some(5),
+                    timeout: Some(Span::from_secs(6)),
+                },
             },
         }
     );
+    let unlimited = "jetstream {limits {batch {max_inflight_total: -1, max_msgs: 0, timeout: \"0s\"}}}";
+    assert_eq!(good(unlimited).jetstream.limits.batch, BatchOptions::default());
     assert_eq!(good("jetstream {max_mem: -1, max_file: 0}").jetstream.max_memory, None);
     assert_eq!(good("jetstream {max_mem: -1, max_file: 0}").jetstream.max_storage, Some(0));
     assert!(good("jetstream {sync_interval: always}").jetstream.sync_always);
@@ -367,7 +377,6 @@ fn refused_with_place() {
         ("authorization {auth_callout {}}", "1:16: \"auth_callout\" is not supported yet"),
         ("accounts {$G {}}", "1:11: \"$G\" is a Reserved Account"),
         ("accounts {A 1}", "1:11: Expected map entries for accounts"),
-        ("accounts {A {imports []}}", "1:14: \"imports\" is not supported yet: accounts share nothing"),
         ("accounts {A {limits {bogus: 1}}}", "1:22: unknown field \"bogus\""),
     ];
     for (text, message) in cases {

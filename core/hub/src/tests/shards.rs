@@ -5,8 +5,8 @@ use hw_kit::Rng;
 use super::*;
 
 /// Hubs that exchange batches when told to.
-struct Cluster {
-    rigs: Vec<Rig>,
+pub(super) struct Cluster {
+    pub(super) rigs: Vec<Rig>,
     /// Batches on their way: from, to, batch.
     wire: Vec<(usize, usize, PeerBatch)>,
 }
@@ -16,7 +16,7 @@ impl Cluster {
         Cluster::with(shards, config(Directory::default()))
     }
 
-    fn with(shards: u16, config: HubConfig) -> Cluster {
+    pub(super) fn with(shards: u16, config: HubConfig) -> Cluster {
         let rig = |shard| Rig::new(HubConfig { shard: ShardId(shard), shards, seed: 7, ..config.clone() });
         Cluster { rigs: (0..shards).map(rig).collect(), wire: vec![] }
     }
@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     /// Lets everything arrive. Panics if it never ends.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..1000 {
             self.collect();
             if self.wire.is_empty() {
@@ -292,4 +292,20 @@ fn a_publisher_waits_for_those_who_read_more_slowly() {
         c.settle();
         assert_eq!(stalled(&mut c), None);
     }
+}
+
+#[test]
+fn nobody_waits_where_stalls_are_off() {
+    let limits = HubLimits { max_pending: 16_000, stalls: false, ..HubLimits::default() };
+    let mut rig = Rig::new(HubConfig { limits, ..config(Directory::default()) });
+    let (publisher, slow) = (rig.connect(1, ""), rig.connect(2, ""));
+    rig.send(slow, "SUB a 1\r\n");
+    let publish = format!("PUB a 400\r\n{}\r\n", "x".repeat(400));
+    for _ in 0..38 {
+        rig.send(publisher, &publish);
+        assert_eq!(rig.hub.stalled_until(rig.now, publisher), None);
+    }
+    assert_eq!(rig.hub.closing(slow), None);
+    rig.send(publisher, publish.repeat(2));
+    assert_eq!(rig.hub.closing(slow), Some(CloseReason::SlowConsumerPendingBytes));
 }

@@ -21,13 +21,27 @@ pub(super) struct Live {
     count: u64,
 }
 
-/// Appends the sequences that exist.
-pub(super) fn write(slots: &Slots, out: &mut Vec<u8>) {
+/// Appends the sequences that exist, and the stretches that are lost.
+pub(super) fn write(slots: &Slots, lost: &[(u64, u64)], out: &mut Vec<u8>) {
+    if lost.is_empty() {
+        return write_blocks(slots.bitmaps(), out);
+    }
+    let existing = slots.bitmaps().map(|(block, bits, _)| (block, *bits));
+    let mut all: BTreeMap<u64, [u64; WORDS]> = existing.collect();
+    for seq in lost.iter().flat_map(|&(first, last)| first..=last) {
+        let (block, offset) = (seq / SPAN, (seq % SPAN) as usize);
+        all.entry(block).or_insert([0; WORDS])[offset / 64] |= 1 << (offset % 64);
+    }
+    let count = |bits: &[u64; WORDS]| bits.iter().map(|word| word.count_ones() as usize).sum();
+    write_blocks(all.iter().map(|(&block, bits)| (block, bits, count(bits))), out);
+}
+
+fn write_blocks<'a>(blocks: impl Iterator<Item = (u64, &'a [u64; WORDS], usize)>, out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0; 8]);
     let mut entries: u64 = 0;
     let mut run: Option<(u64, u64)> = None;
-    for (block, bits, live) in slots.bitmaps() {
+    for (block, bits, live) in blocks {
         if live as u64 == SPAN {
             run = match run {
                 Some((start, length)) if start + length == block => Some((start, length + 1)),

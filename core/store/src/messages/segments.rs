@@ -1,9 +1,11 @@
 //! Where the bytes of written messages are: which segment and block, and the blocks that were loaded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hw_kit::{Map, Seq};
 
+use super::rewrite::{Rewriting, Unerased};
 use super::{BlockId, Fetch, Message, Messages};
 
 /// Bytes of written messages that stay in memory, unless the node says otherwise.
@@ -37,6 +39,32 @@ pub(super) struct Segment {
     pub blocks: Vec<u64>,
     pub live: u64,
     pub total: u64,
+    /// What its messages count, those that still exist and all.
+    pub live_bytes: u64,
+    pub total_bytes: u64,
+    /// It could not be read: its messages are there for nobody, and its file must stay.
+    pub lost: bool,
+}
+
+impl Segment {
+    /// One that is being written or read: `blocks` and numbers follow.
+    pub fn new(id: u64, last: u64) -> Segment {
+        Segment {
+            id,
+            last,
+            blocks: Vec::new(),
+            live: 0,
+            total: 0,
+            live_bytes: 0,
+            total_bytes: 0,
+            lost: false,
+        }
+    }
+
+    /// Whether its file is complete and can be read.
+    pub fn is_on_disk(&self) -> bool {
+        !self.blocks.is_empty()
+    }
 }
 
 /// All segments of a stream and what is cached of them.
@@ -58,6 +86,17 @@ pub(super) struct Segments {
     /// The loaded blocks, oldest first, with their sizes.
     order: VecDeque<(BlockId, u64)>,
     loaded_bytes: u64,
+    /// What the running checkpoint rewrites.
+    pub rewriting: Option<Rewriting>,
+    pub unerased: Unerased,
+    /// What messages count whose segments wait to be removed.
+    pub buried_bytes: u64,
+    /// The same of those that the running checkpoint removes.
+    pub leaving_bytes: u64,
+    /// See [`Messages::removed_bytes`].
+    pub removed_bytes: u64,
+    /// Stretches of messages that should be here and are not: their segments are lost.
+    pub lost: Vec<(u64, u64)>,
 }
 
 impl Default for Segments {
@@ -73,6 +112,12 @@ impl Default for Segments {
             loaded: Map::default(),
             order: VecDeque::new(),
             loaded_bytes: 0,
+            rewriting: None,
+            unerased: Unerased::default(),
+            buried_bytes: 0,
+            leaving_bytes: 0,
+            removed_bytes: 0,
+            lost: Vec::new(),
         }
     }
 }
@@ -92,25 +137,56 @@ impl Segments {
         let Some(&first) = self.find(seq).map(|(first, _)| first) else { return };
         let segment = self.by_first.get_mut(&first).expect("just found");
         segment.live -= 1;
+        segment.live_bytes -= size;
+        self.removed_bytes += size;
         self.bury(first);
     }
 
     /// Reports a segment as dead when it is on disk and holds nothing that exists.
     pub fn bury(&mut self, first: u64) {
-        let dead = |segment: &Segment| segment.live == 0 && !segment.blocks.is_empty();
+        let dead = |segment: &Segment| segment.live == 0 && segment.is_on_disk();
         if self.by_first.get(&first).is_some_and(dead) {
             let segment = self.by_first.remove(&first).expect("just seen");
+            self.buried_bytes += segment.total_bytes;
             self.dead.push(segment.id);
             self.unload(segment.id);
         }
     }
 
+    /// Segments that should be here and were not handed in keep their places: a checkpoint goes on to refer to them, so
+    /// that the loss is told at every start and a file that is put back is read again.
+    pub fn keep_absent(&mut self, expected: &[u64]) {
+        let here: BTreeMap<u64, u64> =
+            self.by_first.values().map(|segment| (segment.id, segment.last)).collect();
+        let mut at = 0;
+        for &id in expected {
+            match here.get(&id) {
+                Some(&last) => at = last,
+                None if self.lost.is_empty() => {}
+                None => {
+                    // Its messages lie between its neighbours': there is at least one number for it.
+                    at += 1;
+                    if let Entry::Vacant(place) = self.by_first.entry(at) {
+                        place.insert(Segment { lost: true, ..Segment::new(id, at) });
+                    }
+                }
+            }
+        }
+        let known: BTreeSet<u64> = self.by_first.values().map(|segment| segment.id).collect();
+        self.unerased.segments.retain(|id| known.contains(id));
+    }
+
     pub fn handle_cleared(&mut self) {
         let firsts: Vec<u64> = self.by_first.keys().copied().collect();
         for first in firsts {
-            self.by_first.get_mut(&first).expect("listed").live = 0;
+            let segment = self.by_first.get_mut(&first).expect("listed");
+            self.removed_bytes += segment.live_bytes;
+            (segment.live, segment.live_bytes) = (0, 0);
             self.bury(first);
         }
+        // What cannot be read is not wanted any more either.
+        self.by_first.retain(|_, segment| !segment.lost);
+        self.lost.clear();
         self.resident = 0;
     }
 
@@ -143,7 +219,7 @@ impl Segments {
         }
     }
 
-    fn unload(&mut self, segment: u64) {
+    pub fn unload(&mut self, segment: u64) {
         let (loaded, bytes) = (&mut self.loaded, &mut self.loaded_bytes);
         self.order.retain(|(id, size)| {
             if id.segment == segment {
@@ -170,18 +246,20 @@ impl Messages {
     /// All messages that are in no segment yet, to be written to this one. They stay readable; after
     /// [`Messages::handle_written`] their bytes may leave memory. Empty when there is nothing to write.
     pub fn take_unwritten(&mut self, segment: u64) -> Vec<Message> {
-        let mut messages = Vec::new();
+        let (mut messages, mut bytes) = (Vec::new(), 0);
         let mut at = self.segments.taken_to + 1;
         while let Some(seq) = self.slots.next(at) {
             let (slot, record) = self.slots.get(seq).expect("next gives live sequences");
             let record = record.expect("unwritten messages are in memory").clone();
+            bytes += u64::from(slot.size);
             messages.push(Message { seq: Seq(seq), ts: hw_kit::Time(slot.ts), record });
             at = seq + 1;
         }
         self.segments.taken_to = self.last.0;
         if let [first, .., last] | [first @ last] = &messages[..] {
             let total = messages.len() as u64;
-            let entry = Segment { id: segment, last: last.seq.0, blocks: Vec::new(), live: total, total };
+            let empty = Segment::new(segment, last.seq.0);
+            let entry = Segment { live: total, total, live_bytes: bytes, total_bytes: bytes, ..empty };
             self.segments.by_first.insert(first.seq.0, entry);
         }
         messages
@@ -189,6 +267,9 @@ impl Messages {
 
     /// A segment is on disk. Segments become durable in the order in which they were taken.
     pub fn handle_written(&mut self, written: Written) {
+        if self.segments.rewriting.as_ref().is_some_and(|rewriting| rewriting.new == written.segment) {
+            return self.handle_rewritten(&written);
+        }
         let entry = self.segments.by_first.iter_mut().find(|(_, segment)| segment.id == written.segment);
         let Some((&first, segment)) = entry else { return };
         segment.blocks = written.blocks.iter().map(|seq| seq.0).collect();
@@ -206,12 +287,12 @@ impl Messages {
     /// A segment could not be written: its messages are handed out again with the next one.
     pub fn handle_write_failed(&mut self, segment: u64) {
         let Some((&first, _)) =
-            self.segments.by_first.iter().find(|(_, s)| s.id == segment && s.blocks.is_empty())
+            self.segments.by_first.iter().find(|(_, s)| s.id == segment && !s.is_on_disk())
         else {
             return;
         };
         // Later ones, if any, are handed out again too, so that segments never overlap.
-        self.segments.by_first.retain(|&at, s| at < first || !s.blocks.is_empty());
+        self.segments.by_first.retain(|&at, s| at < first || s.is_on_disk());
         self.segments.taken_to = first - 1;
     }
 
@@ -231,26 +312,17 @@ impl Messages {
         self.segments.by_first.values().map(live).collect()
     }
 
-    /// Neighbouring segments were rewritten into one that holds what exists of them: the old ones become dead.
-    pub fn handle_rewritten(&mut self, old: &[u64], new: Written, total: u64) {
-        let replaced: Vec<u64> = self
-            .segments
-            .by_first
-            .iter()
-            .filter(|(_, s)| old.contains(&s.id))
-            .map(|(&first, _)| first)
-            .collect();
-        let Some(&first) = replaced.first() else { return };
-        let (mut live, mut last) = (0, 0);
-        for at in replaced {
-            let segment = self.segments.by_first.remove(&at).expect("just listed");
-            (live, last) = (live + segment.live, segment.last.max(last));
-            self.segments.dead.push(segment.id);
-            self.segments.unload(segment.id);
-        }
-        let blocks = new.blocks.iter().map(|seq| seq.0).collect();
-        self.segments.by_first.insert(first, Segment { id: new.segment, last, blocks, live, total });
-        self.segments.bury(first);
+    /// The numbers of the segments that a checkpoint refers to, by sequence: the one that it rewrites stands for those
+    /// that it was made of.
+    pub fn segments_after_rewrite(&self) -> Vec<u64> {
+        let ids = self.segments.by_first.values().map(|segment| segment.id);
+        let Some(rewriting) = &self.segments.rewriting else { return ids.collect() };
+        let mut is_listed = false;
+        ids.filter_map(|id| match rewriting.old.contains(&id) {
+            true => (!std::mem::replace(&mut is_listed, true)).then_some(rewriting.new),
+            false => Some(id),
+        })
+        .collect()
     }
 
     fn evict(&mut self) {

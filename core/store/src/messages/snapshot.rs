@@ -9,7 +9,9 @@ use super::segments::Segment;
 use super::slots::Slot;
 use super::{BlockId, Keep, Message, Messages};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Says nothing of bytes that must not stay.
+const VERSION_1: u8 = 1;
 
 /// A message as a segment's index lists it.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,14 +50,18 @@ impl Messages {
             Keep::File => 0,
             Keep::Memory => 1,
         });
-        for number in [self.first.0, self.last.0, self.last_ts.0 as u64] {
+        // What is lost should still be there: with its file back in place, it will be.
+        let first = self.segments.lost.first().map_or(self.first, |(lost, _)| self.first.min(Seq(*lost)));
+        for number in [first.0, self.last.0, self.last_ts.0 as u64] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        live::write(&self.slots, out);
-        let segments: Vec<u64> = self.segments.by_first.values().map(|segment| segment.id).collect();
-        out.extend_from_slice(&(segments.len() as u32).to_le_bytes());
-        for segment in segments {
-            out.extend_from_slice(&segment.to_le_bytes());
+        live::write(&self.slots, &self.segments.lost, out);
+        let unerased = self.segments.unerased.segments.iter().copied().collect();
+        for segments in [self.segments_after_rewrite(), unerased] {
+            out.extend_from_slice(&(segments.len() as u32).to_le_bytes());
+            for segment in segments {
+                out.extend_from_slice(&segment.to_le_bytes());
+            }
         }
     }
 }
@@ -76,10 +82,10 @@ impl Restore {
     /// Reads the state that [`Messages::snapshot`] wrote at the start of `bytes`; gives what follows it, too.
     pub fn open(bytes: &[u8]) -> Result<(Restore, &[u8]), RestoreError> {
         let mut reader = Reader(bytes);
-        match reader.take(1)? {
-            [VERSION] => {}
+        let version = match reader.take(1)? {
+            &[version @ (VERSION_1 | VERSION)] => version,
             other => return Err(RestoreError::Version(other[0])),
-        }
+        };
         let keep = match reader.take(1)? {
             [0] => Keep::File,
             [1] => Keep::Memory,
@@ -88,12 +94,13 @@ impl Restore {
         let (first, last) = (Seq(reader.u64()?), Seq(reader.u64()?));
         let last_ts = Time(reader.u64()? as i64);
         let live = Live::read(&mut reader)?;
-        let count = reader.u32()?;
-        let segments = (0..count).map(|_| reader.u64()).collect::<Result<Vec<u64>, RestoreError>>()?;
+        let segments = reader.list()?;
+        let unerased = if version == VERSION_1 { Vec::new() } else { reader.list()? };
         if !live.is_within(first.0, last.0) || last.0 == u64::MAX {
             return Err(RestoreError::Damaged);
         }
-        let messages = Messages::new(first, keep);
+        let mut messages = Messages::new(first, keep);
+        messages.segments.unerased.segments = unerased.into_iter().collect();
         let restore = Restore { messages, live, segments, first, last, last_ts, added: None };
         Ok((restore, reader.0))
     }
@@ -120,7 +127,7 @@ impl Restore {
         let continues =
             segments.last_entry().filter(|entry| entry.get().id == id.segment).map(|entry| *entry.key());
         let key = continues.unwrap_or(first.seq.0);
-        let fresh = Segment { id: id.segment, last: first.seq.0, blocks: Vec::new(), live: 0, total: 0 };
+        let fresh = Segment::new(id.segment, first.seq.0);
         let segment = segments.entry(key).or_insert(fresh);
         if segment.blocks.len() > id.block as usize {
             return Err(RestoreError::Damaged);
@@ -133,11 +140,13 @@ impl Restore {
             }
             self.added = Some(entry.seq);
             segment.last = entry.seq.0;
+            let (payload, header) = (entry.payload_len as usize, entry.header_len as usize);
+            let size = self.messages.keep.size(payload, entry.subject.len(), header);
             segment.total += 1;
+            segment.total_bytes += size.min(u64::from(u32::MAX));
             if self.live.contains(entry.seq.0) {
                 segment.live += 1;
-                let (payload, header) = (entry.payload_len as usize, entry.header_len as usize);
-                let size = self.messages.keep.size(payload, entry.subject.len(), header);
+                segment.live_bytes += size.min(u64::from(u32::MAX));
                 let subject = self.messages.subjects.push(&entry.subject, entry.seq.0);
                 let slot = Slot { ts: entry.ts.0, subject, size: u32::try_from(size).unwrap_or(u32::MAX) };
                 self.messages.bytes += u64::from(slot.size);
@@ -162,7 +171,7 @@ impl Restore {
     /// The messages, and the stretches (first and last sequence) that the snapshot has but nobody handed in: they are
     /// lost here.
     pub fn finish(self) -> (Messages, Vec<(Seq, Seq)>) {
-        let Restore { mut messages, live, first, last, last_ts, .. } = self;
+        let Restore { mut messages, live, segments, first, last, last_ts, .. } = self;
         let lost: Vec<(Seq, Seq)> = match live.len() == messages.slots.len() {
             true => Vec::new(),
             false => live
@@ -178,6 +187,8 @@ impl Restore {
             None if lost.is_empty() => first,
             None => last.next(),
         };
+        messages.segments.lost = lost.iter().map(|(first, last)| (first.0, last.0)).collect();
+        messages.segments.keep_absent(&segments);
         let written = messages.segments.by_first.last_key_value().map_or(0, |(_, segment)| segment.last);
         messages.segments.written_to = written;
         messages.segments.taken_to = match messages.keep {
@@ -209,6 +220,10 @@ impl<'a> Reader<'a> {
     pub fn u16(&mut self) -> Result<u16, RestoreError> {
         let bytes: [u8; 2] = self.take(2)?.try_into().expect("two bytes");
         Ok(u16::from_le_bytes(bytes))
+    }
+
+    fn list(&mut self) -> Result<Vec<u64>, RestoreError> {
+        (0..self.u32()?).map(|_| self.u64()).collect()
     }
 
     fn u32(&mut self) -> Result<u32, RestoreError> {

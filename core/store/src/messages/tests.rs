@@ -1,6 +1,6 @@
 //! The index against a plain map: after every step both give the same answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hw_kit::Rng;
 
@@ -158,6 +158,46 @@ fn restored(m: &Messages, disk: &BTreeMap<u64, Vec<Message>>) -> Messages {
     messages
 }
 
+/// Rewrites what is worth it, or begins to and fails.
+fn rewrite(
+    m: &mut Messages,
+    model: &mut Model,
+    disk: &mut BTreeMap<u64, Vec<Message>>,
+    segments: &mut u64,
+    rng: &mut Rng,
+) {
+    let budget = [100, 5000, 1 << 30][rng.below(3) as usize];
+    let Some(chosen) = m.worth_rewriting(budget, &BTreeSet::new()) else { return };
+    let in_block =
+        |id: &BlockId| disk[&id.segment].chunks(100).nth(id.block as usize).expect("a block").to_vec();
+    let mut messages: Vec<Message> = chosen.blocks.iter().flat_map(in_block).collect();
+    *segments += 1;
+    if !m.begin_rewrite(&chosen.segments, *segments, &mut messages) {
+        panic!("what is worth rewriting is there: {chosen:?}");
+    }
+    m.handle_checkpoint_begun();
+    let listed = m.segments_after_rewrite();
+    assert!(listed.contains(segments) && chosen.segments.iter().all(|old| !listed.contains(old)));
+    // What is removed meanwhile is removed from both.
+    for seq in messages.iter().map(|message| message.seq).filter(|_| rng.chance(1, 30)) {
+        m.mark_for_erasure(seq);
+        assert!(m.remove(seq).is_some() && m.must_erase_segments());
+        model.messages.remove(&seq.0);
+    }
+    model.first = m.first_seq().0;
+    let wasted = m.wasted_bytes();
+    if rng.chance(1, 4) {
+        m.handle_checkpoint_failed();
+        assert_eq!(m.wasted_bytes(), wasted);
+        return;
+    }
+    m.handle_written(Written { segment: *segments, blocks: blocks_of(&messages) });
+    m.handle_checkpointed();
+    assert!(m.wasted_bytes() <= wasted);
+    disk.retain(|id, _| !chosen.segments.contains(id));
+    disk.insert(*segments, messages);
+}
+
 /// One random history. `churn` of 10 steps remove.
 fn history(seed: u64, steps: u64, churn: u64, from_front: bool) {
     let mut rng = Rng::new(seed);
@@ -204,6 +244,7 @@ fn history(seed: u64, steps: u64, churn: u64, from_front: bool) {
                     m.handle_written(Written { segment: segments, blocks });
                 }
             }
+            rewrite(&mut m, &mut model, &mut disk, &mut segments, &mut rng);
             for dead in m.dead_segments() {
                 let gone: Vec<Message> = disk.remove(&dead).expect("reported once");
                 assert!(gone.iter().all(|message| !model.messages.contains_key(&message.seq.0)));
@@ -306,7 +347,7 @@ fn a_snapshot_has_pinned_bytes() {
     m.handle_written(Written { segment: 5, blocks: vec![Seq(8192)] });
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
-    let mut expected = vec![1, 0];
+    let mut expected = vec![2, 0];
     for number in [8192u64, 12_289, 7, 2] {
         expected.extend_from_slice(&number.to_le_bytes());
     }
@@ -314,6 +355,11 @@ fn a_snapshot_has_pinned_bytes() {
     expected.extend_from_slice(b"\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
     expected.extend_from_slice(b"\x02\x03\0\0\0\0\0\0\0\x02\0\0\0\x01\0");
     expected.extend_from_slice(b"\x01\0\0\0\x05\0\0\0\0\0\0\0");
+    // The first version ends here.
+    let mut first_version = expected.clone();
+    first_version[0] = 1;
+    assert_eq!(Restore::open(&first_version).expect("it is read").0.segments(), [5]);
+    expected.extend_from_slice(b"\0\0\0\0");
     assert_eq!(bytes, expected);
 }
 

@@ -17,6 +17,14 @@ struct Inode {
     unsynced: Vec<(u64, Vec<u8>)>,
 }
 
+/// What becomes of a write or of a change of names when the power goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fate {
+    Lost,
+    Kept,
+    Torn,
+}
+
 /// A change of names that a crash takes or leaves as a whole.
 #[derive(Clone)]
 struct NameChange {
@@ -109,6 +117,13 @@ impl MemDisk {
                 self.rename(from.dir(), vec![(from, None), (to, Some(inode))]);
             }
             DiskOp::Remove(file) => self.rename(file.dir(), vec![(file, None)]),
+            DiskOp::Erase(file) => {
+                if let Some(inode) = self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)) {
+                    inode.current.fill(0);
+                    inode.durable = inode.current.clone();
+                    inode.unsynced.clear();
+                }
+            }
             DiskOp::Length(file) => {
                 return Ok(DiskAnswer::Length(self.content(file).ok_or_else(missing)?.len() as u64));
             }
@@ -158,6 +173,47 @@ impl MemDisk {
         let used: Vec<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| used.contains(inode));
         self.ops_left = None;
+    }
+
+    /// How many writes and changes of names no sync has followed.
+    pub fn open_items(&self) -> usize {
+        self.inodes.values().map(|inode| inode.unsynced.len()).sum::<usize>() + self.unsynced_names.len()
+    }
+
+    /// The disk after a power cut that exactly this much survived; what cannot be torn is kept.
+    pub fn after_cut(&self, fate: &dyn Fn(usize) -> Fate) -> MemDisk {
+        let mut disk = self.clone();
+        let mut item = 0..;
+        let mut next = || fate(item.next().unwrap_or_default());
+        for inode in disk.inodes.values_mut() {
+            let mut content = std::mem::take(&mut inode.durable);
+            for (offset, data) in std::mem::take(&mut inode.unsynced) {
+                let (fate, offset) = (next(), offset as usize);
+                let sectors = data.len().div_ceil(SECTOR);
+                for (number, sector) in data.chunks(SECTOR).enumerate() {
+                    // Half of a torn write is there; of a single sector, none: a sector is written as a whole.
+                    let is_there = match fate {
+                        Fate::Lost => false,
+                        Fate::Kept => true,
+                        Fate::Torn => number < sectors / 2,
+                    };
+                    if is_there {
+                        let start = offset + number * SECTOR;
+                        content.resize(content.len().max(start + sector.len()), 0);
+                        content[start..start + sector.len()].copy_from_slice(sector);
+                    }
+                }
+            }
+            inode.durable = content.clone();
+            inode.current = content;
+        }
+        for change in std::mem::take(&mut disk.unsynced_names) {
+            if next() != Fate::Lost {
+                apply_names(&mut disk.durable_names, &change);
+            }
+        }
+        disk.names = disk.durable_names.clone();
+        disk
     }
 
     /// The process died, not the machine: everything is there, but it is not durable.

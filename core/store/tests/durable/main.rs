@@ -6,4 +6,6 @@ mod damage;
 mod disk;
 mod full;
 mod model;
+mod points;
 mod snapshot;
+mod stream;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, ShardId, Time};
 use hw_store::messages::{BlockId, Message};
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, FrameBuilder, FrameKind,
-    FrameMeta, GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, RecoveryReport, SegmentReader,
-    SpareJob, Storage, StorageOptions, SyncPolicy, recover,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, FrameBuilder,
+    FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, RecoveryReport,
+    SegmentReader, SpareJob, Storage, StorageOptions, SyncPolicy, recover,
 };
 
 use crate::disk::{self, MemDisk};
@@ -97,11 +97,15 @@ pub struct Reborn {
     live: BTreeMap<u64, Live>,
     pub quarantined: Vec<u64>,
     pub damaged_segments: usize,
+    /// The last checkpoint was to overwrite something.
+    pub unerased: bool,
 }
 
 pub fn open(sync: SyncPolicy, disk: &mut MemDisk) -> Result<Reborn, RecoverError> {
     let mut items = Vec::new();
-    let (storage, report) = recover(options(sync), &mut |op| disk.run(op), &mut |item| items.push(item))?;
+    // As in production, no two openings draw the same salt, whether or not the first came far.
+    let options = StorageOptions { salt: disk.ops_done, ..options(sync) };
+    let (storage, report) = recover(options, &mut |op| disk.run(op), &mut |item| items.push(item))?;
     let mut reborn = Reborn {
         storage,
         report,
@@ -109,6 +113,7 @@ pub fn open(sync: SyncPolicy, disk: &mut MemDisk) -> Result<Reborn, RecoverError
         live: BTreeMap::new(),
         quarantined: Vec::new(),
         damaged_segments: 0,
+        unerased: false,
     };
     let power = disk.ops_left.take();
     items.into_iter().for_each(|item| reborn.take(item, disk));
@@ -153,6 +158,7 @@ impl Reborn {
                 }
             }
             Recovered::SegmentDamaged { .. } => self.damaged_segments += 1,
+            Recovered::Unerased => self.unerased = true,
             Recovered::Replay(replay) => {
                 let id = replay.frame.group().0;
                 assert!(!self.quarantined.contains(&id), "nothing of a quarantined group is handed out");
@@ -310,7 +316,8 @@ impl Node {
         let full = self.storage.wants_full() || self.rng.chance(1, 5);
         let drop_one = self.rng.chance(1, 4) && self.model.live.len() > 3;
         let gone = drop_one.then(|| *self.model.live.keys().nth(1).expect("there are more than three"));
-        let mut job = CheckpointJob { full, ..CheckpointJob::default() };
+        let erase = Erase { log: self.rng.chance(1, 6), segments: self.rng.chance(1, 3) };
+        let mut job = CheckpointJob { full, erase, ..CheckpointJob::default() };
         if let Some(group) = gone {
             job.dropped.push(GroupId(group));
             self.model.dropping.push(group);

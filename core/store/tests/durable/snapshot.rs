@@ -29,7 +29,7 @@ fn append(storage: &mut Storage, disk: &mut MemDisk, frame: Frame) -> Result<(),
 fn job(applied: u64, term: u64) -> CheckpointJob {
     let (applied, state) = (LogIndex(applied), Bytes::from_static(b"snapshot"));
     let group = GroupCheckpoint { group: GROUP, applied, term, state, ..GroupCheckpoint::default() };
-    CheckpointJob { groups: vec![group], dropped: Vec::new(), full: true }
+    CheckpointJob { groups: vec![group], full: true, ..CheckpointJob::default() }
 }
 
 fn checkpoint(

@@ -18,6 +18,10 @@ const DELIVERED: u8 = 8;
 const SETTLED: u8 = 9;
 const PAUSE_CONSUMER: u8 = 10;
 const RESET_CONSUMER: u8 = 11;
+const PUBLISH_BATCH: u8 = 12;
+const BATCH_PART: u8 = 13;
+const PUBLISH_RUN: u8 = 14;
+const FIRE: u8 = 15;
 const MIRRORED: u8 = 20;
 const SOURCED: u8 = 21;
 const RESTORE: u8 = 40;
@@ -53,10 +57,50 @@ pub fn encode_publish(out: &mut Vec<u8>, ts: Time, subject: &[u8], header: &[u8]
     true
 }
 
-fn publish_head(out: &mut Vec<u8>, ts: Time, subject_len: u16, header_len: u32) {
-    head(out, PUBLISH, ts);
+/// Appends one message of a batch, for [`encode_batch`] and its like; false when the subject is longer than 65,535 bytes.
+pub fn encode_batch_message(out: &mut Vec<u8>, subject: &[u8], header: &[u8], payload: &[u8]) -> bool {
+    let (Ok(subject_len), Ok(header_len)) = (u16::try_from(subject.len()), u32::try_from(header.len()))
+    else {
+        return false;
+    };
+    let length = subject.len() + header.len() + payload.len();
+    out.reserve(10 + length);
+    lengths(out, (subject_len, header_len));
+    // A message is at most 64 MiB.
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    out.extend_from_slice(subject);
+    out.extend_from_slice(header);
+    out.extend_from_slice(payload);
+    true
+}
+
+/// Writes a [`Command::PublishBatch`] of messages that are encoded already.
+pub fn encode_batch(out: &mut Vec<u8>, ts: Time, messages: &[u8]) {
+    head(out, PUBLISH_BATCH, ts);
+    out.extend_from_slice(messages);
+}
+
+/// Writes a [`Command::BatchPart`] of messages that are encoded already.
+pub fn encode_batch_part(out: &mut Vec<u8>, ts: Time, messages: &[u8]) {
+    head(out, BATCH_PART, ts);
+    out.extend_from_slice(messages);
+}
+
+/// Writes a [`Command::PublishRun`] of messages that are encoded already.
+pub fn encode_run(out: &mut Vec<u8>, ts: Time, stop: bool, messages: &[u8]) {
+    head(out, PUBLISH_RUN, ts);
+    out.push(u8::from(stop));
+    out.extend_from_slice(messages);
+}
+
+fn lengths(out: &mut Vec<u8>, (subject_len, header_len): (u16, u32)) {
     out.extend_from_slice(&subject_len.to_le_bytes());
     out.extend_from_slice(&header_len.to_le_bytes());
+}
+
+fn publish_head(out: &mut Vec<u8>, ts: Time, subject_len: u16, header_len: u32) {
+    head(out, PUBLISH, ts);
+    lengths(out, (subject_len, header_len));
 }
 
 fn head(out: &mut Vec<u8>, kind: u8, ts: Time) {
@@ -79,6 +123,10 @@ impl Command {
     pub fn ts(&self) -> Time {
         match self {
             Command::Publish { ts, .. }
+            | Command::PublishBatch { ts, .. }
+            | Command::BatchPart { ts, .. }
+            | Command::PublishRun { ts, .. }
+            | Command::Fire { ts, .. }
             | Command::Purge { ts, .. }
             | Command::DeleteMessage { ts, .. }
             | Command::Expire { ts }
@@ -103,6 +151,10 @@ impl Command {
                 publish_head(out, *ts, subject_len, header_len);
                 out.extend_from_slice(record.joined());
             }
+            Command::PublishBatch { .. }
+            | Command::BatchPart { .. }
+            | Command::PublishRun { .. }
+            | Command::Fire { .. } => self.encode_messages(out),
             Command::Purge { ts, filter, seq, keep } => {
                 head(out, PURGE, *ts);
                 number(out, seq.0);
@@ -122,11 +174,7 @@ impl Command {
             }
             Command::PutConsumer { ts, name, action, pedantic, config } => {
                 head(out, PUT_CONSUMER, *ts);
-                out.push(match action {
-                    ConsumerAction::Any => 0,
-                    ConsumerAction::Create => 1,
-                    ConsumerAction::Update => 2,
-                });
+                out.push(action_number(*action));
                 out.push(u8::from(*pedantic));
                 text(out, name);
                 out.extend_from_slice(config);
@@ -165,6 +213,34 @@ impl Command {
         }
     }
 
+    /// Appends the bytes of a command that stores several messages, or one beside others.
+    fn encode_messages(&self, out: &mut Vec<u8>) {
+        let messages = match self {
+            Command::PublishBatch { ts, messages } => {
+                head(out, PUBLISH_BATCH, *ts);
+                messages.as_slice()
+            }
+            Command::BatchPart { ts, messages } => {
+                head(out, BATCH_PART, *ts);
+                messages
+            }
+            Command::PublishRun { ts, stop, messages } => {
+                head(out, PUBLISH_RUN, *ts);
+                out.push(u8::from(*stop));
+                messages
+            }
+            Command::Fire { ts, schedule, due, next, record } => {
+                head(out, FIRE, *ts);
+                number(out, schedule.0);
+                number(out, due.0 as u64);
+                number(out, next.0 as u64);
+                std::slice::from_ref(record)
+            }
+            _ => return,
+        };
+        messages.iter().for_each(|message| encode_record(out, message));
+    }
+
     /// Reads a command; its bytes stay shared.
     pub fn decode(bytes: &Bytes) -> Result<Command, DecodeError> {
         let mut r = Reader(bytes.clone());
@@ -172,13 +248,21 @@ impl Command {
         let ts = Time(r.number()? as i64);
         let command = match kind {
             PUBLISH => {
-                let lengths = r.take(6)?;
-                let subject_len = u16::from_le_bytes([lengths[0], lengths[1]]);
-                let header_len = u32::from_le_bytes([lengths[2], lengths[3], lengths[4], lengths[5]]);
+                let (subject_len, header_len) = r.lengths()?;
                 let record =
                     Record::from_joined(r.rest(), subject_len, header_len).ok_or(DecodeError::Short)?;
                 Command::Publish { ts, record }
             }
+            PUBLISH_BATCH => Command::PublishBatch { ts, messages: r.records()? },
+            BATCH_PART => Command::BatchPart { ts, messages: r.records()? },
+            PUBLISH_RUN => Command::PublishRun { ts, stop: r.flag()?, messages: r.records()? },
+            FIRE => Command::Fire {
+                ts,
+                schedule: Seq(r.number()?),
+                due: Time(r.number()? as i64),
+                next: Time(r.number()? as i64),
+                record: r.record()?,
+            },
             PURGE => Command::Purge { ts, seq: Seq(r.number()?), keep: r.number()?, filter: r.rest() },
             DELETE_MESSAGE => Command::DeleteMessage { ts, seq: Seq(r.number()?), erase: r.flag()? },
             EXPIRE => Command::Expire { ts },
@@ -226,6 +310,14 @@ impl Command {
     }
 }
 
+fn action_number(action: ConsumerAction) -> u8 {
+    match action {
+        ConsumerAction::Any => 0,
+        ConsumerAction::Create => 1,
+        ConsumerAction::Update => 2,
+    }
+}
+
 fn encode_settlement(out: &mut Vec<u8>, ack: &Settlement) {
     out.push(match ack.verdict {
         Verdict::Ack => 0,
@@ -265,12 +357,14 @@ fn encode_restore(out: &mut Vec<u8>, ts: Time, step: &RestoreStep) {
 }
 
 pub(super) fn encode_fed(out: &mut Vec<u8>, message: &Fed) {
-    let (subject_len, header_len) = message.record.lengths();
     number(out, message.seq.0);
     number(out, message.ts.0 as u64);
-    out.extend_from_slice(&subject_len.to_le_bytes());
-    out.extend_from_slice(&header_len.to_le_bytes());
-    text(out, message.record.joined());
+    encode_record(out, &message.record);
+}
+
+fn encode_record(out: &mut Vec<u8>, record: &Record) {
+    lengths(out, record.lengths());
+    text(out, record.joined());
 }
 
 /// A command's bytes, from the front.
@@ -313,6 +407,26 @@ impl Reader {
         std::mem::take(&mut self.0)
     }
 
+    fn lengths(&mut self) -> Result<(u16, u32), DecodeError> {
+        let lengths = self.take(6)?;
+        let subject_len = u16::from_le_bytes([lengths[0], lengths[1]]);
+        Ok((subject_len, u32::from_le_bytes([lengths[2], lengths[3], lengths[4], lengths[5]])))
+    }
+
+    fn record(&mut self) -> Result<Record, DecodeError> {
+        let (subject_len, header_len) = self.lengths()?;
+        Record::from_joined(self.text()?, subject_len, header_len).ok_or(DecodeError::Short)
+    }
+
+    /// Messages up to the end.
+    fn records(&mut self) -> Result<Vec<Record>, DecodeError> {
+        let mut records = Vec::new();
+        while !self.0.is_empty() {
+            records.push(self.record()?);
+        }
+        Ok(records)
+    }
+
     fn mirrored(&mut self, ts: Time) -> Result<Command, DecodeError> {
         let (after, first) = (Seq(self.number()?), Seq(self.number()?));
         Ok(Command::Mirrored { ts, after, first, messages: self.fed()? })
@@ -329,11 +443,7 @@ impl Reader {
         let mut messages: Vec<Fed> = Vec::new();
         while !self.0.is_empty() {
             let (seq, ts) = (Seq(self.number()?), Time(self.number()? as i64));
-            let lengths = self.take(6)?;
-            let subject_len = u16::from_le_bytes([lengths[0], lengths[1]]);
-            let header_len = u32::from_le_bytes([lengths[2], lengths[3], lengths[4], lengths[5]]);
-            let record =
-                Record::from_joined(self.text()?, subject_len, header_len).ok_or(DecodeError::Short)?;
+            let record = self.record()?;
             // The highest number has no successor; no stream ever gets there.
             if seq.0 == u64::MAX || messages.last().is_some_and(|last| last.seq >= seq) {
                 return Err(DecodeError::Field);
@@ -380,6 +490,7 @@ mod tests {
             let record = Record::join(b"a", b"", b"p").expect("it is short");
             vec![Fed { seq: Seq(seq), ts: Time(5), record }]
         };
+        let two = Record::join(b"a", b"", b"p").expect("it is short");
         let acks = vec![
             Settlement { seq: Seq(7), consumer_seq: 3, verdict: Verdict::Ack },
             Settlement { seq: Seq(8), consumer_seq: 4, verdict: Verdict::Term(b(b"no")) },
@@ -432,6 +543,24 @@ mod tests {
             (
                 Command::ResetConsumer { ts, name: b(b"C"), seq: Seq(2) },
                 b"\x0b\x08\x07\x06\x05\x04\x03\x02\x01\x02\0\0\0\0\0\0\0C",
+            ),
+            (
+                Command::PublishBatch { ts, messages: vec![two.clone(), two.clone()] },
+                b"\x0c\x08\x07\x06\x05\x04\x03\x02\x01\
+                  \x01\0\0\0\0\0\x02\0\0\0ap\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::BatchPart { ts, messages: vec![two.clone()] },
+                b"\x0d\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::PublishRun { ts, stop: true, messages: vec![two.clone()] },
+                b"\x0e\x08\x07\x06\x05\x04\x03\x02\x01\x01\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::Fire { ts, schedule: Seq(3), due: Time(5), next: Time(6), record: two },
+                b"\x0f\x08\x07\x06\x05\x04\x03\x02\x01\x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\
+                  \x06\0\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0ap",
             ),
             (
                 Command::Mirrored { ts, after: Seq(1), first: Seq(2), messages: fed(2) },
@@ -488,6 +617,27 @@ mod tests {
             .encode(&mut b);
         assert_eq!(a, b);
         assert!(!encode_publish(&mut a, Time(5), &[b'x'; 70_000], b"", b""));
+    }
+
+    #[test]
+    fn batches_from_parts_are_the_same() {
+        let record = Record::join(b"s", b"h", b"p").expect("short");
+        let mut messages = Vec::new();
+        assert!(encode_batch_message(&mut messages, b"s", b"h", b"p"));
+        assert!(!encode_batch_message(&mut messages, &[b'x'; 70_000], b"", b""));
+        let (ts, records) = (Time(5), vec![record]);
+        for (command, encode) in [
+            (Command::PublishBatch { ts, messages: records.clone() }, encode_batch as fn(&mut _, _, &_)),
+            (Command::BatchPart { ts, messages: records.clone() }, encode_batch_part),
+            (Command::PublishRun { ts, stop: false, messages: records }, |out, ts, raw| {
+                encode_run(out, ts, false, raw);
+            }),
+        ] {
+            let (mut whole, mut parts) = (Vec::new(), Vec::new());
+            command.encode(&mut whole);
+            encode(&mut parts, ts, &messages);
+            assert_eq!(whole, parts);
+        }
     }
 
     #[test]

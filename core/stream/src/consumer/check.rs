@@ -34,6 +34,8 @@ pub struct ServerLimits {
     pub max_consumers: i64,
     /// The most consumers of a stream that says nothing.
     pub default_max_consumers: i64,
+    /// New consumers that were asked for and are not decided yet.
+    pub in_flight: u64,
     /// Whether there are servers for more than one replica.
     pub clustered: bool,
 }

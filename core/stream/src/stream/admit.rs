@@ -1,10 +1,12 @@
 //! What a publish must pass, in the order in which `nats-server` checks it: the one place that refuses a message.
 
-use hw_kit::Seq;
+use hw_kit::{Seq, Time};
 
 use super::Stream;
+use super::batch::Ahead;
 use super::headers;
 use super::number::Number;
+use super::schedule::Schedule;
 use super::ttl::{InvalidTtl, Ttl};
 use crate::config::{Discard, Retention, StreamConfig};
 use crate::outcome::PublishError;
@@ -25,10 +27,10 @@ pub(super) struct Fields<'a> {
     expected_subject_last: Option<&'a [u8]>,
     expected_subject: Option<&'a [u8]>,
     expected_msg_id: Option<&'a [u8]>,
-    rollup: Option<&'a [u8]>,
+    pub rollup: Option<&'a [u8]>,
     ttl: Option<&'a [u8]>,
-    incr: Option<&'a [u8]>,
-    schedule: Option<&'a [u8]>,
+    pub incr: Option<&'a [u8]>,
+    pub schedule: Schedule<'a>,
     batch_id: Option<&'a [u8]>,
     pub source: Option<&'a [u8]>,
     marker_reason: Option<&'a [u8]>,
@@ -49,7 +51,11 @@ impl<'a> Fields<'a> {
                 b"Nats-Rollup" => &mut fields.rollup,
                 b"Nats-TTL" => &mut fields.ttl,
                 b"Nats-Incr" => &mut fields.incr,
-                b"Nats-Schedule" => &mut fields.schedule,
+                b"Nats-Schedule" => &mut fields.schedule.pattern,
+                name if name.starts_with(b"Nats-Schedule") => match fields.schedule.field(name) {
+                    Some(field) => field,
+                    None => continue,
+                },
                 b"Nats-Batch-Id" => &mut fields.batch_id,
                 b"Nats-Stream-Source" => &mut fields.source,
                 b"Nats-Marker-Reason" => &mut fields.marker_reason,
@@ -60,15 +66,44 @@ impl<'a> Fields<'a> {
                 *field = Some(value);
             }
         }
-        for field in [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup, &mut fields.incr] {
+        for field in
+            [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup, &mut fields.incr, &mut fields.batch_id]
+        {
             *field = field.filter(|value| !value.is_empty());
         }
         fields
     }
 
+    /// The subject whose schedule the message ends.
+    pub fn ends_schedule(&self) -> Option<&'a [u8]> {
+        self.schedule.scheduler.filter(|_| self.schedule.next == Some(super::schedule::PURGE))
+    }
+
     /// Whether the message says that something is gone, so that its own end needs no further word.
     pub fn is_marker(&self) -> bool {
         self.marker_reason.is_some() || self.kv_operation == Some(b"PURGE")
+    }
+}
+
+/// How a message comes.
+pub(super) enum Way<'a> {
+    /// By itself.
+    Alone,
+    /// As one of a fast batch: decided as if it came by itself.
+    Run,
+    /// From a schedule of the stream.
+    Scheduled,
+    /// As one of a batch that is stored as a whole, with what is in front of it.
+    Batch(&'a mut Ahead),
+}
+
+impl Way<'_> {
+    /// What is in front of it in its batch.
+    fn ahead(&self) -> Option<&Ahead> {
+        match self {
+            Way::Batch(ahead) => Some(ahead),
+            Way::Alone | Way::Run | Way::Scheduled => None,
+        }
     }
 }
 
@@ -92,6 +127,8 @@ pub(super) enum Admitted {
         ttl: Option<Ttl>,
         /// The counter's new total, which is the payload.
         total: Option<Number>,
+        /// When the schedule that it holds is due first.
+        schedule: Option<Time>,
     },
 }
 
@@ -103,21 +140,37 @@ fn sequence(value: Option<&[u8]>) -> Option<Option<u64>> {
 }
 
 impl Stream {
-    pub(super) fn admit(&mut self, message: &Incoming<'_>, f: &Fields<'_>) -> Result<Admitted, PublishError> {
-        let increment = check_shape(&self.config, message, f)?;
+    pub(super) fn admit(
+        &mut self,
+        message: &Incoming<'_>,
+        f: &Fields<'_>,
+        mut way: Way<'_>,
+    ) -> Result<Admitted, PublishError> {
+        let increment = check_shape(&self.config, message, f, &way)?;
         let ttl = f.ttl.map(Ttl::parse);
         if matches!(ttl, Some(Ok(_))) && !self.config.allow_msg_ttl {
             return Err(PublishError::TtlDisabled);
         }
-        self.check_expected(message, f)?;
-        if f.schedule.is_some() {
-            return Err(PublishError::SchedulesDisabled);
-        }
+        self.check_expected(message, f, way.ahead())?;
+        let schedule = match way {
+            Way::Scheduled => None,
+            _ => self.check_schedule(message.subject, &f.schedule, f.rollup)?,
+        };
         if f.source.is_some() {
             return Err(PublishError::SourceHeader);
         }
-        if let Some(seq) = self.known(f.msg_id)? {
-            return Ok(Admitted::Duplicate(seq));
+        match (self.known(f.msg_id)?, &mut way) {
+            (Some(_), Way::Batch(_)) => return Err(PublishError::BatchDuplicate),
+            (Some(seq), _) => return Ok(Admitted::Duplicate(seq)),
+            (None, Way::Batch(ahead)) => {
+                if f.msg_id.is_some_and(|id| !ahead.is_new(id)) {
+                    return Err(PublishError::BatchDuplicate);
+                }
+                if f.expected_msg_id.is_some_and(|id| !id.is_empty()) {
+                    return Err(PublishError::BatchUnsupported("Nats-Expected-Last-Msg-Id"));
+                }
+            }
+            (None, _) => {}
         }
         if let Some(expected) = f.expected_msg_id.filter(|id| !id.is_empty())
             && expected != self.last_msg_id
@@ -126,9 +179,15 @@ impl Stream {
                 String::from_utf8_lossy(&self.last_msg_id).into_owned(),
             ));
         }
-        let rollup = check_rollup(&self.config, f)?;
+        let rollup = match (check_rollup(&self.config, f)?, schedule) {
+            (Rollup::None, Some(_)) => Rollup::Subject,
+            (rollup, _) => rollup,
+        };
+        if let Some(ahead) = way.ahead() {
+            ahead.check_rollup(message.subject, rollup)?;
+        }
         let total = match increment {
-            Some(increment) => Some(self.count(message, &increment)?),
+            Some(increment) => Some(self.count(message, &increment, way.ahead())?),
             None if self.config.allow_msg_counter => return Err(PublishError::CounterMissing),
             None => None,
         };
@@ -137,11 +196,17 @@ impl Stream {
             Some(Ok(ttl)) => Some(ttl),
             None => None,
         };
-        if self.config.retention == Retention::Interest && !self.is_wanted(message.subject) {
-            return Ok(Admitted::Unwanted);
+        let wanted = self.config.retention != Retention::Interest || self.is_wanted(message.subject);
+        if wanted {
+            self.check_room(message, rollup, way.ahead())?;
         }
-        self.check_room(message, rollup)?;
-        Ok(Admitted::Stored { rollup, ttl, total })
+        if let Way::Batch(ahead) = way {
+            ahead.note(message, wanted.then(|| self.size_of(message)), total.as_ref());
+        }
+        match wanted {
+            true => Ok(Admitted::Stored { rollup, ttl, total, schedule }),
+            false => Ok(Admitted::Unwanted),
+        }
     }
 
     /// A copy from another stream: what a publisher asked of that stream does not count here.
@@ -164,8 +229,8 @@ impl Stream {
         if self.config.retention == Retention::Interest && !self.is_wanted(message.subject) {
             return Ok(Admitted::Unwanted);
         }
-        self.check_room(message, rollup)?;
-        Ok(Admitted::Stored { rollup, ttl, total: None })
+        self.check_room(message, rollup, None)?;
+        Ok(Admitted::Stored { rollup, ttl, total: None, schedule: None })
     }
 
     /// A message of a backup, which was admitted once: only what this stream can never hold is refused.
@@ -196,9 +261,19 @@ impl Stream {
         }
     }
 
-    fn check_expected(&self, message: &Incoming<'_>, f: &Fields<'_>) -> Result<(), PublishError> {
+    /// Expectations. In a batch they are about what is stored before it: a subject that the batch writes to is not to be
+    /// compared any more, and only the first message can know the last sequence.
+    fn check_expected(
+        &self,
+        message: &Incoming<'_>,
+        f: &Fields<'_>,
+        ahead: Option<&Ahead>,
+    ) -> Result<(), PublishError> {
         let subject = f.expected_subject.filter(|subject| !subject.is_empty());
         match sequence(f.expected_subject_last) {
+            Some(_) if ahead.is_some_and(|ahead| ahead.count_of(subject.unwrap_or(message.subject)) > 0) => {
+                return Err(PublishError::WrongLastSequenceConstant);
+            }
             Some(expected) => {
                 let last = match subject.map(std::str::from_utf8) {
                     None => self.messages.last_of(message.subject),
@@ -214,16 +289,24 @@ impl Stream {
             None if subject.is_some() => return Err(PublishError::ExpectedSubjectAlone),
             None => {}
         }
-        let last = self.messages.last_seq();
+        let in_front = ahead.map_or(0, Ahead::count);
+        let last = Seq(self.messages.last_seq().0 + in_front);
         match sequence(f.expected_last) {
             Some(expected) if expected != Some(last.0) => Err(PublishError::WrongLastSequence(last)),
+            Some(_) if in_front > 0 => Err(PublishError::WrongLastSequenceConstant),
             _ => Ok(()),
         }
     }
 
     /// The counter's total with this increment.
-    fn count(&self, message: &Incoming<'_>, increment: &Number) -> Result<Number, PublishError> {
-        let before = self.messages.last_of(message.subject).and_then(|seq| self.totals.get(&seq));
+    fn count(
+        &self,
+        message: &Incoming<'_>,
+        increment: &Number,
+        ahead: Option<&Ahead>,
+    ) -> Result<Number, PublishError> {
+        let stored = || self.messages.last_of(message.subject).and_then(|seq| self.totals.get(&seq));
+        let before = ahead.and_then(|ahead| ahead.total(message.subject)).or_else(stored);
         let total = before.map_or_else(|| increment.clone(), |before| before.plus(increment));
         let size = message.header.len() + counter_payload(&total).len();
         match self.config.max_msg_size >= 0 && size > self.config.max_msg_size as usize {
@@ -234,28 +317,42 @@ impl Stream {
 
     /// Discard policy `new`: whether there is room. A message that takes the place of an older one of its subject needs
     /// none, as long as it is not larger.
-    fn check_room(&self, message: &Incoming<'_>, rollup: Rollup) -> Result<(), PublishError> {
+    fn check_room(
+        &self,
+        message: &Incoming<'_>,
+        rollup: Rollup,
+        ahead: Option<&Ahead>,
+    ) -> Result<(), PublishError> {
         let config = &self.config;
         if config.discard != Discard::New {
             return Ok(());
         }
+        let of_subject = self.messages.count_of(message.subject)
+            + ahead.map_or(0, |ahead| ahead.count_of(message.subject));
         let per_subject = config.max_msgs_per_subject;
-        let replaces = per_subject > 0 && self.messages.count_of(message.subject) >= per_subject as u64;
-        if replaces && config.discard_new_per_subject && rollup == Rollup::None {
+        let is_full = per_subject > 0 && of_subject >= per_subject as u64;
+        if is_full && config.discard_new_per_subject && rollup == Rollup::None {
             return Err(PublishError::MaxPerSubject);
         }
-        if config.max_msgs > 0 && self.messages.len() >= config.max_msgs as u64 && !replaces {
+        // A batch must fit as a whole, as if nothing made room for it.
+        let replaces = is_full && ahead.is_none();
+        let (messages, bytes) = ahead.map_or((0, 0), Ahead::kept);
+        if config.max_msgs > 0 && self.messages.len() + messages >= config.max_msgs as u64 && !replaces {
             return Err(PublishError::MaxMessages);
         }
-        let size =
-            self.messages.keep().size(message.payload.len(), message.subject.len(), message.header.len());
-        if config.max_bytes > 0 && self.messages.bytes() + size > config.max_bytes as u64 {
+        let size = self.size_of(message);
+        if config.max_bytes > 0 && self.messages.bytes() + bytes + size > config.max_bytes as u64 {
             let oldest = self.messages.first_of(message.subject).and_then(|seq| self.messages.size_of(seq));
             if !replaces || oldest.is_none_or(|oldest| size > oldest) {
                 return Err(PublishError::MaxBytes);
             }
         }
         Ok(())
+    }
+
+    /// What a message counts in the stream's bytes.
+    fn size_of(&self, message: &Incoming<'_>) -> u64 {
+        self.messages.keep().size(message.payload.len(), message.subject.len(), message.header.len())
     }
 }
 
@@ -269,9 +366,10 @@ fn check_shape(
     config: &StreamConfig,
     message: &Incoming<'_>,
     f: &Fields<'_>,
+    way: &Way<'_>,
 ) -> Result<Option<Number>, PublishError> {
     check_size(config, message)?;
-    if f.batch_id.is_some() {
+    if f.batch_id.is_some() && matches!(way, Way::Alone) {
         return Err(PublishError::AtomicDisabled);
     }
     if message.header.len() > headers::MAX_BYTES {
@@ -323,7 +421,9 @@ fn check_size(config: &StreamConfig, message: &Incoming<'_>) -> Result<(), Publi
 
 fn exceeds(config: &StreamConfig, message: &Incoming<'_>) -> bool {
     let size = message.header.len() + message.payload.len();
-    config.max_msg_size >= 0 && size > config.max_msg_size as usize
+    // A mapping can make a subject too long.
+    let too_long = message.subject.len() > usize::from(u16::MAX);
+    too_long || config.max_msg_size >= 0 && size > config.max_msg_size as usize
 }
 
 fn check_rollup(config: &StreamConfig, f: &Fields<'_>) -> Result<Rollup, PublishError> {

@@ -56,6 +56,16 @@ pub enum ConfigError {
     /// Consumers that would break the new limits.
     #[error("change to limits violates consumers: {0}")]
     ViolatesConsumers(String),
+    /// A prefix of an external origin that leads to something else.
+    #[error("{prefix} overlaps {subject} (err_code {err_code})")]
+    ExternalPrefix {
+        /// The code; `jsapi` has its text.
+        err_code: u16,
+        /// The prefix.
+        prefix: String,
+        /// What it overlaps with.
+        subject: String,
+    },
     /// A rule that has a code of its own; `text` fills its placeholder where it has one.
     #[error("{text} (err_code {err_code})")]
     Rule {
@@ -162,7 +172,6 @@ fn complete(
     let mut config = config.clone();
     check_name(&config)?;
     feeds::check_feeds(&config)?;
-    check_supported(&config)?;
     default_limits(&mut config, pedantic)?;
     check_replicas(&mut config, limits)?;
     check_times(&mut config, limits, pedantic)?;
@@ -194,20 +203,6 @@ fn check_name(config: &StreamConfig) -> Checked {
     rule(config.first_seq <= FIRST_SEQ_MAX, "stream first sequence is too large")?;
     let text = format!("stream description is too long, maximum allowed is {DESCRIPTION_BYTES}");
     rule(config.description.len() <= DESCRIPTION_BYTES, &text)
-}
-
-/// Refused by name, so that nobody believes that they work.
-fn check_supported(config: &StreamConfig) -> Checked {
-    let unsupported = [
-        (config.allow_msg_counter && !config.sources.is_empty(), "allow_msg_counter with sources"),
-        (config.allow_atomic, "allow_atomic"),
-        (config.allow_batched, "allow_batched"),
-        (config.allow_msg_schedules, "allow_msg_schedules"),
-    ];
-    match unsupported.iter().find(|(used, _)| *used) {
-        Some((_, field)) => Err(ConfigError::Unsupported(field)),
-        None => Ok(()),
-    }
 }
 
 fn default_limits(config: &mut StreamConfig, pedantic: bool) -> Checked {
@@ -281,13 +276,20 @@ fn check_times(config: &mut StreamConfig, limits: StreamLimits, pedantic: bool) 
     rule(age.is_zero() || window <= age, "duplicates window can not be larger then max age")
 }
 
-/// Delete markers need message TTLs and roll-ups; counters go with little else.
+/// Delete markers need message TTLs and roll-ups, schedules need roll-ups; counters go with little else.
 fn complete_features(config: &mut StreamConfig, pedantic: bool) -> Checked {
     if config.allow_msg_counter {
         rule(config.discard != Discard::New, "counter stream cannot use discard new")?;
         rule(!config.allow_msg_ttl, "counter stream cannot use message TTLs")?;
         rule(config.retention == Retention::Limits, "counter stream can only use limits retention")?;
         rule(!config.allow_msg_schedules, "counter stream cannot use message schedules")?;
+    }
+    if config.allow_msg_schedules {
+        rule(config.discard != Discard::New, "message scheduling cannot use discard new")?;
+        let rollups = config.allow_rollup_hdrs || !pedantic;
+        rule(rollups, "message scheduling cannot be set if roll-ups are disabled")?;
+        config.allow_rollup_hdrs = true;
+        config.deny_purge = false;
     }
     let ttl = config.subject_delete_marker_ttl;
     rule(ttl >= Span::ZERO, "subject delete marker TTL must not be negative")?;

@@ -16,6 +16,7 @@ pub(super) const NO_LIMITS: ServerLimits = ServerLimits {
     max_request_batch: 0,
     max_consumers: 0,
     default_max_consumers: 0,
+    in_flight: 0,
     clustered: true,
 };
 
@@ -33,7 +34,7 @@ impl Stream {
         let others = self.consumers.values().filter(|other| other.name() != name).map(Consumer::config);
         consumer::check_siblings(&config, &self.config, others)?;
         let counted = self.consumers.values().filter(|consumer| !consumer.config().direct).count();
-        let full = |limit: i64| limit > 0 && counted as u64 >= limit as u64;
+        let full = |limit: i64| limit > 0 && counted as u64 + limits.in_flight >= limit as u64;
         let own = if self.config.max_consumers > 0 {
             self.config.max_consumers
         } else {

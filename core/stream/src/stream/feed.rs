@@ -78,9 +78,13 @@ impl Stream {
         let mut taken = at;
         let mut outcome = Feeding::Taken;
         for Fed { seq, record, .. } in messages {
-            if let Err(error) = self.copy_in(&record, Place::Next, fx) {
-                outcome = Feeding::Refused(error);
-                break;
+            match self.copy_in(&record, Place::Next, fx) {
+                // What is no counter at the origin is none here.
+                Ok(()) | Err(PublishError::CounterMissing | PublishError::CounterBroken) => {}
+                Err(error) => {
+                    outcome = Feeding::Refused(error);
+                    break;
+                }
             }
             taken = seq;
         }
@@ -108,20 +112,34 @@ impl Stream {
         let fields = Fields::of(record.header());
         // A mirror has what its origin has, whatever ids the messages carry.
         let msg_id = fields.msg_id.filter(|_| !is_mirror);
+        let counted = match place {
+            Place::Next if self.config.allow_msg_counter => Some(self.count_copy(&message, &fields)?),
+            _ => None,
+        };
         match self.admit_copy(&message, &fields, msg_id)? {
             Admitted::Duplicate(_) => {}
             Admitted::Unwanted => {
                 self.messages.advance_to(seq, ts);
                 self.remember(msg_id, seq);
             }
-            Admitted::Stored { rollup, ttl, total } => {
+            Admitted::Stored { rollup, ttl, total, .. } => {
                 let special = self.special(ts, ttl, fields.is_marker());
-                let record = match subject.is_some() {
-                    true => Record::join(message.subject, message.header, message.payload)
-                        .ok_or(PublishError::TooLarge)?,
-                    false => record.clone(),
+                let record = match &counted {
+                    None if subject.is_none() => Some(record.clone()),
+                    None => Record::join(message.subject, message.header, message.payload),
+                    Some(counted) => {
+                        Record::join(message.subject, &counted.header, counted.payload.as_bytes())
+                    }
+                };
+                let record = record.ok_or(PublishError::TooLarge)?;
+                let (total, sources) = match counted {
+                    Some(counted) => (Some(counted.total), Some(counted.sources)),
+                    None => (total, None),
                 };
                 self.store(Storing { record, msg_id, rollup, special, total, at: (seq, ts) }, fx);
+                if let Some(sources) = sources {
+                    self.remember_sources(seq, sources);
+                }
             }
         }
         Ok(())

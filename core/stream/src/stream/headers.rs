@@ -54,9 +54,15 @@ pub(crate) fn without(block: &[u8], name: &str) -> Vec<u8> {
     block
 }
 
-/// The block without the lines whose names begin with one of these, if it has any; nothing when no line is left.
+/// The block without the lines whose names begin with one of these, if it has any; nothing when no line is left. One that
+/// ends with a colon is a whole name.
 pub(crate) fn without_prefixes(block: &[u8], prefixes: &[&str]) -> Option<Vec<u8>> {
-    let goes = |name: &[u8]| prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    let goes = |name: &[u8]| {
+        prefixes.iter().any(|prefix| match prefix.strip_suffix(':') {
+            Some(whole) => name == whole.as_bytes(),
+            None => name.starts_with(prefix.as_bytes()),
+        })
+    };
     if !fields(block).any(|(name, _)| goes(name)) {
         return None;
     }
@@ -65,6 +71,17 @@ pub(crate) fn without_prefixes(block: &[u8], prefixes: &[&str]) -> Option<Vec<u8
         push(&mut left, &String::from_utf8_lossy(name), value);
     }
     Some(left)
+}
+
+/// Replaces a field where it is, or appends it.
+pub(crate) fn set(block: &mut Vec<u8>, name: &str, value: &[u8]) {
+    match find_line(block, name) {
+        Some((start, end)) => {
+            let line = [name.as_bytes(), b": ", value, LINE_END].concat();
+            block.splice(start..end, line);
+        }
+        None => push(block, name, value),
+    }
 }
 
 /// Appends a field; `block` may be empty.
@@ -128,6 +145,9 @@ mod tests {
         assert_eq!(block, b"NATS/1.0\r\nX: y\r\nZ: z\r\n\r\n");
         push(&mut block, "A", b"3");
         assert_eq!(block, b"NATS/1.0\r\nX: y\r\nZ: z\r\nA: 3\r\n\r\n");
+        set(&mut block, "X", b"w");
+        set(&mut block, "B", b"4");
+        assert_eq!(block, b"NATS/1.0\r\nX: w\r\nZ: z\r\nA: 3\r\nB: 4\r\n\r\n");
         let mut block = Vec::new();
         push(&mut block, "A", b"3");
         assert_eq!(block, b"NATS/1.0\r\nA: 3\r\n\r\n");

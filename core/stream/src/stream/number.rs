@@ -43,6 +43,12 @@ impl Number {
         }
     }
 
+    /// The difference.
+    pub fn minus(&self, other: &Number) -> Number {
+        let (negative, digits) = other.parts();
+        self.plus(&Number::of(!negative, digits))
+    }
+
     fn of(negative: bool, digits: Vec<u8>) -> Number {
         let text = std::str::from_utf8(&digits).unwrap_or_default();
         match text.parse::<i128>() {
@@ -157,6 +163,7 @@ mod tests {
             let number = |text: &str| Number::parse(text.as_bytes()).expect(text);
             assert_eq!(number(a).plus(&number(b)).to_string(), expected);
             assert_eq!(number(b).plus(&number(a)), number(expected));
+            assert_eq!(number(expected).minus(&number(a)), number(b));
         }
     }
 }

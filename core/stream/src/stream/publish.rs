@@ -8,7 +8,8 @@ use hw_store::Record;
 use hw_subject::is_valid_subject;
 
 use super::Stream;
-use super::admit::{Admitted, Fields, Incoming, Rollup, counter_payload};
+use super::admit::{Admitted, Fields, Incoming, Rollup, Way, counter_payload};
+use super::counter;
 use super::expiry::Special;
 use super::headers;
 use super::number::Number;
@@ -28,51 +29,129 @@ pub(super) struct Storing<'a> {
     pub at: (Seq, Time),
 }
 
+/// A message as its publisher sent it, and what it becomes before anything is decided.
+pub(super) struct Arriving<'a> {
+    record: &'a Record,
+    /// The subject, if it is mapped to another one.
+    subject: Option<Vec<u8>>,
+    /// The header without what is for the transport.
+    pub header: Cow<'a, [u8]>,
+}
+
+impl Arriving<'_> {
+    /// What is checked.
+    pub fn message(&self) -> Incoming<'_> {
+        Incoming {
+            subject: self.subject.as_deref().unwrap_or(self.record.subject()),
+            header: &self.header,
+            payload: self.record.payload(),
+        }
+    }
+}
+
 impl Stream {
-    pub(super) fn publish(&mut self, record: Record, fx: &mut Vec<Effect>) -> Result<Stored, PublishError> {
-        let subject = self.mapped(record.subject());
+    pub(super) fn publish(
+        &mut self,
+        record: &Record,
+        way: Way<'_>,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Stored, PublishError> {
+        let arriving = self.arriving(record);
+        let fields = Fields::of(&arriving.header);
+        let admitted = self.admit(&arriving.message(), &fields, way)?;
+        self.take_in(&arriving, &fields, admitted, fx)
+    }
+
+    /// What a message is when it arrives.
+    pub(super) fn arriving<'a>(&self, record: &'a Record) -> Arriving<'a> {
         let header = match headers::without_status(record.header()) {
             Some(stripped) => Cow::Owned(stripped),
             None => Cow::Borrowed(record.header()),
         };
-        let fields = Fields::of(&header);
-        let message = Incoming {
-            subject: subject.as_deref().unwrap_or(record.subject()),
-            header: &header,
-            payload: record.payload(),
-        };
-        let (rollup, ttl, total) = match self.admit(&message, &fields)? {
-            Admitted::Duplicate(seq) => return Ok(Stored { seq, duplicate: true, val: None }),
+        Arriving { record, subject: self.mapped(record.subject()), header }
+    }
+
+    /// Stores what was admitted, or does what stands for storing it.
+    pub(super) fn take_in(
+        &mut self,
+        arriving: &Arriving<'_>,
+        fields: &Fields<'_>,
+        admitted: Admitted,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Stored, PublishError> {
+        let (rollup, ttl, total, schedule) = match admitted {
+            Admitted::Duplicate(seq) => return Ok(Stored { seq, duplicate: true, ..Stored::default() }),
             Admitted::Unwanted => {
                 let seq = self.messages.last_seq().next();
                 self.messages.advance_to(seq, self.clock);
                 self.remember(fields.msg_id, seq);
                 return Ok(Stored { seq, ..Stored::default() });
             }
-            Admitted::Stored { rollup, ttl, total } => (rollup, ttl, total),
+            Admitted::Stored { rollup, ttl, total, schedule } => (rollup, ttl, total, schedule),
         };
+        let Arriving { record, subject, header } = arriving;
         let special = self.special(self.clock, ttl, fields.is_marker());
-        let raised = self.raised(ttl).map(|seconds| {
-            let mut header = headers::without(&header, "Nats-TTL");
-            headers::push(&mut header, "Nats-TTL", seconds.to_string().as_bytes());
-            header
-        });
+        let marked = self.marked_header(header, fields, ttl, schedule.is_some());
+        let sources = total.as_ref().and_then(|_| self.sources_of(arriving.message().subject));
+        let marked = match &sources {
+            None => marked,
+            Some(sources) => {
+                let mut marked = marked.unwrap_or_else(|| header.to_vec());
+                headers::set(&mut marked, counter::SOURCES, &counter::shown(sources));
+                Some(marked)
+            }
+        };
         let counted = total.as_ref().map(counter_payload);
-        let changed =
-            subject.is_some() || raised.is_some() || counted.is_some() || matches!(header, Cow::Owned(_));
+        let is_header_new = marked.is_some() || matches!(header, Cow::Owned(_));
+        let changed = subject.is_some() || counted.is_some() || is_header_new;
         let stored = match changed {
-            false => record.clone(),
+            false => (*record).clone(),
             true => {
-                let header = raised.as_deref().unwrap_or(&header);
-                // Only a subject that its mapping made too long does not fit.
-                let payload = counted.as_deref().map_or(message.payload, str::as_bytes);
-                Record::join(message.subject, header, payload).ok_or(PublishError::TooLarge)?
+                let subject = subject.as_deref().unwrap_or(record.subject());
+                let payload = counted.as_deref().map_or(record.payload(), str::as_bytes);
+                // Only a header that grew beyond 4 GiB does not fit; admission has refused it.
+                Record::join(subject, marked.as_deref().unwrap_or(header), payload)
+                    .ok_or(PublishError::TooLarge)?
             }
         };
         let val = total.as_ref().map(Number::to_string);
         let at = (self.messages.last_seq().next(), self.clock);
         let storing = Storing { record: stored, msg_id: fields.msg_id, rollup, special, total, at };
-        Ok(Stored { seq: self.store(storing, fx), duplicate: false, val })
+        let seq = self.store(storing, fx);
+        if let Some(sources) = sources {
+            self.remember_sources(seq, sources);
+        }
+        if let Some(due) = schedule.filter(|_| self.messages.contains(seq)) {
+            self.schedules.insert(seq, due);
+        }
+        if let Some(scheduler) = fields.ends_schedule() {
+            self.end_schedule(scheduler, fx);
+        }
+        Ok(Stored { seq, val, ..Stored::default() })
+    }
+
+    /// The header with what the stream adds to it: a life that is too short is raised, a schedule replaces the one before.
+    fn marked_header(
+        &self,
+        header: &[u8],
+        fields: &Fields<'_>,
+        ttl: Option<Ttl>,
+        is_schedule: bool,
+    ) -> Option<Vec<u8>> {
+        let raised = self.raised(ttl);
+        let rolls_up = is_schedule && fields.rollup.is_none();
+        if raised.is_none() && !rolls_up {
+            return None;
+        }
+        let mut marked = header.to_vec();
+        if let Some(seconds) = raised {
+            marked = headers::without(&marked, "Nats-TTL");
+            headers::push(&mut marked, "Nats-TTL", seconds.to_string().as_bytes());
+        }
+        if rolls_up {
+            headers::push(&mut marked, "Nats-Rollup", b"sub");
+        }
+        Some(marked)
     }
 
     /// What the configuration's mapping makes of a subject, if that is another one.

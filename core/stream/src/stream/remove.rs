@@ -34,8 +34,12 @@ impl Stream {
     /// What is known of a message beside its index entry.
     fn forget(&mut self, seq: Seq) {
         self.expiry.remove(seq);
+        if !self.schedules.is_empty() {
+            self.schedules.remove(seq);
+        }
         if !self.totals.is_empty() {
             self.totals.remove(&seq);
+            self.sources.remove(&seq);
         }
     }
 
@@ -98,7 +102,12 @@ impl Stream {
         }
     }
 
-    pub(super) fn delete_message(&mut self, seq: Seq, fx: &mut Vec<Effect>) -> Result<(), StreamError> {
+    pub(super) fn delete_message(
+        &mut self,
+        seq: Seq,
+        erase: bool,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), StreamError> {
         if self.config.sealed {
             return Err(StreamError::Sealed);
         }
@@ -107,6 +116,9 @@ impl Stream {
         }
         if seq.0 == 0 || seq > self.messages.last_seq() {
             return Err(StreamError::OutOfRange(seq));
+        }
+        if erase {
+            self.messages.mark_for_erasure(seq);
         }
         self.drop_message(seq, fx).map(drop).ok_or(StreamError::SequenceNotFound(seq))
     }
@@ -127,6 +139,8 @@ impl Stream {
             self.messages.clear();
             self.expiry.clear();
             self.totals.clear();
+            self.sources.clear();
+            self.schedules.clear();
             self.messages.advance_to(seq.prev(), self.messages.last_ts());
         } else {
             let filters: &[&str] = if filter.is_empty() { &[] } else { &[filter] };

@@ -2,21 +2,25 @@
 //! it: they are in segments, or follow one by one. docs/format.md, "Stream state".
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
+use hw_store::Record;
 use hw_store::messages::{self, Restore};
 
+use super::counter::{Sources, shown};
 use super::dedupe::Dedupe;
 use super::expiry::{Expiry, Special};
 use super::feed::Position;
 use super::number::Number;
+use super::schedule::Schedules;
 use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-/// Version 2 had no positions of sources.
-const VERSION: u8 = 3;
+/// Version 2 had no positions of sources, version 3 no schedules and no parts of batches.
+const VERSION: u8 = 4;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -94,6 +98,23 @@ impl Stream {
             block(out, &position.identity);
             number(out, position.seq.0);
         }
+        number(out, self.schedules.iter().len() as u64);
+        for (seq, due) in self.schedules.iter() {
+            number(out, seq.0);
+            number(out, due.0 as u64);
+        }
+        number(out, self.parts.len() as u64);
+        for record in &self.parts {
+            let (subject_len, header_len) = record.lengths();
+            number(out, u64::from(subject_len));
+            number(out, u64::from(header_len));
+            block(out, record.joined());
+        }
+        number(out, self.sources.len() as u64);
+        for (seq, sources) in &self.sources {
+            number(out, seq.0);
+            block(out, &shown(sources));
+        }
         self.messages.snapshot(out);
     }
 }
@@ -151,6 +172,7 @@ impl StreamRestore {
                 positions.insert(source, Position { identity, seq: Seq(r.number()?) });
             }
         }
+        let (schedules, parts, sources) = if version > 3 { r.late()? } else { Default::default() };
         let (messages, rest) = Restore::open(&r.0)?;
         if !rest.is_empty() {
             return Err(RestoreError::Damaged);
@@ -166,6 +188,9 @@ impl StreamRestore {
             age_checked,
             totals,
             positions,
+            sources,
+            schedules,
+            parts,
             fingerprint,
             ..Stream::new(config, created)
         };
@@ -188,6 +213,8 @@ impl StreamRestore {
         let (messages, lost) = messages.finish();
         stream.messages = messages;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
+        stream.schedules.retain(|seq| stream.messages.contains(seq));
+        stream.sources.retain(|seq, _| stream.messages.contains(*seq));
         stream.totals.retain(|seq, _| stream.messages.contains(*seq));
         let mut restored = BTreeMap::new();
         for (name, bytes) in consumers {
@@ -203,6 +230,8 @@ impl StreamRestore {
 
 struct Reader(Bytes);
 
+type Late = (Schedules, Vec<Record>, BTreeMap<Seq, Arc<Sources>>);
+
 impl Reader {
     fn take(&mut self, count: usize) -> Result<Bytes, RestoreError> {
         if self.0.len() < count {
@@ -213,6 +242,30 @@ impl Reader {
 
     fn number(&mut self) -> Result<u64, RestoreError> {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
+    }
+
+    /// What came with version 4: schedules, the beginning of a batch, what sources have contributed to counters.
+    fn late(&mut self) -> Result<Late, RestoreError> {
+        let (mut schedules, mut parts, mut sources) = Late::default();
+        for _ in 0..self.number()? {
+            schedules.insert(Seq(self.number()?), Time(self.number()? as i64));
+        }
+        for _ in 0..self.number()? {
+            parts.push(self.record()?);
+        }
+        for _ in 0..self.number()? {
+            let (seq, json) = (Seq(self.number()?), self.block()?);
+            let shown: Sources = serde_json::from_slice(&json).map_err(|_| RestoreError::Damaged)?;
+            sources.insert(seq, Arc::new(shown));
+        }
+        Ok((schedules, parts, sources))
+    }
+
+    fn record(&mut self) -> Result<Record, RestoreError> {
+        let (subject, header) = (u16::try_from(self.number()?), u32::try_from(self.number()?));
+        let joined = self.block()?;
+        let (Ok(subject), Ok(header)) = (subject, header) else { return Err(RestoreError::Damaged) };
+        Record::from_joined(joined, subject, header).ok_or(RestoreError::Damaged)
     }
 
     fn block(&mut self) -> Result<Bytes, RestoreError> {

@@ -1,5 +1,8 @@
 //! Commands and what must come of them. The expected answers were observed on nats-server 2.15.1.
 
+mod batches;
+mod schedules;
+
 use hw_kit::Span;
 
 use super::*;

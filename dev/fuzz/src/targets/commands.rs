@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::Record;
-use hw_stream::command::{ConsumerAction, Settlement, Verdict};
+use hw_stream::command::{ConsumerAction, Fed, Settlement, Verdict};
 use hw_stream::stream::{StreamLimits, StreamRestore, check};
 use hw_stream::{Command, Stream, StreamConfig};
 
@@ -13,6 +13,8 @@ const CONFIGS: &[&str] = &[
     r#"{"name":"S","subjects":["a.>"],"retention":"workqueue","max_age":1000000000,"max_msgs_per_subject":2}"#,
     r#"{"name":"S","subjects":["a.>"],"retention":"interest","max_bytes":500,"discard":"new"}"#,
     r#"{"name":"S","subjects":["a.>"],"storage":"memory","allow_direct":true}"#,
+    r#"{"name":"S","subjects":["a.>"],"allow_atomic":true,"allow_batched":true,"allow_msg_schedules":true,"allow_msg_ttl":true}"#,
+    r#"{"name":"S","subjects":["a.>"],"allow_atomic":true,"allow_msg_counter":true,"sources":[{"name":"O"}]}"#,
 ];
 
 fn config(text: &str) -> StreamConfig {
@@ -35,6 +37,15 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
         config: Bytes::from(json.to_owned()),
     };
     let c = || Bytes::from_static(b"C");
+    let message = |subject: &str, fields: &str| {
+        let header = format!("NATS/1.0\r\n{fields}\r\n\r\n");
+        Record::join(subject.as_bytes(), header.as_bytes(), b"").expect("short")
+    };
+    let schedule = "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: a.t\r\nNats-Schedule-Source: a.b";
+    let produced = "Nats-Scheduler: a.s\r\nNats-Schedule-Next: purge";
+    let copied = "Nats-Incr: 1\r\nNats-Stream-Source: O 1 > > a.c ID";
+    let counter =
+        Record::join(b"a.c", format!("NATS/1.0\r\n{copied}\r\n\r\n").as_bytes(), b"{\"val\":\"7\"}");
     let commands = [
         consumer(
             "C",
@@ -57,6 +68,23 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
         Command::Expire { ts: Time(3_000_000_000) },
         Command::Configure { ts: Time(27), revision: 2, config: Bytes::from(CONFIGS[0]) },
         Command::DeleteConsumer { ts: Time(28), name: c() },
+        Command::BatchPart { ts: Time(29), messages: vec![message("a.b", "Nats-Msg-Id: y")] },
+        Command::PublishBatch { ts: Time(30), messages: vec![message("a.c", "Nats-Incr: 5")] },
+        Command::PublishRun { ts: Time(31), stop: true, messages: vec![message("a.s", schedule)] },
+        Command::Fire {
+            ts: Time(32),
+            schedule: Seq(8),
+            due: Time(1_000_000_000),
+            next: Time(2_000_000_000),
+            record: message("a.t", produced),
+        },
+        Command::Sourced {
+            ts: Time(33),
+            source: Bytes::from_static(b"O > >"),
+            identity: Bytes::from_static(b"ID"),
+            after: Seq(0),
+            messages: vec![Fed { seq: Seq(1), ts: Time(1), record: counter.expect("short") }],
+        },
     ];
     let mut all = Vec::new();
     for (number, _) in CONFIGS.iter().enumerate() {

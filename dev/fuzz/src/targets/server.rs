@@ -17,7 +17,7 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
     let create = publish(
         "$JS.API.STREAM.CREATE.S",
         "i.1",
-        r#"{"name":"S","subjects":["a.>"],"num_replicas":1,"allow_direct":true,"allow_rollup_hdrs":true,"allow_msg_ttl":true}"#,
+        r#"{"name":"S","subjects":["a.>"],"num_replicas":1,"allow_direct":true,"allow_rollup_hdrs":true,"allow_msg_ttl":true,"allow_atomic":true,"allow_batched":true,"allow_msg_schedules":true}"#,
     );
     let consumer = publish(
         "$JS.API.CONSUMER.CREATE.S.C",
@@ -30,12 +30,30 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
     let acks = ["+ACK", "-NAK", "+NXT 2", "+TERM", "+WPI"]
         .map(|body| publish("$JS.ACK.S.C.1.1.1.1700000000000000000.1", "i.6", body))
         .concat();
+    let headed = |fields: &str| {
+        let block = format!("NATS/1.0\r\n{}\r\n\r\n", fields.replace('|', "\r\n"));
+        format!("HPUB a.b i.7 {} {}\r\n{block}z\r\n", block.len(), block.len() + 1)
+    };
+    let batch = |number: &str| headed(&format!("Nats-Batch-Id: b|Nats-Batch-Sequence: {number}"));
+    let atomic = [batch("1"), batch("2"), batch("3|Nats-Batch-Commit: 1")].concat();
+    let fast = ["1.0", "2.1", "4.1", "4.4", "5.2"]
+        .map(|place| publish("a.b", &format!("i.b.2.ok.{place}.$FI"), "f"))
+        .concat();
+    let schedules = [
+        headed("Nats-Schedule: @every 1s|Nats-Schedule-Target: a.t|Nats-Schedule-TTL: 2"),
+        headed("Nats-Schedule: 0 */5 * ? jan-dec mon|Nats-Schedule-Target: a.t|Nats-Schedule-Time-Zone: UTC"),
+        headed("Nats-Schedule: @at 1970-01-01T00:00:09Z|Nats-Schedule-Target: a.t|Nats-Schedule-Source: a.c"),
+    ]
+    .concat();
     let begin = [create, consumer].concat();
     let mut all = vec![
         begin.clone(),
         [begin.clone(), work.clone()].concat(),
         [begin.clone(), work.clone(), acks].concat(),
         [begin.clone(), header, next].concat(),
+        [begin.clone(), atomic].concat(),
+        [begin.clone(), fast].concat(),
+        [begin.clone(), schedules, work.clone()].concat(),
     ];
     for entry in super::api::corpus() {
         let text = String::from_utf8_lossy(&entry).into_owned();
@@ -157,15 +175,18 @@ fn jetstream() -> JetStreamConfig {
     JetStreamConfig {
         domain: String::new(),
         strict: false,
+        long_acks: false,
         max_memory: -1,
         max_storage: -1,
         max_duplicate_window: Span::ZERO,
         max_ack_pending: 0,
         max_request_batch: 0,
+        batch: hw_node::BatchLimits::default(),
         version: "fuzz".to_owned(),
         server_id: "FUZZ".to_owned(),
         server_name: "fuzz".to_owned(),
         checkpoint_bytes: 2000,
+        erase_after: hw_kit::Span::from_millis(100),
         seed: 1,
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::audit::{Dump, StreamDump};
 use crate::history::Violation;
+use crate::workload::is_schedule;
 
 /// Compares what two servers show that opened the same disk one after the other.
 pub fn compare(before: &Dump, after: &Dump, what: &str) -> Result<(), Violation> {
@@ -18,7 +19,8 @@ pub fn compare(before: &Dump, after: &Dump, what: &str) -> Result<(), Violation>
     for name in names(before) {
         let (Some(old), Some(new)) = (before.streams.get(&name), after.streams.get(&name)) else { continue };
         // Time alone changes these.
-        let ages = old.info["config"]["max_age"].as_i64().unwrap_or(0) > 0;
+        let ages = old.info["config"]["max_age"].as_i64().unwrap_or(0) > 0
+            || old.messages.values().any(|stored| is_schedule(&stored.subject));
         if old.info["config"] != new.info["config"] || old.info["created"] != new.info["created"] {
             return Err(wrong(format!("{name}: {} became {}", old.info["config"], new.info["config"])));
         }

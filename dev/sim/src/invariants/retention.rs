@@ -12,6 +12,9 @@ const SLACK: Span = Span::from_millis(2000);
 /// Whether there is any reason why a publish that was at a sequence is not there any more.
 pub fn may_be_gone(case: &Case<'_>, seq: u64, index: usize) -> bool {
     let Some(attempt) = case.attempts.get(&index) else { return true };
+    if attempt.schedule.as_ref().is_some_and(|schedule| case.now >= schedule.due) {
+        return true;
+    }
     let shape = &case.log.shape;
     if case.log.removals.iter().any(|removal| removal.may_cover(attempt, seq)) {
         return true;
@@ -73,6 +76,7 @@ pub fn check(case: &Case<'_>) -> Result<(), Violation> {
         }
         let Some((index, attempt)) = super::attempt_of(&stored.payload)
             .and_then(|index| case.attempts.get(&index).map(|attempt| (index, attempt)))
+            .filter(|(_, attempt)| !attempt.produces(&stored.subject))
         else {
             continue;
         };

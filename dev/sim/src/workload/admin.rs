@@ -106,8 +106,14 @@ impl Workload {
             return;
         }
         let seq = last - self.rng.below(last.min(12));
-        let body = json!({ "seq": seq, "no_erase": self.rng.chance(1, 2) });
-        self.remove(world, &name, Removed::Message(seq), (format!("$JS.API.STREAM.MSG.DELETE.{name}"), body));
+        let erase = self.rng.chance(1, 2);
+        let body = json!({ "seq": seq, "no_erase": !erase });
+        self.remove(
+            world,
+            &name,
+            Removed::Message { seq, erase },
+            (format!("$JS.API.STREAM.MSG.DELETE.{name}"), body),
+        );
     }
 
     fn remove(&mut self, world: &mut World, name: &str, what: Removed, (subject, body): (String, Value)) {
@@ -252,6 +258,8 @@ fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
         "max_consumers": -1,
         "discard": if shape.discard_new { "new" } else { "old" },
         "num_replicas": 1,
+        "allow_atomic": true,
+        "allow_msg_schedules": !shape.discard_new,
         "allow_direct": !generation.is_multiple_of(4),
     })
 }

@@ -67,7 +67,9 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
         Some(name) => detail(inner, name).await,
         None => None,
     };
-    let mut accounts = if wanted.is_none() { inner.account_names() } else { Vec::new() };
+    let there = inner.live().directory;
+    let there = there.accounts().filter(|(_, account)| !account.gone && wanted.is_none());
+    let mut accounts: Vec<String> = there.map(|(_, account)| account.name.clone()).collect();
     accounts.sort();
     Accountz {
         server_id: inner.facts.id.clone(),

@@ -62,6 +62,8 @@ pub(crate) struct Varz {
     tags: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    feature_flags: BTreeMap<&'static str, bool>,
     system_account: String,
     slow_consumer_stats: SlowConsumers,
 }
@@ -208,6 +210,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         config_digest: live.config_digest.clone(),
         tags: facts.tags.clone(),
         metadata: facts.metadata.clone(),
+        feature_flags: facts.jetstream.iter().map(|js| ("js_ack_fc_v2", js.long_acks)).collect(),
         system_account: facts.system_account.clone(),
         slow_consumer_stats: SlowConsumers {
             clients: total.slow_consumers,

@@ -32,8 +32,6 @@ enum Step {
     Wait(i64),
     /// Apply this many of the commands in the log.
     Commit(usize),
-    /// The newest proposals are refused.
-    Refuse,
     Restart,
     Reset(u64),
     Refilter(u8),
@@ -53,7 +51,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..12usize).prop_map(Step::Purge),
         4 => (1..1500i64).prop_map(Step::Wait),
         8 => (0..4usize).prop_map(Step::Commit),
-        1 => Just(Step::Refuse),
         1 => Just(Step::Restart),
         1 => (0..40u64).prop_map(Step::Reset),
         1 => (0..4u8).prop_map(Step::Refilter),
@@ -265,16 +262,6 @@ impl History {
             }
             Step::Wait(ms) => self.wait(ms),
             Step::Commit(count) => self.commit(count),
-            Step::Refuse => {
-                // What comes before in the log is not affected.
-                self.world.call(|lead, m, out| lead.pump(m, out));
-                for command in std::mem::take(&mut self.world.out.proposals) {
-                    if let Command::Delivered { seqs, .. } = command {
-                        self.excused.extend(&seqs);
-                        self.world.call(|lead, m, out| lead.handle_refused(m, &seqs, out));
-                    }
-                }
-            }
             Step::Restart => self.restart(),
             Step::Reset(seq) => {
                 self.world.consumer.apply_reset(Seq(seq), &self.world.messages).expect("deliver all");

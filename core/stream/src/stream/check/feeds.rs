@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use hw_subject::{Filter, Transform, TransformError};
+use hw_subject::{Filter, Transform, TransformError, is_valid_subject};
 
 use super::{Checked, ConfigError, rule};
-use crate::config::{StreamConfig, StreamSource};
+use crate::config::{ExternalStream, StreamConfig, StreamSource};
 
 /// The codes that differ between mirrors and sources.
 struct Codes {
@@ -48,17 +48,13 @@ pub(super) fn check_feeds(config: &StreamConfig) -> Checked {
     if let Some(mirror) = &config.mirror {
         check_mirror(config)?;
         check_origin(mirror, &MIRROR)?;
-        rule(mirror.name != config.name, "detected cycle")?;
+        rule(mirror.external.is_some() || mirror.name != config.name, "detected cycle")?;
     }
     coded(config.sources.is_empty() || !config.allow_msg_schedules, 10187)?;
-    if config.allow_msg_counter && !config.sources.is_empty() {
-        // Adding up the counters of several streams needs their totals one by one.
-        return Err(ConfigError::Unsupported("sources of a stream with allow_msg_counter"));
-    }
     let mut keys = BTreeSet::new();
     for source in &config.sources {
         check_origin(source, &SOURCE)?;
-        rule(source.name != config.name, "detected cycle")?;
+        rule(source.external.is_some() || source.name != config.name, "detected cycle")?;
         coded(keys.insert(crate::feed::source_key(source)), 10140)?;
     }
     Ok(())
@@ -107,8 +103,28 @@ fn check_origin(origin: &StreamSource, codes: &Codes) -> Checked {
     if origin.consumer.is_some() {
         return Err(ConfigError::Unsupported("consumer of a mirror or source"));
     }
-    if origin.external.is_some() {
-        return Err(ConfigError::Unsupported("external of a mirror or source"));
+    origin.external.as_ref().map_or(Ok(()), check_external)
+}
+
+/// Where streams of another account or domain are asked for and delivered.
+fn check_external(external: &ExternalStream) -> Checked {
+    const API: &str = "$JS.API";
+    let (api, deliver) = (&external.api, &external.deliver);
+    if !deliver.is_empty() && !is_valid_subject(deliver.as_bytes()) {
+        return Err(ConfigError::Rule { err_code: 10024, text: deliver.clone() });
     }
-    Ok(())
+    if api.is_empty() {
+        return Ok(());
+    }
+    if !is_valid_subject(api.as_bytes()) {
+        let text = format!("stream external api prefix {api:?} must be a valid subject without wildcards");
+        return Err(ConfigError::Invalid(text));
+    }
+    match api == API {
+        true => {
+            let (prefix, subject) = (api.clone(), API.to_owned());
+            Err(ConfigError::ExternalPrefix { err_code: 10021, prefix, subject })
+        }
+        false => Ok(()),
+    }
 }

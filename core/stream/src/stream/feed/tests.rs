@@ -8,6 +8,7 @@ use crate::command::Command;
 use crate::config::StreamConfig;
 use crate::outcome::Answer;
 use crate::stream::check::{StreamLimits, check};
+use crate::stream::headers;
 
 const NOW: Time = Time(1_000_000_000_000);
 
@@ -172,4 +173,53 @@ fn positions_survive_a_snapshot() {
         restored.position(b"A > >"),
         Some(&Position { identity: Bytes::from_static(b"1"), seq: Seq(9) })
     );
+}
+
+#[test]
+fn counters_add_up_and_remember_their_sources() {
+    let config = r#"{"name":"C","subjects":["c"],"storage":"memory","allow_msg_counter":true,
+        "sources":[{"name":"A"},{"name":"B"}]}"#;
+    let mut c = stream(config);
+    let copy = |origin: &str, seq: u64, total: &str| {
+        let header =
+            format!("NATS/1.0\r\nNats-Incr: 1\r\nNats-Stream-Source: {origin} {seq} > > c ID\r\n\r\n");
+        let payload = format!("{{\"val\":\"{total}\"}}");
+        let record = Record::join(b"c", header.as_bytes(), payload.as_bytes()).expect("it is short");
+        let (source, identity) = (format!("{origin} > >").into(), Bytes::from_static(b"ID"));
+        let messages = vec![Fed { seq: Seq(seq), ts: NOW, record }];
+        Command::Sourced { ts: NOW, source, identity, after: Seq(seq - 1), messages }
+    };
+    let last = |stream: &Stream| {
+        let fetched = stream.messages().last_of(b"c").map(|seq| stream.messages().fetch(seq));
+        let Some(Fetch::Message(message)) = fetched else { panic!("{fetched:?}") };
+        let field = |name: &str| {
+            let mut fields = headers::fields(message.record.header());
+            let value = fields.find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value);
+            String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+        };
+        let payload = String::from_utf8_lossy(message.record.payload()).into_owned();
+        format!("{} {} {payload}", field("Nats-Incr"), field("Nats-Counter-Sources"))
+    };
+    for (command, expected) in [
+        (copy("A", 1, "5"), r#"5 {"A":{"c":"5"}} {"val":"5"}"#),
+        (copy("B", 1, "-2"), r#"-2 {"A":{"c":"5"},"B":{"c":"-2"}} {"val":"3"}"#),
+        (copy("A", 2, "4"), r#"-1 {"A":{"c":"4"},"B":{"c":"-2"}} {"val":"2"}"#),
+    ] {
+        assert_eq!(apply(&mut c, command), "taken");
+        assert_eq!(last(&c), expected);
+    }
+    // What is no counter is left out.
+    assert_eq!(apply(&mut c, copy("A", 3, "x")), "taken");
+    assert_eq!(c.messages().last_seq(), Seq(3));
+    let mut bytes = Vec::new();
+    c.snapshot(&mut bytes);
+    let mut restore = crate::stream::StreamRestore::open(&bytes.into()).expect("its own bytes");
+    for seq in c.messages().seqs() {
+        let Fetch::Message(message) = c.messages().fetch(seq) else { panic!("{seq} is in memory") };
+        restore.messages.add_message(message).expect("in order");
+    }
+    let mut again = restore.finish().expect("its own bytes").0;
+    let local = Record::join(b"c", b"NATS/1.0\r\nNats-Incr: 10\r\n\r\n", b"").expect("it is short");
+    again.apply(LogIndex(9), Command::Publish { ts: NOW, record: local }, &mut Vec::new());
+    assert_eq!(last(&again), r#"10 {"A":{"c":"4"},"B":{"c":"-2"}} {"val":"12"}"#);
 }
