@@ -353,7 +353,9 @@ impl Storage {
             Ok(()) => work.finish(self),
             Err(DiskError::Full { .. }) => {
                 self.disk_full = true;
-                work.undo()
+                let mut ops = work.undo();
+                ops.extend(self.wal.surplus(0));
+                ops
             }
             Err(error) => {
                 self.handle_failed(error);
@@ -373,7 +375,9 @@ impl Storage {
             ops.extend(from.quarantined(session).map(|to| DiskOp::Rename { from, to }));
         }
         self.wal.erase_free(ops);
-        ops.extend(self.wal.surplus(self.options.spares.max(WAL_KEPT)));
+        // On a full disk only those stay that are needed to go on.
+        let keep = if self.disk_full { self.options.spares } else { self.options.spares.max(WAL_KEPT) };
+        ops.extend(self.wal.surplus(keep));
     }
 
     /// What makes the reserve again after it was given up.

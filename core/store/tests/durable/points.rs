@@ -12,6 +12,7 @@ use crate::stream::{Load, Machine, open, read_all};
 /// So many open items are tried in all combinations; with more, each alone, all but each, and all up to each.
 const ALL_SUBSETS: usize = 3;
 
+#[allow(clippy::disallowed_methods)] // A test asks for nothing else, and there is nobody to hand it in.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -90,7 +91,6 @@ fn every_crash_point_leaves_what_the_model_accepts() {
             run(load, seed, steps, &mut counts);
         }
     }
-    println!("{counts:?}");
     for what in ["crash points", "images", "checkpoints", "rewritten", "recycled", "erased"] {
         assert!(counts.get(what).is_some_and(|count| *count > 3), "{what}: {counts:?}");
     }

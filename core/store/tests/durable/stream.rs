@@ -369,7 +369,7 @@ impl Machine {
         let (mut new_segments, mut written) = (Vec::new(), Vec::new());
         let mut add = |number: u64, messages: Vec<Message>| {
             written.push(number);
-            new_segments.push(NewSegment { number, messages, packed: number % 3 == 0 });
+            new_segments.push(NewSegment { number, messages, packed: number.is_multiple_of(3) });
         };
         let unwritten = self.messages.take_unwritten(self.last_segment + 1);
         if !unwritten.is_empty() {

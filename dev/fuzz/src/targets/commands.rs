@@ -37,15 +37,6 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
         config: Bytes::from(json.to_owned()),
     };
     let c = || Bytes::from_static(b"C");
-    let message = |subject: &str, fields: &str| {
-        let header = format!("NATS/1.0\r\n{fields}\r\n\r\n");
-        Record::join(subject.as_bytes(), header.as_bytes(), b"").expect("short")
-    };
-    let schedule = "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: a.t\r\nNats-Schedule-Source: a.b";
-    let produced = "Nats-Scheduler: a.s\r\nNats-Schedule-Next: purge";
-    let copied = "Nats-Incr: 1\r\nNats-Stream-Source: O 1 > > a.c ID";
-    let counter =
-        Record::join(b"a.c", format!("NATS/1.0\r\n{copied}\r\n\r\n").as_bytes(), b"{\"val\":\"7\"}");
     let commands = [
         consumer(
             "C",
@@ -68,28 +59,11 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
         Command::Expire { ts: Time(3_000_000_000) },
         Command::Configure { ts: Time(27), revision: 2, config: Bytes::from(CONFIGS[0]) },
         Command::DeleteConsumer { ts: Time(28), name: c() },
-        Command::BatchPart { ts: Time(29), messages: vec![message("a.b", "Nats-Msg-Id: y")] },
-        Command::PublishBatch { ts: Time(30), messages: vec![message("a.c", "Nats-Incr: 5")] },
-        Command::PublishRun { ts: Time(31), stop: true, messages: vec![message("a.s", schedule)] },
-        Command::Fire {
-            ts: Time(32),
-            schedule: Seq(8),
-            due: Time(1_000_000_000),
-            next: Time(2_000_000_000),
-            record: message("a.t", produced),
-        },
-        Command::Sourced {
-            ts: Time(33),
-            source: Bytes::from_static(b"O > >"),
-            identity: Bytes::from_static(b"ID"),
-            after: Seq(0),
-            messages: vec![Fed { seq: Seq(1), ts: Time(1), record: counter.expect("short") }],
-        },
     ];
     let mut all = Vec::new();
     for (number, _) in CONFIGS.iter().enumerate() {
         let mut entry = vec![number as u8];
-        for command in &commands {
+        for command in commands.iter().chain(&batched()) {
             let mut bytes = Vec::new();
             command.encode(&mut bytes);
             entry.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
@@ -109,6 +83,38 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
     }
     all.push(entry);
     all
+}
+
+/// Commands that store several messages, or one for a schedule or a source.
+fn batched() -> Vec<Command> {
+    let message = |subject: &str, fields: &str| {
+        let header = format!("NATS/1.0\r\n{fields}\r\n\r\n");
+        Record::join(subject.as_bytes(), header.as_bytes(), b"").expect("short")
+    };
+    let schedule = "Nats-Schedule: @every 1s\r\nNats-Schedule-Target: a.t\r\nNats-Schedule-Source: a.b";
+    let produced = "Nats-Scheduler: a.s\r\nNats-Schedule-Next: purge";
+    let copied = "Nats-Incr: 1\r\nNats-Stream-Source: O 1 > > a.c ID";
+    let counter =
+        Record::join(b"a.c", format!("NATS/1.0\r\n{copied}\r\n\r\n").as_bytes(), b"{\"val\":\"7\"}");
+    vec![
+        Command::BatchPart { ts: Time(29), messages: vec![message("a.b", "Nats-Msg-Id: y")] },
+        Command::PublishBatch { ts: Time(30), messages: vec![message("a.c", "Nats-Incr: 5")] },
+        Command::PublishRun { ts: Time(31), stop: true, messages: vec![message("a.s", schedule)] },
+        Command::Fire {
+            ts: Time(32),
+            schedule: Seq(8),
+            due: Time(1_000_000_000),
+            next: Time(2_000_000_000),
+            record: message("a.t", produced),
+        },
+        Command::Sourced {
+            ts: Time(33),
+            source: Bytes::from_static(b"O > >"),
+            identity: Bytes::from_static(b"ID"),
+            after: Seq(0),
+            messages: vec![Fed { seq: Seq(1), ts: Time(1), record: counter.expect("short") }],
+        },
+    ]
 }
 
 /// Applies entries as recovery does.
