@@ -216,6 +216,11 @@ impl Hub {
         self.session(conn).map_or(0, |session| session.need)
     }
 
+    /// The longest message that the server takes.
+    pub fn max_payload(&self) -> usize {
+        self.config.limits.max_payload
+    }
+
     /// Which of the shards this is.
     pub fn shard(&self) -> ShardId {
         self.config.shard

@@ -229,6 +229,11 @@ impl Hub {
         }
     }
 
+    /// Whether anybody, on any shard, subscribed to this very subject and not only to a wildcard that matches it.
+    pub fn has_literal_interest(&self, account: AccountId, subject: &[u8]) -> bool {
+        self.accounts.get(account.0 as usize).is_some_and(|state| state.interest.has_literal(subject))
+    }
+
     /// Rises whenever what clients listen to has changed: whoever depends on interest looks again when it did.
     pub fn interest_changes(&self) -> u64 {
         self.interest_changes

@@ -6,7 +6,7 @@ use hw_stream::outcome::Advisory;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::to_json;
+use crate::{Transfer, to_json};
 
 /// An API request that was answered, for the audit advisory.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,6 +31,8 @@ pub enum Event<'a> {
     BatchAbandoned(&'a [u8], Abandoned),
     /// An API request was answered.
     Audit(&'a Audit),
+    /// To a backup of the stream; the JSON says who asked for it.
+    Backup(&'a Transfer<'a>, &'a Value),
 }
 
 /// The subject and the JSON of an event on `stream` in `domain` (empty: none), with `id` as its identity.
@@ -45,6 +47,12 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
         Event::Consumer(advisory) => {
             fields.insert("stream".into(), stream.into());
             consumer_event(advisory, stream, &mut fields)
+        }
+        Event::Backup(transfer, client) => {
+            fields.insert("stream".into(), stream.into());
+            let (verb, kind) = transfer.describe(&mut fields);
+            fields.insert("client".into(), (*client).clone());
+            (format!("$JS.EVENT.ADVISORY.STREAM.{verb}.{stream}"), kind)
         }
         Event::BatchAbandoned(id, reason) => {
             let reason = match reason {

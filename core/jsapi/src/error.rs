@@ -155,6 +155,7 @@ impl From<&MetaError> for ApiError {
     fn from(error: &MetaError) -> ApiError {
         match error {
             MetaError::NameInUse => ApiError::new(10058),
+            MetaError::Exists => ApiError::new(10130),
             MetaError::NotFound => ApiError::new(10059),
             MetaError::SubjectsOverlap => ApiError::new(10065),
             MetaError::TooMany => ApiError::new(10027),

@@ -3,6 +3,7 @@
 
 mod ack;
 mod advisory;
+mod backup;
 mod codes;
 mod direct;
 mod error;
@@ -16,6 +17,10 @@ mod user;
 
 pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer};
 pub use advisory::{Audit, Event, advisory};
+pub use backup::{
+    ArchivedState, SnapshotRequest, Transfer, archived_consumer, config_document, parse_archived_consumer,
+    restore_begun, restore_subject, snapshot_ack_prefix, snapshot_begun,
+};
 pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::ApiError;
 pub use fast::{fast_report, fast_slot, is_fast};

@@ -6,6 +6,7 @@ use hw_stream::{ConsumerConfig, StreamConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::backup::SnapshotRequest;
 use crate::json::{drop_nulls, from_json};
 use crate::{ApiError, response::Kind};
 
@@ -20,6 +21,8 @@ pub enum Request {
     StreamList { offset: u64, subject: String },
     StreamInfo { stream: String, deleted_details: bool, subjects_filter: String, offset: u64 },
     StreamDelete { stream: String },
+    StreamSnapshot { stream: String, snapshot: SnapshotRequest },
+    StreamRestore { config: Box<StreamConfig> },
     StreamPurge { stream: String, filter: String, seq: Seq, keep: u64 },
     MessageGet { stream: String, get: GetMessage, no_hdr: bool },
     MessageDelete { stream: String, seq: Seq, no_erase: bool },
@@ -232,9 +235,11 @@ impl Reader<'_> {
                 Ok(Request::ConsumerReset { stream: first(), consumer: second(), seq })
             }
             Kind::StreamStepdown | Kind::ConsumerStepdown | Kind::StreamPeerRemove => self.refuse(10010),
-            Kind::StreamSnapshot | Kind::StreamRestore => {
-                Err(self.refused(ApiError::with(10051, "snapshots are not built yet")))
+            Kind::StreamSnapshot => {
+                self.not_empty()?;
+                Ok(Request::StreamSnapshot { stream: first(), snapshot: self.required()? })
             }
+            Kind::StreamRestore => self.restore(first()),
         }
     }
 
@@ -271,6 +276,25 @@ impl Reader<'_> {
                 .is_ok_and(|value: serde_json::Value| value == serde_json::json!({}))
         };
         if self.body.is_empty() || is_empty_object() { Ok(()) } else { self.refuse(10038) }
+    }
+
+    /// A body that says something.
+    fn not_empty(&self) -> Result<(), Refused> {
+        if self.empty().is_ok() { self.refuse(10003) } else { Ok(()) }
+    }
+
+    fn restore(self, stream: String) -> Outcome {
+        self.not_empty()?;
+        let mut body = read_value(self.body).map_err(|text| self.refused(ApiError::with(10025, text)))?;
+        let config = body.get_mut("config").map_or_else(|| serde_json::json!({}), serde_json::Value::take);
+        let (mut config, _) = self.config_body::<StreamConfig>(Ok(config), false)?;
+        if config.name.is_empty() {
+            config.name = stream.clone();
+        }
+        if config.name != stream {
+            return self.refuse(10056);
+        }
+        Ok(Request::StreamRestore { config: Box::new(config) })
     }
 
     fn stream_config(self, name: &str) -> Outcome {

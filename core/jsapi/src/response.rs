@@ -100,6 +100,7 @@ pub fn error(kind: Kind, error: &ApiError) -> Vec<u8> {
         Kind::ConsumerPause => {
             to_json(&FailedPause { r#type, error, paused: false, pause_until: Time(0).to_rfc3339() })
         }
+        Kind::StreamRestore => crate::backup::restore_refused(error),
         _ => to_json(&ErrorResponse { r#type, error }),
     }
 }

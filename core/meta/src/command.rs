@@ -37,6 +37,27 @@ pub enum MetaCommand {
         /// The stream's name.
         name: String,
     },
+    /// Begin to restore a stream from a backup: nobody sees it, but its name and subjects are taken.
+    BeginRestore {
+        /// The proposing server's clock, nanoseconds.
+        ts: i64,
+        /// The account's name.
+        account: String,
+        /// The configuration, already checked and completed.
+        config: Box<hw_stream::StreamConfig>,
+        /// The most streams that the account may have; negative means no limit.
+        max_streams: i64,
+    },
+    /// Everything of a stream that is restored is in its group's log: it exists from now on.
+    EndRestore {
+        /// Its group.
+        group: u64,
+    },
+    /// A restore failed, or its server stopped: nothing of it stays.
+    AbandonRestore {
+        /// Its group.
+        group: u64,
+    },
     /// The files of a deleted stream are gone; its tombstone may go too.
     Dropped {
         /// Whose.
@@ -60,8 +81,11 @@ impl MetaCommand {
         match self {
             MetaCommand::Create { ts, .. }
             | MetaCommand::Update { ts, .. }
-            | MetaCommand::Delete { ts, .. } => Some(Time(*ts)),
-            MetaCommand::Dropped { .. } => None,
+            | MetaCommand::Delete { ts, .. }
+            | MetaCommand::BeginRestore { ts, .. } => Some(Time(*ts)),
+            MetaCommand::EndRestore { .. }
+            | MetaCommand::AbandonRestore { .. }
+            | MetaCommand::Dropped { .. } => None,
         }
     }
 

@@ -40,6 +40,16 @@ pub struct Meta {
     accounts: BTreeMap<String, BTreeMap<String, Asset>>,
     tombstones: BTreeSet<u64>,
     last_group: u64,
+    /// Streams that are being restored, by group.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    restoring: BTreeMap<u64, Restoring>,
+}
+
+/// A stream that is being restored from a backup.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Restoring {
+    account: String,
+    asset: Asset,
 }
 
 /// What an applied create did.
@@ -60,6 +70,12 @@ pub enum MetaAnswer {
     Updated(Result<GroupId, MetaError>),
     /// The stream is gone; its group's files may be removed.
     Deleted(Result<GroupId, MetaError>),
+    /// The stream is being restored.
+    RestoreBegun(Result<GroupId, MetaError>),
+    /// The restored stream exists now.
+    Restored(Result<GroupId, MetaError>),
+    /// The restore is over, and its group's files may be removed.
+    Abandoned(Result<GroupId, MetaError>),
     /// Nobody waits.
     Done,
 }
@@ -70,6 +86,9 @@ pub enum MetaError {
     /// Another configuration has the name.
     #[error("stream name already in use with a different configuration")]
     NameInUse,
+    /// A stream has the name that a backup is to be restored as.
+    #[error("stream name already in use, cannot restore")]
+    Exists,
     /// No such stream.
     #[error("stream not found")]
     NotFound,
@@ -92,6 +111,11 @@ impl Meta {
                 MetaAnswer::Updated(self.update(&account, *config))
             }
             MetaCommand::Delete { account, name, .. } => MetaAnswer::Deleted(self.delete(&account, &name)),
+            MetaCommand::BeginRestore { ts, account, config, max_streams } => {
+                MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, *config, max_streams))
+            }
+            MetaCommand::EndRestore { group } => MetaAnswer::Restored(self.end_restore(group)),
+            MetaCommand::AbandonRestore { group } => MetaAnswer::Abandoned(self.abandon_restore(group)),
             MetaCommand::Dropped { group } => {
                 self.tombstones.remove(&group);
                 MetaAnswer::Done
@@ -114,6 +138,11 @@ impl Meta {
         self.accounts
             .iter()
             .flat_map(|(name, streams)| streams.values().map(move |asset| (name.as_str(), asset)))
+    }
+
+    /// Streams that are being restored, each with its account.
+    pub fn restoring(&self) -> impl Iterator<Item = (&str, &Asset)> {
+        self.restoring.values().map(|restoring| (restoring.account.as_str(), &restoring.asset))
     }
 
     /// Groups that were deleted and whose files may still be there.
@@ -149,17 +178,65 @@ impl Meta {
             let same = asset.config == config;
             return if same { Ok((asset.group(), Created::Same)) } else { Err(MetaError::NameInUse) };
         }
-        if self.overlaps(&account, &config) {
+        let asset = self.new_asset(ts, &account, config, max_streams)?;
+        let group = asset.group();
+        self.accounts.entry(account).or_default().insert(asset.config.name.clone(), asset);
+        Ok((group, Created::New))
+    }
+
+    /// A stream whose name nobody has, with a group of its own.
+    fn new_asset(
+        &mut self,
+        ts: Time,
+        account: &str,
+        config: StreamConfig,
+        max_streams: i64,
+    ) -> Result<Asset, MetaError> {
+        if self.restoring_in(account).any(|other| other.config.name == config.name) {
+            return Err(MetaError::NameInUse);
+        }
+        if self.overlaps(account, &config) {
             return Err(MetaError::SubjectsOverlap);
         }
-        let streams = self.accounts.entry(account).or_default();
-        if max_streams >= 0 && streams.len() as i64 >= max_streams {
+        let count = self.streams(account).count() + self.restoring_in(account).count();
+        if max_streams >= 0 && count as i64 >= max_streams {
             return Err(MetaError::TooMany);
         }
         self.last_group += 1;
-        let asset = Asset { group: self.last_group, created: ts.0, revision: 1, config };
-        streams.insert(asset.config.name.clone(), asset);
-        Ok((GroupId(self.last_group), Created::New))
+        Ok(Asset { group: self.last_group, created: ts.0, revision: 1, config })
+    }
+
+    fn begin_restore(
+        &mut self,
+        ts: Time,
+        account: String,
+        config: StreamConfig,
+        max_streams: i64,
+    ) -> Result<GroupId, MetaError> {
+        let taken = self.stream(&account, &config.name).is_some();
+        if taken || self.restoring_in(&account).any(|other| other.config.name == config.name) {
+            return Err(MetaError::Exists);
+        }
+        let asset = self.new_asset(ts, &account, config, max_streams)?;
+        let group = asset.group();
+        self.restoring.insert(group.0, Restoring { account, asset });
+        Ok(group)
+    }
+
+    fn end_restore(&mut self, group: u64) -> Result<GroupId, MetaError> {
+        let Restoring { account, asset } = self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+        self.accounts.entry(account).or_default().insert(asset.config.name.clone(), asset);
+        Ok(GroupId(group))
+    }
+
+    fn abandon_restore(&mut self, group: u64) -> Result<GroupId, MetaError> {
+        self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+        self.tombstones.insert(group);
+        Ok(GroupId(group))
+    }
+
+    fn restoring_in(&self, account: &str) -> impl Iterator<Item = &Asset> {
+        self.restoring().filter(move |(of, _)| *of == account).map(|(_, asset)| asset)
     }
 
     fn update(&mut self, account: &str, config: StreamConfig) -> Result<GroupId, MetaError> {
@@ -189,7 +266,8 @@ impl Meta {
     fn overlaps(&self, account: &str, config: &StreamConfig) -> bool {
         let wanted: Vec<Filter> =
             config.subjects.iter().filter_map(|text| Filter::parse(text).ok()).collect();
-        self.streams(account).filter(|other| other.config.name != config.name).any(|other| {
+        let others = self.streams(account).chain(self.restoring_in(account));
+        others.filter(|other| other.config.name != config.name).any(|other| {
             let taken = other.config.subjects.iter().filter_map(|text| Filter::parse(text).ok());
             taken.into_iter().any(|taken| wanted.iter().any(|wanted| wanted.overlaps(&taken)))
         })
@@ -223,5 +301,40 @@ mod tests {
         let mut bytes = Vec::new();
         meta.snapshot(&mut bytes);
         assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
+    }
+
+    #[test]
+    fn a_restore_is_seen_when_it_has_ended() {
+        let mut meta = Meta::default();
+        let begin = |meta: &mut Meta, name: &str, subject: &str| {
+            let subjects = vec![subject.to_owned()];
+            let config = Box::new(StreamConfig { name: name.into(), subjects, ..StreamConfig::default() });
+            let (account, max_streams) = ("$G".into(), 2);
+            meta.apply(MetaCommand::BeginRestore { ts: 1, account, config, max_streams })
+        };
+        assert_eq!(begin(&mut meta, "A", "a.>"), MetaAnswer::RestoreBegun(Ok(GroupId(1))));
+        assert_eq!(begin(&mut meta, "A", "a.>"), MetaAnswer::RestoreBegun(Err(MetaError::Exists)));
+        assert_eq!(create(&mut meta, "A", &["a.>"]), MetaAnswer::Created(Err(MetaError::NameInUse)));
+        assert_eq!(create(&mut meta, "B", &["a.b"]), MetaAnswer::Created(Err(MetaError::SubjectsOverlap)));
+        assert_eq!(create(&mut meta, "B", &["b"]), MetaAnswer::Created(Ok((GroupId(2), Created::New))));
+        assert_eq!(begin(&mut meta, "C", "c"), MetaAnswer::RestoreBegun(Err(MetaError::TooMany)));
+        assert_eq!(begin(&mut meta, "B", "b"), MetaAnswer::RestoreBegun(Err(MetaError::Exists)));
+        assert_eq!((meta.stream("$G", "A"), meta.restoring().count()), (None, 1));
+        let mut bytes = Vec::new();
+        meta.snapshot(&mut bytes);
+        assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
+        let mut other = meta.clone();
+        let end = MetaCommand::EndRestore { group: 1 };
+        assert_eq!(meta.apply(end.clone()), MetaAnswer::Restored(Ok(GroupId(1))));
+        assert_eq!(meta.apply(end), MetaAnswer::Restored(Err(MetaError::NotFound)));
+        assert_eq!(
+            (meta.stream("$G", "A").map(Asset::group), meta.restoring().count()),
+            (Some(GroupId(1)), 0)
+        );
+        let abandon = MetaCommand::AbandonRestore { group: 1 };
+        assert_eq!(meta.apply(abandon.clone()), MetaAnswer::Abandoned(Err(MetaError::NotFound)));
+        assert_eq!(other.apply(abandon), MetaAnswer::Abandoned(Ok(GroupId(1))));
+        assert_eq!((other.stream("$G", "A"), other.restoring().count()), (None, 0));
+        assert_eq!(other.tombstones().collect::<Vec<_>>(), [GroupId(1)]);
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_hub::Hub;
 use hw_jsapi::{Audit, Event};
 use hw_kit::{AccountId, GroupId, Time};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::Call;
 use crate::jetstream::JetStream;
@@ -38,8 +38,20 @@ impl JetStream {
         if !hub.has_interest(call.account, b"$JS.EVENT.ADVISORY.API") {
             return;
         }
+        let audit = Audit {
+            server: self.config.server_name.clone(),
+            client: self.client_of(hub, call),
+            subject: String::from_utf8_lossy(&call.subject).into_owned(),
+            request: String::from_utf8_lossy(&call.body).into_owned(),
+            response: String::from_utf8_lossy(response).into_owned(),
+        };
+        self.advise(now, hub, call.account, &Event::Audit(&audit), "");
+    }
+
+    /// Who sent a request, for advisories.
+    pub(crate) fn client_of(&self, hub: &Hub, call: &Call) -> Value {
         let view = call.sender.conn.and_then(|conn| hub.connection(conn));
-        let client = view.map_or_else(
+        view.map_or_else(
             || json!({ "acc": self.account_name(call.account) }),
             |view| {
                 json!({
@@ -57,14 +69,6 @@ impl JetStream {
                     "client_type": "nats",
                 })
             },
-        );
-        let audit = Audit {
-            server: self.config.server_name.clone(),
-            client,
-            subject: String::from_utf8_lossy(&call.subject).into_owned(),
-            request: String::from_utf8_lossy(&call.body).into_owned(),
-            response: String::from_utf8_lossy(response).into_owned(),
-        };
-        self.advise(now, hub, call.account, &Event::Audit(&audit), "");
+        )
     }
 }

@@ -112,6 +112,7 @@ impl JetStream {
             Request::StreamCreate { config, pedantic } => self.stream_create(now, call, *config, pedantic),
             Request::StreamUpdate { config, pedantic } => self.stream_update(now, call, *config, pedantic),
             Request::StreamDelete { stream } => self.stream_delete(now, call, stream),
+            Request::StreamRestore { config } => self.restore(now, call, &config),
             Request::StreamPurge { stream, filter, seq, keep } => {
                 let filter = Bytes::from(filter);
                 self.propose_to(call, &stream, |ts| Command::Purge { ts, filter, seq, keep }, now)
@@ -137,6 +138,9 @@ impl JetStream {
             }
             other => match self.hold(call, other) {
                 None => Handled::Proposed,
+                Some(Request::StreamSnapshot { stream, snapshot }) => {
+                    self.snapshot(now, hub, call, (&stream, &snapshot))
+                }
                 Some(request) => {
                     self.look_up(now, hub, call, request).map_or(Handled::Proposed, Handled::Answer)
                 }

@@ -45,7 +45,8 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
-        let groups = self.groups.values_mut().chain(self.aside.parked.values_mut());
+        let restoring = self.restores.going_on().map(|restore| &mut restore.group);
+        let groups = self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring);
         for group in groups.filter(|group| !group.is_volatile()) {
             // Without space for messages, those go on that have none to write: what they removed can go.
             let is_wanted = full || group.changed || group.rewrite.is_some();
@@ -66,7 +67,8 @@ impl JetStream {
             Ok(done) => {
                 for (id, written) in done.written {
                     let parked = self.aside.parked.get_mut(&id);
-                    if let Some(group) = self.groups.get_mut(&id).or(parked) {
+                    let restoring = self.restores.group(id);
+                    if let Some(group) = self.groups.get_mut(&id).or(parked).or(restoring) {
                         group.stream.messages_mut().handle_written(written);
                         group.writing = None;
                     }
@@ -83,7 +85,8 @@ impl JetStream {
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
-                for group in self.groups.values_mut().chain(self.aside.parked.values_mut()) {
+                let restoring = self.restores.going_on().map(|restore| &mut restore.group);
+                for group in self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring) {
                     group.changed = true;
                     if std::mem::take(&mut group.in_checkpoint) {
                         group.stream.messages_mut().handle_checkpoint_failed();

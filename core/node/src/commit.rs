@@ -81,6 +81,11 @@ impl JetStream {
         let answer = self.meta.apply(command);
         self.carry_out(now, hub, &answer);
         let Origin::Api(call) = origin else { return };
+        if let MetaAnswer::RestoreBegun(Ok(id)) = answer {
+            let subject = self.begin_restore(now, hub, id, &call);
+            let mark = hub.interest_mark();
+            return self.answer_after(now, hub, &call, Ok(hw_jsapi::restore_begun(&subject)), mark);
+        }
         if let MetaAnswer::Updated(Ok(id)) = &answer
             && self.hold_update(*id, &call)
         {
@@ -105,6 +110,8 @@ impl JetStream {
             MetaAnswer::Deleted(Ok(id)) => {
                 self.close_group(now, hub, *id);
             }
+            MetaAnswer::Restored(Ok(id)) => self.finish_restore(now, hub, *id),
+            MetaAnswer::Abandoned(Ok(id)) => self.disk.dropped.push(*id),
             _ => {}
         }
     }
@@ -119,8 +126,12 @@ impl JetStream {
                 Ok(hw_jsapi::stream_create(kind, &info, true))
             }
             MetaAnswer::Updated(Ok(id)) => self.updated(now, *id),
-            MetaAnswer::Deleted(Ok(_)) | MetaAnswer::Done => Ok(hw_jsapi::success(kind)),
-            MetaAnswer::Created(Err(error)) => Err(error.into()),
+            MetaAnswer::Deleted(Ok(_))
+            | MetaAnswer::RestoreBegun(Ok(_))
+            | MetaAnswer::Restored(_)
+            | MetaAnswer::Abandoned(_)
+            | MetaAnswer::Done => Ok(hw_jsapi::success(kind)),
+            MetaAnswer::Created(Err(error)) | MetaAnswer::RestoreBegun(Err(error)) => Err(error.into()),
             MetaAnswer::Updated(Err(error)) => Err(error.into()),
             MetaAnswer::Deleted(Err(error)) => Err(error.into()),
         }
@@ -128,7 +139,7 @@ impl JetStream {
 
     /// Applies one command of a stream; false when the stream is gone.
     fn apply_command(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Bytes) -> bool {
-        let Some(group) = self.groups.get_mut(&id) else { return false };
+        let Some(group) = self.groups.get_mut(&id) else { return self.apply_restored(id, entry) };
         let (index, origin) = group.log.apply_next(entry.len());
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;

@@ -153,6 +153,8 @@ impl Feed {
         let after = match (self.route.is_mirror(), position) {
             (true, _) => stream.messages().last_seq(),
             (false, Some(at)) if at.identity == self.identity => at.seq,
+            // After a restore it goes on, if the origin can be the one of before.
+            (false, Some(at)) if at.identity.is_empty() && at.seq <= origin.last_seq() => at.seq,
             // Another origin had the name before: this one is taken from its beginning.
             (false, Some(_)) => return (Seq(0), origin.first_seq()),
             (false, None) => Seq(0),

@@ -5,7 +5,7 @@ use hw_hub::Hub;
 use hw_jsapi::{ApiError, Kind, Request};
 use hw_kit::{GroupId, LogIndex, Time};
 
-use crate::api::{Call, Reply};
+use crate::api::{Call, Handled, Reply};
 use crate::jetstream::JetStream;
 
 /// An answer that waits.
@@ -20,7 +20,10 @@ pub(crate) struct Held {
 impl JetStream {
     /// Holds a request while commands of its stream are on their way; gives back what can be answered now.
     pub(crate) fn hold(&mut self, call: &Call, request: Request) -> Option<Request> {
-        let (Request::StreamInfo { stream, .. } | Request::ConsumerInfo { stream, .. }) = &request else {
+        let (Request::StreamInfo { stream, .. }
+        | Request::StreamSnapshot { stream, .. }
+        | Request::ConsumerInfo { stream, .. }) = &request
+        else {
             return Some(request);
         };
         let id = self.group_named(call.account, stream);
@@ -78,6 +81,12 @@ impl JetStream {
             None => {
                 let (reply, mark) = (self.updated(now, id), hub.interest_mark());
                 self.answer_after(now, hub, &call, reply, mark);
+            }
+            Some(Request::StreamSnapshot { stream, snapshot }) => {
+                let mark = hub.interest_mark();
+                if let Handled::Answer(reply) = self.snapshot(now, hub, &call, (&stream, &snapshot)) {
+                    self.answer_after(now, hub, &call, reply, mark);
+                }
             }
             Some(request) => {
                 if let Some(reply) = self.look_up(now, hub, &call, request) {

@@ -16,6 +16,10 @@ pub(crate) enum Target {
     FlowControl(GroupId),
     /// A direct get.
     DirectGet(GroupId),
+    /// The acknowledgement of a piece of a backup, by the backup's number.
+    Snapshot(GroupId),
+    /// A piece of a backup that is restored.
+    Restore(GroupId),
     /// A JetStream API request.
     Api,
     /// A request for the server itself (`$SYS.REQ...`).
@@ -35,6 +39,8 @@ impl Target {
             Target::DirectGet(group) => (5, group.0),
             Target::Api => (6, 0),
             Target::System => (7, 0),
+            Target::Snapshot(number) => (8, number.0),
+            Target::Restore(group) => (9, group.0),
         };
         assert!(group < 1 << GROUP_BITS, "group numbers are drawn one by one");
         InternalId(kind << GROUP_BITS | group)
@@ -51,6 +57,8 @@ impl Target {
             5 => Target::DirectGet(group),
             6 => Target::Api,
             7 => Target::System,
+            8 => Target::Snapshot(group),
+            9 => Target::Restore(group),
             _ => return None,
         })
     }
@@ -63,9 +71,13 @@ mod tests {
     #[test]
     fn numbers_both_ways() {
         let group = GroupId(77);
-        for target in
-            [Target::Publish(group), Target::Ack(group), Target::Pull(group), Target::Api, Target::System]
-        {
+        for target in [
+            Target::Publish(group),
+            Target::Snapshot(group),
+            Target::Restore(group),
+            Target::Api,
+            Target::System,
+        ] {
             assert_eq!(Target::of(target.id()), Some(target));
         }
         assert_eq!(Target::of(InternalId(0)), None);

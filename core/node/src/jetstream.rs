@@ -23,6 +23,8 @@ use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
+use crate::restore::Restores;
+use crate::snapshot::Snapshots;
 use crate::tidy::Tidy;
 use crate::usage::Usage;
 use crate::view::Damaged;
@@ -107,6 +109,9 @@ pub(crate) struct JetStream {
     pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Result<Bytes, DirectRefusal>)>,
     /// Streams that cannot be used.
     pub(crate) aside: Aside,
+    /// Backups on their way out, and on their way in.
+    pub(crate) snapshots: Snapshots,
+    pub(crate) restores: Restores,
     pub(crate) outbox: Outbox,
     pub(crate) disk: DiskQueue,
     pub(crate) deadlines: BTreeSet<(Time, GroupId)>,
@@ -175,6 +180,8 @@ impl JetStream {
             direct: Vec::new(),
             due: Vec::new(),
             aside: Aside::default(),
+            snapshots: Snapshots::default(),
+            restores: Restores::default(),
             outbox: Outbox::default(),
             disk: DiskQueue::default(),
             deadlines: BTreeSet::new(),
@@ -227,6 +234,8 @@ impl JetStream {
         self.run_calls(now, hub);
         self.hear(now, hub);
         self.answer_direct(now, hub);
+        self.run_snapshots(now, hub);
+        self.run_restores(now, hub);
         while let Some(id) = self.dirty.pop_front() {
             self.settle_group(now, hub, id);
         }
@@ -289,8 +298,9 @@ impl JetStream {
 
     /// When anything is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let transfers = [self.snapshots.next_deadline(), self.restores.next_deadline()];
         let group = self.deadlines.first().map(|(deadline, _)| *deadline);
-        group.into_iter().chain(self.tidy_deadline()).min()
+        group.into_iter().chain(self.tidy_deadline()).chain(transfers.into_iter().flatten()).min()
     }
 
     /// Time has passed: groups that are due act.
@@ -332,6 +342,7 @@ impl JetStream {
                 frames.extend(group.log.cut());
             }
         }
+        frames.extend(self.restores.cut());
         self.disk.append(frames);
     }
 

@@ -26,6 +26,30 @@ pub(crate) const FEED_BATCH_BYTES: usize = 256 * 1024;
 /// and has so many commands on their way.
 pub(crate) const FEED_BATCHES: usize = 4;
 
+/// A backup on its way out reads or sends about so much in one round, then others go first.
+pub(crate) const SNAPSHOT_ROUND_BYTES: usize = 2 * 1024 * 1024;
+
+/// A backup on its way in is read up to so much in one round,
+pub(crate) const RESTORE_ROUND_BYTES: usize = 1024 * 1024;
+
+/// and not at all while more than this waits for the disk.
+pub(crate) const RESTORE_AHEAD_BYTES: usize = 16 * 1024 * 1024;
+
+/// A client that does not wait for answers may be so far ahead: the longest piece of an archive and what follows it.
+pub(crate) const RESTORE_WAITING_BYTES: usize = 32 * 1024 * 1024;
+
+/// The longest configuration of a consumer in a backup.
+pub(crate) const RESTORE_CONFIG_BYTES: usize = 512 * 1024;
+
+/// One command brings so many deliveries of a consumer that wait for an acknowledgement.
+pub(crate) const RESTORE_PENDING: usize = 16 * 1024;
+
+/// Others go first for so long.
+pub(crate) const TRANSFER_ROUND: Span = Span::from_millis(1);
+
+const _: () =
+    assert!(RESTORE_AHEAD_BYTES + FRAME_BYTES < UNSYNCED_BYTES_MAX, "a restore never stops publishers");
+const _: () = assert!(RESTORE_PENDING * 28 + RESTORE_CONFIG_BYTES <= FRAME_BYTES, "a consumer fits a frame");
 /// Messages of batches that are not complete are kept in memory up to so many bytes.
 pub(crate) const STAGED_BYTES_MAX: usize = 256 * 1024 * 1024;
 

@@ -21,6 +21,8 @@ impl JetStream {
             Target::Pull(group) => self.handle_pull(group, msg),
             Target::FlowControl(group) => self.handle_flow_control(group, msg),
             Target::DirectGet(group) => self.handle_direct_get(group, msg),
+            Target::Snapshot(number) => self.snapshots.handle_ack(number.0),
+            Target::Restore(group) => self.restores.handle_piece(group, msg),
             Target::Api => self.calls.push_back(Call::new(from, msg)),
             Target::System => {}
         }
@@ -56,7 +58,7 @@ impl JetStream {
     }
 
     /// Why no file stream takes a publish at the moment.
-    fn refusal(&self) -> Option<PublishError> {
+    pub(crate) fn refusal(&self) -> Option<PublishError> {
         match &self.disk {
             disk if disk.failed.is_some() => Some(PublishError::ServerLimit),
             disk if disk.full => Some(PublishError::DiskFull),

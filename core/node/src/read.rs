@@ -246,6 +246,7 @@ impl JetStream {
         }
         self.touch(id);
         self.touch_followers(id);
+        self.snapshots.touch(id);
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {

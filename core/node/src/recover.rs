@@ -247,10 +247,12 @@ impl Recovery {
         let command = MetaCommand::decode(entry).map_err(|error| error.to_string())?;
         self.meta_applied = index;
         match self.meta.apply(command) {
-            MetaAnswer::Deleted(Ok(group)) => {
+            MetaAnswer::Deleted(Ok(group)) | MetaAnswer::Abandoned(Ok(group)) => {
                 self.streams.remove(&group);
             }
-            MetaAnswer::Created(Ok((group, _))) => self.start_stream(group),
+            MetaAnswer::Created(Ok((group, _))) | MetaAnswer::RestoreBegun(Ok(group)) => {
+                self.start_stream(group);
+            }
             _ => {}
         }
         Ok(())
@@ -258,7 +260,8 @@ impl Recovery {
 
     /// A stream whose creation is in the tail: its machine starts empty.
     fn start_stream(&mut self, id: GroupId) {
-        let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let mut assets = self.meta.all().chain(self.meta.restoring());
+        let Some((_, asset)) = assets.find(|(_, asset)| asset.group() == id) else { return };
         let stream = Stream::new(asset.config.clone(), asset.created());
         self.streams.entry(id).or_insert(Restored {
             stream,
@@ -289,6 +292,7 @@ impl Recovery {
         js.meta = self.meta;
         js.meta_log = Log::new(META, self.meta_applied);
         js.forget_memory_streams(now);
+        js.forget_restores();
         js.meta_changed = true;
         listen(&js, hub, 0);
         let assets: Vec<_> =
@@ -328,6 +332,14 @@ impl Recovery {
 }
 
 impl JetStream {
+    /// Restores that were going on when the server stopped are over: the log says so, and what they brought goes.
+    fn forget_restores(&mut self) {
+        for (_, asset) in self.meta.restoring() {
+            let gone = MetaCommand::AbandonRestore { group: asset.group };
+            self.meta_log.propose(Origin::None, |out| gone.encode(out));
+        }
+    }
+
     /// A reload: accounts that are new get the API, and the streams that wait for them.
     pub(crate) fn set_directory(&mut self, now: Time, hub: &mut Hub, directory: Arc<Directory>) {
         let known = self.directory.accounts().count();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw_auth::Directory;
 use hw_hub::{CloseReason, Hub, HubConfig, HubLimits, Inside, InternalId, Message, Origin, Peer, PeerBatch};
-use hw_kit::{ConnId, ShardId, Time};
+use hw_kit::{AccountId, ConnId, ShardId, Time};
 
 use crate::completion::DiskCompletion;
 use crate::inside::Target;
@@ -172,10 +172,9 @@ impl Shard {
     }
 
     /// The answer to a [`Question`].
-    pub fn handle_answer(&mut self, now: Time, reply: Bytes, payload: Bytes) {
-        if let Some(answer) = self.rooms.system.reply(reply, payload) {
-            self.publish(now, answer);
-        }
+    pub fn handle_answer(&mut self, now: Time, to: (AccountId, Bytes), payload: Bytes) {
+        let answer = self.rooms.system.reply(to, payload);
+        self.publish(now, answer);
     }
 
     /// Batches for other shards.

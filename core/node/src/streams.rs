@@ -6,7 +6,7 @@ use hw_jsapi::{ApiError, Event};
 use hw_kit::{AccountId, GroupId, LogIndex, Time};
 use hw_stream::config::Storage;
 use hw_stream::lead::PumpOut;
-use hw_stream::stream::{StreamLimits, check, check_update};
+use hw_stream::stream::{StreamLimits, check, check_restored, check_update};
 use hw_stream::{Command, Stream, StreamConfig};
 
 use crate::group::{Group, interest_in};
@@ -23,8 +23,27 @@ impl JetStream {
         config: &StreamConfig,
         pedantic: bool,
     ) -> Result<StreamConfig, ApiError> {
-        let mut config =
-            check(config, self.stream_limits(), pedantic).map_err(|error| ApiError::from(&error))?;
+        let config = check(config, self.stream_limits(), pedantic).map_err(|error| ApiError::from(&error))?;
+        self.check_place(account, config, pedantic)
+    }
+
+    /// The same for a stream that a backup brings.
+    pub(crate) fn check_restored(
+        &self,
+        account: AccountId,
+        config: &StreamConfig,
+    ) -> Result<StreamConfig, ApiError> {
+        let config = check_restored(config, self.stream_limits()).map_err(|error| ApiError::from(&error))?;
+        self.check_place(account, config, false)
+    }
+
+    /// Whether there is room for a complete configuration in an account.
+    fn check_place(
+        &self,
+        account: AccountId,
+        mut config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamConfig, ApiError> {
         let account_name = self.account_name(account);
         let origins = self.meta.check_origins(&account_name, &mut config, pedantic);
         origins.map_err(|error| ApiError::from(&error))?;
@@ -84,8 +103,9 @@ impl JetStream {
 
     /// The bytes that streams reserve by their `max_bytes`, in one account or in all.
     pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
-        let groups =
-            self.groups.values().filter(|group| account.is_none_or(|account| account == group.account));
+        let restoring = self.restores.running.values().map(|restore| &restore.group);
+        let groups = self.groups.values().chain(restoring);
+        let groups = groups.filter(|group| account.is_none_or(|account| account == group.account));
         let of_kind = groups.filter(|group| group.is_volatile() == memory);
         of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
     }
@@ -145,6 +165,7 @@ impl JetStream {
     /// A stream was deleted: nobody reaches it any more, and its files may go.
     pub(crate) fn close_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         self.advise_deleted(now, hub, id);
+        self.snapshots.touch(id);
         self.write_acks(id);
         self.uncount(id);
         self.end_batches(id, (false, false));

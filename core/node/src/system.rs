@@ -16,13 +16,15 @@ use crate::shard::owned;
 /// The subject that tells a user who it is.
 const USER_INFO: &[u8] = b"$SYS.REQ.USER.INFO";
 
-/// A request in the system account that needs to know more than one shard: the shell answers it.
+/// A request that needs to know more than one shard, in the system account or in one about itself: the shell answers it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Question {
     /// What is asked for, such as `VARZ`.
     pub verb: String,
-    /// Of which account, if the request names one.
+    /// Of which account, if the request names one or must not ask about others.
     pub account: Option<String>,
+    /// The account that asks, to which the answer goes.
+    pub asker: AccountId,
     /// Where the answer goes.
     pub reply: Bytes,
     /// The request's body.
@@ -49,6 +51,10 @@ const OF_SERVER: [&str; 11] =
 
 /// What the system account can ask about an account.
 const OF_ACCOUNT: [&str; 4] = ["CONNZ", "SUBSZ", "JSZ", "STATZ"];
+
+/// What every account can ask about itself.
+const OF_ITSELF: [&str; 3] =
+    ["$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.ACCOUNT.PING.STATZ", "$SYS.REQ.SERVER.PING.CONNZ"];
 
 impl System {
     pub(crate) fn new(directory: Arc<Directory>, seed: u64) -> System {
@@ -83,8 +89,12 @@ impl System {
 
     /// Listens in the accounts from this number on for what all may ask.
     fn listen_from(&self, hub: &mut Hub, first: usize) {
+        let system = self.directory.system_account();
         for (account, _) in self.directory.accounts().skip(first) {
             hub.subscribe_internal(account, USER_INFO, None, Target::System.id());
+            for subject in OF_ITSELF.iter().filter(|_| Some(account) != system) {
+                hub.subscribe_internal(account, subject.as_bytes(), None, Target::System.id());
+            }
         }
     }
 
@@ -119,8 +129,13 @@ impl System {
             [_, _, "ACCOUNT", account, verb] => (verb, Some(account.to_owned())),
             _ => return,
         };
+        let (asker, system) = (from.account, self.directory.system_account());
+        let account = match self.directory.account(asker) {
+            Some(own) if Some(asker) != system => Some(own.name.clone()),
+            _ => account,
+        };
         let (verb, reply, body) = (verb.to_owned(), owned(msg.reply), owned(msg.payload));
-        self.questions.push(Question { verb, account, reply, body });
+        self.questions.push(Question { verb, account, asker, reply, body });
     }
 
     /// A connection was accepted.
@@ -299,8 +314,8 @@ impl System {
     }
 
     /// An answer of the shell's to a [`Question`].
-    pub(crate) fn reply(&self, to: Bytes, payload: Bytes) -> Option<Outgoing> {
-        Some(send(self.directory.system_account()?, to, payload))
+    pub(crate) fn reply(&self, (asker, to): (AccountId, Bytes), payload: Bytes) -> Outgoing {
+        send(asker, to, payload)
     }
 }
 

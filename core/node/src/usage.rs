@@ -61,7 +61,28 @@ impl JetStream {
     /// Why a stream cannot take so many bytes more, if an account's or the server's limit says so.
     pub(crate) fn no_room(&mut self, id: GroupId, more: usize) -> Option<PublishError> {
         let group = self.groups.get(&id)?;
-        let (account, memory, more) = (group.account, group.is_volatile(), more as u64);
+        self.no_room_for(group.account, group.is_volatile(), more as u64)
+    }
+
+    /// A stream that is being restored has grown; gives why it, or so much more, is too large.
+    pub(crate) fn recount_restore(&mut self, id: GroupId, more: u64) -> Option<PublishError> {
+        let restore = self.restores.running.get_mut(&id)?;
+        let group = &mut restore.group;
+        let (account, memory) = (group.account, group.is_volatile());
+        let bytes = group.stream.messages().bytes() + group.log.pending_bytes();
+        let old = std::mem::replace(&mut group.counted, bytes);
+        self.usage.change(account, memory, (old, bytes));
+        self.no_room_for(account, memory, more)
+    }
+
+    /// A restore is over before its stream exists.
+    pub(crate) fn uncount_restore(&mut self, id: GroupId) {
+        let Some(restore) = self.restores.running.get_mut(&id) else { return };
+        let old = std::mem::replace(&mut restore.group.counted, 0);
+        self.usage.change(restore.group.account, restore.group.is_volatile(), (old, 0));
+    }
+
+    fn no_room_for(&mut self, account: AccountId, memory: bool, more: u64) -> Option<PublishError> {
         let over = |used: u64, limit: i64| u64::try_from(limit).is_ok_and(|limit| used + more > limit);
         let limits = self.directory.account(account)?.jetstream.as_ref()?;
         let (of_account, of_server) = match memory {

@@ -4,6 +4,7 @@
 //! else. Decoding shares the batch's buffer: a stored message is a slice of the log frame that brought it.
 
 mod codec;
+mod restore;
 
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
@@ -12,6 +13,7 @@ use hw_store::Record;
 pub use codec::{
     DecodeError, encode_batch, encode_batch_message, encode_batch_part, encode_publish, encode_run,
 };
+pub use restore::RestoreStep;
 
 /// A change to a stream. `ts` is the proposing leader's clock.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,6 +175,13 @@ pub enum Command {
         after: Seq,
         /// Ascending.
         messages: Vec<Fed>,
+    },
+    /// A part of a backup.
+    Restore {
+        /// The leader's clock.
+        ts: Time,
+        /// Which part.
+        step: RestoreStep,
     },
 }
 

@@ -7,6 +7,7 @@ mod apply;
 mod check;
 mod codec;
 mod pending;
+mod progress;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use apply::Applied;
 pub(crate) use check::go_duration;
 pub use check::{Request, ServerLimits, check, check_group, required_api_level};
 pub use pending::{Delivery, Pending};
+pub use progress::Progress;
 pub use rules::check_siblings;
 
 use crate::config::{AckPolicy, ConsumerConfig, DeliverPolicy, Retention};

@@ -109,6 +109,14 @@ impl Route {
     }
 }
 
+/// What a copy's `Nats-Stream-Source` says of the source that brought it: its key, and its sequence there.
+pub(crate) fn brought_by(value: &[u8]) -> Option<(String, Seq)> {
+    let mut parts = std::str::from_utf8(value).ok()?.split(' ');
+    let (name, seq) = (parts.next()?, parts.next()?.parse().ok()?);
+    let (filters, destinations) = (parts.next()?, parts.next()?);
+    Some((format!("{name} {filters} {destinations}"), Seq(seq)))
+}
+
 /// What [`Route::key`] is made of.
 pub(crate) fn source_key(config: &StreamSource) -> String {
     let (filters, destinations) = fields_of(config);

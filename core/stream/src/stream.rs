@@ -17,6 +17,7 @@ mod number;
 mod publish;
 mod read;
 mod remove;
+mod restore;
 mod schedule;
 mod snapshot;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use hw_store::messages::Keep;
 use hw_store::{Messages, Record};
 use hw_subject::Transform;
 
-pub use check::{ConfigError, StreamLimits, check, check_update};
+pub use check::{ConfigError, StreamLimits, check, check_restored, check_update};
 pub use feed::Position;
 pub use read::{BatchEnd, BatchRead, BatchRefused, BatchStep};
 pub use schedule::Firing;
@@ -191,6 +192,7 @@ impl Stream {
             Command::Sourced { source, identity, after, messages, .. } => {
                 Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
+            Command::Restore { step, .. } => self.restore(step),
         }
     }
 

@@ -109,6 +109,11 @@ impl<T> Interest<T> {
         found
     }
 
+    /// Whether anybody subscribed to this very filter, if it has no wildcards.
+    pub fn has_literal(&self, subject: &[u8]) -> bool {
+        self.literals.get(subject).is_some()
+    }
+
     /// Whether the filter of some subscription overlaps this filter.
     pub fn matches_filter(&self, filter: &[u8]) -> bool {
         if self.wildcards.overlaps(filter) {

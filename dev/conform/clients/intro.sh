@@ -56,14 +56,6 @@ field() {
   judge "nats $*: $filter" "$status" "=$output=" "=$wanted="
 }
 
-# is_built FEATURE: whether the server has it; HEADWATER_NOT_BUILT names what a server says that it does not have yet.
-is_built() {
-  case " ${HEADWATER_NOT_BUILT:-} " in
-    *" $1 "*) printf 'skipped: %s: not built yet\n' "$1"; return 1 ;;
-    *) return 0 ;;
-  esac
-}
-
 # Streams and messages.
 check "$url" 's' -- rtt
 check 'Streams' -- account info
@@ -103,13 +95,10 @@ check 'Messages: 7' -- stream purge shop_orders --seq 4 --force
 check '' -- stream rmm shop_orders 5 --force
 field 'd["state"]["num_deleted"]' 1 -- stream info shop_orders --json
 check 'copy' -- stream copy shop_orders copy --subjects 'copied.>'
-# A server that says it cannot do these yet is not asked: HEADWATER_NOT_BUILT names them, and every skip is printed.
-if is_built backup; then
-  check 'Received' -- backup stream shop_orders "$work/backup" --no-progress
-  check '' -- stream rm shop_orders --force
-  check 'Restored stream "shop_orders"' -- backup restore stream "$work/backup" --no-progress
-  field 'd["state"]["messages"]' 6 -- stream info shop_orders --json
-fi
+check 'Received' -- backup stream shop_orders "$work/backup" --no-progress
+check '' -- stream rm shop_orders --force
+check 'Restored stream "shop_orders"' -- backup restore stream "$work/backup" --no-progress
+field 'd["state"]["messages"]' 6 -- stream info shop_orders --json
 
 # Requests.
 timeout 30 "$tool" reply help 'here you are' --count 1 >/dev/null 2>&1 &

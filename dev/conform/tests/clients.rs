@@ -52,12 +52,6 @@ fn case(target: Target, client: Client) -> Case {
     Case { name, run: Box::new(run) }
 }
 
-/// What our server says that it does not have yet, for the scripts to skip by name; nothing for any other server.
-fn not_built(binary: &Path) -> &'static str {
-    let is_ours = binary.file_stem().is_some_and(|name| name == "headwater");
-    if is_ours { "backup" } else { "" }
-}
-
 fn agree(binary: &Path, runner: &Path, script: &str) -> Result<(), String> {
     let launch = Launch { binary: binary.to_owned(), flags: vec!["-js".to_owned()], config: None };
     let server = Server::start(launch).map_err(|error| error.to_string())?;
@@ -66,7 +60,6 @@ fn agree(binary: &Path, runner: &Path, script: &str) -> Result<(), String> {
         .arg(&script)
         .arg(server.url())
         .current_dir(server.dir())
-        .env("HEADWATER_NOT_BUILT", not_built(binary))
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("{}: {error}", runner.display()))?;

@@ -1,6 +1,7 @@
 //! The targets by name.
 
 mod api;
+mod archive;
 mod commands;
 mod conf;
 mod recovery;
@@ -26,6 +27,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire::fuzz_wire, corpus: wire::corpus, words: wire::WORDS, tested: 8000 },
     Target { name: "conf", run: conf::fuzz_conf, corpus: conf::corpus, words: conf::WORDS, tested: 8000 },
     Target { name: "api", run: api::fuzz_api, corpus: api::corpus, words: api::WORDS, tested: 10_000 },
+    Target {
+        name: "archive",
+        run: archive::fuzz_archive,
+        corpus: archive::corpus,
+        words: archive::WORDS,
+        tested: 8000,
+    },
     Target {
         name: "commands",
         run: commands::fuzz_commands,

@@ -34,7 +34,7 @@ macro_rules! targets {
     };
 }
 
-targets!(wire, conf, api, commands, server, recovery);
+targets!(wire, conf, api, archive, commands, server, recovery);
 
 #[test]
 fn an_input_is_its_number() {

@@ -2,11 +2,13 @@
 
 mod account;
 mod api;
+mod backup;
 mod bench;
 mod completion;
 mod connect;
 mod consumer;
 mod context;
+mod counter;
 mod demo;
 mod error;
 mod events;
@@ -19,10 +21,12 @@ mod reply;
 mod request;
 mod rtt;
 mod server;
+mod service;
 mod store;
 mod stream;
 mod subscribe;
 mod template;
+mod top;
 mod units;
 mod view;
 
@@ -55,6 +59,9 @@ enum Command {
     /// Information about the account and the connection
     #[command(subcommand, visible_alias = "a")]
     Account(account::Command),
+    /// Back up and restore streams
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Measure a server
     #[command(subcommand)]
     Bench(bench::Command),
@@ -66,6 +73,9 @@ enum Command {
     /// Manage the saved connection contexts
     #[command(subcommand, visible_alias = "ctx")]
     Context(context::Command),
+    /// Work with counters
+    #[command(subcommand, visible_alias = "ctr")]
+    Counter(counter::Command),
     /// Walk through the introduction on a server in this process: no other server is needed or touched
     Demo(demo::Args),
     /// Show advisories and events as they happen
@@ -90,12 +100,17 @@ enum Command {
     /// Server information and health checks
     #[command(subcommand, visible_aliases = ["srv", "sys"])]
     Server(server::Command),
+    /// Work with services
+    #[command(subcommand, visible_aliases = ["services", "micro"])]
+    Service(service::Command),
     /// Check, show or repair what a server keeps on disk, while no server uses it
     #[command(subcommand)]
     Store(store::Command),
     /// Manage streams
     #[command(subcommand, visible_aliases = ["str", "st", "s"])]
     Stream(stream::Command),
+    /// Watch a server and its connections
+    Top(top::Args),
     /// Show messages as they are published
     #[command(name = "subscribe", visible_alias = "sub")]
     Subscribe(subscribe::Args),
@@ -139,7 +154,7 @@ pub fn overview() -> String {
 }
 
 /// Flags that are on unless `--no-…` is said, or the reverse; clap sees them as `--flag=false`.
-const NEGATABLE: [&str; 17] = [
+const NEGATABLE: [&str; 18] = [
     "ack",
     "allow-batch",
     "allow-direct",
@@ -148,6 +163,7 @@ const NEGATABLE: [&str; 17] = [
     "allow-rollup",
     "allow-schedules",
     "compress",
+    "consumers",
     "deletes",
     "deny-delete",
     "deny-purge",
@@ -205,10 +221,12 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let global = &cli.global;
     match cli.command {
         Command::Account(command) => account::run(global, command).await,
+        Command::Backup(command) => backup::run(global, command).await,
         Command::Bench(command) => bench::run(global, command).await,
         Command::Completion(args) => completion::run(&args),
         Command::Consumer(command) => consumer::run(global, command).await,
         Command::Context(command) => context::run(global, command),
+        Command::Counter(command) => counter::run(global, command).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Kv(command) => kv::run(global, command).await,
@@ -218,8 +236,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Request(args) => request::run(global, args).await,
         Command::Rtt(args) => rtt::run(global, args).await,
         Command::Server(command) => server::run(global, command).await,
+        Command::Service(command) => service::run(global, command).await,
         Command::Store(command) => store::run(command),
         Command::Stream(command) => stream::run(global, command).await,
+        Command::Top(args) => top::run(global, args).await,
         Command::Subscribe(args) => subscribe::run(global, args).await,
     }
 }

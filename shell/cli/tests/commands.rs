@@ -24,25 +24,32 @@ struct Outcome {
 
 impl Server {
     fn start(test: &str) -> Self {
+        Self::start_with(test, "", "")
+    }
+
+    /// A server with more in its configuration; `login` is what stands before the `@` of its URL.
+    fn start_with(test: &str, config: &str, login: &str) -> Self {
         let binary = std::env::var_os("HEADWATER_TEST_SERVER");
         let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_headwater").into());
         let folder = std::env::temp_dir().join(format!("headwater-commands-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a scratch folder can be made");
+        let file = folder.join("server.conf");
+        std::fs::write(&file, config).expect("a scratch file can be written");
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a port is free").port();
         let process = Command::new(binary)
-            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+            .arg("-c")
+            .arg(&file)
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-n", "S1", "-js", "-sd"])
             .arg(folder.join("store"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the server starts");
-        let server = Self { process, url: format!("nats://127.0.0.1:{port}"), folder };
+        let server = Self { process, url: format!("nats://{login}127.0.0.1:{port}"), folder };
         let (_never, pause) = mpsc::sync_channel::<()>(1);
         let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err()
-            || server.run(&["account", "info", "-j"]).code != 0
-        {
+        while TcpStream::connect(("127.0.0.1", port)).is_err() || server.run(&["rtt"]).code != 0 {
             assert!(begin.elapsed() < Duration::from_secs(30), "the server does not come up");
             pause.recv_timeout(Duration::from_millis(20)).expect_err("nobody sends");
         }
@@ -281,6 +288,150 @@ fn checks_answer_by_their_exit_code() {
     }
     let verdict = server.json(&["server", "check", "connection", "--format", "json"]);
     assert_eq!((&verdict["status"], verdict["perf_data"].as_array().unwrap().len()), (&"OK".into(), 3));
+}
+
+#[test]
+fn backups_are_taken_and_restored() {
+    let server = Server::start("backups");
+    server.ok(&["stream", "add", "S", "--subjects", "s.>", "--defaults"]);
+    server.ok(&["stream", "add", "T", "--subjects", "t", "--defaults"]);
+    server.ok(&["publish", "s.1", "message {{Count}}", "--count", "30", "--jetstream"]);
+    server.ok(&["stream", "rmm", "S", "7", "--force"]);
+    server.ok(&["consumer", "add", "S", "C", "--pull", "--defaults"]);
+    server.ok(&["consumer", "next", "S", "C", "--ack"]);
+    let folder = server.folder.join("backup").display().to_string();
+    let said = server.ok(&["stream", "backup", "S", &folder, "--no-progress"]);
+    assert!(said.contains("Starting backup of Stream \"S\"") && said.contains("29 messages"), "{said}");
+    let contents = server.json(&["backup", "info", &folder, "--json"]);
+    assert_eq!((contents["messages"].as_u64(), contents["consumers"][0].as_str()), (Some(29), Some("C")));
+    server.fails(&["stream", "restore", &folder], "already in use");
+    server.ok(&["stream", "rm", "S", "--force"]);
+    let said = server.ok(&["stream", "restore", &folder, "--no-progress"]);
+    assert!(said.contains("Restored stream \"S\""), "{said}");
+    let state = &server.json(&["stream", "info", "S", "--json"])["state"];
+    assert_eq!((state["messages"].as_u64(), state["last_seq"].as_u64()), (Some(29), Some(30)));
+    let consumer = server.json(&["consumer", "info", "S", "C", "--json"]);
+    assert_eq!(consumer["ack_floor"]["stream_seq"].as_u64(), Some(1));
+
+    let archive = server.folder.join("backup/stream.arc.s2");
+    let mut bytes = std::fs::read(&archive).expect("the backup is there");
+    bytes[200] ^= 1;
+    std::fs::write(&archive, bytes).expect("it can be written");
+    server.fails(&["backup", "info", &folder], "crc mismatch");
+    server.ok(&["stream", "rm", "S", "--force"]);
+    server.fails(&["stream", "restore", &folder, "--no-progress"], "10062");
+    server.fails(&["stream", "info", "S"], "stream not found");
+
+    let all = server.folder.join("all").display().to_string();
+    server.fails(&["account", "backup", &all], "cannot be confirmed");
+    server.ok(&["account", "backup", &all, "--force", "--no-consumers"]);
+    server.fails(&["account", "restore", &all], "stream T exists already");
+    server.ok(&["stream", "rm", "T", "--force"]);
+    assert!(server.ok(&["account", "restore", &all]).contains("Restored 1 streams"));
+}
+
+#[test]
+fn services_are_found() {
+    let server = Server::start("services");
+    server.fails(&["service", "list"], "no such service");
+    let endpoint = r#""name":"echo","subject":"demo.echo","queue_group":"q""#;
+    let about = r#""name":"demo","id":"X1","version":"1.2.3","description":"a demo""#;
+    let info = format!("{{{about},\"endpoints\":[{{{endpoint}}}]}}");
+    let numbers = r#""num_requests":3,"num_errors":1,"processing_time":3000,"average_processing_time":1000"#;
+    let stats = format!("{{{about},\"endpoints\":[{{{endpoint},{numbers}}}]}}");
+    let mut parts = Vec::new();
+    for (subject, answer) in [("$SRV.INFO", &info), ("$SRV.INFO.demo", &info), ("$SRV.STATS.demo", &stats)]
+        .into_iter()
+        .chain([("$SRV.PING", &info), ("demo.echo", &"you said {{Request}}".to_owned())])
+    {
+        let mut part = Command::new(env!("CARGO_BIN_EXE_headwater"))
+            .args(["reply", subject, answer, "-s", &server.url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut said = std::io::BufReader::new(part.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        assert!(line.contains("Listening on"), "{line}");
+        // Its output stays open as long as it runs.
+        parts.push((part, said));
+    }
+    assert_eq!(row(&server.ok(&["service", "list"]), "demo"), ["demo", "1.2.3", "X1", "a demo"]);
+    let said = server.ok(&["service", "info", "demo"]);
+    assert!(said.contains("Subject: demo.echo") && said.contains("Queue Group: q"), "{said}");
+    assert_eq!(row(&server.ok(&["service", "stats", "demo"]), "X1")[1..5], ["echo", "3", "q", "1"]);
+    assert!(server.ok(&["service", "ping"]).contains("rtt="));
+    assert_eq!(server.ok(&["service", "request", "demo", "echo", "hi", "--raw"]), "you said hi\n");
+    server.fails(&["service", "request", "demo", "other"], "has no endpoint other");
+    for (mut part, _) in parts {
+        part.kill().unwrap();
+        part.wait().unwrap();
+    }
+}
+
+#[test]
+fn counters_count() {
+    let server = Server::start("counters");
+    let config = server.folder.join("counter.json");
+    let text = r#"{"name":"CNT","subjects":["c.>"],"allow_msg_counter":true,"allow_direct":true}"#;
+    std::fs::write(&config, text).expect("a scratch file can be written");
+    server.ok(&["stream", "add", "CNT", "--config", &config.display().to_string()]);
+    assert_eq!(
+        server.ok(&["counter", "increment", "c.a", "99999999999999999999"]).trim(),
+        "99999999999999999999"
+    );
+    assert_eq!(server.ok(&["counter", "decrement", "c.a", "1"]).trim(), "99999999999999999998");
+    server.ok(&["counter", "increment", "c.b", "--", "-7"]);
+    assert_eq!(server.ok(&["counter", "get", "c.b"]).trim(), "-7");
+    assert!(server.ok(&["counter", "view", "c.a"]).contains("Nats-Incr: -1"));
+    assert_eq!(server.json(&["counter", "list", "c.*", "--json"])["c.a"], "99999999999999999998");
+    server.fails(&["counter", "get", "x"], "no stream takes x");
+    server.fails(&["counter", "increment", "c.a", "1.5"], "not a whole number");
+}
+
+#[test]
+fn streams_are_found_and_consumers_reset() {
+    let server = Server::start("find");
+    server.ok(&["stream", "add", "A", "--subjects", "a", "--defaults"]);
+    server.ok(&["stream", "add", "B", "--subjects", "b", "--defaults"]);
+    server.ok(&["publish", "a", "x", "--count", "3", "--jetstream"]);
+    assert_eq!(server.ok(&["stream", "find", "--empty", "--names"]).trim(), "B");
+    assert_eq!(server.ok(&["stream", "find", "--empty", "--invert", "--names"]).trim(), "A");
+    server.ok(&["consumer", "add", "A", "C", "--pull", "--defaults"]);
+    server.ok(&["consumer", "next", "A", "C", "--ack", "--count", "3"]);
+    server.fails(&["consumer", "reset", "A", "C"], "cannot be confirmed");
+    assert!(
+        server.ok(&["consumer", "reset", "A", "C", "--sequence", "2", "--force"]).contains("at sequence 2")
+    );
+    assert_eq!(server.json(&["consumer", "info", "A", "C", "--json"])["num_pending"].as_u64(), Some(2));
+}
+
+#[test]
+fn operators_see_reports() {
+    let config = "accounts { SYS { users: [{user: sys, password: p}] }\n\
+        A { jetstream: enabled, users: [{user: a, password: p}] } }\nsystem_account: SYS\n";
+    let server = Server::start_with("reports", config, "sys:p@");
+    let user = ["--user", "a", "--password", "p"];
+    let as_user = |words: &[&str]| server.ok(&[words, &user].concat());
+    as_user(&["stream", "add", "S", "--subjects", "s", "--defaults"]);
+    as_user(&["publish", "s", "x", "--count", "5", "--jetstream"]);
+    let summary = server.ok(&["server", "report", "jetstream", "1"]);
+    assert_eq!(row(&summary, "S1")[3..6], ["1", "0", "5"]);
+    let connections = server.ok(&["server", "report", "connections", "1"]);
+    assert!(connections.contains("Top 1 Connections out of 1 by subs") && connections.contains("SYS"));
+    assert!(server.ok(&["server", "report", "accounts", "1"]).contains("1 Accounts Overview"));
+    assert_eq!(row(&server.ok(&["server", "report", "health", "1"]), "S1")[3], "ok (200)");
+    let own = as_user(&["account", "report", "connections", "1", "--json"]);
+    assert!(own.contains("\"account\": \"A\"") && !own.contains("SYS"), "{own}");
+    let pages = server.json(&["server", "request", "variables", "1", "--name", "S1"]);
+    assert_eq!(pages[0]["data"]["server_name"], "S1");
+    let top = server.ok(&["top", "S1", "--max-refresh", "2", "--interval", "10ms"]);
+    assert_eq!(top.matches("Server S1").count(), 2, "{top}");
+    let file = server.folder.join("look.txt");
+    server.ok(&["top", "--output", &file.display().to_string()]);
+    assert!(std::fs::read_to_string(file).is_ok_and(|text| text.contains("Connections by cid")));
+    server.fails(&["top", "S2"], "no server with the name");
 }
 
 #[test]

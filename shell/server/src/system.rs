@@ -19,8 +19,8 @@ use crate::monitor;
 pub(crate) async fn answer_questions(inner: Arc<Inner>, mut questions: mpsc::Receiver<(usize, Question)>) {
     while let Some((shard, question)) = questions.recv().await {
         if let Some(payload) = answer(&inner, &question).await {
-            let (reply, payload) = (question.reply, Bytes::from(payload.to_string()));
-            let say = move |shard: &mut hw_node::Shard, now| shard.handle_answer(now, reply, payload);
+            let (to, payload) = ((question.asker, question.reply), Bytes::from(payload.to_string()));
+            let say = move |shard: &mut hw_node::Shard, now| shard.handle_answer(now, to, payload);
             inner.mailboxes[shard].post(Mail::Run(Box::new(say)));
         }
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Record;
 
-use super::{Command, ConsumerAction, Fed, Settlement, Verdict};
+use super::{Command, ConsumerAction, Fed, RestoreStep, Settlement, Verdict};
 
 const PUBLISH: u8 = 1;
 const PURGE: u8 = 2;
@@ -24,6 +24,7 @@ const PUBLISH_RUN: u8 = 14;
 const FIRE: u8 = 15;
 const MIRRORED: u8 = 20;
 const SOURCED: u8 = 21;
+const RESTORE: u8 = 40;
 
 /// Why bytes are not a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -107,11 +108,11 @@ fn head(out: &mut Vec<u8>, kind: u8, ts: Time) {
     number(out, ts.0 as u64);
 }
 
-fn number(out: &mut Vec<u8>, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn text(out: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn text(out: &mut Vec<u8>, value: &[u8]) {
     // A command is far smaller than 4 GiB: a message is at most 64 MiB, everything else less.
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
     out.extend_from_slice(value);
@@ -137,7 +138,8 @@ impl Command {
             | Command::PauseConsumer { ts, .. }
             | Command::ResetConsumer { ts, .. }
             | Command::Mirrored { ts, .. }
-            | Command::Sourced { ts, .. } => *ts,
+            | Command::Sourced { ts, .. }
+            | Command::Restore { ts, .. } => *ts,
         }
     }
 
@@ -207,6 +209,7 @@ impl Command {
             Command::Sourced { ts, source, identity, after, messages } => {
                 encode_sourced(out, *ts, (source, identity, *after), messages);
             }
+            Command::Restore { ts, step } => encode_restore(out, *ts, step),
         }
     }
 
@@ -297,6 +300,7 @@ impl Command {
             RESET_CONSUMER => Command::ResetConsumer { ts, seq: Seq(r.number()?), name: r.rest() },
             MIRRORED => r.mirrored(ts)?,
             SOURCED => r.sourced(ts)?,
+            RESTORE => Command::Restore { ts, step: RestoreStep::decode(&mut r)? },
             other => return Err(DecodeError::Kind(other)),
         };
         match r.0.len() {
@@ -347,7 +351,12 @@ fn encode_sourced(
     messages.iter().for_each(|message| encode_fed(out, message));
 }
 
-fn encode_fed(out: &mut Vec<u8>, message: &Fed) {
+fn encode_restore(out: &mut Vec<u8>, ts: Time, step: &RestoreStep) {
+    head(out, RESTORE, ts);
+    step.encode(out);
+}
+
+pub(super) fn encode_fed(out: &mut Vec<u8>, message: &Fed) {
     number(out, message.seq.0);
     number(out, message.ts.0 as u64);
     encode_record(out, &message.record);
@@ -358,17 +367,22 @@ fn encode_record(out: &mut Vec<u8>, record: &Record) {
     text(out, record.joined());
 }
 
-struct Reader(Bytes);
+/// A command's bytes, from the front.
+pub(super) struct Reader(Bytes);
 
 impl Reader {
-    fn take(&mut self, count: usize) -> Result<Bytes, DecodeError> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<Bytes, DecodeError> {
         if self.0.len() < count {
             return Err(DecodeError::Short);
         }
         Ok(self.0.split_to(count))
     }
 
-    fn byte(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
         Ok(self.take(1)?[0])
     }
 
@@ -380,11 +394,11 @@ impl Reader {
         }
     }
 
-    fn number(&mut self) -> Result<u64, DecodeError> {
+    pub(super) fn number(&mut self) -> Result<u64, DecodeError> {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
     }
 
-    fn text(&mut self) -> Result<Bytes, DecodeError> {
+    pub(super) fn text(&mut self) -> Result<Bytes, DecodeError> {
         let length = self.take(4)?;
         self.take(u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize)
     }
@@ -425,7 +439,7 @@ impl Reader {
     }
 
     /// Messages up to the end, their sequences ascending.
-    fn fed(&mut self) -> Result<Vec<Fed>, DecodeError> {
+    pub(super) fn fed(&mut self) -> Result<Vec<Fed>, DecodeError> {
         let mut messages: Vec<Fed> = Vec::new();
         while !self.0.is_empty() {
             let (seq, ts) = (Seq(self.number()?), Time(self.number()? as i64));
@@ -455,6 +469,17 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::{Delivery, Progress};
+
+    fn waits() -> Vec<(Seq, Delivery)> {
+        vec![(Seq(4), Delivery { consumer_seq: 5, ts: Time(9), count: 2 })]
+    }
+
+    fn restored_consumer() -> RestoreStep {
+        let progress = Progress { delivered: (5, Seq(4)), ack_floor: (3, Seq(2)), pending: waits() };
+        let (name, config) = (Bytes::from_static(b"C"), Bytes::from_static(b"{}"));
+        RestoreStep::Consumer { name, progress, config }
+    }
 
     /// Every kind, with the bytes that are on disks: they may never change.
     fn cases() -> Vec<(Command, &'static [u8])> {
@@ -546,6 +571,30 @@ mod tests {
                 Command::Sourced { ts, source: b(b"A"), identity: b(b"I"), after: Seq(1), messages: fed(3) },
                 b"\x15\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0A\x01\0\0\0I\x01\0\0\0\0\0\0\0\
                   \x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::Restore { ts, step: RestoreStep::Begin { first: Seq(2) } },
+                b"\x28\x08\x07\x06\x05\x04\x03\x02\x01\0\x02\0\0\0\0\0\0\0",
+            ),
+            (
+                Command::Restore { ts, step: restored_consumer() },
+                b"\x28\x08\x07\x06\x05\x04\x03\x02\x01\x01\x01\0\0\0C\
+                  \x05\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x02\0\0\0{}\
+                  \x04\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0",
+            ),
+            (
+                Command::Restore { ts, step: RestoreStep::Pending { name: b(b"C"), deliveries: waits() } },
+                b"\x28\x08\x07\x06\x05\x04\x03\x02\x01\x02\x01\0\0\0C\
+                  \x04\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0",
+            ),
+            (
+                Command::Restore { ts, step: RestoreStep::Messages(fed(2)) },
+                b"\x28\x08\x07\x06\x05\x04\x03\x02\x01\x03\
+                  \x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::Restore { ts, step: RestoreStep::End { last: Seq(9), last_ts: Time(3) } },
+                b"\x28\x08\x07\x06\x05\x04\x03\x02\x01\x04\x09\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
             ),
         ]
     }

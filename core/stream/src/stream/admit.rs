@@ -233,6 +233,21 @@ impl Stream {
         Ok(Admitted::Stored { rollup, ttl, total: None, schedule: None })
     }
 
+    /// A message of a backup, which was admitted once: only what this stream can never hold is refused.
+    pub(super) fn admit_restored(
+        &mut self,
+        message: &Incoming<'_>,
+        f: &Fields<'_>,
+    ) -> Result<Option<Ttl>, PublishError> {
+        if exceeds(&self.config, message) {
+            return Err(PublishError::TooLarge);
+        }
+        if message.header.len() > headers::MAX_BYTES {
+            return Err(PublishError::HeaderTooLarge);
+        }
+        Ok(f.ttl.filter(|_| self.config.allow_msg_ttl).and_then(|value| Ttl::parse(value).ok()))
+    }
+
     /// The sequence that a message id has within the duplicate window.
     fn known(&mut self, id: Option<&[u8]>) -> Result<Option<Seq>, PublishError> {
         let Some(id) = id else { return Ok(None) };
@@ -401,13 +416,14 @@ fn check_size(config: &StreamConfig, message: &Incoming<'_>) -> Result<(), Publi
     if config.sealed {
         return Err(PublishError::Sealed);
     }
+    if exceeds(config, message) { Err(PublishError::TooLarge) } else { Ok(()) }
+}
+
+fn exceeds(config: &StreamConfig, message: &Incoming<'_>) -> bool {
     let size = message.header.len() + message.payload.len();
     // A mapping can make a subject too long.
     let too_long = message.subject.len() > usize::from(u16::MAX);
-    if too_long || config.max_msg_size >= 0 && size > config.max_msg_size as usize {
-        return Err(PublishError::TooLarge);
-    }
-    Ok(())
+    too_long || config.max_msg_size >= 0 && size > config.max_msg_size as usize
 }
 
 fn check_rollup(config: &StreamConfig, f: &Fields<'_>) -> Result<Rollup, PublishError> {

@@ -97,6 +97,12 @@ pub fn check(
     complete(config, limits, pedantic)
 }
 
+/// The same for a stream that a backup brings: it may be sealed.
+pub fn check_restored(config: &StreamConfig, limits: StreamLimits) -> Result<StreamConfig, ConfigError> {
+    let complete = check(&StreamConfig { sealed: false, ..config.clone() }, limits, false)?;
+    Ok(StreamConfig { sealed: config.sealed, ..complete })
+}
+
 /// The same for an update of `old`.
 pub fn check_update<'a>(
     old: &StreamConfig,

@@ -11,7 +11,7 @@ use crate::outcome::{Advisory, ConsumerError, ConsumerPut, Effect};
 
 /// The server's limits count before a command is proposed; a command that was proposed is not held to them again, for
 /// replicas may be configured differently.
-const NO_LIMITS: ServerLimits = ServerLimits {
+pub(super) const NO_LIMITS: ServerLimits = ServerLimits {
     max_ack_pending: 0,
     max_request_batch: 0,
     max_consumers: 0,

@@ -13,7 +13,7 @@ use crate::outcome::{Effect, Feeding, PublishError};
 /// How far a source was taken.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Position {
-    /// Tells the origin from others of its name.
+    /// Tells the origin from others of its name; empty: nobody knows, after a restore.
     pub identity: Bytes,
     /// The origin's sequence that was taken last.
     pub seq: Seq,
@@ -66,7 +66,12 @@ impl Stream {
     ) -> Feeding {
         let configured = self.config.sources.iter().any(|config| crate::feed::source_key(config) == source);
         let here = self.positions.get(&source);
-        let at = here.filter(|at| at.identity == after.identity).map_or(Seq(0), |at| at.seq);
+        let at = match here {
+            Some(at) if at.identity == after.identity => at.seq,
+            // The leader knows the origin, and whether it can be the one that was taken before.
+            Some(at) if at.identity.is_empty() && at.seq == after.seq => at.seq,
+            _ => Seq(0),
+        };
         if !configured || at != after.seq {
             return Feeding::Stale;
         }

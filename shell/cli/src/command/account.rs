@@ -4,9 +4,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::backup;
 use super::connect::{Global, Session, visible};
 use super::error::Failure;
 use super::output::Facts;
+use super::server::report;
 use super::units::{bytes, comma, duration};
 
 /// What can be asked about the account.
@@ -19,6 +21,22 @@ pub enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Report on this account
+    #[command(subcommand, visible_alias = "rep")]
+    Report(ReportCommand),
+    /// Back up all streams into a folder
+    #[command(visible_alias = "snapshot")]
+    Backup(backup::TakeAllArgs),
+    /// Restore all streams from a folder
+    Restore(backup::RestoreAllArgs),
+}
+
+/// What can be reported of an account.
+#[derive(Debug, clap::Subcommand)]
+pub enum ReportCommand {
+    /// Its connections
+    #[command(visible_aliases = ["conn", "connz", "conns"])]
+    Connections(report::ConnectionArgs),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,15 +85,25 @@ struct Limits {
 
 /// Runs an account command.
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
-    let Command::Info { json } = command;
     let session = Session::open(global).await?;
+    match command {
+        Command::Info { json } => info(&session, json).await,
+        Command::Report(ReportCommand::Connections(args)) => {
+            report::connections(&session, "$SYS.REQ.ACCOUNT.PING.CONNZ", &args).await
+        }
+        Command::Backup(args) => backup::account(&session, &args).await,
+        Command::Restore(args) => backup::restore_account(&session, &args).await,
+    }
+}
+
+async fn info(session: &Session, json: bool) -> Result<(), Failure> {
     let usage = session.api("INFO", &Value::Null, "get the account's JetStream information").await;
     if json {
         usage?.print_json();
         return Ok(());
     }
     let mut facts = Facts::titled("Account Information");
-    connection(&session, &mut facts).await?;
+    connection(session, &mut facts).await?;
     match usage.and_then(|answer| answer.read::<Usage>()) {
         Ok(usage) => jetstream(&mut facts, &usage),
         Err(failure) => {

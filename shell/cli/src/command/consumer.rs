@@ -94,6 +94,17 @@ pub enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Start a consumer again, after what it has acknowledged or at a sequence
+    Reset {
+        stream: String,
+        consumer: String,
+        /// The sequence that comes first
+        #[arg(long)]
+        sequence: Option<u64>,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Fetch messages from a pull consumer
     Next(receive::NextArgs),
     /// Receive a consumer's messages until stopped
@@ -122,6 +133,9 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         }
         Command::Resume { stream, consumer, force, json } => {
             change::resume(session, [&stream, &consumer], force, json).await
+        }
+        Command::Reset { stream, consumer, sequence, force } => {
+            change::reset(session, [&stream, &consumer], sequence, force).await
         }
         Command::Next(args) => receive::next(session, &args).await,
         Command::Sub(args) => receive::subscribe(session, &args).await,

@@ -2,6 +2,8 @@
 
 mod check;
 mod probe;
+pub mod report;
+mod request;
 mod verdict;
 
 use std::time::{Duration, Instant};
@@ -49,6 +51,12 @@ pub enum Command {
         #[arg(long)]
         id: bool,
     },
+    /// Report on connections, accounts, JetStream and health
+    #[command(subcommand, visible_alias = "rep")]
+    Report(report::Command),
+    /// Print a monitoring page of the servers (needs a system account)
+    #[command(subcommand, visible_alias = "req")]
+    Request(request::Command),
 }
 
 /// Runs a server command.
@@ -58,6 +66,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Info { which, json } => info(&Session::open(global).await?, which, json).await,
         Command::Ls { expect, json } => list(&Session::open(global).await?, expect, json).await,
         Command::Ping { expect, id } => ping(&Session::open(global).await?, expect, id).await,
+        Command::Report(command) => report::run(&Session::open(global).await?, command).await,
+        Command::Request(command) => request::run(&Session::open(global).await?, command).await,
     }
 }
 
@@ -69,12 +79,23 @@ struct Reply {
 
 /// Asks all servers; the answers of `expect` servers, or those that come within the patience.
 async fn ask_all(session: &Session, subject: &str, expect: Option<usize>) -> Result<Vec<Reply>, Failure> {
+    ask_all_with(session, subject, &Value::Null, expect).await
+}
+
+/// The same with a body; null is none.
+async fn ask_all_with(
+    session: &Session,
+    subject: &str,
+    body: &Value,
+    expect: Option<usize>,
+) -> Result<Vec<Reply>, Failure> {
+    let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
     let doing = format!("ask the servers on {subject}");
     let failed = |error: &dyn std::fmt::Display| Failure::request(&doing, error);
     let inbox = session.client.new_inbox();
     let mut answers = session.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let begin = Instant::now();
-    let sent = session.client.publish_with_reply(subject.to_owned(), inbox, Bytes::new()).await;
+    let sent = session.client.publish_with_reply(subject.to_owned(), inbox, body).await;
     sent.map_err(|error| failed(&error))?;
     let patience =
         if expect.is_some() { session.timeout } else { session.timeout.min(Duration::from_secs(1)) };
@@ -94,6 +115,12 @@ async fn ask_all(session: &Session, subject: &str, expect: Option<usize>) -> Res
     }
 }
 
+/// The servers that answer within a second.
+pub async fn identities(session: &Session) -> Result<Vec<Identity>, Failure> {
+    let replies = ask_all(session, "$SYS.REQ.SERVER.PING", None).await?;
+    replies.iter().map(|reply| read::<Statsz>(&reply.payload).map(|answer| answer.server)).collect()
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Statsz {
@@ -101,15 +128,17 @@ struct Statsz {
     statsz: Stats,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Which server says something.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Identity {
-    name: String,
-    id: String,
-    host: String,
-    cluster: String,
-    ver: String,
-    jetstream: bool,
+pub struct Identity {
+    pub name: String,
+    pub id: String,
+    pub host: String,
+    pub cluster: String,
+    pub domain: String,
+    pub ver: String,
+    pub jetstream: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

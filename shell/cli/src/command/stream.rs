@@ -2,6 +2,7 @@
 
 mod change;
 pub mod config;
+mod find;
 mod list;
 mod read;
 pub mod show;
@@ -11,6 +12,7 @@ pub use self::list::replicas;
 use serde_json::json;
 
 use self::config::StreamFlags;
+use super::backup;
 use super::connect::{Global, Session};
 use super::error::Failure;
 use super::view::StreamInfo;
@@ -23,6 +25,9 @@ pub enum Command {
     Ls(list::LsArgs),
     /// Report on all streams, and on their mirrors and sources
     Report(list::ReportArgs),
+    /// Find streams by what they hold
+    #[command(visible_alias = "query")]
+    Find(find::FindArgs),
     /// Show a stream's configuration and state
     #[command(visible_aliases = ["nfo", "i"])]
     Info {
@@ -90,6 +95,11 @@ pub enum Command {
     Get(read::GetArgs),
     /// Page through a stream's messages
     View(read::ViewArgs),
+    /// Back up a stream into a folder
+    #[command(visible_alias = "snapshot")]
+    Backup(backup::TakeArgs),
+    /// Restore a stream from a backup
+    Restore(backup::RestoreArgs),
 }
 
 /// Runs a stream command.
@@ -103,6 +113,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Ls(args) => list::ls(&session, &args).await,
         Command::Report(args) => list::report(&session, &args).await,
+        Command::Find(args) => find::find(&session, &args).await,
         Command::Info { stream, json, state } => info(&session, &stream, json, state).await,
         Command::State { stream, json } => info(&session, &stream, json, true).await,
         Command::Subjects(args) => list::subjects(&session, &args).await,
@@ -117,6 +128,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Seal { stream, force } => change::seal(&session, &stream, force).await,
         Command::Get(args) => read::get(&session, &args).await,
         Command::View(args) => read::view(&session, &args).await,
+        Command::Backup(args) => backup::stream(&session, &args).await,
+        Command::Restore(args) => backup::restore_stream(&session, &args).await,
     }
 }
 

@@ -234,3 +234,19 @@ pub async fn resume(session: &Session, names: [&str; 2], force: bool, json: bool
     }
     Ok(())
 }
+/// Starts a consumer again.
+pub async fn reset(
+    session: &Session,
+    [stream, consumer]: [&str; 2],
+    sequence: Option<u64>,
+    force: bool,
+) -> Result<(), Failure> {
+    output::confirm(&format!("resetting consumer {stream} > {consumer}"), force)?;
+    let call = format!("CONSUMER.RESET.{}.{}", name(stream)?, name(consumer)?);
+    let body = sequence.map_or(Value::Null, |seq| json!({ "seq": seq }));
+    let answer = session.api(&call, &body, &format!("reset consumer {stream} > {consumer}")).await?;
+    let first: Value = answer.read()?;
+    say!("Consumer {stream} > {consumer} starts again at sequence {}", first["reset_seq"]);
+    show::print(&answer.read::<ConsumerInfo>()?);
+    Ok(())
+}
