@@ -55,6 +55,12 @@ pub fn flow_consumer(subject: &[u8]) -> Option<&[u8]> {
     subject.split(|&b| b == b'.').nth(if count < 7 { 3 } else { 5 })
 }
 
+/// How far the answer to a flow control request says its client is: consumer and stream sequence, 0 where it does not.
+pub fn last_seen(header: &[u8]) -> (u64, Seq) {
+    let value = |name| hw_wire::headers::get(header, name).and_then(number).unwrap_or(0);
+    (value("Nats-Last-Consumer"), Seq(value("Nats-Last-Stream")))
+}
+
 /// What stands before the stream in the longer form of acknowledgement and flow control subjects: the domain, `_` for
 /// none, and a hash of the account's name.
 pub fn ack_scope(domain: &str, account: &str) -> String {
