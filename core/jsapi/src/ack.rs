@@ -115,6 +115,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn answers_to_flow_control_say_what_was_seen() {
+        let both = b"NATS/1.0\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 9\r\n\r\n";
+        assert_eq!(last_seen(both), (7, Seq(9)));
+        assert_eq!(last_seen(b"NATS/1.0\r\nNats-Last-Stream: 9\r\n\r\n"), (0, Seq(9)));
+        assert_eq!(last_seen(b"NATS/1.0\r\nNats-Last-Consumer: -1\r\n\r\n"), (0, Seq(0)));
+        assert_eq!(last_seen(b""), (0, Seq(0)));
+    }
+
+    #[test]
     fn subjects() {
         let ack = AckSubject::parse(b"$JS.ACK.S.C.2.10.11.1700000000.5").expect("version 1");
         assert_eq!((ack.stream, ack.consumer, ack.deliveries), (&b"S"[..], &b"C"[..], 2));
