@@ -55,6 +55,12 @@ pub fn flow_consumer(subject: &[u8]) -> Option<&[u8]> {
     subject.split(|&b| b == b'.').nth(if count < 7 { 3 } else { 5 })
 }
 
+/// How far the answer to a flow control request says its client is: consumer and stream sequence, 0 where it does not.
+pub fn last_seen(header: &[u8]) -> (u64, Seq) {
+    let value = |name| hw_wire::headers::get(header, name).and_then(number).unwrap_or(0);
+    (value("Nats-Last-Consumer"), Seq(value("Nats-Last-Stream")))
+}
+
 /// What stands before the stream in the longer form of acknowledgement and flow control subjects: the domain, `_` for
 /// none, and a hash of the account's name.
 pub fn ack_scope(domain: &str, account: &str) -> String {
@@ -107,6 +113,15 @@ fn number(token: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_to_flow_control_say_what_was_seen() {
+        let both = b"NATS/1.0\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 9\r\n\r\n";
+        assert_eq!(last_seen(both), (7, Seq(9)));
+        assert_eq!(last_seen(b"NATS/1.0\r\nNats-Last-Stream: 9\r\n\r\n"), (0, Seq(9)));
+        assert_eq!(last_seen(b"NATS/1.0\r\nNats-Last-Consumer: -1\r\n\r\n"), (0, Seq(0)));
+        assert_eq!(last_seen(b""), (0, Seq(0)));
+    }
 
     #[test]
     fn subjects() {

@@ -15,7 +15,7 @@ mod request;
 mod response;
 mod user;
 
-pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer};
+pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer, last_seen};
 pub use advisory::{Audit, Event, advisory};
 pub use backup::{
     ArchivedState, SnapshotRequest, Transfer, archived_consumer, config_document, parse_archived_consumer,

@@ -6,7 +6,7 @@ use hw_hub::{Hub, Message};
 use hw_jsapi::{AckSubject, ack_kind, pull_request, status_header};
 use hw_kit::{GroupId, Time};
 use hw_stream::Command;
-use hw_stream::lead::{Ack, PullRequest, PumpOut};
+use hw_stream::lead::{Ack, FlowAnswer, PullRequest, PumpOut};
 use hw_stream::outcome::Effect;
 
 use crate::group::{Group, interest_in};
@@ -25,7 +25,7 @@ pub(crate) enum Said {
     /// `$JS.ACK.…`; `next` is the pull that may come with it.
     Ack { consumer: Bytes, reply: Bytes, ack: Ack, next: Option<Bytes> },
     /// `$JS.FC.…`: a push client has caught up.
-    Flow { consumer: Bytes, subject: Bytes },
+    Flow { consumer: Bytes, answer: FlowAnswer },
 }
 
 impl JetStream {
@@ -62,7 +62,9 @@ impl JetStream {
 
     pub(crate) fn handle_flow_control(&mut self, id: GroupId, msg: &Message<'_>) {
         let Some(consumer) = hw_jsapi::flow_consumer(msg.subject) else { return };
-        self.said.push((id, Said::Flow { consumer: owned(consumer), subject: owned(msg.subject) }));
+        let (consumer_seq, seq) = hw_jsapi::last_seen(msg.header);
+        let answer = FlowAnswer { subject: owned(msg.subject), consumer_seq, seq };
+        self.said.push((id, Said::Flow { consumer: owned(consumer), answer }));
     }
 
     /// Carries out what clients said since the last time.
@@ -106,8 +108,11 @@ impl Group {
                 self.take(now, &consumer, &interest, &mut out, effects);
                 None
             }
-            Said::Flow { consumer, subject } => {
-                self.with_lead(now, &consumer, &interest, |lead, m| lead.handle_flow(m, &subject));
+            Said::Flow { consumer, answer } => {
+                let settlement = self
+                    .with_lead(now, &consumer, &interest, |lead, m| lead.handle_flow(m, &answer, &mut out));
+                self.settle(now, &consumer, &Bytes::new(), settlement.flatten());
+                self.take(now, &consumer, &interest, &mut out, effects);
                 None
             }
             Said::Ack { consumer, reply, .. } if self.stream.consumer(&consumer).is_none() => {

@@ -206,6 +206,19 @@ impl Consumer {
             || (self.config.is_durable() && !self.config.mem_storage)
     }
 
+    /// Whether flow control answers acknowledge: then deliveries have no deadline, a client asks for a reset instead.
+    pub fn acks_by_flow(&self) -> bool {
+        self.config.ack_policy == AckPolicy::FlowControl
+    }
+
+    /// When a delivery that is not acknowledged comes again.
+    pub fn repeats_at(&self, delivery: &Delivery) -> Time {
+        match self.acks_by_flow() {
+            true => Time::NEVER,
+            false => delivery.ts + self.ack_wait(delivery.count),
+        }
+    }
+
     /// How long the acknowledgement of a `count`th delivery may take.
     pub fn ack_wait(&self, count: u32) -> Span {
         let backoff = &self.config.backoff;

@@ -25,6 +25,7 @@ use hw_store::Messages;
 use hw_store::messages::{Matcher, Message};
 
 pub use ack::{Ack, AckKind};
+pub use push::FlowAnswer;
 pub use requests::PullRequest;
 
 use crate::command::Command;
@@ -236,6 +237,7 @@ impl Lead {
         if let Some(push) = &mut self.push {
             push.reconfigure(m.consumer);
         }
+        self.forget_question(m);
         self.refresh_groups(m, out);
         self.refresh_interest(m);
     }

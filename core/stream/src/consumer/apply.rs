@@ -87,7 +87,9 @@ impl Consumer {
         for ack in acks {
             match (&ack.verdict, self.config.ack_policy) {
                 (_, AckPolicy::None) => {}
-                (Verdict::Ack, AckPolicy::All) => self.settle_up_to(ts, ack, applied),
+                (Verdict::Ack, AckPolicy::All | AckPolicy::FlowControl) => {
+                    self.settle_up_to(ts, ack, applied)
+                }
                 _ => self.settle_one(ts, ack, applied),
             }
         }
@@ -98,7 +100,8 @@ impl Consumer {
         while let Some((seq, delivery)) = self.pending.first().filter(|(seq, _)| *seq <= up_to) {
             self.pending.remove(seq);
             applied.done.push(seq);
-            if seq == ack.seq {
+            // Answers to flow control are not sampled: nobody waited for this message in particular.
+            if seq == ack.seq && self.config.ack_policy == AckPolicy::All {
                 self.sample(ts, (seq, ack.consumer_seq), delivery, applied);
             }
         }

@@ -242,22 +242,22 @@ fn check_push(config: &ConsumerConfig, stream: &StreamConfig) -> Checked {
     let beats = config.idle_heartbeat.is_zero() || config.idle_heartbeat >= MIN_HEARTBEAT;
     rule(beats, 10083, "consumer idle heartbeat needs to be >= 100ms")?;
     if config.ack_policy == AckPolicy::FlowControl {
-        return check_flow_acks(config);
+        check_flow_acks(config)?;
     }
     let flow = !config.flow_control || !config.idle_heartbeat.is_zero();
     rule(flow, 10108, "consumer with flow control also needs heartbeats")?;
     rule(!config.direct || !config.is_durable(), 10091, "consumer direct requires an ephemeral consumer")
 }
 
-/// Flow control as acknowledgement serves durable sources and mirrors, which this server refuses by name.
+/// Flow control as acknowledgement: no timer repeats anything, and each answer settles all up to what it names.
 fn check_flow_acks(config: &ConsumerConfig) -> Checked {
-    let flow = config.flow_control && config.idle_heartbeat == FLOW_HEARTBEAT;
-    rule(flow, 10219, "flow control ack policy requires flow control")?;
+    rule(config.flow_control, 10219, "flow control ack policy requires flow control")?;
+    let beats = config.idle_heartbeat == FLOW_HEARTBEAT;
+    rule(beats, 10052, "flow control ack policy heartbeat needs to be 1s")?;
     rule(config.max_ack_pending > 0, 10220, "flow control ack policy requires max ack pending")?;
     let no_wait = config.ack_wait.is_zero() && config.backoff.is_empty();
     rule(no_wait, 10221, "flow control ack policy requires unset ack wait")?;
-    rule(config.max_deliver == -1, 10222, "flow control ack policy requires unset max deliver")?;
-    refuse(10181, "consumer ack policy flow_control is not supported by this server")
+    rule(config.max_deliver == -1, 10222, "flow control ack policy requires unset max deliver")
 }
 
 fn check_priority(config: &ConsumerConfig) -> Checked {
@@ -348,8 +348,8 @@ fn check_retention(config: &ConsumerConfig, stream: &StreamConfig) -> Checked {
     if stream.retention != Retention::Workqueue || config.direct {
         return Ok(());
     }
-    let explicit = config.ack_policy == AckPolicy::Explicit;
-    rule(explicit, 10098, "workqueue stream requires explicit ack")?;
+    let acks = matches!(config.ack_policy, AckPolicy::Explicit | AckPolicy::FlowControl);
+    rule(acks, 10098, "workqueue stream requires explicit ack")?;
     let all = config.deliver_policy == DeliverPolicy::All;
     rule(all, 10101, "consumer must be deliver all on workqueue stream")
 }

@@ -235,6 +235,11 @@ fn pedantic_requests_are_not_adjusted() {
             10219,
             "flow control ack policy requires flow control",
         ),
+        (
+            r#"{"ack_policy":"flow_control","deliver_subject":"a","flow_control":true,"idle_heartbeat":2000000000}"#,
+            10052,
+            "flow control ack policy heartbeat needs to be 1s",
+        ),
     ] {
         let found = ask(config, &stream(Retention::Limits), true).expect_err(config);
         assert_eq!(found, (err_code, text.to_owned()), "{config}");
@@ -261,6 +266,8 @@ fn work_queues_have_rules() {
         )
         .expect("valid")
     };
+    let by_flow =
+        ask(r#"{"ack_policy":"flow_control","deliver_subject":"a"}"#, &queue, false).expect("valid");
     for (others, config, expected) in [
         (vec![], with("a", ""), None),
         (vec![with("a", "")], with("b", ""), Some(10099)),
@@ -268,6 +275,7 @@ fn work_queues_have_rules() {
         (vec![with("a", "s.1")], with("b", ""), Some(10099)),
         (vec![with("a", "s.1")], with("b", "s.*"), Some(10100)),
         (vec![with("a", "s.1")], with("b", "s.2"), None),
+        (vec![], by_flow, None),
     ] {
         let found = check_siblings(&config, &queue, others.iter()).err().map(|error| code(error).0);
         assert_eq!(found, expected, "{others:?} {config:?}");

@@ -42,7 +42,10 @@ impl Lead {
     pub fn handle_ack(&mut self, m: &Moment<'_>, ack: Ack, out: &mut PumpOut) -> Option<Settlement> {
         self.sync(m, out);
         self.active_at = m.now;
-        if !m.consumer.wants_acks() || ack.consumer_seq > m.consumer.delivered().consumer_seq {
+        if !m.consumer.wants_acks()
+            || m.consumer.acks_by_flow()
+            || ack.consumer_seq > m.consumer.delivered().consumer_seq
+        {
             return None;
         }
         let settlement = |verdict| Some(Settlement { seq: ack.seq, consumer_seq: ack.consumer_seq, verdict });

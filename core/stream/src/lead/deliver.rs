@@ -35,6 +35,7 @@ impl Lead {
         let ignored = batch.seqs.iter().any(|seq| *seq > delivered && m.messages.contains(*seq));
         if m.consumer.wants_acks() {
             self.send_batch(m, batch, out);
+            self.ask_at_limit(m, out);
             self.acks.rest();
         }
         // It did not follow what is delivered: what is behind it in flight shows when it is applied.
@@ -64,7 +65,7 @@ impl Lead {
             if let Some(delivery) = m.consumer.pending().get(seq)
                 && !self.queued.contains(&seq)
             {
-                self.due.push(delivery.ts + m.consumer.ack_wait(delivery.count), seq);
+                self.due.push(m.consumer.repeats_at(delivery), seq);
             }
         }
     }
@@ -90,7 +91,7 @@ impl Lead {
             };
             consumer_seq += 1;
             pending = pending.saturating_sub(u64::from(delivery.count == 1));
-            self.due.push(delivery.ts + m.consumer.ack_wait(delivery.count), seq);
+            self.due.push(m.consumer.repeats_at(&delivery), seq);
             if let Some(pick) = pick {
                 let (count, ts) = (delivery.count, pick.message.ts);
                 self.send(m, pick, AckNumbers { count, seq, consumer_seq, ts, pending }, out);

@@ -22,7 +22,7 @@ impl Due {
     /// Everything that waits, read from the replicated state.
     pub fn rebuild(consumer: &Consumer) -> Due {
         let mut all: Vec<(Time, Seq)> =
-            consumer.pending().iter().map(|(seq, d)| (d.ts + consumer.ack_wait(d.count), seq)).collect();
+            consumer.pending().iter().map(|(seq, d)| (consumer.repeats_at(d), seq)).collect();
         all.sort_unstable();
         Due { queue: all.into(), ..Due::default() }
     }
@@ -91,8 +91,7 @@ impl Due {
 
     fn holds(&self, consumer: &Consumer, at: Time, seq: Seq) -> bool {
         let Some(delivery) = consumer.pending().get(seq) else { return false };
-        let deadline =
-            self.moved.get(&seq).copied().unwrap_or(delivery.ts + consumer.ack_wait(delivery.count));
+        let deadline = self.moved.get(&seq).copied().unwrap_or(consumer.repeats_at(delivery));
         at == deadline
     }
 

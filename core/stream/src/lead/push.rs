@@ -1,11 +1,12 @@
 //! Push consumers: deliver while somebody listens, no faster than the flow window and the rate limit allow.
 
 use bytes::Bytes;
-use hw_kit::{Span, Time};
+use hw_kit::{Rng, Seq, Span, Time};
 use hw_store::Record;
 
 use super::pump::{Candidate, Next, Pumping};
 use super::{Lead, Moment, Pick, PumpOut, status};
+use crate::command::{Settlement, Verdict};
 use crate::config::ConsumerConfig;
 use crate::consumer::Consumer;
 use crate::outcome::{ConsumerError, Effect};
@@ -31,6 +32,17 @@ pub(super) struct Push {
     sent_at: Time,
     /// When the rate limit allows the next message.
     free_at: Time,
+}
+
+/// What a client answers to a flow control request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowAnswer {
+    /// The question's subject.
+    pub subject: Bytes,
+    /// The consumer sequence that it saw last; 0 if it does not say.
+    pub consumer_seq: u64,
+    /// The stream sequence that it saw last; 0 if it does not say.
+    pub seq: Seq,
 }
 
 /// How much may be on its way to a client.
@@ -90,6 +102,19 @@ impl Push {
         }
     }
 
+    /// Asks the client to say how far it is, unless it is asked already.
+    fn ask(&mut self, rng: &mut Rng, out: &mut PumpOut) {
+        let Some(flow) = self.flow.as_mut().filter(|flow| flow.asked.is_none()) else { return };
+        let subject = Bytes::from([&self.flow_prefix[..], &rng.base62::<4>()].concat());
+        flow.asked = Some((subject.clone(), flow.sent));
+        out.effects.push(Effect::Send {
+            to: self.target.clone(),
+            reply: subject,
+            header: Bytes::from_static(status::FLOW_CONTROL),
+            payload: Bytes::new(),
+        });
+    }
+
     fn is_stalled(&self) -> bool {
         self.flow.as_ref().is_some_and(|flow| flow.reserved >= flow.window)
     }
@@ -131,14 +156,48 @@ impl Lead {
         Ok(())
     }
 
-    /// A client answered a flow control request: everything up to the question has arrived. Pump afterwards.
-    pub fn handle_flow(&mut self, m: &Moment<'_>, subject: &[u8]) {
-        let Some(flow) = self.push.as_mut().and_then(|push| push.flow.as_mut()) else { return };
-        if let Some((_, bytes)) = flow.asked.take_if(|(asked, _)| asked == subject) {
-            flow.reserved = flow.reserved.saturating_sub(bytes);
-            flow.sent = flow.sent.saturating_sub(bytes);
-            flow.window = (flow.window * 2).min(WINDOW);
-            self.active_at = m.now;
+    /// A client answered a flow control request: everything up to the question has arrived. Pump afterwards. Where
+    /// answers acknowledge, what it gives is to be proposed.
+    pub fn handle_flow(
+        &mut self,
+        m: &Moment<'_>,
+        answer: &FlowAnswer,
+        out: &mut PumpOut,
+    ) -> Option<Settlement> {
+        self.sync(m, out);
+        let flow = self.push.as_mut()?.flow.as_mut()?;
+        let (_, bytes) = flow.asked.take_if(|(asked, _)| *asked == answer.subject)?;
+        flow.reserved = flow.reserved.saturating_sub(bytes);
+        flow.sent = flow.sent.saturating_sub(bytes);
+        flow.window = (flow.window * 2).min(WINDOW);
+        self.active_at = m.now;
+        let (floor, delivered) = (m.consumer.ack_floor(), m.consumer.delivered());
+        let (seq, consumer_seq) = (answer.seq, answer.consumer_seq);
+        // Deliveries are applied before they go out: nobody can have seen more.
+        let seen = seq > floor.stream_seq
+            && seq <= delivered.stream_seq
+            && consumer_seq > floor.consumer_seq
+            && consumer_seq <= delivered.consumer_seq;
+        (seen && m.consumer.acks_by_flow()).then_some(Settlement { seq, consumer_seq, verdict: Verdict::Ack })
+    }
+
+    /// Where answers acknowledge, a full window of unacknowledged messages is a question, too.
+    pub(super) fn ask_at_limit(&mut self, m: &Moment<'_>, out: &mut PumpOut) {
+        let limit = m.consumer.config().max_ack_pending;
+        if m.consumer.acks_by_flow()
+            && m.consumer.pending().len() as i64 >= limit
+            && let Some(push) = self.push.as_deref_mut().filter(|push| push.active)
+        {
+            push.ask(&mut self.rng, out);
+        }
+    }
+
+    /// The position may have been reset: the answer to an older question names another counting.
+    pub(super) fn forget_question(&mut self, m: &Moment<'_>) {
+        if m.consumer.acks_by_flow()
+            && let Some(flow) = self.push.as_mut().and_then(|push| push.flow.as_mut())
+        {
+            flow.asked = None;
         }
     }
 
@@ -200,15 +259,8 @@ impl Lead {
         let Some(flow) = &mut push.flow else { return };
         flow.sent += size;
         flow.reserved = flow.reserved.max(flow.sent);
-        if flow.sent > flow.window / 2 && flow.asked.is_none() {
-            let subject = Bytes::from([&push.flow_prefix[..], &self.rng.base62::<4>()].concat());
-            flow.asked = Some((subject.clone(), flow.sent));
-            out.effects.push(Effect::Send {
-                to: push.target.clone(),
-                reply: subject,
-                header: Bytes::from_static(status::FLOW_CONTROL),
-                payload: Bytes::new(),
-            });
+        if flow.sent > flow.window / 2 {
+            push.ask(&mut self.rng, out);
         }
     }
 
@@ -219,11 +271,15 @@ impl Lead {
         }
         self.refresh_interest(m);
         let Some(push) = self.push.as_deref_mut().filter(|push| push.active) else { return };
-        let asked = push.flow.as_ref().filter(|flow| flow.reserved >= flow.window);
+        let by_flow = m.consumer.acks_by_flow();
+        let asked = push.flow.as_ref().filter(|flow| by_flow || flow.reserved >= flow.window);
         let stalled = asked.and_then(|flow| flow.asked.as_ref()).map(|(subject, _)| subject.clone());
         let header = status::heartbeat(m.consumer.delivered(), &stalled.unwrap_or_default());
         push.sent_at = m.now;
         out.effects.push(status::send(&push.target, header));
+        if by_flow && !m.consumer.pending().is_empty() {
+            push.ask(&mut self.rng, out);
+        }
     }
 
     pub(super) fn next_beat(&self) -> Time {

@@ -72,7 +72,7 @@ impl Lead {
             return Time::NEVER;
         }
         let mut since = self.active_at;
-        if !m.consumer.pending().is_empty() {
+        if !m.consumer.pending().is_empty() && !m.consumer.acks_by_flow() {
             let delivered = m.consumer.delivered().last_active + m.consumer.ack_wait(1);
             since = since.max(delivered);
         }

@@ -605,6 +605,91 @@ fn old_messages_keep_their_pace() {
 }
 
 #[test]
+fn flow_control_answers_acknowledge() {
+    let config =
+        r#"{"durable_name":"C","deliver_subject":"d","ack_policy":"flow_control","max_ack_pending":3}"#;
+    let mut world = World::new(config, &[]);
+    world.play(
+        "
+        > pub a.0
+          d 1 c1 d1 p0
+        > pub a.0
+          d 2 c2 d1 p0
+        > wait 999ms
+        > ack 2
+        > info
+          info 2/2 floor 0/0 acks 2 redelivered 0 waiting 0 pending 0
+        > wait 1ms
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 2; Nats-Last-Stream: 2
+          d 100 FlowControl Request
+        > flow 1 3
+        > info
+          info 2/2 floor 0/0 acks 2 redelivered 0 waiting 0 pending 0
+        > wait 1s
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 2; Nats-Last-Stream: 2
+          d 100 FlowControl Request
+        > flow 1
+        > info
+          info 2/2 floor 1/1 acks 1 redelivered 0 waiting 0 pending 0
+        > flow 2
+        > pub a.0
+          d 3 c3 d1 p0
+        > pub a.0
+          d 4 c4 d1 p0
+          d 100 FlowControl Request
+        > pub a.0
+        > flow 3
+          d 5 c5 d1 p0
+        > info
+          info 5/5 floor 3/3 acks 2 redelivered 0 waiting 0 pending 0
+        > pub a.0
+          d 6 c6 d1 p0
+          d 100 FlowControl Request
+        > restart
+        > info
+          info 6/6 floor 3/3 acks 3 redelivered 0 waiting 0 pending 0
+        > flow 6
+        > wait 1s
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 6; Nats-Last-Stream: 6
+          d 100 FlowControl Request
+        > reset 0
+          d 4 c1 d1 p2
+          d 5 c2 d1 p1
+          d 6 c3 d1 p0
+          d 100 FlowControl Request
+        > flow 6 3
+        > info
+          info 3/6 floor 3/6 acks 0 redelivered 0 waiting 0 pending 0
+        > wait 3s
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 3; Nats-Last-Stream: 6
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 3; Nats-Last-Stream: 6
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 3; Nats-Last-Stream: 6
+        ",
+    );
+}
+
+/// A reset counts anew: what a client saw before it does not acknowledge what comes after.
+#[test]
+fn an_answer_from_before_a_reset_acknowledges_nothing() {
+    let config = r#"{"durable_name":"C","deliver_subject":"d","ack_policy":"flow_control"}"#;
+    let mut world = World::new(config, &[]);
+    world.play(
+        "
+        > pub a.0
+          d 1 c1 d1 p0
+        > wait 1s
+          d 100 Idle Heartbeat; Nats-Last-Consumer: 1; Nats-Last-Stream: 1
+          d 100 FlowControl Request
+        > reset 0
+          d 1 c1 d1 p0
+        > flow 1
+        > info
+          info 1/1 floor 0/0 acks 1 redelivered 0 waiting 0 pending 0
+        ",
+    );
+}
+
+#[test]
 fn flow_control_waits_for_answers() {
     let config =
         r#"{"durable_name":"C","deliver_subject":"d","idle_heartbeat":1000000000,"flow_control":true}"#;

@@ -10,7 +10,7 @@ use hw_store::{Messages, Record};
 use crate::command::Command;
 use crate::config::{ConsumerConfig, StreamConfig};
 use crate::consumer::{Applied, Consumer, Request, ServerLimits, check};
-use crate::lead::{Ack, AckKind, Lead, Moment, PullRequest, PumpOut};
+use crate::lead::{Ack, AckKind, FlowAnswer, Lead, Moment, PullRequest, PumpOut};
 use crate::outcome::{Advisory, Effect};
 
 /// When every world begins.
@@ -196,7 +196,14 @@ impl World {
             "unmute" => assert!(self.muted.remove(word.as_bytes())),
             "flow" => {
                 let subject = self.flow.clone();
-                self.call(|lead, m, _| lead.handle_flow(m, &subject));
+                let seq = Seq(word.parse().unwrap_or(0));
+                let consumer_seq = rest.split(' ').nth(1).map_or(seq.0, |word| word.parse().expect("seq"));
+                let answer = FlowAnswer { subject, consumer_seq, seq };
+                if let Some(settlement) = self.call(|lead, m, out| lead.handle_flow(m, &answer, out)) {
+                    let (consumer, acks) = (Bytes::new(), vec![settlement]);
+                    self.out.proposals.push(Command::Settled { ts: self.now, consumer, acks });
+                }
+                self.commit();
             }
             "restart" => self.restart(),
             "unpin" => assert!(self.call(|lead, m, out| lead.handle_unpin(m, word, out))),
