@@ -3,13 +3,13 @@
 use std::{
     fs::File,
     io::{self, Read},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::dir::TempDir;
+use crate::{dir::TempDir, ports::Port};
 
 /// What to start and how.
 #[derive(Clone, Debug, Default)]
@@ -63,36 +63,29 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Server {
     launch: Launch,
     dir: TempDir,
-    ports: [u16; 3],
+    ports: [Port; 3],
     child: Option<Child>,
 }
 
 impl Server {
-    /// Starts it and waits for its INFO line. A port that somebody else took meanwhile is replaced.
+    /// Starts it and waits for its INFO line.
     pub fn start(launch: Launch) -> Result<Self, ServerError> {
         let fail = |source| ServerError::Start { binary: launch.binary.display().to_string(), source };
-        let mut last = None;
-        for _ in 0..3 {
-            let dir = TempDir::new().map_err(fail)?;
-            let ports = free_ports().map_err(fail)?;
-            let mut server = Self { launch: launch.clone(), dir, ports, child: None };
-            match server.spawn() {
-                Ok(()) => return Ok(server),
-                Err(error) if server.log().contains("address already in use") => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| fail(io::ErrorKind::AddrInUse.into())))
+        let dir = TempDir::new().map_err(fail)?;
+        let ports = [Port::take().map_err(fail)?, Port::take().map_err(fail)?, Port::take().map_err(fail)?];
+        let mut server = Self { launch: launch.clone(), dir, ports, child: None };
+        server.spawn()?;
+        Ok(server)
     }
 
     /// The client port.
     pub fn port(&self) -> u16 {
-        self.ports[0]
+        self.ports[0].number()
     }
 
     /// The port for monitoring, listened on only if flags or configuration say so.
     pub fn http_port(&self) -> u16 {
-        self.ports[1]
+        self.ports[1].number()
     }
 
     /// The address for clients.
@@ -207,9 +200,9 @@ impl Server {
     }
 
     fn fill(&self, text: &str) -> String {
-        text.replace("{port}", &self.ports[0].to_string())
-            .replace("{http}", &self.ports[1].to_string())
-            .replace("{port2}", &self.ports[2].to_string())
+        text.replace("{port}", &self.ports[0].number().to_string())
+            .replace("{http}", &self.ports[1].number().to_string())
+            .replace("{port2}", &self.ports[2].number().to_string())
             .replace("{dir}", &self.dir.path().display().to_string())
     }
 
@@ -234,17 +227,6 @@ impl Drop for Server {
     }
 }
 
-/// Three ports that were free a moment ago.
-fn free_ports() -> io::Result<[u16; 3]> {
-    let held: Vec<TcpListener> =
-        (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<io::Result<_>>()?;
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
 fn info_arrives(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let mut start = [0; 5];
@@ -265,11 +247,5 @@ mod tests {
         let launch = Launch { binary: "/bin/false".into(), ..Launch::default() };
         let error = Server::start(launch).err().unwrap();
         assert!(matches!(error, ServerError::Ended { .. }), "{error}");
-    }
-
-    #[test]
-    fn ports_differ() {
-        let [a, b, c] = free_ports().unwrap();
-        assert!(a != b && b != c && a != c);
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! The server is our own binary, or the one that `HEADWATER_TEST_SERVER` names: one with `nats-server`'s flags.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use hw_testkit::Port;
 
 /// A server with an empty store, ended with the test.
 struct Server {
     process: Child,
     url: String,
     folder: PathBuf,
+    _port: Port,
 }
 
 /// What a command did.
@@ -35,8 +38,8 @@ impl Server {
         std::fs::create_dir_all(&folder).expect("a scratch folder can be made");
         let file = folder.join("server.conf");
         std::fs::write(&file, config).expect("a scratch file can be written");
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a port is free").port();
+        let held = Port::take().expect("a port is free");
+        let port = held.number();
         let process = Command::new(binary)
             .arg("-c")
             .arg(&file)
@@ -46,7 +49,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("the server starts");
-        let server = Self { process, url: format!("nats://{login}127.0.0.1:{port}"), folder };
+        let server = Self { process, url: format!("nats://{login}127.0.0.1:{port}"), folder, _port: held };
         let (_never, pause) = mpsc::sync_channel::<()>(1);
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() || server.run(&["rtt"]).code != 0 {
