@@ -17,14 +17,6 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
-    }
-
-    pub(crate) fn u8(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
@@ -50,27 +42,63 @@ impl<'a> Reader<'a> {
         self.at = end;
         Some(slice)
     }
+}
 
-    /// LEB128, at most ten bytes.
-    pub(crate) fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
+/// Numbers of variable length (LEB128, at most ten bytes) from the front of a slice.
+pub(crate) struct Varints<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Varints<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Varints<'a> {
+        Varints { bytes, at: 0 }
+    }
+
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<u64> {
+        let first = *self.bytes.get(self.at)?;
+        self.at += 1;
+        if first < 0x80 {
+            return Some(u64::from(first));
+        }
+        let mut value = u64::from(first & 0x7f);
+        for shift in (7..64).step_by(7) {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
             let bits = u64::from(byte & 0x7f);
             if shift == 63 && bits > 1 {
                 return None;
             }
             value |= bits << shift;
-            if byte & 0x80 == 0 {
+            if byte < 0x80 {
                 return Some(value);
             }
         }
         None
     }
 
-    pub(crate) fn signed_varint(&mut self) -> Option<i64> {
-        let zigzag = self.varint()?;
+    pub(crate) fn signed(&mut self) -> Option<i64> {
+        let zigzag = self.next()?;
         Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let slice = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(slice)
+    }
+
+    pub(crate) fn skip(&mut self, len: usize) -> Option<()> {
+        self.take(len).map(drop)
     }
 }
 
@@ -107,17 +135,15 @@ mod tests {
         let signed = [0, -1, 1, 63, -64, i64::MIN, i64::MAX];
         numbers.iter().for_each(|&number| put_varint(&mut out, number));
         signed.iter().for_each(|&number| put_signed_varint(&mut out, number));
-        let bytes = Bytes::from(out);
-        let mut reader = Reader::new(&bytes);
-        assert!(numbers.iter().all(|&number| reader.varint() == Some(number)));
-        assert!(signed.iter().all(|&number| reader.signed_varint() == Some(number)));
+        let mut reader = Varints::new(&out);
+        assert!(numbers.iter().all(|&number| reader.next() == Some(number)));
+        assert!(signed.iter().all(|&number| reader.signed() == Some(number)));
         assert!(reader.is_empty());
-        assert_eq!((reader.varint(), reader.u32(), reader.slice(1)), (None, None, None));
+        assert_eq!((reader.next(), reader.take(1)), (None, None));
     }
 
     #[test]
     fn an_endless_number_is_refused() {
-        let bytes = Bytes::from(vec![0xff; 11]);
-        assert_eq!(Reader::new(&bytes).varint(), None);
+        assert_eq!(Varints::new(&[0xff; 11]).next(), None);
     }
 }

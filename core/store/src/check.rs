@@ -3,10 +3,12 @@
 use hw_kit::ShardId;
 
 use crate::damage::{Damage, Flaw};
+use crate::index::{Pages, Preloaded, View};
+use crate::messages::Message;
 use crate::op::Disk;
 use crate::recover::{RecoverError, Recovered, RecoveryReport, load};
-use crate::segment::{HEADER_BYTES, SegmentIndex, read_block, read_header};
-use crate::segment_reader::read_exact;
+use crate::segment::{HEADER_BYTES, SegmentInfo, read_block, read_header};
+use crate::segment_reader::{read_exact, read_table};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -31,10 +33,10 @@ impl CheckReport {
 /// Checks the store of one shard. The server must not run. An error means that the disk failed.
 pub fn check_store(shard: ShardId, disk: &mut Disk<'_>) -> Result<CheckReport, crate::op::DiskError> {
     let mut report = CheckReport::default();
-    let mut indexes = Vec::new();
+    let mut segments = Vec::new();
     let mut each = |item: Recovered| {
-        if let Recovered::Segment(index) = item {
-            indexes.push((index.id, index.blocks));
+        if let Recovered::Segment(info) = item {
+            segments.push(info);
         }
     };
     match load(shard, false, disk, &mut each) {
@@ -43,25 +45,61 @@ pub fn check_store(shard: ShardId, disk: &mut Disk<'_>) -> Result<CheckReport, c
         Err(RecoverError::Disk(error)) => return Err(error),
     }
     report.damage.extend(report.recovery.damaged_segments.iter().cloned());
-    for (id, blocks) in indexes {
-        let index = SegmentIndex { id, blocks, entries: Vec::new() };
+    for info in segments {
+        let id = info.id;
         let checked = read_exact(id, 0, HEADER_BYTES as u64, disk).and_then(|head| read_header(id, &head));
         report.damage.extend(checked.err());
-        check_blocks(&index, &mut report, disk);
+        let read = check_blocks(&info, &mut report, disk);
+        report.damage.extend(read.and_then(|messages| check_index(&info, messages, disk)).err());
     }
     Ok(report)
 }
 
-fn check_blocks(index: &SegmentIndex, report: &mut CheckReport, disk: &mut Disk<'_>) {
-    for block in &index.blocks {
-        let bytes = read_exact(index.id, block.offset, u64::from(block.len), disk);
-        match bytes.and_then(|bytes| read_block(index.id, block, &bytes)) {
+/// The messages of a segment; None where some cannot be read.
+fn check_blocks(
+    info: &SegmentInfo,
+    report: &mut CheckReport,
+    disk: &mut Disk<'_>,
+) -> Result<Option<Vec<Message>>, Damage> {
+    let (mut all, mut is_whole) = (Vec::new(), true);
+    for block in read_table(info.id, disk)? {
+        let bytes = read_exact(info.id, block.offset, u64::from(block.len), disk);
+        match bytes.and_then(|bytes| read_block(info.id, &block, &bytes)) {
             Ok(messages) => {
                 report.messages += messages.len() as u64;
                 report.segment_bytes += u64::from(block.len);
+                all.extend(messages);
             }
-            Err(Damage { flaw: Flaw::Missing, .. }) => return,
-            Err(damage) => report.damage.push(damage),
+            Err(damage @ Damage { flaw: Flaw::Missing, .. }) => return Err(damage),
+            Err(damage) => {
+                report.damage.push(damage);
+                is_whole = false;
+            }
         }
     }
+    Ok(is_whole.then_some(all))
+}
+
+/// Whether the index of a segment says of its messages what they are.
+fn check_index(
+    info: &SegmentInfo,
+    messages: Option<Vec<Message>>,
+    disk: &mut Disk<'_>,
+) -> Result<(), Damage> {
+    let SegmentInfo { id, place } = *info;
+    let bytes = read_exact(id, place.offset, place.file_bytes(), disk)?;
+    let pages = Pages::new(Box::new(Preloaded { offset: place.offset, bytes }), 1 << 20);
+    let view = View { pages: &pages, id, place: &place };
+    let (mut at, mut agrees) = (0, true);
+    view.check(|slot, subject| {
+        if let Some(messages) = &messages {
+            let message = messages.get(at);
+            agrees &= message.is_some_and(|message| {
+                (message.seq.0, message.ts.0, message.record.subject()) == (slot.seq, slot.ts, subject)
+            });
+        }
+        at += 1;
+    })?;
+    agrees &= messages.is_none_or(|messages| messages.len() == at);
+    if agrees { Ok(()) } else { Err(view.malformed()) }
 }

@@ -7,8 +7,8 @@
 //! A shard owns one folder with one write-ahead log; it hosts many groups. Bytes: `docs/format.md`. In order of life:
 //!
 //! 1. [`recover`]`(options, disk, each)`: `disk` runs one [`DiskOp`] and answers; `each` gets, in this order, every
-//!    [`Recovered::Group`] (state of the last checkpoint) followed by its [`Recovered::Segment`]s (the index only, no
-//!    messages), then every [`Recovered::Replay`] in log order (entries that are not yet in the group's state: `skip` the
+//!    [`Recovered::Group`] (state of the last checkpoint) followed by its [`Recovered::Segment`]s (where their indexes
+//!    are, no messages), then every [`Recovered::Replay`] in log order (entries that are not yet in the group's state: `skip` the
 //!    first so many). [`Recovered::Damaged`] may come at any point. The result is a [`Storage`].
 //! 2. [`FrameBuilder`] → [`Frame`]: consecutive commands of one group. A replicated group overwrites an uncommitted
 //!    suffix by appending a frame whose `first` is not after its last index; a gap is refused. [`FrameKind::Note`] is a
@@ -30,6 +30,7 @@ mod checkpoint;
 mod checkpoint_work;
 mod damage;
 mod frame;
+pub mod index;
 pub mod layout;
 pub mod limits;
 pub mod messages;
@@ -58,7 +59,7 @@ pub use op::{Disk, DiskAnswer, DiskError, DiskOp, DiskResult, run_all};
 pub use record::Record;
 pub use recover::{RecoverError, Recovered, RecoveredGroup, RecoveryReport, Replay, recover};
 pub use salvage::{Salvaged, inspect, read_what_is_left, salvage};
-pub use segment::{SegmentId, SegmentIndex};
+pub use segment::{SegmentId, SegmentInfo};
 pub use segment_reader::{ReadError, SegmentReader};
 pub use storage::{Appended, SpareJob, Storage, StorageOptions, SyncPolicy};
 pub use wal::AppendError;

@@ -43,8 +43,8 @@ pub const PACKED_BLOCK_BYTES_MAX: usize = 64 << 10;
 pub const SEGMENT_WRITE_BYTES: usize = 1 << 20;
 /// Recovery reads log files in pieces of this size, or one window if that is longer.
 pub const SCAN_BYTES: usize = 4 << 20;
-/// The first read of a segment's end: the whole index of most segments.
-pub const FOOTER_READ_BYTES: u64 = 64 << 10;
+/// Pages of indexes that a shard keeps in memory.
+pub const INDEX_CACHE_BYTES: usize = 32 << 20;
 /// So much of later log files is searched for the claim that a damaged place was durable.
 pub const CLAIM_SEARCH_BYTES: u64 = 64 << 10;
 
@@ -59,4 +59,3 @@ const _: () =
     assert!(FRAME_BYTES_DEFAULT + 2 * WAL_HEADER_BYTES <= WAL_FIRST_BYTES, "a frame fits into any file");
 const _: () = assert!(FRAME_BYTES_MAX < WINDOW_BYTES_MAX && WINDOW_BYTES_MAX < u32::MAX as u64);
 const _: () = assert!(WAL_SPARES >= 2, "one spare is the reserve, so one more is needed to go on");
-const _: () = assert!(FOOTER_READ_BYTES as usize > crate::segment::TRAILER_BYTES);

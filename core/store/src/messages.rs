@@ -1,9 +1,12 @@
 //! The index of one stream's messages: what there is, where its bytes are, and what matches which filter.
 //!
-//! Every message has a slot (time, subject, size: 16 bytes) and a place in its subject's list. The bytes of a message
-//! are in memory until a checkpoint has written them to a segment; afterwards a bounded amount stays, the rest is
-//! loaded by block when somebody asks. Messages of memory streams always stay.
+//! What was written last is in memory: the `head` has a slot for each message (time, subject, size, and the bytes) and a
+//! place in its subject's list. Once it is in a segment it leaves memory, oldest first, as far as the budget demands;
+//! from then on the segment's index answers for it, read by the page, and memory holds a bit for each sequence. Blocks
+//! of messages are loaded when somebody asks. Messages of memory streams always stay.
 
+mod cold;
+mod head;
 mod live;
 mod matcher;
 mod rewrite;
@@ -19,14 +22,15 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 
 use crate::Record;
+use cold::Cold;
+pub use cold::IndexSource;
+use head::Head;
 pub use matcher::Matcher;
 pub use rewrite::Rewrite;
 use segments::Segments;
 pub use segments::{LiveSegment, Written};
-use slots::{Slot, Slots};
-pub use snapshot::{IndexEntry, Restore, RestoreError};
-pub use subjects::SubjectId;
-use subjects::{Filter, Subjects};
+use slots::Slot;
+pub use snapshot::{Restore, RestoreError};
 
 /// A part of a segment that is read and checked as one.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -95,8 +99,6 @@ impl Keep {
 /// What is left of a message that was removed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Removed {
-    /// Its subject's number, which may be used for another subject from now on.
-    pub subject: SubjectId,
     /// Its subject.
     pub name: Bytes,
     /// What it counted in `bytes`.
@@ -128,14 +130,18 @@ pub struct State {
     pub num_deleted: u64,
 }
 
+/// Messages that leave memory with each that comes, while there are too many.
+const SHED_PER_APPEND: usize = 4;
+
 /// All messages of a stream.
 #[derive(Debug)]
 pub struct Messages {
     keep: Keep,
-    slots: Slots,
-    subjects: Subjects,
+    head: Head,
+    cold: Cold,
     segments: Segments,
     bytes: u64,
+    num_subjects: u64,
     first: Seq,
     last: Seq,
     last_ts: Time,
@@ -146,10 +152,11 @@ impl Messages {
     pub fn new(first_seq: Seq, keep: Keep) -> Messages {
         Messages {
             keep,
-            slots: Slots::default(),
-            subjects: Subjects::default(),
+            head: Head::default(),
+            cold: Cold::default(),
             segments: Segments::default(),
             bytes: 0,
+            num_subjects: 0,
             first: first_seq,
             last: first_seq.prev(),
             last_ts: Time(0),
@@ -160,18 +167,29 @@ impl Messages {
     pub fn append(&mut self, seq: Seq, ts: Time, record: Record) {
         assert!(seq > self.last, "sequences ascend: {seq} after {}", self.last);
         let size = self.keep.size_of(&record);
-        let subject = self.subjects.push(record.subject(), seq.0);
+        let subject = self.note_subject(record.subject(), seq.0);
         let record = match self.keep {
             Keep::File => record,
             Keep::Memory => record.detached(),
         };
         let slot = Slot { ts: ts.0, subject, size: u32::try_from(size).unwrap_or(u32::MAX) };
         self.bytes += u64::from(slot.size);
-        self.slots.push(seq.0, slot, Some(record));
-        if self.slots.len() == 1 {
+        self.head.slots.push(seq.0, slot, Some(record));
+        if self.len() == 1 {
             self.first = seq;
         }
         (self.last, self.last_ts) = (seq, ts);
+        self.shed(SHED_PER_APPEND);
+    }
+
+    fn note_subject(&mut self, name: &[u8], seq: u64) -> u32 {
+        if let Some(id) = self.head.subjects.find(name) {
+            self.head.subjects.push(id, seq);
+            return id;
+        }
+        let cold = self.cold_count(name);
+        self.num_subjects += u64::from(cold == 0);
+        self.head.subjects.add(name, seq, cold)
     }
 
     /// Uses up sequences without messages: `last` becomes the last sequence given.
@@ -180,37 +198,59 @@ impl Messages {
             return;
         }
         (self.last, self.last_ts) = (last, ts);
-        if self.slots.len() == 0 {
+        if self.is_empty() {
             self.first = last.next();
         }
     }
 
     /// Takes a message out.
     pub fn remove(&mut self, seq: Seq) -> Option<Removed> {
-        let (slot, resident) = self.slots.remove(seq.0)?;
-        self.bytes -= u64::from(slot.size);
-        let name = self.subjects.name(slot.subject).clone();
-        self.subjects.remove(slot.subject, seq.0);
-        self.segments.handle_removed(seq.0, u64::from(slot.size), resident);
-        if seq == self.first || self.slots.len() == 0 {
-            self.first = self.slots.next(seq.0).map_or(self.last.next(), Seq);
+        let removed = match seq.0 > self.cold.to {
+            true => self.remove_from_head(seq.0)?,
+            false => self.remove_from_cold(seq.0)?,
+        };
+        self.bytes -= removed.bytes;
+        self.num_subjects -= u64::from(removed.last_of_subject);
+        if seq == self.first || self.is_empty() {
+            self.first = self.next(seq).unwrap_or(self.last.next());
         }
-        Some(Removed {
-            subject: SubjectId(slot.subject),
-            name,
-            bytes: u64::from(slot.size),
-            ts: Time(slot.ts),
-            last_of_subject: self.subjects.seqs(slot.subject).is_none(),
-        })
+        Some(removed)
+    }
+
+    fn remove_from_head(&mut self, seq: u64) -> Option<Removed> {
+        let (slot, _) = self.head.slots.remove(seq)?;
+        let name = self.head.subjects.name(slot.subject).clone();
+        let last_of_subject = self.head.subjects.remove(slot.subject, seq, false);
+        let bytes = u64::from(slot.size);
+        self.segments.handle_removed(seq, bytes, true);
+        Some(Removed { name, bytes, ts: Time(slot.ts), last_of_subject })
+    }
+
+    fn remove_from_cold(&mut self, seq: u64) -> Option<Removed> {
+        let slot = self.cold_slot(seq)?;
+        let (&first, segment) = self.segments.find(seq)?;
+        let name = self.cold.name(segment, slot.rank);
+        self.cold.live.remove(seq);
+        let last_of_subject = match self.head.subjects.find(&name) {
+            Some(id) => {
+                self.head.subjects.handle_cold_removed(id);
+                false
+            }
+            None => self.cold_first(&name).is_none(),
+        };
+        let bytes = u64::from(slot.size);
+        debug_assert!(first <= seq, "the segment holds it");
+        self.segments.handle_removed(seq, bytes, false);
+        Some(Removed { name, bytes, ts: Time(slot.ts), last_of_subject })
     }
 
     /// Takes all messages out at once; gives their number.
     pub fn clear(&mut self) -> u64 {
-        let count = self.slots.len();
-        self.slots = Slots::default();
-        self.subjects.clear();
+        let count = self.len();
+        self.head.clear();
+        self.cold.live = live::Live::default();
         self.segments.handle_cleared();
-        self.bytes = 0;
+        (self.bytes, self.num_subjects) = (0, 0);
         if count > 0 {
             self.first = self.last.next();
         }
@@ -219,36 +259,43 @@ impl Messages {
 
     /// A message's content, if it is in memory.
     pub fn fetch(&self, seq: Seq) -> Fetch {
-        let Some((slot, record)) = self.slots.get(seq.0) else { return Fetch::Absent };
-        if let Some(record) = record {
+        if let Some((slot, Some(record))) = self.head.slots.get(seq.0) {
             return Fetch::Message(Message { seq, ts: Time(slot.ts), record: record.clone() });
         }
-        self.segments.fetch(seq.0)
+        match self.cold.live.contains(seq.0).then(|| self.block_of(seq)).flatten() {
+            Some(block) => self.segments.fetch(block, seq.0),
+            None => Fetch::Absent,
+        }
     }
 
     /// Whether there is such a message.
     pub fn contains(&self, seq: Seq) -> bool {
-        self.slots.contains(seq.0)
+        self.head.slots.contains(seq.0) || self.cold.live.contains(seq.0)
     }
 
     /// When a message was stored.
     pub fn time_of(&self, seq: Seq) -> Option<Time> {
-        self.slots.get(seq.0).map(|(slot, _)| Time(slot.ts))
+        match self.head.slots.get(seq.0) {
+            Some((slot, _)) => Some(Time(slot.ts)),
+            None => self.cold_slot(seq.0).map(|slot| Time(slot.ts)),
+        }
     }
 
     /// A message's subject.
-    pub fn subject_of(&self, seq: Seq) -> Option<&Bytes> {
-        self.slots.get(seq.0).map(|(slot, _)| self.subjects.name(slot.subject))
+    pub fn subject_of(&self, seq: Seq) -> Option<Bytes> {
+        if let Some((slot, _)) = self.head.slots.get(seq.0) {
+            return Some(self.head.subjects.name(slot.subject).clone());
+        }
+        let slot = self.cold_slot(seq.0)?;
+        Some(self.cold.name(self.segments.find(seq.0)?.1, slot.rank))
     }
 
     /// What a message counts in `bytes`.
     pub fn size_of(&self, seq: Seq) -> Option<u64> {
-        self.slots.get(seq.0).map(|(slot, _)| u64::from(slot.size))
-    }
-
-    /// The number of a subject that has messages.
-    pub fn subject_id(&self, subject: &[u8]) -> Option<SubjectId> {
-        self.subjects.find(subject).map(SubjectId)
+        match self.head.slots.get(seq.0) {
+            Some((slot, _)) => Some(u64::from(slot.size)),
+            None => self.cold_slot(seq.0).map(|slot| u64::from(slot.size)),
+        }
     }
 
     /// Where messages are kept.
@@ -258,7 +305,7 @@ impl Messages {
 
     /// The numbers of the stream.
     pub fn state(&self) -> State {
-        let messages = self.slots.len();
+        let messages = self.len();
         let span = self.last.0.saturating_add(1).saturating_sub(self.first.0);
         State {
             messages,
@@ -267,19 +314,19 @@ impl Messages {
             first_ts: self.time_of(self.first).unwrap_or_default(),
             last_seq: self.last,
             last_ts: self.last_ts,
-            num_subjects: self.subjects.len(),
+            num_subjects: self.num_subjects,
             num_deleted: if messages == 0 { 0 } else { span - messages },
         }
     }
 
     /// How many messages there are.
     pub fn len(&self) -> u64 {
-        self.slots.len()
+        self.head.slots.len() + self.cold.live.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.slots.len() == 0
+        self.len() == 0
     }
 
     /// What all messages count.
@@ -307,75 +354,87 @@ impl Messages {
         if self.is_empty() {
             return Vec::new();
         }
-        self.slots.gaps(self.first.0, self.last.0).into_iter().map(Seq).collect()
+        let (mut gaps, mut at) = (Vec::new(), self.first);
+        while at <= self.last {
+            let next = self.next(at).unwrap_or(self.last.next());
+            gaps.extend((at.0..next.0).map(Seq));
+            at = next.next();
+        }
+        gaps
     }
 
     /// The first message at or after a sequence, whatever its subject.
     pub fn next(&self, from: Seq) -> Option<Seq> {
-        self.slots.next(from.0).map(Seq)
+        let cold = if from.0 <= self.cold.to { self.cold.live.next(from.0) } else { None };
+        cold.or_else(|| self.head.slots.next(from.0)).map(Seq)
     }
 
     /// The last message at or before a sequence, whatever its subject.
     pub fn prev(&self, from: Seq) -> Option<Seq> {
-        self.slots.prev(from.0).map(Seq)
+        let head = if from.0 > self.cold.to { self.head.slots.prev(from.0) } else { None };
+        head.or_else(|| self.cold.live.prev(from.0)).map(Seq)
     }
 
     /// All sequences that have a message, ascending.
     pub fn seqs(&self) -> impl Iterator<Item = Seq> + '_ {
-        self.slots.iter().map(Seq)
+        self.cold.live.iter().chain(self.head.slots.iter()).map(Seq)
     }
 
     /// The first message that was not stored before `ts`; one after the last sequence if there is none.
     pub fn seq_at(&self, ts: Time) -> Seq {
-        self.slots.at_time(ts.0).map_or(self.last.next(), Seq)
+        let cold = self.cold.live.prev(u64::MAX).filter(|&last| self.is_not_before(last, ts));
+        let found = match cold {
+            Some(last) => self.cold_at(last, ts),
+            None => self.head.slots.at_time(ts.0),
+        };
+        found.map_or(self.last.next(), Seq)
     }
 
-    /// Calls `f` with every subject that matches and how many messages it has, ordered by name.
-    pub fn for_each_subject(&self, filter: &str, mut f: impl FnMut(&Bytes, u64)) {
-        self.subjects.for_each(&Filter::new(filter), |_, name, seqs| {
-            f(name, seqs.count());
-            true
-        });
+    /// The first message that is not in memory and was not stored before `ts`: times never decrease with the sequence.
+    fn cold_at(&self, last: u64, ts: Time) -> Option<u64> {
+        let (mut low, mut high) = (self.cold.live.next(0)?, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.is_not_before(self.cold.live.next(middle)?, ts) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        self.cold.live.next(low)
+    }
+
+    fn is_not_before(&self, seq: u64, ts: Time) -> bool {
+        self.cold_slot(seq).is_some_and(|slot| slot.ts >= ts.0)
     }
 
     /// How many messages a subject has.
     pub fn count_of(&self, subject: &[u8]) -> u64 {
-        self.seqs_of(subject).map_or(0, seqs::Seqs::count)
+        match self.head.subjects.find(subject) {
+            Some(id) => {
+                let head = self.head.subjects.seqs(id).map_or(0, seqs::Seqs::count);
+                head + self.head.subjects.cold(id)
+            }
+            None => self.cold_count(subject),
+        }
     }
 
     /// A subject's first message.
     pub fn first_of(&self, subject: &[u8]) -> Option<Seq> {
-        self.seqs_of(subject).map(|seqs| Seq(seqs.first()))
+        let head = self.head.subjects.find(subject);
+        let cold = match head {
+            Some(id) if self.head.subjects.cold(id) == 0 => None,
+            _ => self.cold_first(subject),
+        };
+        let first = || self.head.subjects.seqs(head?).map(seqs::Seqs::first);
+        cold.or_else(first).map(Seq)
     }
 
     /// A subject's last message.
     pub fn last_of(&self, subject: &[u8]) -> Option<Seq> {
-        self.seqs_of(subject).map(|seqs| Seq(seqs.last()))
-    }
-
-    /// The last message, at or before `up_to`, whose subject matches.
-    pub fn last_matching(&self, filter: &str, up_to: Seq) -> Option<Seq> {
-        let filter = Filter::new(filter);
-        if filter.is_all() {
-            return self.prev(up_to);
+        match self.head.subjects.find(subject) {
+            Some(id) => self.head.subjects.seqs(id).map(|seqs| Seq(seqs.last())),
+            None => self.cold_last(subject).map(Seq),
         }
-        // Often one of the latest messages matches.
-        let mut at = up_to.0.min(self.last.0) + 1;
-        for _ in 0..32 {
-            at = self.slots.prev(at.checked_sub(1)?)?;
-            if self.subject_of(Seq(at)).is_some_and(|name| filter.matches(name)) {
-                return Some(Seq(at));
-            }
-        }
-        let mut last: Option<u64> = None;
-        self.subjects.for_each(&filter, |_, _, seqs| {
-            last = last.max(seqs.prev(up_to.0));
-            true
-        });
-        last.map(Seq)
-    }
-
-    fn seqs_of(&self, subject: &[u8]) -> Option<&seqs::Seqs> {
-        self.subjects.seqs(self.subjects.find(subject)?)
     }
 }

@@ -13,8 +13,8 @@ use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
 use crate::limits::WAL_HEADER_BYTES;
 use crate::op::{Disk, DiskError, DiskOp, Listing, length, list, read, run_all};
-use crate::segment::{SegmentId, SegmentIndex};
-use crate::segment_reader::read_segment_index;
+use crate::segment::{SegmentId, SegmentInfo};
+use crate::segment_reader::read_segment_info;
 use crate::storage::{GroupMeta, Held, Quarantine, Storage, StorageOptions, StorageParts};
 use crate::wal::{Wal, WalParts, WindowMark};
 use crate::wal_scan::{ScanError, Scanned, ScannedFrame, UnusedFile, WalScan};
@@ -27,7 +27,7 @@ pub enum Recovered {
     /// A group's state as of its last checkpoint.
     Group(RecoveredGroup),
     /// What one of the group's segments holds.
-    Segment(SegmentIndex),
+    Segment(SegmentInfo),
     /// One of the group's segments cannot be used. Its file stays.
     SegmentDamaged {
         /// Which segment.
@@ -334,12 +334,12 @@ fn load_group(
         let id = SegmentId { group, number };
         let len =
             found.segments.binary_search_by_key(&id.file(), |(file, _)| *file).map(|at| found.segments[at].1);
-        let index = match len {
-            Ok(len) => read_segment_index(id, len, disk),
+        let info = match len {
+            Ok(len) => read_segment_info(id, len, disk),
             Err(_) => Err(Damage::new(id.file(), 0, Flaw::Missing)),
         };
-        match index {
-            Ok(index) => each(Recovered::Segment(index)),
+        match info {
+            Ok(info) => each(Recovered::Segment(info)),
             Err(damage) => {
                 // One that is missing cannot be put aside.
                 if len.is_ok() {

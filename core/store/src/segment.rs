@@ -3,25 +3,26 @@
 //! Writing is a stream of pieces, reading is by block; a record that is served was checked when its block was read.
 
 use bytes::Bytes;
-use hw_kit::{GroupId, Map, Seq, Time};
+use hw_kit::{GroupId, Seq, Time};
 
-use crate::bytes_io::{Reader, put_signed_varint, put_varint, u32_at, u64_at};
+use crate::bytes_io::{u32_at, u64_at};
 use crate::damage::{Damage, Flaw};
+use crate::index::{IndexWriter, Place};
 use crate::layout::FileId;
 use crate::limits::{BLOCK_BYTES_MAX, PACKED_BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
-use crate::messages::{IndexEntry, Message, Written};
+use crate::messages::{Message, Written};
 use crate::op::DiskOp;
 use crate::packed::{is_packed, pack, unpack};
 use crate::record::Record;
 
 /// The newest version that is read.
-pub(crate) const SEGMENT_VERSION: u16 = 2;
-/// Version 1 has no packed blocks; segments without them still have it.
-const UNPACKED_VERSION: u16 = 1;
+pub(crate) const SEGMENT_VERSION: u16 = 3;
+/// The oldest one: those before had an index that had to be read as a whole, and were never released.
+const SEGMENT_VERSION_MIN: u16 = 3;
 const HEADER_MAGIC: [u8; 8] = *b"HWSEG\r\n\x1a";
 const TRAILER_MAGIC: [u8; 8] = *b"HWSEGend";
 pub(crate) const HEADER_BYTES: usize = 32;
-pub(crate) const TRAILER_BYTES: usize = 72;
+pub(crate) const TRAILER_BYTES: usize = 128;
 pub(crate) const RECORD_HEAD_BYTES: usize = 32;
 const TABLE_ROW_BYTES: usize = 32;
 
@@ -49,15 +50,13 @@ pub struct Block {
     pub last: Seq,
 }
 
-/// What a segment says of itself, without its messages.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SegmentIndex {
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SegmentInfo {
     /// Which segment.
     pub id: SegmentId,
-    /// Its blocks in order.
-    pub blocks: Vec<Block>,
-    /// Per block, its records in order.
-    pub entries: Vec<Vec<IndexEntry>>,
+    /// How much it holds, and where its index is.
+    pub place: Place,
 }
 
 /// The end of a segment's file: where its table and its index are.
@@ -69,8 +68,7 @@ pub struct Trailer {
     table_offset: u64,
     blocks: u32,
     table_crc: u32,
-    index_len: u64,
-    index_crc: u32,
+    place: Place,
 }
 
 impl SegmentId {
@@ -78,22 +76,6 @@ impl SegmentId {
     pub fn file(self) -> FileId {
         FileId::Segment(self.group, self.number)
     }
-}
-
-impl SegmentIndex {
-    /// How many messages it has.
-    pub fn messages(&self) -> u64 {
-        self.blocks.iter().map(|block| u64::from(block.count)).sum()
-    }
-
-    /// What [`crate::Messages::handle_written`] wants to know.
-    pub fn written(&self) -> Written {
-        written(self.id, &self.blocks)
-    }
-}
-
-fn written(id: SegmentId, blocks: &[Block]) -> Written {
-    Written { segment: id.number, blocks: blocks.iter().map(|block| block.first).collect() }
 }
 
 /// Writes one segment as pieces that follow each other.
@@ -108,10 +90,7 @@ pub struct SegmentWriter {
     block_start: u64,
     blocks: Vec<Block>,
     open: Option<Block>,
-    index: Vec<u8>,
-    subjects: Map<Bytes, u32>,
-    dictionary: Vec<u8>,
-    last_ts: i64,
+    index: IndexWriter,
 }
 
 impl SegmentWriter {
@@ -119,7 +98,7 @@ impl SegmentWriter {
     pub fn new(id: SegmentId, packed: bool) -> SegmentWriter {
         let mut piece = Vec::new();
         piece.extend_from_slice(&HEADER_MAGIC);
-        piece.extend_from_slice(&version(packed).to_le_bytes());
+        piece.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
         piece.extend_from_slice(&[0; 2]);
         piece.extend_from_slice(&id.group.0.to_le_bytes());
         piece.extend_from_slice(&id.number.to_le_bytes());
@@ -134,10 +113,7 @@ impl SegmentWriter {
             block_start: HEADER_BYTES as u64,
             blocks: Vec::new(),
             open: None,
-            index: Vec::new(),
-            subjects: Map::default(),
-            dictionary: Vec::new(),
-            last_ts: 0,
+            index: IndexWriter::default(),
         }
     }
 
@@ -153,18 +129,7 @@ impl SegmentWriter {
         let last = self.open.or(self.blocks.last().copied()).map_or(Seq(0), |block| block.last);
         assert!(*seq > last, "sequences ascend within a segment: {seq} after {last}");
         put_record(&mut self.piece, self.id, message);
-        let known = self.subjects.get(record.subject()).copied();
-        let subject = known.unwrap_or_else(|| self.add_subject(record.subject()));
-        let (subject_len, header_len) = record.lengths();
-        // A block's first entry is absolute, so that a block's part of the index stands alone.
-        let (seq_before, ts_before) = self.open.map_or((0, 0), |block| (block.last.0, self.last_ts));
-        put_varint(&mut self.index, seq.0 - seq_before);
-        put_signed_varint(&mut self.index, ts.0.wrapping_sub(ts_before));
-        put_varint(&mut self.index, u64::from(subject));
-        put_varint(&mut self.index, u64::from(header_len));
-        let payload = record.joined().len() as u64 - u64::from(subject_len) - u64::from(header_len);
-        put_varint(&mut self.index, payload);
-        self.last_ts = ts.0;
+        self.index.push((*seq, *ts), record, self.open.is_none());
         let offset = self.block_start;
         let block = self.open.get_or_insert(Block { offset, len: 0, count: 0, first: *seq, last: *seq });
         (block.count, block.last) = (block.count + 1, *seq);
@@ -179,8 +144,8 @@ impl SegmentWriter {
         (ready >= SEGMENT_WRITE_BYTES).then(|| self.take(ready))
     }
 
-    /// The last piece, and the table of blocks.
-    pub fn finish(mut self) -> ((u64, Bytes), Vec<Block>) {
+    /// The last piece, the table of blocks, and where the index is.
+    pub fn finish(mut self) -> ((u64, Bytes), Vec<Block>, Place) {
         self.close_block();
         let table_offset = self.at();
         let mut table = Vec::with_capacity(self.blocks.len() * TABLE_ROW_BYTES);
@@ -191,25 +156,21 @@ impl SegmentWriter {
             table.extend_from_slice(&block.first.0.to_le_bytes());
             table.extend_from_slice(&block.last.0.to_le_bytes());
         }
-        let mut index = Vec::with_capacity(self.dictionary.len() + self.index.len() + 10);
-        put_varint(&mut index, self.subjects.len() as u64);
-        index.extend_from_slice(&self.dictionary);
-        index.extend_from_slice(&self.index);
+        self.piece.extend_from_slice(&table);
+        let index = std::mem::take(&mut self.index);
+        let place = index.finish(self.id, table_offset + table.len() as u64, &mut self.piece);
         let trailer = Trailer {
             id: self.id,
-            version: version(self.packed),
-            file_len: table_offset + (table.len() + index.len() + TRAILER_BYTES) as u64,
+            version: SEGMENT_VERSION,
+            file_len: self.at() + TRAILER_BYTES as u64,
             table_offset,
             blocks: u32::try_from(self.blocks.len()).expect("invariant: a segment is far below 2^32 blocks"),
             table_crc: crc32fast::hash(&table),
-            index_len: index.len() as u64,
-            index_crc: crc32fast::hash(&index),
+            place,
         };
-        self.piece.extend_from_slice(&table);
-        self.piece.extend_from_slice(&index);
         put_trailer(&mut self.piece, &trailer);
         assert_eq!(self.at(), trailer.file_len, "the trailer knows the file's length");
-        (self.take(self.piece.len()), self.blocks)
+        (self.take(self.piece.len()), self.blocks, place)
     }
 
     fn at(&self) -> u64 {
@@ -221,14 +182,6 @@ impl SegmentWriter {
         let piece = (self.handed_out, Bytes::from(std::mem::replace(&mut self.piece, rest)));
         self.handed_out += piece.1.len() as u64;
         piece
-    }
-
-    fn add_subject(&mut self, subject: &[u8]) -> u32 {
-        let id = u32::try_from(self.subjects.len()).expect("invariant: a segment is far below 2^32 subjects");
-        self.subjects.insert(Bytes::copy_from_slice(subject), id);
-        put_varint(&mut self.dictionary, subject.len() as u64);
-        self.dictionary.extend_from_slice(subject);
-        id
     }
 
     fn close_block(&mut self) {
@@ -247,12 +200,8 @@ impl SegmentWriter {
     }
 }
 
-fn version(packed: bool) -> u16 {
-    if packed { SEGMENT_VERSION } else { UNPACKED_VERSION }
-}
-
-/// A whole segment in one piece, and its table of blocks.
-pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Vec<Block>) {
+/// A whole segment in one piece, and what is kept of it in memory.
+pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Written) {
     let mut writer = SegmentWriter::new(id, packed);
     let mut all = Vec::new();
     for message in messages {
@@ -261,9 +210,9 @@ pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Vec<
             all.extend_from_slice(&piece);
         }
     }
-    let ((_, piece), blocks) = writer.finish();
+    let ((_, piece), _, place) = writer.finish();
     all.extend_from_slice(&piece);
-    (all.into(), blocks)
+    (all.into(), Written { segment: id.number, place })
 }
 
 /// The operations that write a segment, one list for each piece.
@@ -297,10 +246,10 @@ impl SegmentJob {
                 return (ops, None);
             }
         }
-        let ((offset, piece), blocks) = writer.finish();
+        let ((offset, piece), _, place) = writer.finish();
         ops.push(DiskOp::Write { file, offset, data: vec![piece] });
         ops.push(DiskOp::Sync(file));
-        (ops, Some(written(self.id, &blocks)))
+        (ops, Some(Written { segment: self.id.number, place }))
     }
 }
 
@@ -377,17 +326,33 @@ pub(crate) fn record_at(id: SegmentId, bytes: &Bytes) -> Option<(Message, usize)
 }
 
 fn put_trailer(out: &mut Vec<u8>, trailer: &Trailer) {
-    let start = out.len();
-    out.extend_from_slice(&trailer.id.group.0.to_le_bytes());
-    out.extend_from_slice(&trailer.id.number.to_le_bytes());
-    out.extend_from_slice(&trailer.file_len.to_le_bytes());
-    out.extend_from_slice(&trailer.table_offset.to_le_bytes());
-    out.extend_from_slice(&trailer.index_len.to_le_bytes());
-    out.extend_from_slice(&trailer.blocks.to_le_bytes());
-    out.extend_from_slice(&trailer.table_crc.to_le_bytes());
-    out.extend_from_slice(&trailer.index_crc.to_le_bytes());
+    let (start, place) = (out.len(), &trailer.place);
+    for number in [
+        trailer.id.group.0,
+        trailer.id.number,
+        trailer.file_len,
+        trailer.table_offset,
+        place.offset,
+        place.records,
+        place.first.0,
+        place.last.0,
+        place.bytes,
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [
+        place.subjects,
+        place.dictionary,
+        place.postings,
+        place.directory,
+        place.end,
+        trailer.blocks,
+        trailer.table_crc,
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
     out.extend_from_slice(&trailer.version.to_le_bytes());
-    out.extend_from_slice(&[0; 6]);
+    out.extend_from_slice(&[0; 14]);
     let crc = crc32fast::hash(&out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&TRAILER_MAGIC);
@@ -417,33 +382,45 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
         return Err(Damage::new(file, 0, Flaw::Truncated { len: file_len }));
     };
     let (trailer, offset) = (&tail[start..], file_len - TRAILER_BYTES as u64);
-    if trailer[64..] != TRAILER_MAGIC || u32_at(trailer, 60) != crc32fast::hash(&trailer[..60]) {
+    if trailer[120..] != TRAILER_MAGIC || u32_at(trailer, 116) != crc32fast::hash(&trailer[..116]) {
         return Err(Damage::checksum(file, offset, "trailer"));
     }
-    let version = u16::from_le_bytes([trailer[52], trailer[53]]);
-    if version > SEGMENT_VERSION {
+    let version = u16::from_le_bytes([trailer[100], trailer[101]]);
+    if !(SEGMENT_VERSION_MIN..=SEGMENT_VERSION).contains(&version) {
         return Err(Damage::new(file, offset, Flaw::Version { version }));
     }
     let found = SegmentId { group: GroupId(u64_at(trailer, 0)), number: u64_at(trailer, 8) };
     if found != id {
         return Err(Damage::new(file, offset, Flaw::Misplaced { found: found.file().path() }));
     }
+    let place = Place {
+        offset: u64_at(trailer, 32),
+        records: u64_at(trailer, 40),
+        first: Seq(u64_at(trailer, 48)),
+        last: Seq(u64_at(trailer, 56)),
+        bytes: u64_at(trailer, 64),
+        subjects: u32_at(trailer, 72),
+        dictionary: u32_at(trailer, 76),
+        postings: u32_at(trailer, 80),
+        directory: u32_at(trailer, 84),
+        end: u32_at(trailer, 88),
+    };
     let trailer = Trailer {
         id,
         version,
         file_len: u64_at(trailer, 16),
         table_offset: u64_at(trailer, 24),
-        blocks: u32_at(trailer, 40),
-        table_crc: u32_at(trailer, 44),
-        index_len: u64_at(trailer, 32),
-        index_crc: u32_at(trailer, 48),
+        blocks: u32_at(trailer, 92),
+        table_crc: u32_at(trailer, 96),
+        place,
     };
-    let parts = trailer
-        .table_offset
-        .checked_add(trailer.table_len())
-        .and_then(|end| end.checked_add(trailer.index_len));
-    if trailer.file_len != file_len || parts != Some(offset) {
+    let index = trailer.table_offset.checked_add(trailer.table_len());
+    let end = index.and_then(|index| index.checked_add(place.file_bytes()));
+    if trailer.file_len != file_len || index != Some(place.offset) || end != Some(offset) {
         return Err(Damage::new(file, offset, Flaw::Truncated { len: file_len }));
+    }
+    if !place.is_sound() {
+        return Err(Damage::malformed(file, offset, "trailer"));
     }
     Ok(trailer)
 }
@@ -459,9 +436,9 @@ impl Trailer {
         u64::from(self.blocks) * TABLE_ROW_BYTES as u64
     }
 
-    /// The length of the index.
-    pub fn index_len(&self) -> u64 {
-        self.index_len
+    /// What is kept of the segment in memory.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// Reads the table of blocks.
@@ -490,47 +467,6 @@ impl Trailer {
         }
         if end != offset { Err(Damage::malformed(file, offset, "table of blocks")) } else { Ok(blocks) }
     }
-
-    /// Reads the index; `blocks` come from `read_table`.
-    pub fn read_index(&self, blocks: Vec<Block>, bytes: &Bytes) -> Result<SegmentIndex, Damage> {
-        let (file, offset) = (self.id.file(), self.table_offset + self.table_len());
-        if bytes.len() as u64 != self.index_len || crc32fast::hash(bytes) != self.index_crc {
-            return Err(Damage::checksum(file, offset, "index"));
-        }
-        let entries =
-            index_entries(&blocks, bytes).ok_or_else(|| Damage::malformed(file, offset, "index"))?;
-        Ok(SegmentIndex { id: self.id, blocks, entries })
-    }
-}
-
-fn index_entries(blocks: &[Block], bytes: &Bytes) -> Option<Vec<Vec<IndexEntry>>> {
-    // The subjects are kept by the caller for long: they must not pin the whole index.
-    let mut reader = Reader::new(bytes);
-    let subjects = reader.varint()?;
-    let mut names = Vec::new();
-    for _ in 0..subjects {
-        let len = usize::try_from(reader.varint()?).ok()?;
-        names.push(Bytes::copy_from_slice(&reader.slice(len)?));
-    }
-    let mut all = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        let mut entries = Vec::with_capacity(block.count.min(block.len / RECORD_HEAD_BYTES as u32) as usize);
-        let (mut seq, mut ts) = (0u64, 0i64);
-        for _ in 0..block.count {
-            seq = seq.checked_add(reader.varint()?)?;
-            ts = ts.wrapping_add(reader.signed_varint()?);
-            let subject = names.get(usize::try_from(reader.varint()?).ok()?)?.clone();
-            let header_len = u32::try_from(reader.varint()?).ok()?;
-            let payload_len = u32::try_from(reader.varint()?).ok()?;
-            entries.push(IndexEntry { seq: Seq(seq), ts: Time(ts), subject, header_len, payload_len });
-        }
-        let ends = (entries.first()?.seq, entries.last()?.seq);
-        if ends != (block.first, block.last) || !entries.is_sorted_by(|one, next| one.seq < next.seq) {
-            return None;
-        }
-        all.push(entries);
-    }
-    reader.is_empty().then_some(all)
 }
 
 #[cfg(test)]

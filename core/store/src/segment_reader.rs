@@ -1,4 +1,4 @@
-//! Reading segments through a disk that is handed in: the index when the store is opened, single blocks later.
+//! Reading segments through a disk that is handed in: their ends when the store is opened, single blocks later.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,9 @@ use bytes::Bytes;
 use hw_kit::{GroupId, Map};
 
 use crate::damage::{Damage, Flaw};
-use crate::limits::FOOTER_READ_BYTES;
 use crate::messages::{BlockId, Message};
 use crate::op::{Disk, DiskError, length, read};
-use crate::segment::{Block, SegmentId, SegmentIndex, TRAILER_BYTES, read_block, read_trailer};
+use crate::segment::{Block, SegmentId, SegmentInfo, TRAILER_BYTES, read_block, read_trailer};
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -27,28 +26,15 @@ pub enum ReadError {
     },
 }
 
-/// The index of a segment whose file is `len` long.
-pub(crate) fn read_segment_index(
-    id: SegmentId,
-    len: u64,
-    disk: &mut Disk<'_>,
-) -> Result<SegmentIndex, Damage> {
-    let tail_start = len.saturating_sub(FOOTER_READ_BYTES);
-    let tail = read_exact(id, tail_start, len - tail_start, disk)?;
-    let trailer = read_trailer(id, len, &tail)?;
-    let (start, table_len) = (trailer.table_offset(), trailer.table_len() as usize);
-    let both = table_len + trailer.index_len() as usize;
-    let bytes = match start.checked_sub(tail_start) {
-        // The trailer was checked: table and index end where it starts.
-        Some(skip) => tail.slice(skip as usize..skip as usize + both),
-        None => read_exact(id, start, both as u64, disk)?,
-    };
-    let blocks = trailer.read_table(&bytes[..table_len])?;
-    trailer.read_index(blocks, &bytes.slice(table_len..))
+/// What a segment whose file is `len` long says of itself: its end is read, nothing else.
+pub(crate) fn read_segment_info(id: SegmentId, len: u64, disk: &mut Disk<'_>) -> Result<SegmentInfo, Damage> {
+    let start = len.saturating_sub(TRAILER_BYTES as u64);
+    let tail = read_exact(id, start, len - start, disk)?;
+    Ok(SegmentInfo { id, place: read_trailer(id, len, &tail)?.place() })
 }
 
-/// The table of blocks alone.
-fn read_table(id: SegmentId, disk: &mut Disk<'_>) -> Result<Vec<Block>, Damage> {
+/// The table of blocks.
+pub(crate) fn read_table(id: SegmentId, disk: &mut Disk<'_>) -> Result<Vec<Block>, Damage> {
     let len = length(id.file(), disk).map_err(|error| unreadable(id, 0, error))?;
     let start = len.saturating_sub(TRAILER_BYTES as u64);
     let tail = read_exact(id, start, len - start, disk)?;

@@ -20,8 +20,8 @@ const RUN_MAX: usize = 64;
 pub struct Rewrite {
     /// The segments, by sequence.
     pub segments: Vec<u64>,
-    /// The blocks of them that hold messages, by sequence.
-    pub blocks: Vec<BlockId>,
+    /// The first and the last sequence that they can hold.
+    pub range: (Seq, Seq),
     /// What the messages count that are to be written.
     pub bytes: u64,
 }
@@ -31,8 +31,8 @@ pub struct Rewrite {
 pub(super) struct Rewriting {
     pub old: Vec<u64>,
     pub new: u64,
-    total: u64,
-    total_bytes: u64,
+    pub total: u64,
+    pub total_bytes: u64,
 }
 
 /// Where bytes are that must not stay on disk.
@@ -77,6 +77,7 @@ impl Messages {
     pub fn forget_lost(&mut self) {
         self.segments.lost.clear();
         self.segments.by_first.retain(|_, segment| !segment.lost);
+        self.count_subjects_anew();
     }
 
     /// Whether a checkpoint would remove segments.
@@ -130,20 +131,19 @@ impl Messages {
     }
 
     fn rewrite(&self, run: &[&Segment]) -> Rewrite {
-        let mut blocks = Vec::new();
-        for segment in run {
-            for (at, &first) in segment.blocks.iter().enumerate() {
-                let end = segment.blocks.get(at + 1).copied().unwrap_or(segment.last + 1);
-                if self.slots.next(first).is_some_and(|seq| seq < end) {
-                    blocks.push(BlockId { segment: segment.id, block: at as u32 });
-                }
-            }
-        }
+        let firsts = run.iter().filter_map(|segment| segment.place).map(|place| place.first);
+        let last = run.iter().map(|segment| segment.last).max();
         Rewrite {
             segments: run.iter().map(|segment| segment.id).collect(),
-            blocks,
+            range: (firsts.min().unwrap_or_default(), Seq(last.unwrap_or_default())),
             bytes: run.iter().map(|segment| segment.live_bytes).sum(),
         }
+    }
+
+    /// The block of the first message at or after `from` that a rewrite has to read; None when it has all.
+    pub fn next_block(&self, rewrite: &Rewrite, from: Seq) -> Option<BlockId> {
+        let seq = self.next(from.max(rewrite.range.0)).filter(|seq| *seq <= rewrite.range.1)?;
+        self.block_of(seq)
     }
 
     /// The next checkpoint writes `messages`, which are all that exist of neighbouring segments, to a new one. What does
@@ -155,7 +155,7 @@ impl Messages {
             live += segment.live;
         }
         for message in &*messages {
-            total_bytes += self.size_of(message.seq).unwrap_or(0);
+            total_bytes += self.keep.size_of(&message.record).min(u64::from(u32::MAX));
         }
         if messages.is_empty() || live != messages.len() as u64 {
             return false;
@@ -185,7 +185,8 @@ impl Messages {
             segments.unload(segment.id);
         }
         (one.total, one.total_bytes) = (rewriting.total, rewriting.total_bytes);
-        one.blocks = new.blocks.iter().map(|seq| seq.0).collect();
+        one.place = Some(new.place);
+        segments.layout += 1;
         segments.by_first.insert(first, one);
         segments.bury(first);
     }

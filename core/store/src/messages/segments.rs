@@ -1,23 +1,26 @@
-//! Where the bytes of written messages are: which segment and block, and the blocks that were loaded.
+//! The segments that hold written messages, how much of each is still needed, and the blocks that were loaded.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use hw_kit::{Map, Seq};
 
 use super::rewrite::{Rewriting, Unerased};
 use super::{BlockId, Fetch, Message, Messages};
+use crate::index::Place;
 
 /// Bytes of written messages that stay in memory, unless the node says otherwise.
 const BUDGET: u64 = 1 << 20;
+/// Messages that leave memory at once when a segment was written; the others follow with what is appended, so that no
+/// other stream waits for long.
+const SHED_AT_ONCE: usize = 16_384;
 
 /// What a segment holds, as the disk layer reports it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
     /// The segment's number.
     pub segment: u64,
-    /// The first sequence of each block.
-    pub blocks: Vec<Seq>,
+    /// How much it holds, and where its index is.
+    pub place: Place,
 }
 
 /// How much of a segment is still needed.
@@ -35,8 +38,8 @@ pub struct LiveSegment {
 pub(super) struct Segment {
     pub id: u64,
     pub last: u64,
-    /// First sequences of its blocks; empty until it is on disk.
-    pub blocks: Vec<u64>,
+    /// Where its index is; None until it is on disk.
+    pub place: Option<Place>,
     pub live: u64,
     pub total: u64,
     /// What its messages count, those that still exist and all.
@@ -47,23 +50,19 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// One that is being written or read: `blocks` and numbers follow.
+    /// One that is being written or read: its place and numbers follow.
     pub fn new(id: u64, last: u64) -> Segment {
-        Segment {
-            id,
-            last,
-            blocks: Vec::new(),
-            live: 0,
-            total: 0,
-            live_bytes: 0,
-            total_bytes: 0,
-            lost: false,
-        }
+        Segment { id, last, place: None, live: 0, total: 0, live_bytes: 0, total_bytes: 0, lost: false }
     }
 
     /// Whether its file is complete and can be read.
     pub fn is_on_disk(&self) -> bool {
-        !self.blocks.is_empty()
+        self.place.is_some()
+    }
+
+    /// Whether everything that was written to it still exists.
+    pub fn is_intact(&self) -> bool {
+        self.live == self.total
     }
 }
 
@@ -77,11 +76,11 @@ pub(super) struct Segments {
     /// Everything up to here is on disk.
     pub written_to: u64,
     dead: Vec<u64>,
-    /// Records below this sequence are no longer held in their slots.
-    resident_from: u64,
-    /// Size of the written messages whose records are still in their slots.
-    resident: u64,
-    budget: u64,
+    /// Size of the written messages that are still in memory.
+    pub resident: u64,
+    pub budget: u64,
+    /// How many times the segments that hold what is not in memory have changed.
+    pub layout: u64,
     loaded: Map<BlockId, Vec<Message>>,
     /// The loaded blocks, oldest first, with their sizes.
     order: VecDeque<(BlockId, u64)>,
@@ -106,9 +105,9 @@ impl Default for Segments {
             taken_to: 0,
             written_to: 0,
             dead: Vec::new(),
-            resident_from: 0,
             resident: 0,
             budget: BUDGET,
+            layout: 0,
             loaded: Map::default(),
             order: VecDeque::new(),
             loaded_bytes: 0,
@@ -148,32 +147,10 @@ impl Segments {
         if self.by_first.get(&first).is_some_and(dead) {
             let segment = self.by_first.remove(&first).expect("just seen");
             self.buried_bytes += segment.total_bytes;
+            self.layout += 1;
             self.dead.push(segment.id);
             self.unload(segment.id);
         }
-    }
-
-    /// Segments that should be here and were not handed in keep their places: a checkpoint goes on to refer to them, so
-    /// that the loss is told at every start and a file that is put back is read again.
-    pub fn keep_absent(&mut self, expected: &[u64]) {
-        let here: BTreeMap<u64, u64> =
-            self.by_first.values().map(|segment| (segment.id, segment.last)).collect();
-        let mut at = 0;
-        for &id in expected {
-            match here.get(&id) {
-                Some(&last) => at = last,
-                None if self.lost.is_empty() => {}
-                None => {
-                    // Its messages lie between its neighbours': there is at least one number for it.
-                    at += 1;
-                    if let Entry::Vacant(place) = self.by_first.entry(at) {
-                        place.insert(Segment { lost: true, ..Segment::new(id, at) });
-                    }
-                }
-            }
-        }
-        let known: BTreeSet<u64> = self.by_first.values().map(|segment| segment.id).collect();
-        self.unerased.segments.retain(|id| known.contains(id));
     }
 
     pub fn handle_cleared(&mut self) {
@@ -188,14 +165,11 @@ impl Segments {
         self.by_first.retain(|_, segment| !segment.lost);
         self.lost.clear();
         self.resident = 0;
+        self.layout += 1;
     }
 
-    pub fn fetch(&self, seq: u64) -> Fetch {
-        let Some((_, segment)) = self.find(seq) else { return Fetch::Absent };
-        let Some(block) = segment.blocks.partition_point(|&first| first <= seq).checked_sub(1) else {
-            return Fetch::Absent;
-        };
-        let id = BlockId { segment: segment.id, block: block as u32 };
+    /// A message of a block, if that was loaded.
+    pub fn fetch(&self, id: BlockId, seq: u64) -> Fetch {
         let Some(messages) = self.loaded.get(&id) else { return Fetch::OnDisk(id) };
         match messages.binary_search_by_key(&Seq(seq), |message| message.seq) {
             Ok(at) => Fetch::Message(messages[at].clone()),
@@ -235,21 +209,21 @@ impl Messages {
     /// How many bytes of written messages stay in memory.
     pub fn set_cache_budget(&mut self, bytes: u64) {
         self.segments.budget = bytes;
-        self.evict();
+        self.shed(usize::MAX);
     }
 
     /// How many messages are not in a segment yet, and their size.
     pub fn unwritten(&self) -> u64 {
-        self.slots.count_from(self.segments.taken_to + 1)
+        self.head.slots.count_from(self.segments.taken_to + 1)
     }
 
     /// All messages that are in no segment yet, to be written to this one. They stay readable; after
-    /// [`Messages::handle_written`] their bytes may leave memory. Empty when there is nothing to write.
+    /// [`Messages::handle_written`] they may leave memory. Empty when there is nothing to write.
     pub fn take_unwritten(&mut self, segment: u64) -> Vec<Message> {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         let mut at = self.segments.taken_to + 1;
-        while let Some(seq) = self.slots.next(at) {
-            let (slot, record) = self.slots.get(seq).expect("next gives live sequences");
+        while let Some(seq) = self.head.slots.next(at) {
+            let (slot, record) = self.head.slots.get(seq).expect("next gives live sequences");
             let record = record.expect("unwritten messages are in memory").clone();
             bytes += u64::from(slot.size);
             messages.push(Message { seq: Seq(seq), ts: hw_kit::Time(slot.ts), record });
@@ -272,16 +246,12 @@ impl Messages {
         }
         let entry = self.segments.by_first.iter_mut().find(|(_, segment)| segment.id == written.segment);
         let Some((&first, segment)) = entry else { return };
-        segment.blocks = written.blocks.iter().map(|seq| seq.0).collect();
-        let last = segment.last;
-        let mut at = first.max(self.segments.written_to + 1);
-        while let Some(seq) = self.slots.next(at).filter(|&seq| seq <= last) {
-            self.segments.resident += self.slots.get(seq).map_or(0, |(slot, _)| u64::from(slot.size));
-            at = seq + 1;
-        }
-        self.segments.written_to = self.segments.written_to.max(last);
+        segment.place = Some(written.place);
+        self.segments.resident += segment.live_bytes;
+        self.segments.written_to = self.segments.written_to.max(segment.last);
+        self.segments.layout += 1;
         self.segments.bury(first);
-        self.evict();
+        self.shed(SHED_AT_ONCE);
     }
 
     /// A segment could not be written: its messages are handed out again with the next one.
@@ -310,29 +280,5 @@ impl Messages {
     pub fn live_segments(&self) -> Vec<LiveSegment> {
         let live = |s: &Segment| LiveSegment { segment: s.id, live: s.live, total: s.total };
         self.segments.by_first.values().map(live).collect()
-    }
-
-    /// The numbers of the segments that a checkpoint refers to, by sequence: the one that it rewrites stands for those
-    /// that it was made of.
-    pub fn segments_after_rewrite(&self) -> Vec<u64> {
-        let ids = self.segments.by_first.values().map(|segment| segment.id);
-        let Some(rewriting) = &self.segments.rewriting else { return ids.collect() };
-        let mut is_listed = false;
-        ids.filter_map(|id| match rewriting.old.contains(&id) {
-            true => (!std::mem::replace(&mut is_listed, true)).then_some(rewriting.new),
-            false => Some(id),
-        })
-        .collect()
-    }
-
-    fn evict(&mut self) {
-        let segments = &mut self.segments;
-        while segments.resident > segments.budget
-            && let Some(seq) =
-                self.slots.next(segments.resident_from).filter(|&seq| seq <= segments.written_to)
-        {
-            segments.resident -= self.slots.evict(seq).map_or(0, u64::from);
-            segments.resident_from = seq + 1;
-        }
     }
 }

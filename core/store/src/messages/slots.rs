@@ -188,17 +188,6 @@ impl Slots {
         Some((&block.slots[at], block.records.get(at).and_then(Option::as_ref)))
     }
 
-    /// Forgets the bytes of a message, not the message; gives its size if they were in memory.
-    pub fn evict(&mut self, seq: u64) -> Option<u32> {
-        let (block, offset) = split(seq);
-        let block = self.blocks.get_mut(&block)?;
-        if !block.is_live(offset) {
-            return None;
-        }
-        let at = block.position(offset);
-        block.drop_record(at).then(|| block.slots[at].size)
-    }
-
     /// The first message at or after a sequence.
     pub fn next(&self, from: u64) -> Option<u64> {
         let (first, offset) = split(from);
@@ -288,18 +277,6 @@ impl Slots {
             }
         }
         self.scan(low * SPAN, usize::MAX, |slot| slot.ts >= ts).ok()
-    }
-
-    /// The gaps between two sequences, both included.
-    pub fn gaps(&self, first: u64, last: u64) -> Vec<u64> {
-        let mut gaps = Vec::new();
-        let mut at = first;
-        while at <= last {
-            let next = self.next(at).unwrap_or(last + 1).min(last + 1);
-            gaps.extend(at..next);
-            at = next + 1;
-        }
-        gaps
     }
 
     /// Every block: its number, which of its sequences are live, and how many.

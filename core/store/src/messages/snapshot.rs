@@ -1,32 +1,15 @@
-//! What a checkpoint holds of a stream's messages: the numbers and which sequences exist. The messages themselves are
-//! in segments, whose indexes fill in the rest. docs/format.md, "Stream state".
+//! What a checkpoint holds of a stream's messages: the numbers, which sequences exist, and the segments that hold them.
+//! What else is to be known of the messages is in the segments' indexes. docs/format.md, "Stream state".
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
 use hw_kit::{Seq, Time};
 
 use super::live::{self, Live};
-use super::segments::Segment;
-use super::slots::Slot;
-use super::{BlockId, Keep, Message, Messages};
+use super::segments::{Segment, Written};
+use super::{IndexSource, Keep, Message, Messages};
 
-const VERSION: u8 = 2;
-/// Says nothing of bytes that must not stay.
-const VERSION_1: u8 = 1;
-
-/// A message as a segment's index lists it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct IndexEntry {
-    /// Its sequence.
-    pub seq: Seq,
-    /// When it was stored.
-    pub ts: Time,
-    /// Its subject.
-    pub subject: Bytes,
-    /// Bytes of header.
-    pub header_len: u32,
-    /// Bytes of payload.
-    pub payload_len: u32,
-}
+const VERSION: u8 = 3;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -51,41 +34,90 @@ impl Messages {
             Keep::Memory => 1,
         });
         // What is lost should still be there: with its file back in place, it will be.
-        let first = self.segments.lost.first().map_or(self.first, |(lost, _)| self.first.min(Seq(*lost)));
-        for number in [first.0, self.last.0, self.last_ts.0 as u64] {
+        let lost = &self.segments.lost;
+        let first = lost.first().map_or(self.first, |(lost, _)| self.first.min(Seq(*lost)));
+        let lost_bytes: u64 =
+            self.segments.by_first.values().filter(|s| s.lost).map(|segment| segment.live_bytes).sum();
+        let bytes = self.bytes + lost_bytes;
+        for number in [first.0, self.last.0, self.last_ts.0 as u64, bytes, self.num_subjects] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        live::write(&self.slots, &self.segments.lost, out);
-        let unerased = self.segments.unerased.segments.iter().copied().collect();
-        for segments in [self.segments_after_rewrite(), unerased] {
-            out.extend_from_slice(&(segments.len() as u32).to_le_bytes());
-            for segment in segments {
-                out.extend_from_slice(&segment.to_le_bytes());
+        live::write(&self.cold.live, &self.head.slots, lost, out);
+        let segments = self.segments_after_rewrite();
+        out.extend_from_slice(&(segments.len() as u32).to_le_bytes());
+        for segment in segments {
+            let Listed { first, segment: Segment { id, last, live, total, live_bytes, total_bytes, .. } } =
+                segment;
+            for number in [id, first, last, live, total, live_bytes, total_bytes] {
+                out.extend_from_slice(&number.to_le_bytes());
             }
         }
+        let unerased = &self.segments.unerased.segments;
+        out.extend_from_slice(&(unerased.len() as u32).to_le_bytes());
+        unerased.iter().for_each(|segment| out.extend_from_slice(&segment.to_le_bytes()));
+    }
+
+    /// The segments that a checkpoint refers to, by sequence: the one that it rewrites stands for those that it was
+    /// made of.
+    fn segments_after_rewrite(&self) -> Vec<Listed> {
+        let mut listed: Vec<Listed> = Vec::new();
+        for (&first, segment) in &self.segments.by_first {
+            let copy = Segment { place: None, ..*segment };
+            let Some(rewriting) =
+                self.segments.rewriting.as_ref().filter(|rewriting| rewriting.old.contains(&segment.id))
+            else {
+                listed.push(Listed { first, segment: copy });
+                continue;
+            };
+            match listed.last_mut().filter(|one| one.segment.id == rewriting.new) {
+                Some(Listed { segment: one, .. }) => {
+                    (one.live, one.live_bytes) = (one.live + copy.live, one.live_bytes + copy.live_bytes);
+                    one.last = copy.last;
+                }
+                None => {
+                    let (id, total, total_bytes) = (rewriting.new, rewriting.total, rewriting.total_bytes);
+                    listed.push(Listed { first, segment: Segment { id, total, total_bytes, ..copy } });
+                }
+            }
+        }
+        listed
+    }
+
+    /// The numbers of the segments that a checkpoint refers to.
+    pub fn segment_numbers(&self) -> Vec<u64> {
+        self.segments_after_rewrite().iter().map(|listed| listed.segment.id).collect()
     }
 }
 
-/// Reads a snapshot: open it, hand in the segments' indexes (or messages) in order, finish.
+/// A segment as a checkpoint lists it.
+#[derive(Debug)]
+struct Listed {
+    first: u64,
+    segment: Segment,
+}
+
+/// Reads a snapshot: open it, hand in the segments (or messages) in order, finish.
 #[derive(Debug)]
 pub struct Restore {
     messages: Messages,
     live: Live,
-    segments: Vec<u64>,
+    numbers: Vec<u64>,
     first: Seq,
     last: Seq,
     last_ts: Time,
     added: Option<Seq>,
+    /// Segments that hold something else than they should: what is left of them has to be read.
+    changed: Vec<u64>,
 }
 
 impl Restore {
     /// Reads the state that [`Messages::snapshot`] wrote at the start of `bytes`; gives what follows it, too.
     pub fn open(bytes: &[u8]) -> Result<(Restore, &[u8]), RestoreError> {
         let mut reader = Reader(bytes);
-        let version = match reader.take(1)? {
-            &[version @ (VERSION_1 | VERSION)] => version,
+        match reader.take(1)? {
+            &[VERSION] => {}
             other => return Err(RestoreError::Version(other[0])),
-        };
+        }
         let keep = match reader.take(1)? {
             [0] => Keep::File,
             [1] => Keep::Memory,
@@ -93,21 +125,30 @@ impl Restore {
         };
         let (first, last) = (Seq(reader.u64()?), Seq(reader.u64()?));
         let last_ts = Time(reader.u64()? as i64);
+        let (bytes, num_subjects) = (reader.u64()?, reader.u64()?);
         let live = Live::read(&mut reader)?;
-        let segments = reader.list()?;
-        let unerased = if version == VERSION_1 { Vec::new() } else { reader.list()? };
-        if !live.is_within(first.0, last.0) || last.0 == u64::MAX {
+        let segments = reader.segments()?;
+        let unerased = reader.list()?;
+        let is_within = live.next(0).is_none_or(|seq| seq >= first.0)
+            && live.prev(u64::MAX).is_none_or(|seq| seq <= last.0);
+        if !is_within || last.0 == u64::MAX {
             return Err(RestoreError::Damaged);
         }
+        let numbers = segments.iter().map(|listed| listed.segment.id).collect();
         let mut messages = Messages::new(first, keep);
         messages.segments.unerased.segments = unerased.into_iter().collect();
-        let restore = Restore { messages, live, segments, first, last, last_ts, added: None };
-        Ok((restore, reader.0))
+        messages.segments.by_first =
+            segments.into_iter().map(|listed| (listed.first, listed.segment)).collect();
+        if keep == Keep::File {
+            (messages.bytes, messages.num_subjects) = (bytes, num_subjects);
+        }
+        let (added, changed) = (None, Vec::new());
+        Ok((Restore { messages, live, numbers, first, last, last_ts, added, changed }, reader.0))
     }
 
-    /// The segments that hold messages, in the order in which their indexes are to be handed in.
+    /// The segments that hold messages, in the order in which they are to be handed in.
     pub fn segments(&self) -> &[u64] {
-        &self.segments
+        &self.numbers
     }
 
     /// Where messages are kept.
@@ -120,38 +161,15 @@ impl Restore {
         self.live.contains(seq.0)
     }
 
-    /// The index of one block of a segment. Blocks come in order.
-    pub fn add_block(&mut self, id: BlockId, entries: &[IndexEntry]) -> Result<(), RestoreError> {
-        let Some(first) = entries.first() else { return Ok(()) };
-        let segments = &mut self.messages.segments.by_first;
-        let continues =
-            segments.last_entry().filter(|entry| entry.get().id == id.segment).map(|entry| *entry.key());
-        let key = continues.unwrap_or(first.seq.0);
-        let fresh = Segment::new(id.segment, first.seq.0);
-        let segment = segments.entry(key).or_insert(fresh);
-        if segment.blocks.len() > id.block as usize {
-            return Err(RestoreError::Damaged);
-        }
-        // A block that could not be read has no messages: its place is kept so that the numbers stay right.
-        segment.blocks.resize(id.block as usize + 1, first.seq.0);
-        for entry in entries {
-            if self.added.is_some_and(|added| entry.seq <= added) {
-                return Err(RestoreError::Order(entry.seq));
-            }
-            self.added = Some(entry.seq);
-            segment.last = entry.seq.0;
-            let (payload, header) = (entry.payload_len as usize, entry.header_len as usize);
-            let size = self.messages.keep.size(payload, entry.subject.len(), header);
-            segment.total += 1;
-            segment.total_bytes += size.min(u64::from(u32::MAX));
-            if self.live.contains(entry.seq.0) {
-                segment.live += 1;
-                segment.live_bytes += size.min(u64::from(u32::MAX));
-                let subject = self.messages.subjects.push(&entry.subject, entry.seq.0);
-                let slot = Slot { ts: entry.ts.0, subject, size: u32::try_from(size).unwrap_or(u32::MAX) };
-                self.messages.bytes += u64::from(slot.size);
-                self.messages.slots.push(entry.seq.0, slot, None);
-            }
+    /// A segment whose file is there.
+    pub fn add_segment(&mut self, written: Written) -> Result<(), RestoreError> {
+        let segments = self.messages.segments.by_first.values_mut();
+        let found = segments.into_iter().find(|segment| segment.id == written.segment);
+        let segment = found.ok_or(RestoreError::Damaged)?;
+        let place = written.place;
+        segment.place = Some(place);
+        if (place.records, place.bytes) != (segment.total, segment.total_bytes) {
+            self.changed.push(segment.id);
         }
         Ok(())
     }
@@ -170,42 +188,111 @@ impl Restore {
 
     /// The messages, and the stretches (first and last sequence) that the snapshot has but nobody handed in: they are
     /// lost here.
-    pub fn finish(self) -> (Messages, Vec<(Seq, Seq)>) {
-        let Restore { mut messages, live, segments, first, last, last_ts, .. } = self;
-        let lost: Vec<(Seq, Seq)> = match live.len() == messages.slots.len() {
-            true => Vec::new(),
-            false => live
-                .missing(&messages.slots)
-                .into_iter()
-                .map(|(first, last)| (Seq(first), Seq(last)))
-                .collect(),
+    pub fn finish(mut self, source: Option<IndexSource>) -> (Messages, Vec<(Seq, Seq)>) {
+        self.messages.cold.source = source;
+        let lost = match self.messages.keep {
+            Keep::File => self.take_segments(),
+            Keep::Memory => {
+                let mut lost = Live::default();
+                let slots = &self.messages.head.slots;
+                self.live.iter().filter(|&seq| !slots.contains(seq)).for_each(|seq| lost.insert(seq));
+                lost.stretches(0, u64::MAX - 1)
+            }
         };
+        let Restore { mut messages, first, last, last_ts, .. } = self;
         messages.last = last;
         messages.last_ts = last_ts;
-        messages.first = match messages.slots.next(0) {
-            Some(seq) => Seq(seq),
+        messages.first = match messages.next(Seq(0)) {
+            Some(seq) => seq,
             None if lost.is_empty() => first,
             None => last.next(),
         };
-        messages.segments.lost = lost.iter().map(|(first, last)| (first.0, last.0)).collect();
-        messages.segments.keep_absent(&segments);
-        let written = messages.segments.by_first.last_key_value().map_or(0, |(_, segment)| segment.last);
-        messages.segments.written_to = written;
-        messages.segments.taken_to = match messages.keep {
+        let segments = &mut messages.segments;
+        let known: BTreeSet<u64> = segments.by_first.values().map(|segment| segment.id).collect();
+        segments.unerased.segments.retain(|id| known.contains(id));
+        let written = segments.by_first.values().map(|segment| segment.last).max().unwrap_or(0);
+        segments.written_to = written;
+        segments.taken_to = match messages.keep {
             Keep::File => last.0,
             Keep::Memory => written,
         };
-        let firsts: Vec<u64> = messages.segments.by_first.keys().copied().collect();
-        for first in firsts {
-            messages.segments.bury(first);
+        let firsts: Vec<u64> = segments.by_first.keys().copied().collect();
+        firsts.into_iter().for_each(|first| segments.bury(first));
+        segments.lost.clone_from(&lost);
+        (messages, lost.into_iter().map(|(first, last)| (Seq(first), Seq(last))).collect())
+    }
+
+    /// Everything of a file stream is on disk now; gives the stretches that are lost.
+    fn take_segments(&mut self) -> Vec<(u64, u64)> {
+        let messages = &mut self.messages;
+        messages.cold.live = std::mem::take(&mut self.live);
+        messages.cold.to = self.last.0;
+        let ranges: Vec<(u64, u64)> =
+            messages.segments.by_first.iter().map(|(&first, segment)| (first, segment.last)).collect();
+        let mut lost = Vec::new();
+        let mut end = 0;
+        for (first, last) in ranges {
+            // What lies between segments is in none: nobody has it.
+            lost.extend(messages.cold.live.stretches(end, first.saturating_sub(1)));
+            end = last + 1;
+            let segment = &messages.segments.by_first[&first];
+            if segment.place.is_none() {
+                lost.extend(messages.cold.live.stretches(first, last));
+                let segment = messages.segments.by_first.get_mut(&first).expect("just seen");
+                segment.lost = true;
+                messages.bytes = messages.bytes.saturating_sub(segment.live_bytes);
+                if segment.live == 0 {
+                    messages.segments.by_first.remove(&first);
+                }
+            } else if self.changed.contains(&segment.id) {
+                lost.extend(messages.recount(first, last));
+            }
         }
-        (messages, lost)
+        lost.extend(messages.cold.live.stretches(end, self.last.0));
+        for seq in lost.iter().flat_map(|&(first, last)| first..=last) {
+            messages.cold.live.remove(seq);
+        }
+        lost
+    }
+}
+
+impl Messages {
+    /// A segment holds less than it should: counts what is there; gives the stretches that are not.
+    fn recount(&mut self, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let segment = &self.segments.by_first[&first];
+        let mut found: BTreeMap<u64, u32> = BTreeMap::new();
+        let _ = self.cold.scan(segment, first, usize::MAX, |slot| {
+            found.insert(slot.seq, slot.size);
+            false
+        });
+        let mut missing = Live::default();
+        let mut at = self.cold.live.next(first);
+        while let Some(seq) = at.filter(|&seq| seq <= last) {
+            if !found.contains_key(&seq) {
+                missing.insert(seq);
+            }
+            at = self.cold.live.next(seq + 1);
+        }
+        let segment = self.segments.by_first.get_mut(&first).expect("just seen");
+        let before = segment.live_bytes;
+        segment.live = found.len() as u64;
+        segment.live_bytes = found.values().map(|&size| u64::from(size)).sum();
+        if let Some(place) = segment.place {
+            (segment.total, segment.total_bytes) = (place.records, place.bytes);
+        }
+        self.bytes = self.bytes.saturating_sub(before.saturating_sub(segment.live_bytes));
+        missing.stretches(first, last)
     }
 }
 
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    #[cfg(test)]
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader(bytes)
+    }
+
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], RestoreError> {
         let (head, rest) = self.0.split_at_checked(count).ok_or(RestoreError::Damaged)?;
         self.0 = rest;
@@ -224,6 +311,27 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self) -> Result<Vec<u64>, RestoreError> {
         (0..self.u32()?).map(|_| self.u64()).collect()
+    }
+
+    /// The segments in their order; they do not overlap.
+    fn segments(&mut self) -> Result<Vec<Listed>, RestoreError> {
+        let (mut segments, mut end): (Vec<Listed>, u64) = (Vec::new(), 0);
+        for _ in 0..self.u32()? {
+            let (id, first, last) = (self.u64()?, self.u64()?, self.u64()?);
+            let (live, total, live_bytes, total_bytes) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
+            let is_sound = first >= end
+                && first <= last
+                && last < u64::MAX
+                && live <= total
+                && live_bytes <= total_bytes;
+            if !is_sound {
+                return Err(RestoreError::Damaged);
+            }
+            end = last + 1;
+            let segment = Segment { live, total, live_bytes, total_bytes, ..Segment::new(id, last) };
+            segments.push(Listed { first, segment });
+        }
+        Ok(segments)
     }
 
     fn u32(&mut self) -> Result<u32, RestoreError> {

@@ -1,4 +1,4 @@
-//! The subjects of a stream's messages: numbers for names, the sequences of each, and which match a filter.
+//! The subjects of the messages in memory: numbers for names, the sequences of each, and which match a filter.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,18 +11,16 @@ use super::seqs::Seqs;
 /// How many of the latest newcomers a matcher can catch up with; one that is further behind starts again.
 const NEWCOMERS: usize = 4096;
 
-/// A subject's number in its stream; used again after the subject's last message is gone.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct SubjectId(pub(super) u32);
-
 #[derive(Debug)]
 struct Subject {
     name: Bytes,
     /// None while the number is free.
     seqs: Option<Seqs>,
+    /// How many more messages it has that are not in memory.
+    cold: u64,
 }
 
-/// All subjects that have messages.
+/// All subjects that have messages in memory.
 #[derive(Debug, Default)]
 pub(super) struct Subjects {
     names: SubjectTree<u32>,
@@ -62,14 +60,26 @@ impl Subjects {
         self.by_id.get(id as usize)?.seqs.as_ref()
     }
 
+    /// How many more messages a subject has that are not in memory.
+    pub fn cold(&self, id: u32) -> u64 {
+        self.by_id[id as usize].cold
+    }
+
+    /// A message that is not in memory was removed.
+    pub fn handle_cold_removed(&mut self, id: u32) {
+        let cold = &mut self.by_id[id as usize].cold;
+        *cold = cold.saturating_sub(1);
+    }
+
     /// Notes a message; gives the number of its subject.
-    pub fn push(&mut self, name: &[u8], seq: u64) -> u32 {
-        if let Some(&id) = self.names.get(name) {
-            self.by_id[id as usize].seqs.as_mut().expect("a named subject has messages").push(seq);
-            return id;
-        }
+    pub fn push(&mut self, id: u32, seq: u64) {
+        self.by_id[id as usize].seqs.as_mut().expect("a named subject has messages").push(seq);
+    }
+
+    /// A subject's first message in memory; `cold` others are elsewhere.
+    pub fn add(&mut self, name: &[u8], seq: u64, cold: u64) -> u32 {
         let name = Bytes::copy_from_slice(name);
-        let subject = Subject { name, seqs: Some(Seqs::One(seq)) };
+        let subject = Subject { name, seqs: Some(Seqs::One(seq)), cold };
         let id = match self.free.pop() {
             Some(id) => {
                 self.by_id[id as usize] = subject;
@@ -89,15 +99,20 @@ impl Subjects {
         id
     }
 
-    /// Forgets a message, and its subject with the last one.
-    pub fn remove(&mut self, id: u32, seq: u64) {
+    /// Forgets a message, and its subject with the last one in memory. `is_shed`: it is elsewhere from now on. Whether
+    /// it was the subject's last one anywhere.
+    pub fn remove(&mut self, id: u32, seq: u64, is_shed: bool) -> bool {
         let subject = &mut self.by_id[id as usize];
-        if subject.seqs.as_mut().is_some_and(|seqs| seqs.remove(seq)) {
-            subject.seqs = None;
-            let name = std::mem::take(&mut subject.name);
-            self.names.remove(&name);
-            self.free.push(id);
+        subject.cold += u64::from(is_shed);
+        let cold = subject.cold;
+        if !subject.seqs.as_mut().is_some_and(|seqs| seqs.remove(seq)) {
+            return false;
         }
+        subject.seqs = None;
+        let name = std::mem::take(&mut subject.name);
+        self.names.remove(&name);
+        self.free.push(id);
+        cold == 0
     }
 
     /// Forgets everything; matchers notice, because the epoch goes on.
@@ -124,6 +139,11 @@ pub(super) struct Filter(Bytes);
 impl Filter {
     pub fn new(text: &str) -> Filter {
         Filter(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// The same from bytes.
+    pub fn of(text: &[u8]) -> Filter {
+        Filter(Bytes::copy_from_slice(text))
     }
 
     /// Whether every subject matches.

@@ -1,10 +1,69 @@
 //! The index against a plain map: after every step both give the same answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
-use hw_kit::Rng;
+use hw_kit::{GroupId, Rng};
 
 use super::*;
+use crate::index::{Pages, ReadSegment};
+use crate::op::DiskError;
+use crate::segment::{Block, SegmentId, encode, read_block, read_trailer};
+
+/// Segments as files, in memory.
+#[derive(Clone, Debug, Default)]
+struct Files(Arc<Mutex<BTreeMap<u64, Bytes>>>);
+
+impl ReadSegment for Files {
+    fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError> {
+        let files = self.0.lock().expect("nobody panics with it");
+        let file = files.get(&id.number).ok_or(DiskError::NotFound { place: id.file().path() })?;
+        let end = file.len().min((offset + len) as usize);
+        Ok(file.slice((offset as usize).min(end)..end))
+    }
+}
+
+const GROUP: GroupId = GroupId(1);
+
+impl Files {
+    /// Few pages, so that they come and go.
+    fn source(&self) -> IndexSource {
+        IndexSource { group: GROUP, pages: Arc::new(Pages::new(Box::new(self.clone()), 30_000)) }
+    }
+
+    fn write(&self, number: u64, messages: &[Message], packed: bool) -> Written {
+        let (bytes, written) = encode(SegmentId { group: GROUP, number }, messages, packed);
+        self.0.lock().expect("nobody panics with it").insert(number, bytes);
+        written
+    }
+
+    fn file(&self, number: u64) -> Bytes {
+        self.0.lock().expect("nobody panics with it")[&number].clone()
+    }
+
+    fn blocks(&self, number: u64) -> (Vec<Block>, Written) {
+        let (file, id) = (self.file(number), SegmentId { group: GROUP, number });
+        let trailer = read_trailer(id, file.len() as u64, &file).expect("just written");
+        let (start, len) = (trailer.table_offset() as usize, trailer.table_len() as usize);
+        let blocks = trailer.read_table(&file[start..start + len]).expect("just written");
+        (blocks, Written { segment: number, place: trailer.place() })
+    }
+
+    fn block(&self, id: BlockId) -> Vec<Message> {
+        let (blocks, _) = self.blocks(id.segment);
+        let block = &blocks[id.block as usize];
+        let file = self.file(id.segment);
+        let bytes = file.slice(block.offset as usize..(block.offset + u64::from(block.len)) as usize);
+        read_block(SegmentId { group: GROUP, number: id.segment }, block, &bytes).expect("just written")
+    }
+
+    fn remove(&self, number: u64) -> Vec<Message> {
+        let count = self.blocks(number).0.len() as u32;
+        let all = (0..count).flat_map(|block| self.block(BlockId { segment: number, block })).collect();
+        self.0.lock().expect("nobody panics with it").remove(&number);
+        all
+    }
+}
 
 /// What is obviously right: sequence to (time, record).
 #[derive(Default)]
@@ -27,7 +86,7 @@ const FILTERS: &[&[&str]] = &[
 ];
 
 fn matches(filters: &[&str], subject: &[u8]) -> bool {
-    filters.is_empty() || filters.iter().any(|filter| Filter::new(filter).matches(subject))
+    filters.is_empty() || filters.iter().any(|filter| hw_subject::matches(filter.as_bytes(), subject))
 }
 
 fn subject(rng: &mut Rng, step: u64) -> String {
@@ -119,64 +178,43 @@ impl Model {
     }
 }
 
-fn blocks_of(messages: &[Message]) -> Vec<Seq> {
-    messages.chunks(100).map(|chunk| chunk[0].seq).collect()
-}
-
 /// Loads what is on disk.
-fn load(m: &mut Messages, disk: &BTreeMap<u64, Vec<Message>>, seq: Seq) {
+fn load(m: &mut Messages, disk: &Files, seq: Seq) {
     if let Fetch::OnDisk(id) = m.fetch(seq) {
-        let block = disk[&id.segment].chunks(100).nth(id.block as usize).expect("there is such a block");
-        m.handle_block(id, block.to_vec());
+        m.handle_block(id, disk.block(id));
         assert!(matches!(m.fetch(seq), Fetch::Message(_)));
     }
 }
 
-fn restored(m: &Messages, disk: &BTreeMap<u64, Vec<Message>>) -> Messages {
+fn restored(m: &Messages, disk: &Files) -> Messages {
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
     bytes.extend_from_slice(b"more");
     let (mut restore, rest) = Restore::open(&bytes).expect("just written");
     assert_eq!(rest, b"more");
-    for id in restore.segments().to_vec() {
-        for (block, messages) in disk[&id].chunks(100).enumerate() {
-            let entries: Vec<IndexEntry> = messages
-                .iter()
-                .map(|message| IndexEntry {
-                    seq: message.seq,
-                    ts: message.ts,
-                    subject: Bytes::copy_from_slice(message.record.subject()),
-                    header_len: message.record.header().len() as u32,
-                    payload_len: message.record.payload().len() as u32,
-                })
-                .collect();
-            restore.add_block(BlockId { segment: id, block: block as u32 }, &entries).expect("in order");
-        }
+    for number in restore.segments().to_vec() {
+        restore.add_segment(disk.blocks(number).1).expect("in order");
     }
-    let (messages, lost) = restore.finish();
+    let (messages, lost) = restore.finish(Some(disk.source()));
     assert_eq!(lost, []);
     messages
 }
 
 /// Rewrites what is worth it, or begins to and fails.
-fn rewrite(
-    m: &mut Messages,
-    model: &mut Model,
-    disk: &mut BTreeMap<u64, Vec<Message>>,
-    segments: &mut u64,
-    rng: &mut Rng,
-) {
+fn rewrite(m: &mut Messages, model: &mut Model, disk: &Files, segments: &mut u64, rng: &mut Rng) {
     let budget = [100, 5000, 1 << 30][rng.below(3) as usize];
     let Some(chosen) = m.worth_rewriting(budget, &BTreeSet::new()) else { return };
-    let in_block =
-        |id: &BlockId| disk[&id.segment].chunks(100).nth(id.block as usize).expect("a block").to_vec();
-    let mut messages: Vec<Message> = chosen.blocks.iter().flat_map(in_block).collect();
+    let (mut messages, mut at): (Vec<Message>, Seq) = (Vec::new(), Seq(0));
+    while let Some(block) = m.next_block(&chosen, at) {
+        messages.extend(disk.block(block));
+        at = messages.last().expect("a block has messages").seq.next();
+    }
     *segments += 1;
     if !m.begin_rewrite(&chosen.segments, *segments, &mut messages) {
         panic!("what is worth rewriting is there: {chosen:?}");
     }
     m.handle_checkpoint_begun();
-    let listed = m.segments_after_rewrite();
+    let listed = m.segment_numbers();
     assert!(listed.contains(segments) && chosen.segments.iter().all(|old| !listed.contains(old)));
     // What is removed meanwhile is removed from both.
     for seq in messages.iter().map(|message| message.seq).filter(|_| rng.chance(1, 30)) {
@@ -191,21 +229,24 @@ fn rewrite(
         assert_eq!(m.wasted_bytes(), wasted);
         return;
     }
-    m.handle_written(Written { segment: *segments, blocks: blocks_of(&messages) });
+    m.handle_written(disk.write(*segments, &messages, rng.chance(1, 2)));
     m.handle_checkpointed();
     assert!(m.wasted_bytes() <= wasted);
-    disk.retain(|id, _| !chosen.segments.contains(id));
-    disk.insert(*segments, messages);
+    for old in &chosen.segments {
+        disk.remove(*old);
+    }
 }
 
 /// One random history. `churn` of 10 steps remove.
-fn history(seed: u64, steps: u64, churn: u64, from_front: bool) {
+fn history(seed: u64, steps: u64, budget: u64, churn: u64, from_front: bool) {
     let mut rng = Rng::new(seed);
     let mut m = Messages::new(Seq(1), Keep::File);
-    m.set_cache_budget(20_000);
+    m.set_cache_budget(budget);
+    let disk = Files::default();
+    m.set_source(disk.source());
     let mut model = Model { first: 1, ..Model::default() };
     let mut matchers: Vec<Matcher> = FILTERS.iter().map(|filters| m.matcher(filters)).collect();
-    let (mut disk, mut segments, mut ts) = (BTreeMap::new(), 0, 100);
+    let (mut segments, mut ts) = (0, 100);
     for step in 0..steps {
         if rng.below(10) >= churn || model.messages.is_empty() {
             model.last += 1 + if rng.chance(1, 50) { rng.below(200) } else { 0 };
@@ -236,17 +277,15 @@ fn history(seed: u64, steps: u64, churn: u64, from_front: bool) {
             segments += 1;
             let taken = m.take_unwritten(segments);
             if !taken.is_empty() {
-                let blocks = blocks_of(&taken);
                 if rng.chance(1, 4) {
                     m.handle_write_failed(segments);
                 } else {
-                    disk.insert(segments, taken);
-                    m.handle_written(Written { segment: segments, blocks });
+                    m.handle_written(disk.write(segments, &taken, rng.chance(1, 2)));
                 }
             }
-            rewrite(&mut m, &mut model, &mut disk, &mut segments, &mut rng);
+            rewrite(&mut m, &mut model, &disk, &mut segments, &mut rng);
             for dead in m.dead_segments() {
-                let gone: Vec<Message> = disk.remove(&dead).expect("reported once");
+                let gone: Vec<Message> = disk.remove(dead);
                 assert!(gone.iter().all(|message| !model.messages.contains_key(&message.seq.0)));
             }
         }
@@ -267,17 +306,17 @@ fn history(seed: u64, steps: u64, churn: u64, from_front: bool) {
             segments += 1;
             let taken = m.take_unwritten(segments);
             if !taken.is_empty() {
-                m.handle_written(Written { segment: segments, blocks: blocks_of(&taken) });
-                disk.insert(segments, taken);
+                m.handle_written(disk.write(segments, &taken, false));
             }
             let old = m.state();
             m = restored(&m, &disk);
-            m.set_cache_budget(20_000);
+            m.set_cache_budget(budget);
             assert_eq!(m.state(), old);
             matchers = FILTERS.iter().map(|filters| m.matcher(filters)).collect();
         }
     }
     model.check_state(&m);
+    assert_eq!(m.fault(), None);
 }
 
 #[test]
@@ -285,7 +324,9 @@ fn agrees_with_a_plain_map() {
     for (seed, churn, from_front) in
         [(1, 0, false), (2, 3, false), (3, 5, true), (4, 5, false), (5, 4, true), (6, 6, false)]
     {
-        history(seed, 3_000, churn, from_front);
+        for budget in [0, 3_000, 20_000] {
+            history(seed * 10 + budget % 7, 3_000, budget, churn, from_front);
+        }
     }
 }
 
@@ -337,54 +378,107 @@ fn damaged_snapshots_are_refused() {
     assert_eq!(Restore::open(&[9, 0]).err(), Some(RestoreError::Version(9)));
 }
 
-#[test]
-fn a_snapshot_has_pinned_bytes() {
-    let mut m = Messages::new(Seq(8192), Keep::File);
-    for seq in 8192..12_290 {
+fn filled(first: u64, last: u64) -> Messages {
+    let mut m = Messages::new(Seq(first), Keep::File);
+    for seq in first..=last {
         m.append(Seq(seq), Time(7), Record::join(b"a", b"", b"x").expect("it is short"));
     }
-    m.take_unwritten(5);
-    m.handle_written(Written { segment: 5, blocks: vec![Seq(8192)] });
+    m
+}
+
+#[test]
+fn a_snapshot_has_pinned_bytes() {
+    let mut m = filled(8192, 12_289);
+    let taken = m.take_unwritten(5);
+    m.handle_written(Files::default().write(5, &taken, false));
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
-    let mut expected = vec![2, 0];
-    for number in [8192u64, 12_289, 7, 2] {
+    let mut expected = vec![3, 0];
+    for number in [8192u64, 12_289, 7, 4098 * 32, 1, 2] {
         expected.extend_from_slice(&number.to_le_bytes());
     }
     // Block 2 is whole; block 3 has its first two.
     expected.extend_from_slice(b"\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
     expected.extend_from_slice(b"\x02\x03\0\0\0\0\0\0\0\x02\0\0\0\x01\0");
-    expected.extend_from_slice(b"\x01\0\0\0\x05\0\0\0\0\0\0\0");
-    // The first version ends here.
-    let mut first_version = expected.clone();
-    first_version[0] = 1;
-    assert_eq!(Restore::open(&first_version).expect("it is read").0.segments(), [5]);
+    expected.extend_from_slice(b"\x01\0\0\0");
+    for number in [5u64, 8192, 12_289, 4098, 4098, 4098 * 32, 4098 * 32] {
+        expected.extend_from_slice(&number.to_le_bytes());
+    }
     expected.extend_from_slice(b"\0\0\0\0");
     assert_eq!(bytes, expected);
 }
 
 #[test]
-fn lost_messages_are_told() {
-    let mut m = Messages::new(Seq(1), Keep::File);
-    for seq in 1..5000 {
-        m.append(Seq(seq), Time(7), Record::join(b"a", b"", b"x").expect("it is short"));
+fn lost_messages_are_told_and_come_back_with_their_file() {
+    let (mut m, files) = (filled(1, 3000), Files::default());
+    m.set_source(files.source());
+    m.set_cache_budget(0);
+    let taken = m.take_unwritten(1);
+    m.handle_written(files.write(1, &taken, false));
+    for seq in 3001..=5000 {
+        m.append(Seq(seq), Time(8), Record::join(b"b", b"", b"x").expect("it is short"));
     }
+    let taken = m.take_unwritten(2);
+    m.handle_written(files.write(2, &taken, false));
+    m.remove(Seq(10));
+    let whole = m.state();
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
     let (mut restore, _) = Restore::open(&bytes).expect("just written");
-    let entry = |seq: u64| IndexEntry {
-        seq: Seq(seq),
-        ts: Time(7),
-        subject: Bytes::from_static(b"a"),
-        header_len: 0,
-        payload_len: 1,
-    };
-    let block = BlockId { segment: 1, block: 3 };
-    restore.add_block(block, &[entry(4), entry(4998)]).expect("in order");
-    let (messages, lost) = restore.finish();
-    let all: u64 = lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
-    assert_eq!((messages.len(), all), (2, 4997));
-    assert!(lost.iter().all(|(first, last)| !(*first..=*last).contains(&Seq(4))));
-    assert_eq!((messages.first_seq(), messages.last_seq()), (Seq(4), Seq(4999)));
-    assert_eq!(messages.fetch(Seq(4)), Fetch::OnDisk(block));
+    restore.add_segment(files.blocks(2).1).expect("it is listed");
+    let (m, lost) = restore.finish(Some(files.source()));
+    assert_eq!(lost, [(Seq(1), Seq(9)), (Seq(11), Seq(3000))]);
+    assert_eq!((m.len(), m.first_seq(), m.last_seq()), (2000, Seq(3001), Seq(5000)));
+    assert!(matches!(m.fetch(Seq(3001)), Fetch::OnDisk(BlockId { segment: 2, block: 0 })));
+    assert_eq!(m.fetch(Seq(7)), Fetch::Absent);
+    // The next checkpoint says the same, so that the file can come back.
+    let mut again = Vec::new();
+    m.snapshot(&mut again);
+    assert_eq!(again, bytes);
+    let (mut restore, _) = Restore::open(&again).expect("just written");
+    for number in [1, 2] {
+        restore.add_segment(files.blocks(number).1).expect("it is listed");
+    }
+    let (m, lost) = restore.finish(Some(files.source()));
+    assert_eq!((lost, m.state()), (vec![], whole));
+}
+
+#[test]
+fn a_segment_that_holds_less_is_counted() {
+    let (mut m, files) = (filled(1, 3000), Files::default());
+    let mut taken = m.take_unwritten(1);
+    m.handle_written(files.write(1, &taken, false));
+    let mut bytes = Vec::new();
+    m.snapshot(&mut bytes);
+    taken.retain(|message| message.seq.0 % 1000 != 0);
+    let written = files.write(1, &taken, false);
+    let (mut restore, _) = Restore::open(&bytes).expect("just written");
+    restore.add_segment(written).expect("it is listed");
+    let (mut m, lost) = restore.finish(Some(files.source()));
+    assert_eq!(lost, [1000, 2000, 3000].map(|seq| (Seq(seq), Seq(seq))));
+    assert_eq!((m.len(), m.bytes()), (2997, 2997 * 32));
+    m.forget_lost();
+    assert_eq!(m.state().num_subjects, 1);
+}
+
+#[test]
+fn a_damaged_index_is_a_fault_and_nothing_else() {
+    let (mut m, files) = (filled(1, 3000), Files::default());
+    m.set_source(files.source());
+    m.set_cache_budget(0);
+    let taken = m.take_unwritten(1);
+    let written = files.write(1, &taken, false);
+    let mut damaged = files.file(1).to_vec();
+    damaged[written.place.offset as usize + 100] ^= 1;
+    files.0.lock().expect("nobody panics with it").insert(1, damaged.into());
+    m.handle_written(written);
+    assert_eq!(m.fault(), None);
+    assert_eq!((m.len(), m.time_of(Seq(5))), (3000, None));
+    let fault = m.fault().expect("it was looked at");
+    assert_eq!(
+        (fault.file, fault.offset),
+        (SegmentId { group: GROUP, number: 1 }.file(), written.place.offset)
+    );
+    assert_eq!(m.remove(Seq(5)), None);
+    assert_eq!(m.len(), 3000);
 }

@@ -1,0 +1,251 @@
+//! Pages of indexes: read when they are needed, checked, and kept while the budget allows.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use hw_kit::Map;
+
+use super::{Directory, Place};
+use crate::bytes_io::u32_at;
+use crate::damage::{Damage, Flaw};
+use crate::op::DiskError;
+use crate::segment::SegmentId;
+
+/// A page in the file.
+pub(super) const PAGE_BYTES: usize = 4096;
+/// Before its content: its checksum, and 16 bytes that are reserved.
+const PAGE_HEAD_BYTES: usize = 20;
+/// Its content.
+pub(super) const PAGE_DATA_BYTES: usize = PAGE_BYTES - PAGE_HEAD_BYTES;
+/// What an entry costs beside its content.
+const ENTRY_BYTES: usize = 96;
+
+/// Reads from the files of segments, at once. It is asked for what is durable and never changes, so that whoever asks
+/// gets the same bytes as everybody else: that is why state machines may read through it.
+pub trait ReadSegment: std::fmt::Debug + Send + Sync {
+    /// A part of a file; less where it ends.
+    fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError>;
+}
+
+/// The pages of all segments of a shard.
+#[derive(Debug)]
+pub struct Pages {
+    files: Box<dyn ReadSegment>,
+    cache: Mutex<Cache>,
+}
+
+/// The bytes of one index, read beforehand: for checking and repairing without a server.
+#[derive(Debug)]
+pub(crate) struct Preloaded {
+    pub offset: u64,
+    pub bytes: Bytes,
+}
+
+impl ReadSegment for Preloaded {
+    fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError> {
+        let start = offset.checked_sub(self.offset).map(|start| start as usize);
+        let part = start.and_then(|start| Some(start..start.checked_add(len as usize)?));
+        match part.filter(|part| part.end <= self.bytes.len()) {
+            Some(part) => Ok(self.bytes.slice(part)),
+            None => Err(DiskError::NotFound { place: id.file().path() }),
+        }
+    }
+}
+
+/// Which page; the directory of a segment is kept whole and decoded, under a number that no page has.
+type Key = (SegmentId, u32);
+const DIRECTORY: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Cache {
+    budget: usize,
+    used: usize,
+    entries: Map<Key, Entry>,
+    /// In the order in which they came; one that was used meanwhile gets a second round.
+    order: VecDeque<Key>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    item: Item,
+    bytes: usize,
+    is_used: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Item {
+    Page(Bytes),
+    Directory(Arc<Directory>),
+}
+
+impl Pages {
+    /// Reads through `files` and keeps about so many bytes.
+    pub fn new(files: Box<dyn ReadSegment>, budget: usize) -> Pages {
+        let (entries, order) = (Map::default(), VecDeque::new());
+        Pages { files, cache: Mutex::new(Cache { budget, used: 0, entries, order }) }
+    }
+
+    /// How many bytes are kept.
+    pub fn used(&self) -> usize {
+        self.lock().used
+    }
+
+    /// Forgets segments that are gone.
+    pub fn forget(&self, ids: &[SegmentId]) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut cache = self.lock();
+        let Cache { entries, order, used, .. } = &mut *cache;
+        order.retain(|key| {
+            let is_gone = ids.contains(&key.0);
+            if is_gone && let Some(entry) = entries.remove(key) {
+                *used -= entry.bytes;
+            }
+            !is_gone
+        });
+    }
+
+    /// A part of the content of an index, across pages where it must be.
+    pub(super) fn read(&self, id: SegmentId, place: &Place, at: u32, len: usize) -> Result<Bytes, Damage> {
+        let (at, end) = (at as usize, at as usize + len);
+        if end > place.end as usize {
+            return Err(Damage::malformed(id.file(), place.offset, "index"));
+        }
+        let (first, skip) = (at / PAGE_DATA_BYTES, at % PAGE_DATA_BYTES);
+        if skip + len <= PAGE_DATA_BYTES {
+            return Ok(self.page(id, place, first as u32)?.slice(skip..skip + len));
+        }
+        let mut out = Vec::with_capacity(len);
+        for number in first..end.div_ceil(PAGE_DATA_BYTES) {
+            let page = self.page(id, place, number as u32)?;
+            let start = if number == first { skip } else { 0 };
+            let stop = (end - number * PAGE_DATA_BYTES).min(PAGE_DATA_BYTES);
+            out.extend_from_slice(&page[start..stop]);
+        }
+        Ok(out.into())
+    }
+
+    /// The directory of a segment's index.
+    pub(super) fn directory(&self, id: SegmentId, place: &Place) -> Result<Arc<Directory>, Damage> {
+        if let Some(Item::Directory(directory)) = self.lock().get((id, DIRECTORY)) {
+            return Ok(directory);
+        }
+        let len = (place.end - place.directory) as usize;
+        // Its pages are not wanted again: they do not push out others.
+        let mut bytes = Vec::with_capacity(len);
+        let (first, skip) =
+            (place.directory as usize / PAGE_DATA_BYTES, place.directory as usize % PAGE_DATA_BYTES);
+        let pages = (place.end as usize).div_ceil(PAGE_DATA_BYTES) - first;
+        let offset = place.offset + (first * PAGE_BYTES) as u64;
+        let raw = self.raw(id, offset, pages * PAGE_BYTES)?;
+        for number in 0..pages {
+            let page = raw.slice(number * PAGE_BYTES..(number + 1) * PAGE_BYTES);
+            bytes.extend_from_slice(&open_page(id, place.offset, (first + number) as u32, &page)?);
+        }
+        let bytes = Bytes::from(bytes).slice(skip..skip + len);
+        let directory = Directory::decode(bytes, place)
+            .ok_or_else(|| Damage::malformed(id.file(), place.offset, "index"))?;
+        let directory = Arc::new(directory);
+        let size = directory.memory_bytes();
+        self.lock().put((id, DIRECTORY), Item::Directory(directory.clone()), size);
+        Ok(directory)
+    }
+
+    fn page(&self, id: SegmentId, place: &Place, number: u32) -> Result<Bytes, Damage> {
+        if let Some(Item::Page(page)) = self.lock().get((id, number)) {
+            return Ok(page);
+        }
+        let raw = self.raw(id, place.offset + u64::from(number) * PAGE_BYTES as u64, PAGE_BYTES)?;
+        let page = open_page(id, place.offset, number, &raw)?;
+        self.lock().put((id, number), Item::Page(page.clone()), PAGE_BYTES);
+        Ok(page)
+    }
+
+    fn raw(&self, id: SegmentId, offset: u64, len: usize) -> Result<Bytes, Damage> {
+        let bytes = self.files.read(id, offset, len as u64).map_err(|error| {
+            let flaw = match error {
+                DiskError::NotFound { .. } => Flaw::Missing,
+                DiskError::Full { .. } | DiskError::Failed { .. } => {
+                    Flaw::Unreadable { reason: error.to_string() }
+                }
+            };
+            Damage::new(id.file(), offset, flaw)
+        })?;
+        match bytes.len() == len {
+            true => Ok(bytes),
+            false => {
+                Err(Damage::new(id.file(), offset, Flaw::Truncated { len: offset + bytes.len() as u64 }))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cache {
+    fn get(&mut self, key: Key) -> Option<Item> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.is_used = true;
+        Some(entry.item.clone())
+    }
+
+    fn put(&mut self, key: Key, item: Item, bytes: usize) {
+        let bytes = bytes + ENTRY_BYTES;
+        while self.used + bytes > self.budget
+            && let Some(oldest) = self.order.pop_front()
+        {
+            match self.entries.get_mut(&oldest) {
+                Some(entry) if entry.is_used => {
+                    entry.is_used = false;
+                    self.order.push_back(oldest);
+                }
+                Some(entry) => {
+                    self.used -= entry.bytes;
+                    self.entries.remove(&oldest);
+                }
+                None => {}
+            }
+        }
+        self.used += bytes;
+        if let Some(before) = self.entries.insert(key, Entry { item, bytes, is_used: false }) {
+            self.used -= before.bytes;
+        } else {
+            self.order.push_back(key);
+        }
+    }
+}
+
+/// The content of a page after its check.
+fn open_page(id: SegmentId, index: u64, number: u32, page: &Bytes) -> Result<Bytes, Damage> {
+    if page.len() != PAGE_BYTES || u32_at(page, 0) != page_crc(id, number, page) {
+        let offset = index + u64::from(number) * PAGE_BYTES as u64;
+        return Err(Damage::checksum(id.file(), offset, "page of the index"));
+    }
+    Ok(page.slice(PAGE_HEAD_BYTES..))
+}
+
+/// Appends content as pages; the last one is filled with zeros.
+pub(super) fn put_pages(out: &mut Vec<u8>, id: SegmentId, content: &[u8]) {
+    for (number, data) in content.chunks(PAGE_DATA_BYTES).enumerate() {
+        let start = out.len();
+        out.resize(start + PAGE_HEAD_BYTES, 0);
+        out.extend_from_slice(data);
+        out.resize(start + PAGE_BYTES, 0);
+        let crc = page_crc(id, number as u32, &out[start..]);
+        out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// The checksum of a page without its own place, bound to segment and position: another page does not pass.
+fn page_crc(id: SegmentId, number: u32, page: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&id.group.0.to_le_bytes());
+    hasher.update(&id.number.to_le_bytes());
+    hasher.update(&number.to_le_bytes());
+    hasher.update(&page[4..]);
+    hasher.finalize()
+}

@@ -1,0 +1,249 @@
+//! Asking the index of one segment.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hw_kit::Seq;
+
+use super::{Directory, GROUP, Pages, Place, Postings, bloom};
+use crate::bytes_io::Varints;
+use crate::damage::Damage;
+use crate::segment::SegmentId;
+
+/// What an index says of a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Slot {
+    pub seq: u64,
+    pub ts: i64,
+    /// The number of its subject in the segment: subjects are numbered in the order of their names.
+    pub rank: u32,
+    /// What it counts in `bytes`.
+    pub size: u32,
+    /// The block that holds it.
+    pub block: u32,
+}
+
+/// The index of one segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub pages: &'a Pages,
+    pub id: SegmentId,
+    pub place: &'a Place,
+}
+
+impl View<'_> {
+    pub fn read(&self, at: u32, len: usize) -> Result<Bytes, Damage> {
+        self.pages.read(self.id, self.place, at, len)
+    }
+
+    pub fn malformed(&self) -> Damage {
+        Damage::malformed(self.id.file(), self.place.offset, "index")
+    }
+
+    fn directory(&self) -> Result<Arc<Directory>, Damage> {
+        self.pages.directory(self.id, self.place)
+    }
+
+    /// The group that would hold a sequence; None before the first.
+    pub fn group_of(&self, seq: u64) -> Result<Option<usize>, Damage> {
+        Ok(self.directory()?.groups.partition_point(|&(first, _)| first <= seq).checked_sub(1))
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> Result<usize, Damage> {
+        Ok(self.directory()?.groups.len())
+    }
+
+    /// The records of a group, until `f` returns false.
+    pub fn each_in_group(&self, group: usize, mut f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
+        let directory = self.directory()?;
+        let (start, end) = directory.group_range(group, self.place);
+        let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
+        let bytes = self.read(start, len as usize)?;
+        let count = (self.place.records - (group * GROUP) as u64).min(GROUP as u64);
+        let mut reader = Varints::new(&bytes);
+        let sound = self.decode_group(&mut reader, directory.groups[group].0, count, &mut f);
+        sound.ok_or_else(|| self.malformed())
+    }
+
+    fn decode_group(
+        &self,
+        reader: &mut Varints<'_>,
+        first: u64,
+        count: u64,
+        f: &mut impl FnMut(Slot) -> bool,
+    ) -> Option<()> {
+        let mut ts = reader.signed()?;
+        let mut block = u32::try_from(reader.next()?).ok()?;
+        let mut seq = first;
+        for _ in 0..count {
+            seq = seq.checked_add(reader.next()?)?;
+            ts = ts.wrapping_add(reader.signed()?);
+            let rank = u32::try_from(reader.next()?).ok()?;
+            let size_and_start = reader.next()?;
+            block = block.checked_add((size_and_start & 1) as u32)?;
+            let size = u32::try_from(size_and_start >> 1).ok()?;
+            if rank >= self.place.subjects {
+                return None;
+            }
+            if !f(Slot { seq, ts, rank, size, block }) {
+                return Some(());
+            }
+        }
+        reader.is_empty().then_some(())
+    }
+
+    /// What the index says of a sequence.
+    pub fn slot(&self, seq: u64) -> Result<Option<Slot>, Damage> {
+        let Some(group) = self.group_of(seq)? else { return Ok(None) };
+        let mut found = None;
+        self.each_in_group(group, |slot| {
+            if slot.seq == seq {
+                found = Some(slot);
+            }
+            slot.seq < seq
+        })?;
+        Ok(found)
+    }
+
+    /// The sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
+    pub fn find(&self, name: &[u8], hash: u64) -> Result<Option<Postings>, Damage> {
+        let directory = self.directory()?;
+        if !directory.may_contain(hash) {
+            return Ok(None);
+        }
+        let block = directory.blocks.partition_point(|start| directory.name(start) <= name);
+        let Some(block) = block.checked_sub(1) else { return Ok(None) };
+        let mut found = None;
+        let _ = self.each_in_block(&directory, block, &mut |_, other, postings| match other.cmp(name) {
+            std::cmp::Ordering::Less => ControlFlow::Continue(()),
+            std::cmp::Ordering::Equal => {
+                found = Some(postings);
+                ControlFlow::Break(())
+            }
+            std::cmp::Ordering::Greater => ControlFlow::Break(()),
+        })?;
+        Ok(found)
+    }
+
+    /// What [`View::find`] wants to know of a name.
+    pub fn hash(name: &[u8]) -> u64 {
+        bloom::hash(name)
+    }
+
+    /// The name of a subject.
+    pub fn name(&self, rank: u32) -> Result<Bytes, Damage> {
+        let directory = self.directory()?;
+        let block = directory.blocks.partition_point(|start| start.rank <= rank);
+        let block = block.checked_sub(1).ok_or_else(|| self.malformed())?;
+        let mut found = None;
+        let _ = self.each_in_block(&directory, block, &mut |at, name, _| {
+            if at < rank {
+                return ControlFlow::Continue(());
+            }
+            found = Some(Bytes::copy_from_slice(name));
+            ControlFlow::Break(())
+        })?;
+        found.ok_or_else(|| self.malformed())
+    }
+
+    /// Calls `f` with every subject that matches, in the order of the names, until it breaks.
+    pub fn each_match(
+        &self,
+        filter: &[u8],
+        f: &mut dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Damage> {
+        let directory = self.directory()?;
+        let prefix = literal_prefix(filter);
+        let first = directory.blocks.partition_point(|start| directory.name(start) <= prefix);
+        let mut state = ControlFlow::Continue(());
+        for block in first.saturating_sub(1)..directory.blocks.len() {
+            let name = directory.name(&directory.blocks[block]);
+            if name > prefix && !name.starts_with(prefix) {
+                break;
+            }
+            let ended = self.each_in_block(&directory, block, &mut |rank, name, postings| {
+                if filter == b">" || (name.starts_with(prefix) && hw_subject::matches(filter, name)) {
+                    state = f(rank, name, postings);
+                }
+                state
+            })?;
+            if ended.is_break() {
+                break;
+            }
+        }
+        Ok(state)
+    }
+
+    fn each_in_block(
+        &self,
+        directory: &Directory,
+        block: usize,
+        f: &mut dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Damage> {
+        let (start, end) = directory.block_range(block, self.place);
+        let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
+        let bytes = self.read(start, len as usize)?;
+        let last = directory.blocks.get(block + 1).map_or(self.place.subjects, |next| next.rank);
+        let mut reader = Varints::new(&bytes);
+        let mut name = Vec::with_capacity(64);
+        for rank in directory.blocks[block].rank..last {
+            let postings = self.next_subject(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+            if f(rank, &name, postings).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        if reader.is_empty() { Ok(ControlFlow::Continue(())) } else { Err(self.malformed()) }
+    }
+
+    fn next_subject(&self, reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<Postings> {
+        let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= name.len())?;
+        let rest = usize::try_from(reader.next()?).ok()?;
+        name.truncate(shared);
+        name.extend_from_slice(reader.take(rest)?);
+        Postings::decode(reader, self)
+    }
+
+    /// Everything there is, checked against each other: for a check of the store.
+    pub fn check(&self, mut each: impl FnMut(Slot, &[u8])) -> Result<(), Damage> {
+        let mut listed = 0;
+        let mut names = Vec::new();
+        let mut last = Vec::new();
+        let mut is_sorted = true;
+        let _ = self.each_match(b">", &mut |_, name, postings| {
+            is_sorted &= names.is_empty() || last.as_slice() < name;
+            last = name.to_vec();
+            names.push(Bytes::copy_from_slice(name));
+            listed += postings.count();
+            ControlFlow::Continue(())
+        })?;
+        let (mut records, mut bytes, mut before) = (0, 0, None);
+        for group in 0..self.groups()? {
+            self.each_in_group(group, |slot| {
+                is_sorted &= before.is_none_or(|before| before < slot.seq);
+                before = Some(slot.seq);
+                (records, bytes) = (records + 1, bytes + u64::from(slot.size));
+                names.get(slot.rank as usize).inspect(|name| each(slot, name));
+                true
+            })?;
+        }
+        let Place { records: wanted, subjects, first: _, last: end, .. } = *self.place;
+        let is_whole = records == wanted && listed == wanted && names.len() == subjects as usize;
+        let sound =
+            is_sorted && is_whole && bytes == self.place.bytes && before.map(Seq).unwrap_or(end) == end;
+        if sound { Ok(()) } else { Err(self.malformed()) }
+    }
+}
+
+/// What every subject that matches begins with.
+fn literal_prefix(filter: &[u8]) -> &[u8] {
+    let mut at = 0;
+    for token in filter.split(|&byte| byte == b'.') {
+        if token == b"*" || token == b">" {
+            return &filter[..at];
+        }
+        at += token.len() + 1;
+    }
+    filter
+}

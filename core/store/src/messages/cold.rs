@@ -1,0 +1,344 @@
+//! Messages that are in segments and not in memory any more: what exists of them, and what the segments' indexes say.
+//!
+//! An index that cannot be read or is damaged is remembered as a fault: whoever asked gets an answer as if the message
+//! were not there, and whoever owns the stream has to look for the fault before it acts on answers.
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hw_kit::{GroupId, Seq};
+
+use super::live::Live;
+use super::segments::{Segment, Segments};
+use super::{BlockId, Messages};
+use crate::damage::Damage;
+use crate::index::{Pages, Postings, Slot, View};
+use crate::segment::SegmentId;
+
+/// Where the indexes of a stream's segments are read.
+#[derive(Clone, Debug)]
+pub struct IndexSource {
+    /// Whose segments.
+    pub group: GroupId,
+    /// The shard's pages.
+    pub pages: Arc<Pages>,
+}
+
+/// What is not in memory.
+#[derive(Debug, Default)]
+pub(super) struct Cold {
+    pub live: Live,
+    /// Everything up to here is not in memory; everything above is.
+    pub to: u64,
+    pub source: Option<IndexSource>,
+    fault: RefCell<Option<Damage>>,
+    /// The group of records that was asked for last, and its content once it was asked for twice in a row.
+    last_group: Cell<(u64, usize)>,
+    decoded: RefCell<Decoded>,
+    memo: RefCell<Memo>,
+}
+
+#[derive(Debug, Default)]
+struct Decoded {
+    segment: u64,
+    group: usize,
+    slots: Vec<Slot>,
+}
+
+/// The subject that was looked for last, and where it is.
+#[derive(Debug, Default)]
+struct Memo {
+    name: Vec<u8>,
+    layout: u64,
+    hits: Hits,
+    is_set: bool,
+}
+
+/// The segments that have a subject, by their first sequences, and its sequences in each.
+pub(super) type Hits = Vec<(u64, Postings)>;
+
+impl Cold {
+    pub fn fault(&self) -> Option<Damage> {
+        self.fault.borrow().clone()
+    }
+
+    /// The answer, or as if there were nothing.
+    pub fn guard<T: Default>(&self, result: Result<T, Damage>) -> T {
+        result.unwrap_or_else(|damage| {
+            self.fault.borrow_mut().get_or_insert(damage);
+            T::default()
+        })
+    }
+
+    pub fn view<'a>(&'a self, segment: &'a Segment) -> Option<View<'a>> {
+        let source = self.source.as_ref()?;
+        let id = SegmentId { group: source.group, number: segment.id };
+        Some(View { pages: &source.pages, id, place: segment.place.as_ref()? })
+    }
+
+    /// What the index says of a message.
+    pub fn slot(&self, segments: &Segments, seq: u64) -> Option<Slot> {
+        let (_, segment) = segments.find(seq)?;
+        let view = self.view(segment)?;
+        {
+            let decoded = self.decoded.borrow();
+            if decoded.segment == segment.id
+                && let Ok(at) = decoded.slots.binary_search_by_key(&seq, |slot| slot.seq)
+            {
+                return Some(decoded.slots[at]);
+            }
+        }
+        let group = self.guard(view.group_of(seq))?;
+        let (segment_before, group_before) = self.last_group.replace((segment.id, group));
+        let is_near = segment_before == segment.id && (group == group_before || group == group_before + 1);
+        if !is_near {
+            return self.guard(view.slot(seq));
+        }
+        self.decode(segment, group);
+        let decoded = self.decoded.borrow();
+        let at = decoded.slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+        Some(decoded.slots[at])
+    }
+
+    fn decode(&self, segment: &Segment, group: usize) {
+        let mut decoded = self.decoded.borrow_mut();
+        if decoded.segment == segment.id && decoded.group == group && !decoded.slots.is_empty() {
+            return;
+        }
+        (decoded.segment, decoded.group) = (segment.id, group);
+        decoded.slots.clear();
+        let Some(view) = self.view(segment) else { return };
+        let read = view.each_in_group(group, |slot| {
+            decoded.slots.push(slot);
+            true
+        });
+        self.guard(read);
+    }
+
+    /// Calls `f` for each message of a segment from a sequence on until it returns true; gives the sequence where it did.
+    /// At most `limit` messages are looked at: `Err(next)` tells where to go on, or None at the end.
+    pub fn scan(
+        &self,
+        segment: &Segment,
+        from: u64,
+        limit: usize,
+        mut f: impl FnMut(&Slot) -> bool,
+    ) -> Result<u64, Option<u64>> {
+        let Some(view) = self.view(segment) else { return Err(None) };
+        let start = self.guard(view.group_of(from)).unwrap_or(0);
+        let mut left = limit;
+        for group in start..self.guard(view.groups()) {
+            self.decode(segment, group);
+            for slot in &self.decoded.borrow().slots {
+                if slot.seq < from || !self.live.contains(slot.seq) {
+                    continue;
+                }
+                if left == 0 {
+                    return Err(Some(slot.seq));
+                }
+                left -= 1;
+                if f(slot) {
+                    return Ok(slot.seq);
+                }
+            }
+        }
+        Err(None)
+    }
+
+    /// The segments that hold what is not in memory, by first sequence, from the one that may hold `from` on.
+    pub fn parts<'a>(
+        &'a self,
+        segments: &'a Segments,
+        from: u64,
+    ) -> impl DoubleEndedIterator<Item = (u64, &'a Segment)> {
+        let start = segments.find(from).map_or(from, |(&first, _)| first).min(self.to);
+        let parts = segments.by_first.range(start..=self.to);
+        parts.filter(|(_, segment)| segment.is_on_disk()).map(|(&first, segment)| (first, segment))
+    }
+
+    /// Where a subject is.
+    pub fn look_up(&self, segments: &Segments, name: &[u8]) -> Hits {
+        let hash = View::hash(name);
+        let mut hits = Vec::new();
+        for (first, segment) in self.parts(segments, 0) {
+            let Some(view) = self.view(segment) else { continue };
+            if let Some(postings) = self.guard(view.find(name, hash)) {
+                hits.push((first, postings));
+            }
+        }
+        hits
+    }
+
+    /// The same, remembered until another subject is asked for.
+    pub fn with_hits<T>(&self, segments: &Segments, name: &[u8], f: impl FnOnce(&Hits) -> T) -> T {
+        let is_known = {
+            let memo = self.memo.borrow();
+            memo.is_set && memo.layout == segments.layout && memo.name == name
+        };
+        if !is_known {
+            let hits = self.look_up(segments, name);
+            let mut memo = self.memo.borrow_mut();
+            memo.name.clear();
+            memo.name.extend_from_slice(name);
+            (memo.layout, memo.hits, memo.is_set) = (segments.layout, hits, true);
+        }
+        f(&self.memo.borrow().hits)
+    }
+
+    /// How many of these exist at or after `from`.
+    pub fn count_in(&self, segments: &Segments, hits: &Hits, from: u64) -> u64 {
+        let mut count = 0;
+        for (first, postings) in hits {
+            let Some(segment) = segments.by_first.get(first).filter(|segment| segment.last >= from) else {
+                continue;
+            };
+            count += self.count_of(segment, postings, from);
+        }
+        count
+    }
+
+    /// How many of a subject's messages in one segment exist at or after `from`.
+    pub fn count_of(&self, segment: &Segment, postings: &Postings, from: u64) -> u64 {
+        let Some(view) = self.view(segment) else { return 0 };
+        if segment.is_intact() && segment.last <= self.to && view.place.first.0 >= from {
+            return postings.count();
+        }
+        let mut count = 0;
+        self.guard(postings.each_from(&view, from, |seq| {
+            count += u64::from(self.live.contains(seq));
+            true
+        }));
+        count
+    }
+
+    /// The first of these that exists at or after `from`.
+    pub fn next_in(&self, segments: &Segments, hits: &Hits, from: u64) -> Option<u64> {
+        // What is before the first of all messages need not be looked at.
+        let from = self.live.next(from)?;
+        for (first, postings) in hits {
+            let Some(segment) = segments.by_first.get(first).filter(|segment| segment.last >= from) else {
+                continue;
+            };
+            if let Some(found) = self.next_of(segment, postings, from) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// The first message of a subject in one segment at or after `from`.
+    pub fn next_of(&self, segment: &Segment, postings: &Postings, from: u64) -> Option<u64> {
+        let view = self.view(segment)?;
+        let mut found = None;
+        self.guard(postings.each_from(&view, from, |seq| {
+            found = self.live.contains(seq).then_some(seq);
+            found.is_none()
+        }));
+        found
+    }
+
+    /// The last of these that exists at or before `up_to`.
+    pub fn prev_in(&self, segments: &Segments, hits: &Hits, up_to: u64) -> Option<u64> {
+        hits.iter()
+            .rev()
+            .filter(|(first, _)| *first <= up_to)
+            .find_map(|(first, postings)| self.prev_of(segments.by_first.get(first)?, postings, up_to))
+    }
+
+    /// The last message of a subject in one segment at or before `up_to`.
+    pub fn prev_of(&self, segment: &Segment, postings: &Postings, up_to: u64) -> Option<u64> {
+        let view = self.view(segment)?;
+        self.guard(postings.last_where(&view, up_to, |seq| self.live.contains(seq)))
+    }
+
+    /// Every subject of a segment that matches, in the order of the names, until `f` breaks.
+    pub fn each_match(
+        &self,
+        segment: &Segment,
+        filter: &[u8],
+        f: &mut dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(view) = self.view(segment) else { return ControlFlow::Continue(()) };
+        match view.each_match(filter, f) {
+            Ok(flow) => flow,
+            Err(damage) => {
+                self.fault.borrow_mut().get_or_insert(damage);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// The name of a subject of a segment.
+    pub fn name(&self, segment: &Segment, rank: u32) -> Bytes {
+        self.view(segment).map(|view| self.guard(view.name(rank))).unwrap_or_default()
+    }
+}
+
+impl Messages {
+    /// Where the indexes of segments are read. Without it, nothing that leaves memory can be found again.
+    pub fn set_source(&mut self, source: IndexSource) {
+        self.cold.source = Some(source);
+    }
+
+    /// What was found to be damaged, or could not be read, when an answer was looked for: the answers since then may
+    /// lack messages.
+    pub fn fault(&self) -> Option<Damage> {
+        self.cold.fault()
+    }
+
+    /// Lets written messages leave memory, at most so many, until what stays fits into the budget.
+    pub(super) fn shed(&mut self, limit: usize) {
+        if self.cold.source.is_none() {
+            return;
+        }
+        for _ in 0..limit {
+            if self.segments.resident <= self.segments.budget {
+                return;
+            }
+            let next = self.head.slots.next(0).filter(|&seq| seq <= self.segments.written_to);
+            let Some(seq) = next else { return };
+            let Some((slot, _)) = self.head.slots.remove(seq) else { return };
+            self.head.subjects.remove(slot.subject, seq, true);
+            self.segments.resident -= u64::from(slot.size);
+            self.cold.live.insert(seq);
+            // Another segment takes part from now on.
+            if self.segments.by_first.range(self.cold.to + 1..=seq).next().is_some() {
+                self.segments.layout += 1;
+            }
+            self.cold.to = seq;
+        }
+    }
+
+    pub(super) fn cold_slot(&self, seq: u64) -> Option<Slot> {
+        self.cold.live.contains(seq).then(|| self.cold.slot(&self.segments, seq)).flatten()
+    }
+
+    /// The block that holds a message that is on disk.
+    pub(super) fn block_of(&self, seq: Seq) -> Option<BlockId> {
+        let (_, segment) = self.segments.find(seq.0)?;
+        let slot = self.cold.slot(&self.segments, seq.0)?;
+        Some(BlockId { segment: segment.id, block: slot.block })
+    }
+
+    /// How many of a subject's messages are not in memory.
+    pub(super) fn cold_count(&self, name: &[u8]) -> u64 {
+        if self.cold.live.len() == 0 {
+            return 0;
+        }
+        self.cold.with_hits(&self.segments, name, |hits| self.cold.count_in(&self.segments, hits, 0))
+    }
+
+    /// A subject's first message that is not in memory.
+    pub(super) fn cold_first(&self, name: &[u8]) -> Option<u64> {
+        self.cold.live.next(0)?;
+        self.cold.with_hits(&self.segments, name, |hits| self.cold.next_in(&self.segments, hits, 0))
+    }
+
+    /// A subject's last message that is not in memory.
+    pub(super) fn cold_last(&self, name: &[u8]) -> Option<u64> {
+        self.cold.live.next(0)?;
+        self.cold.with_hits(&self.segments, name, |hits| self.cold.prev_in(&self.segments, hits, u64::MAX))
+    }
+}
