@@ -62,6 +62,10 @@ impl JetStream {
     /// A checkpoint is complete, or failed and changed nothing.
     pub(crate) fn handle_checkpoint(&mut self, now: Time, result: Result<CheckpointDone, String>) {
         self.disk.checkpoint_running = false;
+        self.disk.requests.push(DiskRequest::Tidy);
+        if let (Some(pages), Ok(done)) = (&self.pages, &result) {
+            pages.forget(&done.removed);
+        }
         let ended = result.as_ref().map(|done| done.unerased).map_err(drop);
         match result {
             Ok(done) => {
@@ -124,7 +128,7 @@ impl crate::group::Group {
         messages.dead_segments();
         messages.handle_checkpoint_begun();
         self.in_checkpoint = true;
-        let live_segments = messages.segments_after_rewrite();
+        let live_segments = messages.segment_numbers();
         let mut state = Vec::new();
         self.stream.snapshot(&mut state);
         self.changed = false;

@@ -149,6 +149,7 @@ impl JetStream {
         }
         let mut effects = Vec::new();
         let answer = group.stream.apply(index, command, &mut effects);
+        group.look_for_fault();
         if let Note::Delivered(consumer, seqs) = &note {
             let interest = interest_in(hub, group.account);
             group.hand_out(now, (consumer, seqs), &interest, &mut effects);

@@ -9,12 +9,13 @@ use hw_hub::Hub;
 use hw_jsapi::DirectRefusal;
 use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
-use hw_store::messages::BlockId;
+use hw_store::index::Pages;
+use hw_store::messages::{BlockId, IndexSource};
 use hw_store::{CheckpointJob, Frame};
-use hw_stream::Command;
 use hw_stream::batch::BatchLimits;
 use hw_stream::lead::PumpOut;
 use hw_stream::outcome::{Effect, PublishError, Stored};
+use hw_stream::{Command, Stream, StreamConfig};
 
 use crate::api::Call;
 use crate::batch::AllBatches;
@@ -83,6 +84,8 @@ pub enum DiskRequest {
         /// Which.
         block: BlockId,
     },
+    /// The end of the last checkpoint was taken notice of: nothing of what it superseded is read any more.
+    Tidy,
 }
 
 /// JetStream's part of a shard.
@@ -114,6 +117,8 @@ pub(crate) struct JetStream {
     pub(crate) restores: Restores,
     pub(crate) outbox: Outbox,
     pub(crate) disk: DiskQueue,
+    /// Where the indexes of segments are read.
+    pub(crate) pages: Option<Arc<Pages>>,
     pub(crate) deadlines: BTreeSet<(Time, GroupId)>,
     /// Batches that are open.
     pub(crate) batches: AllBatches,
@@ -184,6 +189,7 @@ impl JetStream {
             restores: Restores::default(),
             outbox: Outbox::default(),
             disk: DiskQueue::default(),
+            pages: None,
             deadlines: BTreeSet::new(),
             batches: AllBatches::default(),
             usage: Usage::default(),
@@ -192,6 +198,15 @@ impl JetStream {
             api_total: 0,
             api_errors: 0,
         }
+    }
+
+    /// A new machine of a group: it finds what it writes to segments.
+    pub(crate) fn stream(&self, group: GroupId, config: StreamConfig, created: Time) -> Stream {
+        let mut stream = Stream::new(config, created);
+        if let Some(pages) = &self.pages {
+            stream.messages_mut().set_source(IndexSource { group, pages: pages.clone() });
+        }
+        stream
     }
 
     /// What the account may use; None when JetStream is not for it.

@@ -312,6 +312,15 @@ impl JetStream {
 }
 
 impl Group {
+    /// An index that cannot be read answers as if messages were not there: nothing is written on such answers.
+    pub(crate) fn look_for_fault(&mut self) {
+        if self.damage.is_none()
+            && let Some(fault) = self.stream.messages().fault()
+        {
+            self.damage = Some(fault.to_string());
+        }
+    }
+
     /// A block is not what was written: its messages count as there, but nobody gets them.
     fn handle_damaged(&mut self, block: BlockId, reason: String) {
         let messages = self.stream.messages_mut();

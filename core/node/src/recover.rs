@@ -7,8 +7,9 @@ use hw_auth::Directory;
 use hw_hub::Hub;
 use hw_kit::{AccountId, GroupId, LogIndex, Seq, Time};
 use hw_meta::{Meta, MetaAnswer, MetaCommand};
-use hw_store::messages::BlockId;
-use hw_store::{CheckpointJob, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentIndex};
+use hw_store::index::Pages;
+use hw_store::messages::{IndexSource, Written};
+use hw_store::{CheckpointJob, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentInfo};
 use hw_stream::config::Storage;
 use hw_stream::stream::StreamRestore;
 use hw_stream::{Command, Stream};
@@ -36,6 +37,7 @@ pub struct Recovery {
     replaying: bool,
     unerased: bool,
     accept_loss: bool,
+    pages: Option<Arc<Pages>>,
     /// What was lost, as stream and sentence.
     lost: Vec<(String, String)>,
 }
@@ -71,9 +73,10 @@ struct Restored {
 }
 
 impl Recovery {
-    /// Nothing found yet.
-    pub fn new() -> Recovery {
-        Recovery::default()
+    /// Nothing found yet. The segments' indexes are read through `pages`; without them, no message that is in a segment
+    /// is found.
+    pub fn new(pages: Option<Arc<Pages>>) -> Recovery {
+        Recovery { pages, ..Recovery::default() }
     }
 
     /// Takes one piece.
@@ -81,7 +84,7 @@ impl Recovery {
         match piece {
             Recovered::Group(group) if group.group == META => self.meta_state(&group),
             Recovered::Group(group) => self.stream_state(group),
-            Recovered::Segment(index) => self.segment(&index),
+            Recovered::Segment(info) => self.segment(info),
             Recovered::SegmentDamaged { id, damage } => {
                 if let Some(state) = self.states.get_mut(&id.group) {
                     state.damage = Some(damage.to_string());
@@ -95,8 +98,8 @@ impl Recovery {
     }
 
     /// For a repair: messages that are lost are not missed any more.
-    pub fn accepting_loss() -> Recovery {
-        Recovery { accept_loss: true, ..Recovery::default() }
+    pub fn accepting_loss(pages: Option<Arc<Pages>>) -> Recovery {
+        Recovery { accept_loss: true, ..Recovery::new(pages) }
     }
 
     /// Calls `each` with every stream, for reading what is on disk without a server.
@@ -189,14 +192,16 @@ impl Recovery {
         }
     }
 
-    fn segment(&mut self, index: &SegmentIndex) {
-        let Some(state) = self.states.get_mut(&index.id.group) else { return };
-        for (number, entries) in index.entries.iter().enumerate() {
-            let id = BlockId { segment: index.id.number, block: number as u32 };
-            if let Err(error) = state.restore.messages.add_block(id, entries) {
-                state.damage = Some(error.to_string());
-            }
+    fn segment(&mut self, info: SegmentInfo) {
+        let Some(state) = self.states.get_mut(&info.id.group) else { return };
+        let written = Written { segment: info.id.number, place: info.place };
+        if let Err(error) = state.restore.messages.add_segment(written) {
+            state.damage = Some(error.to_string());
         }
+    }
+
+    fn source(&self, group: GroupId) -> Option<IndexSource> {
+        Some(IndexSource { group, pages: self.pages.clone()? })
     }
 
     /// All states are here when the first command comes.
@@ -206,7 +211,7 @@ impl Recovery {
         }
         for (id, state) in std::mem::take(&mut self.states) {
             let State { restore, applied, last_segment, mut damage } = state;
-            match restore.finish() {
+            match restore.finish(self.source(id)) {
                 Ok((mut stream, lost)) if self.accept_loss => {
                     stream.messages_mut().forget_lost();
                     let name = stream.config().name.clone();
@@ -262,7 +267,10 @@ impl Recovery {
     fn start_stream(&mut self, id: GroupId) {
         let mut assets = self.meta.all().chain(self.meta.restoring());
         let Some((_, asset)) = assets.find(|(_, asset)| asset.group() == id) else { return };
-        let stream = Stream::new(asset.config.clone(), asset.created());
+        let mut stream = Stream::new(asset.config.clone(), asset.created());
+        if let Some(source) = self.source(id) {
+            stream.messages_mut().set_source(source);
+        }
         self.streams.entry(id).or_insert(Restored {
             stream,
             applied: LogIndex(0),
@@ -276,6 +284,9 @@ impl Recovery {
         let command = Command::decode(entry).map_err(|error| error.to_string())?;
         restored.stream.apply(index, command, &mut Vec::new());
         restored.applied = index;
+        if restored.damage.is_none() {
+            restored.damage = restored.stream.messages().fault().map(|fault| fault.to_string());
+        }
         Ok(())
     }
 
@@ -289,6 +300,7 @@ impl Recovery {
     ) -> JetStream {
         self.begin_replay();
         let mut js = JetStream::new(config, directory);
+        js.pages = self.pages;
         js.meta = self.meta;
         js.meta_log = Log::new(META, self.meta_applied);
         js.forget_memory_streams(now);
@@ -306,7 +318,7 @@ impl Recovery {
             }
             let account = js.directory.account_id(&account);
             let found = self.streams.remove(&id).unwrap_or_else(|| Restored {
-                stream: Stream::new(asset.config.clone(), asset.created()),
+                stream: js.stream(id, asset.config.clone(), asset.created()),
                 applied: LogIndex(0),
                 last_segment: 0,
                 damage: None,

@@ -297,7 +297,7 @@ impl JetStream {
         let client = self.client_of(hub, call);
         let event = Event::Backup(&Transfer::RestoreBegun, &client);
         self.advise(now, hub, call.account, &event, &config.name);
-        let (stream, log) = (Stream::new(config, created), Log::new(id, LogIndex(0)));
+        let (stream, log) = (self.stream(id, config, created), Log::new(id, LogIndex(0)));
         let restore = Restore {
             group: Group::new(id, call.account, revision, stream, log),
             call: Box::new(call.clone()),

@@ -7,7 +7,7 @@ use hw_kit::{AccountId, GroupId, LogIndex, Time};
 use hw_stream::config::Storage;
 use hw_stream::lead::PumpOut;
 use hw_stream::stream::{StreamLimits, check, check_restored, check_update};
-use hw_stream::{Command, Stream, StreamConfig};
+use hw_stream::{Command, StreamConfig};
 
 use crate::group::{Group, interest_in};
 use crate::inside::Target;
@@ -114,7 +114,7 @@ impl JetStream {
     pub(crate) fn open_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         let Some((account, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let Some(account) = self.directory.account_id(account) else { return };
-        let stream = Stream::new(asset.config.clone(), asset.created());
+        let stream = self.stream(id, asset.config.clone(), asset.created());
         let group = Group::new(id, account, asset.revision, stream, Log::new(id, LogIndex(0)));
         self.add_group(now, hub, group);
     }

@@ -4,9 +4,7 @@
 //! A rewrite loads what exists of neighbouring segments, one block at a time behind what clients read, and becomes part
 //! of the next checkpoint. At most half as much as may be in the log between two checkpoints is rewritten by one.
 
-use std::collections::VecDeque;
-
-use hw_kit::{GroupId, Span, Time};
+use hw_kit::{GroupId, Seq, Span, Time};
 use hw_store::Erase;
 use hw_store::messages::{self, BlockId, Message};
 
@@ -17,13 +15,12 @@ use crate::limits::{FULL_RETRY_MAX, REWRITE_PAUSE, TIDY_AFTER, TIDY_BYTES};
 
 /// Segments that are being read to become one.
 pub(crate) struct Rewrite {
-    segments: Vec<u64>,
-    /// Blocks that are not here yet; the first was asked for.
-    missing: VecDeque<BlockId>,
+    plan: messages::Rewrite,
+    /// The block that was asked for; None when all is here.
+    next: Option<BlockId>,
     /// Somebody else waits for that block, too.
     shared: bool,
     messages: Vec<Message>,
-    bytes: u64,
 }
 
 /// When the next checkpoint is to be made although the log did not grow.
@@ -144,7 +141,7 @@ impl JetStream {
         loaded: &Result<Vec<Message>, LoadError>,
     ) -> bool {
         let Some(group) = self.groups.get_mut(&id) else { return false };
-        let Some(rewrite) = group.rewrite.as_mut().filter(|one| one.missing.front() == Some(&block)) else {
+        let Some(rewrite) = group.rewrite.as_mut().filter(|one| one.next == Some(block)) else {
             return false;
         };
         let is_shared = std::mem::take(&mut rewrite.shared);
@@ -154,7 +151,8 @@ impl JetStream {
                     messages.iter().filter(|message| group.stream.messages().contains(message.seq));
                 // A copy: a few messages must not keep the whole block in memory.
                 rewrite.messages.extend(existing.map(Message::detached));
-                rewrite.missing.pop_front();
+                let after = messages.last().map_or(Seq(0), |last| last.seq.next());
+                rewrite.next = group.stream.messages().next_block(&rewrite.plan, after);
             }
             Err(LoadError::Busy) => {}
             Err(LoadError::Damaged(_)) => {
@@ -162,7 +160,7 @@ impl JetStream {
                 group.rewrite = None;
             }
         }
-        match group.rewrite.as_ref().map(|rewrite| rewrite.missing.front().copied()) {
+        match group.rewrite.as_ref().map(|rewrite| rewrite.next) {
             Some(Some(next)) => self.load_for_rewrite(id, next),
             // What is overwritten has waited long enough.
             Some(None) if group.must_erase() => self.disk.tidy.by(now),
@@ -178,7 +176,7 @@ impl JetStream {
             return;
         }
         let begun: u64 =
-            self.groups.values().filter_map(|group| group.rewrite.as_ref()).map(|one| one.bytes).sum();
+            self.groups.values().filter_map(|group| group.rewrite.as_ref()).map(|one| one.plan.bytes).sum();
         let mut left = (self.config.checkpoint_bytes / 2).saturating_sub(begun);
         let mut loads = Vec::new();
         for group in self.groups.values_mut().filter(|group| !group.is_volatile() && group.rewrite.is_none())
@@ -186,11 +184,11 @@ impl JetStream {
             group.stream.messages_mut().reset_removed_bytes();
             let spared = &group.spared;
             let chosen = group.stream.messages().worth_rewriting(left, spared).filter(|_| left > 0);
-            let Some(messages::Rewrite { segments, blocks, bytes }) = chosen else { continue };
-            left = left.saturating_sub(bytes);
-            loads.extend(blocks.first().map(|first| (group.id, *first)));
-            let missing = blocks.into();
-            group.rewrite = Some(Rewrite { segments, missing, shared: false, messages: Vec::new(), bytes });
+            let Some(plan) = chosen else { continue };
+            left = left.saturating_sub(plan.bytes);
+            let next = group.stream.messages().next_block(&plan, Seq(0));
+            loads.extend(next.map(|first| (group.id, first)));
+            group.rewrite = Some(Rewrite { plan, next, shared: false, messages: Vec::new() });
         }
         loads.into_iter().for_each(|(id, block)| self.load_for_rewrite(id, block));
     }
@@ -221,7 +219,7 @@ impl JetStream {
 
 impl Group {
     fn is_reading(&self) -> bool {
-        self.rewrite.as_ref().is_some_and(|rewrite| !rewrite.missing.is_empty())
+        self.rewrite.as_ref().is_some_and(|rewrite| rewrite.next.is_some())
     }
 
     fn must_erase(&self) -> bool {
@@ -230,18 +228,18 @@ impl Group {
 
     /// A client waits for this block, too.
     pub(crate) fn share_rewrite(&mut self, block: BlockId) {
-        if let Some(rewrite) = self.rewrite.as_mut().filter(|one| one.missing.front() == Some(&block)) {
+        if let Some(rewrite) = self.rewrite.as_mut().filter(|one| one.next == Some(block)) {
             rewrite.shared = true;
         }
     }
 
     /// A rewrite that has been read: the next checkpoint writes these messages under this number.
     pub(crate) fn begin_rewrite(&mut self, number: u64) -> Option<Vec<Message>> {
-        let Rewrite { segments, mut messages, .. } = self.rewrite.take_if(|one| one.missing.is_empty())?;
-        let begun = self.stream.messages_mut().begin_rewrite(&segments, number, &mut messages);
+        let Rewrite { plan, mut messages, .. } = self.rewrite.take_if(|one| one.next.is_none())?;
+        let begun = self.stream.messages_mut().begin_rewrite(&plan.segments, number, &mut messages);
         if !begun && !messages.is_empty() {
             // Not all of it could be read, and nobody said so: it is left as it is.
-            self.spared.extend(segments);
+            self.spared.extend(plan.segments);
         }
         begun.then_some(messages)
     }

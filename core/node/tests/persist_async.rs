@@ -45,7 +45,7 @@ impl Machine {
             seed: 1,
         };
         let mut machine =
-            Machine { shard: Shard::new(NOW, hub, Some((js, Recovery::new()))), unsynced: Vec::new() };
+            Machine { shard: Shard::new(NOW, hub, Some((js, Recovery::new(None)))), unsynced: Vec::new() };
         machine.shard.handle_open(NOW, CONN, Peer::default());
         machine.says("CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB _I.> 1\r\n");
         machine

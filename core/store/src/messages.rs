@@ -244,6 +244,13 @@ impl Messages {
         Some(Removed { name, bytes, ts: Time(slot.ts), last_of_subject })
     }
 
+    /// As if nothing had ever been stored: the first message gets `first`. Only where nothing was.
+    pub fn begin_anew(&mut self, first: Seq) {
+        let source = self.cold.source.take();
+        *self = Messages::new(first, self.keep);
+        self.cold.source = source;
+    }
+
     /// Takes all messages out at once; gives their number.
     pub fn clear(&mut self) -> u64 {
         let count = self.len();

@@ -77,6 +77,9 @@ pub struct Volume {
     /// Whether something was written since the last mark.
     unmarked: bool,
     making: Option<CheckpointWork>,
+    /// What the last checkpoint superseded, and whether the shard has taken notice of its end.
+    superseded: VecDeque<DiskOp>,
+    may_tidy: bool,
     sparing: Option<SpareJob>,
     /// After a failure for want of space the next attempt waits.
     spare_after: Time,
@@ -106,6 +109,8 @@ impl Volume {
             marking: None,
             unmarked: false,
             making: None,
+            superseded: VecDeque::new(),
+            may_tidy: false,
             sparing: None,
             spare_after: Time(0),
             loads: VecDeque::new(),
@@ -127,6 +132,7 @@ impl Volume {
             }
             DiskRequest::Checkpoint(job) => self.waiting.push_back(Waiting::Checkpoint(job)),
             DiskRequest::Load { group, block } => self.loads.push_back((group, block)),
+            DiskRequest::Tidy => self.may_tidy = true,
         }
     }
 
@@ -168,6 +174,12 @@ impl Volume {
         }
         if self.writing.is_none() && self.writer.is_idle() {
             self.write_next(io);
+        }
+        if std::mem::take(&mut self.may_tidy) {
+            self.checkpoint.ops.append(&mut self.superseded);
+            if self.checkpoint.running.is_none() && !self.checkpoint.ops.is_empty() {
+                self.advance(Lane::Checkpoint, io);
+            }
         }
         if !self.loading && !self.loads.is_empty() {
             self.loading = true;
@@ -348,7 +360,7 @@ impl Volume {
             return self.advance(Lane::Checkpoint, io);
         }
         let done = work.done().clone();
-        self.checkpoint.ops = self.storage.handle_checkpoint(work, &result).into();
+        self.superseded.extend(self.storage.handle_checkpoint(work, &result));
         self.checkpoints += u64::from(result.is_ok());
         if result.is_ok() {
             // One of a group's segments is new; a second one comes of older ones.
@@ -358,9 +370,6 @@ impl Volume {
         }
         let result = result.map(|()| done).map_err(|error| error.to_string());
         self.done.push(DiskCompletion::Checkpointed { result });
-        if !self.checkpoint.ops.is_empty() {
-            self.advance(Lane::Checkpoint, io);
-        }
     }
 
     fn read(&mut self, io: &mut Io<'_>) {

@@ -5,10 +5,12 @@
 //! unsynced changes of names. The death of a process alone loses nothing.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hw_kit::Rng;
-use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
+use hw_store::index::ReadSegment;
+use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId, SegmentId};
 
 /// What a disk writes as a whole.
 const SECTOR: usize = 512;
@@ -51,9 +53,43 @@ pub struct SyncBegun {
     serial: u64,
 }
 
+/// What whoever shares the disk sees of its segments: a copy of what was synced. A clone of the disk is not shared.
+#[derive(Debug, Default)]
+struct Mirror(Option<Segments>);
+
+impl Clone for Mirror {
+    fn clone(&self) -> Mirror {
+        Mirror(None)
+    }
+}
+
+/// The segments of a disk, to be read while it runs other operations.
+#[derive(Clone, Debug, Default)]
+pub struct Segments(Arc<Mutex<BTreeMap<FileId, Bytes>>>);
+
+impl Segments {
+    fn set(&self, file: FileId, content: Option<Bytes>) {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match content {
+            Some(content) => files.insert(file, content),
+            None => files.remove(&file),
+        };
+    }
+}
+
+impl ReadSegment for Segments {
+    fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError> {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = files.get(&id.file()).ok_or_else(|| missing(id.file()))?;
+        let end = (offset.saturating_add(len)).min(file.len() as u64);
+        Ok(file.slice(offset.min(end) as usize..end as usize))
+    }
+}
+
 /// The disk of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct MemDisk {
+    mirror: Mirror,
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<FileId, u64>,
     durable_names: BTreeMap<FileId, u64>,
@@ -78,6 +114,24 @@ pub fn power_cut() -> DiskError {
 }
 
 impl MemDisk {
+    /// From now on the segments can also be read beside the disk.
+    pub fn share(&mut self) -> Segments {
+        let segments = Segments::default();
+        for file in self.files().into_iter().filter(|file| matches!(file, FileId::Segment(..))) {
+            segments.set(file, self.content(file).map(Bytes::copy_from_slice));
+        }
+        self.mirror = Mirror(Some(segments.clone()));
+        segments
+    }
+
+    fn reflect(&self, file: FileId) {
+        if let Mirror(Some(segments)) = &self.mirror
+            && matches!(file, FileId::Segment(..))
+        {
+            segments.set(file, self.content(file).map(Bytes::copy_from_slice));
+        }
+    }
+
     /// Runs one operation to its end.
     pub fn run(&mut self, op: DiskOp) -> DiskResult {
         if self.ops_left == Some(0) {
@@ -119,6 +173,10 @@ impl MemDisk {
         }
         if self.ignores_syncs {
             return Ok(DiskAnswer::Done);
+        }
+        let synced = begun.inode.and_then(|inode| self.names.iter().find(|(_, named)| **named == inode));
+        if let Some((&file, _)) = synced {
+            self.reflect(file);
         }
         if let Some(inode) = begun.inode.and_then(|inode| self.inodes.get_mut(&inode)) {
             let (done, open) = std::mem::take(&mut inode.unsynced)
@@ -286,6 +344,7 @@ impl MemDisk {
         self.serial += 1;
         let change = NameChange { serial: self.serial, dir, set };
         apply_names(&mut self.names, &change);
+        change.set.iter().filter(|(_, inode)| inode.is_none()).for_each(|(file, _)| self.reflect(*file));
         self.unsynced_names.push(change);
     }
 }

@@ -23,12 +23,18 @@ pub struct Folder {
     path: PathBuf,
     /// Most recently used last.
     handles: VecDeque<(FileId, File)>,
+    handles_max: usize,
 }
 
 impl Folder {
     /// The folder need not exist yet: `MakeDir` makes it.
     pub fn new(path: PathBuf) -> Folder {
-        Folder { path, handles: VecDeque::new() }
+        Folder::with_handles(path, HANDLES_MAX)
+    }
+
+    /// The same, with so many files kept open.
+    pub(crate) fn with_handles(path: PathBuf, handles_max: usize) -> Folder {
+        Folder { path, handles: VecDeque::new(), handles_max }
     }
 
     /// Where it is.
@@ -130,7 +136,7 @@ impl Folder {
     }
 
     fn keep(&mut self, file: FileId, handle: File) {
-        if self.handles.len() == HANDLES_MAX {
+        if self.handles.len() == self.handles_max {
             self.handles.pop_front();
         }
         self.handles.push_back((file, handle));

@@ -13,6 +13,7 @@ pub(crate) enum Job {
     Checkpoint(CheckpointJob),
     SpareDone(SpareJob, Result<(), DiskError>),
     CheckpointDone(Box<CheckpointWork>, Result<(), DiskError>),
+    Tidy,
     Close,
 }
 

@@ -189,6 +189,7 @@ impl ShardDisk {
             mark_after: options.mark_after,
             timers: Timers::default(),
             held: Batch::default(),
+            superseded: Default::default(),
         };
         disk.reader = Some(writer.reader.clone());
         disk.start(shard, "writer", move || writer.run())?;
@@ -203,6 +204,12 @@ impl ShardDisk {
     /// Queues a checkpoint of the groups as they are after everything that was appended before. One at a time.
     pub fn checkpoint(&self, job: CheckpointJob) {
         self.queue.control(Job::Checkpoint(job));
+    }
+
+    /// Whoever reads has taken notice of the last [`Completion::Checkpoint`]: what it superseded may go. Until then
+    /// it stays.
+    pub fn tidy(&self) {
+        self.queue.control(Job::Tidy);
     }
 
     /// Queues the read of a block; `token` comes back with it.

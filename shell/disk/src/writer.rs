@@ -7,8 +7,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SpareJob, Storage,
-    SyncPolicy,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Frame, SegmentId, SpareJob,
+    Storage, SyncPolicy,
 };
 
 use crate::background::Work;
@@ -33,6 +33,8 @@ pub(crate) struct Writer {
     pub mark_after: Duration,
     pub timers: Timers,
     pub held: Batch,
+    /// What checkpoints superseded, to be run once nobody reads it any more, and the segments that it removes.
+    pub superseded: (Vec<DiskOp>, Vec<SegmentId>),
 }
 
 /// When what is due that nobody asks for.
@@ -72,6 +74,7 @@ impl Writer {
             self.write(Batch::default());
             self.show_gauges();
         }
+        self.tidy();
         self.close();
         guard.is_clean = true;
     }
@@ -107,6 +110,7 @@ impl Writer {
             Job::Checkpoint(job) => self.begin_checkpoint(job),
             Job::SpareDone(job, result) => self.handle_spare(job, result),
             Job::CheckpointDone(work, result) => self.handle_checkpoint(*work, result),
+            Job::Tidy => self.tidy(),
             Job::Close => self.timers.closing = true,
         }
     }
@@ -242,11 +246,19 @@ impl Writer {
         let written = work.done().clone();
         let cleanup = self.storage.handle_checkpoint(work, &result);
         self.report_failure();
-        let is_removed = result.is_ok() && !written.removed.is_empty();
-        let removed = is_removed.then(|| written.removed.clone());
-        // Before anything is removed: whoever fails to read it then knows that it is not where it was.
+        self.superseded.0.extend(cleanup);
+        if result.is_ok() {
+            self.superseded.1.extend(&written.removed);
+        }
+        // Nothing is removed before whoever reads it has taken notice: see `tidy`.
         (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
-        if let Some(removed) = removed {
+        self.show_gauges();
+    }
+
+    /// What the last checkpoint superseded goes.
+    fn tidy(&mut self) {
+        let (cleanup, removed) = std::mem::take(&mut self.superseded);
+        if !removed.is_empty() {
             // The reader may be gone only if everything is being closed.
             let _ = self.reader.send(ReadJob::Dropped(removed));
         }

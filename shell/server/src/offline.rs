@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hw_disk::{
-    Folder, LockError, RepairError, StoreDir, check_shard, inspect_shard, repair_shard, salvage_segments,
+    Folder, LockError, RepairError, StoreDir, check_shard, index_pages, inspect_shard, repair_shard,
+    salvage_segments,
 };
 use hw_kit::{GroupId, Map, Seq, ShardId};
 use hw_node::{Recovery, StoredStream};
+use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::{Fetch, Message};
 use hw_store::{
     CheckReport, Damage, Dir, DiskError, FileId, RecoverError, Recovered, SegmentId, SegmentReader,
@@ -197,7 +199,7 @@ impl OfflineStore {
     }
 
     fn inspect(&self, shard: ShardId) -> Result<Recovery, OfflineError> {
-        let mut recovery = Recovery::new();
+        let mut recovery = Recovery::new(Some(index_pages(&self.store, shard, INDEX_CACHE_BYTES)));
         let read = inspect_shard(&self.store, shard, &mut |piece| recovery.handle(piece));
         match read {
             Ok(_) => Ok(recovery),
@@ -243,7 +245,8 @@ impl OfflineStore {
                 .push(format!("{file}: {count} messages were saved; the file is in quarantine as it was"));
         }
         let options = StorageOptions::new(shard, crate::start::seed());
-        let recovery = std::cell::RefCell::new(Recovery::accepting_loss());
+        let pages = index_pages(&self.store, shard, INDEX_CACHE_BYTES);
+        let recovery = std::cell::RefCell::new(Recovery::accepting_loss(Some(pages)));
         let mut each = |piece: Recovered| recovery.borrow_mut().handle(piece);
         let job = || {
             recovery.take().into_checkpoint_with(|stream, text| repair.lost.push(format!("{stream}: {text}")))

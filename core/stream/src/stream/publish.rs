@@ -164,8 +164,7 @@ impl Stream {
     /// Appends a message and lets older ones give way.
     pub(super) fn store(&mut self, storing: Storing<'_>, fx: &mut Vec<Effect>) -> Seq {
         let Storing { record, msg_id, rollup, special, total, at: (seq, ts) } = storing;
-        let before = self.messages.last_of(record.subject());
-        self.republish(&record, (seq, ts), before, fx);
+        self.republish(&record, (seq, ts), fx);
         self.messages.append(seq, ts, record.clone());
         self.remember(msg_id, seq);
         if let Some(special) = special {
@@ -223,12 +222,13 @@ impl Stream {
         self.consumers.values().any(|consumer| consumer.matches(subject))
     }
 
-    fn republish(&self, record: &Record, (seq, ts): (Seq, Time), before: Option<Seq>, fx: &mut Vec<Effect>) {
+    fn republish(&self, record: &Record, (seq, ts): (Seq, Time), fx: &mut Vec<Effect>) {
         let (Some(mapping), Some(config)) = (&self.mappings.republish, &self.config.republish) else {
             return;
         };
         let to = mapping.apply(record.subject(), self.fingerprint).filter(|to| is_valid_subject(to));
         let Some(to) = to.map(Bytes::from) else { return };
+        let before = self.messages.last_of(record.subject());
         let mut header = record.header().to_vec();
         let number = |n: u64| n.to_string().into_bytes();
         let ts = ts.to_rfc3339();
@@ -258,6 +258,6 @@ impl Stream {
             return true;
         }
         let Some(subject) = self.messages.subject_of(seq) else { return false };
-        self.consumers.values().any(|consumer| consumer.needs(seq, subject))
+        self.consumers.values().any(|consumer| consumer.needs(seq, &subject))
     }
 }

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use hw_kit::{Seq, Time};
-use hw_store::Messages;
 
 use super::admit::{Fields, Incoming, Rollup};
 use super::number::Number;
@@ -31,7 +30,7 @@ impl Stream {
         if !self.messages.is_empty() || !self.consumers.is_empty() || first.0 > check::FIRST_SEQ_MAX {
             return Feeding::Stale;
         }
-        self.messages = Messages::new(first, self.messages.keep());
+        self.messages.begin_anew(first);
         Feeding::Taken
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
 use hw_store::Record;
-use hw_store::messages::{self, Restore};
+use hw_store::messages::{self, IndexSource, Restore};
 
 use super::counter::{Sources, shown};
 use super::dedupe::Dedupe;
@@ -208,9 +208,10 @@ impl StreamRestore {
     }
 
     /// The stream, and the stretches (first and last sequence) that it should have but nobody handed in.
-    pub fn finish(self) -> Result<(Stream, Vec<(Seq, Seq)>), RestoreError> {
+    /// The segments' indexes are read through `source`.
+    pub fn finish(self, source: Option<IndexSource>) -> Result<(Stream, Vec<(Seq, Seq)>), RestoreError> {
         let StreamRestore { mut stream, consumers, messages } = self;
-        let (messages, lost) = messages.finish();
+        let (messages, lost) = messages.finish(source);
         stream.messages = messages;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
         stream.schedules.retain(|seq| stream.messages.contains(seq));

@@ -744,7 +744,7 @@ fn restored(stream: &Stream) -> Stream {
         };
         restore.messages.add_message(message).expect("in order");
     }
-    let (back, lost) = restore.finish().expect("just written");
+    let (back, lost) = restore.finish(None).expect("just written");
     assert_eq!(lost, []);
     assert_eq!(back.fingerprint(), stream.fingerprint());
     assert_eq!(back.messages().state(), stream.messages().state());
@@ -767,7 +767,7 @@ fn damaged_snapshots_never_panic() {
             let mut bytes = bytes.clone();
             bytes[at] ^= 1 << bit;
             if let Ok(restore) = StreamRestore::open(&bytes.into()) {
-                let _ = restore.finish(); // It may be read as something else.
+                let _ = restore.finish(None); // It may be read as something else.
             }
         }
     }

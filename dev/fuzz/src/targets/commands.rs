@@ -144,13 +144,13 @@ pub fn fuzz_commands(data: &[u8]) {
     let restore = StreamRestore::open(&state).expect("a checkpoint's state can be read");
     assert_eq!(restore.applied(), index);
     // Its messages are in segments, which are not here: only what is lost with them may differ.
-    restore.finish().expect("a checkpoint's state makes sense");
+    restore.finish(None).expect("a checkpoint's state makes sense");
     // Damaged states are refused or make sense, too.
     for cut in [1, 7, state.len() / 2] {
-        let _ =
-            StreamRestore::open(&state.slice(..state.len().saturating_sub(cut))).map(StreamRestore::finish);
+        let _ = StreamRestore::open(&state.slice(..state.len().saturating_sub(cut)))
+            .map(|restore| restore.finish(None));
     }
-    let _ = StreamRestore::open(&Bytes::copy_from_slice(rest)).map(StreamRestore::finish);
+    let _ = StreamRestore::open(&Bytes::copy_from_slice(rest)).map(|restore| restore.finish(None));
 }
 
 fn apply_meta(rest: &[u8]) {

@@ -72,7 +72,7 @@ fn publish(subject: &str, reply: &str, body: &str) -> String {
 
 /// Lengths are put right so that most of what is changed is read as a message.
 pub fn fuzz_server(data: &[u8]) {
-    let mut shard = Shard::new(Time(1_000_000_000), hub(), Some((jetstream(), Recovery::new())));
+    let mut shard = Shard::new(Time(1_000_000_000), hub(), Some((jetstream(), Recovery::new(None))));
     let mut now = Time(2_000_000_000);
     shard.handle_open(now, CONN, Peer::default());
     let mut frames = Vec::new();
@@ -95,7 +95,7 @@ pub fn fuzz_server(data: &[u8]) {
 
 /// After a crash the log makes the same server again.
 fn replay(now: Time, frames: Vec<Frame>) {
-    let mut recovery = Recovery::new();
+    let mut recovery = Recovery::new(None);
     for frame in frames {
         recovery.handle(Recovered::Replay(Replay { frame, skip: 0 }));
     }
@@ -127,6 +127,7 @@ fn settle(shard: &mut Shard, now: Time, frames: &mut Vec<Frame>) {
                     DiskCompletion::Synced { ticket }
                 }
                 DiskRequest::Checkpoint(_) => DiskCompletion::Checkpointed { result: Err("no".to_owned()) },
+                DiskRequest::Tidy => continue,
                 DiskRequest::Load { group, block } => DiskCompletion::Loaded {
                     group,
                     block,

@@ -164,7 +164,7 @@ impl History {
         if !self.shifted {
             for seq in self.world.messages.seqs().take_while(|seq| *seq <= delivered.stream_seq) {
                 let subject = self.world.messages.subject_of(seq).expect("it is there");
-                let known = !consumer.matches(subject)
+                let known = !consumer.matches(&subject)
                     || consumer.pending().get(seq).is_some()
                     || self.settled.contains(&seq);
                 assert!(known, "{seq} was skipped");
@@ -312,7 +312,7 @@ impl History {
         if !self.shifted {
             for seq in self.world.messages.seqs() {
                 let subject = self.world.messages.subject_of(seq).expect("it is there");
-                assert!(!consumer.matches(subject) || self.settled.contains(&seq), "{seq} never came");
+                assert!(!consumer.matches(&subject) || self.settled.contains(&seq), "{seq} never came");
             }
         }
     }

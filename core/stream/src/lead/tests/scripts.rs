@@ -2,7 +2,7 @@
 
 use hw_kit::Seq;
 use hw_store::Messages;
-use hw_store::messages::{BlockId, Keep, Written};
+use hw_store::messages::{BlockId, IndexSource, Keep};
 
 use super::world::World;
 use crate::outcome::{ConsumerError, Effect};
@@ -855,6 +855,21 @@ fn pulls_keep_a_consumer_alive() {
     play(PULLS_KEEP_A_CONSUMER_ALIVE);
 }
 
+/// A segment's file.
+#[derive(Debug)]
+struct File(bytes::Bytes);
+
+impl hw_store::index::ReadSegment for File {
+    fn read(
+        &self,
+        _: hw_store::SegmentId,
+        offset: u64,
+        len: u64,
+    ) -> Result<bytes::Bytes, hw_store::DiskError> {
+        Ok(self.0.slice(offset as usize..(offset + len) as usize))
+    }
+}
+
 #[test]
 fn blocks_are_loaded_and_damage_does_not_hold_up() {
     let mut world = World::new(r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":1000000000}"#, &[]);
@@ -863,7 +878,11 @@ fn blocks_are_loaded_and_damage_does_not_hold_up() {
         super::world::append(&mut world.messages, super::world::START, "a.0", "data");
     }
     let mut all = world.messages.take_unwritten(1);
-    world.messages.handle_written(Written { segment: 1, blocks: vec![Seq(1)] });
+    let (group, number) = (hw_kit::GroupId(1), 1);
+    let (file, written) = hw_store::segment::encode(hw_store::SegmentId { group, number }, &all, false);
+    let pages = hw_store::index::Pages::new(Box::new(File(file)), 10_000);
+    world.messages.set_source(IndexSource { group, pages: std::sync::Arc::new(pages) });
+    world.messages.handle_written(written);
     world.messages.set_cache_budget(0);
     let block = BlockId { segment: 1, block: 0 };
     world.call(|lead, m, out| {

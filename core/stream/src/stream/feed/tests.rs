@@ -167,7 +167,7 @@ fn positions_survive_a_snapshot() {
     let mut bytes = Vec::new();
     s.snapshot(&mut bytes);
     let restore = crate::stream::StreamRestore::open(&bytes.into()).expect("its own bytes");
-    let (restored, _) = restore.finish().expect("its own bytes");
+    let (restored, _) = restore.finish(None).expect("its own bytes");
     assert_eq!(restored.positions, s.positions);
     assert_eq!(
         restored.position(b"A > >"),
@@ -218,7 +218,7 @@ fn counters_add_up_and_remember_their_sources() {
         let Fetch::Message(message) = c.messages().fetch(seq) else { panic!("{seq} is in memory") };
         restore.messages.add_message(message).expect("in order");
     }
-    let mut again = restore.finish().expect("its own bytes").0;
+    let mut again = restore.finish(None).expect("its own bytes").0;
     let local = Record::join(b"c", b"NATS/1.0\r\nNats-Incr: 10\r\n\r\n", b"").expect("it is short");
     again.apply(LogIndex(9), Command::Publish { ts: NOW, record: local }, &mut Vec::new());
     assert_eq!(last(&again), r#"10 {"A":{"c":"4"},"B":{"c":"-2"}} {"val":"12"}"#);
