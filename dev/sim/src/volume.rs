@@ -172,14 +172,15 @@ impl Volume {
             self.sparing = Some(job);
             self.advance(Lane::Spare, io);
         }
-        if self.writing.is_none() && self.writer.is_idle() {
-            self.write_next(io);
-        }
+        // Before the next checkpoint, which may forget what explains the files that go.
         if std::mem::take(&mut self.may_tidy) {
             self.checkpoint.ops.append(&mut self.superseded);
             if self.checkpoint.running.is_none() && !self.checkpoint.ops.is_empty() {
                 self.advance(Lane::Checkpoint, io);
             }
+        }
+        if self.writing.is_none() && self.writer.is_idle() {
+            self.write_next(io);
         }
         if !self.loading && !self.loads.is_empty() {
             self.loading = true;
