@@ -18,6 +18,7 @@ use hw_stream::outcome::{Effect, PublishError, Stored};
 
 use crate::api::Call;
 use crate::batch::AllBatches;
+use crate::damage::Findings;
 use crate::group::{Group, interest_in};
 use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
@@ -109,6 +110,8 @@ pub(crate) struct JetStream {
     pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Result<Bytes, DirectRefusal>)>,
     /// Streams that cannot be used.
     pub(crate) aside: Aside,
+    /// Damage that was found.
+    pub(crate) findings: Findings,
     /// Backups on their way out, and on their way in.
     pub(crate) snapshots: Snapshots,
     pub(crate) restores: Restores,
@@ -180,6 +183,7 @@ impl JetStream {
             direct: Vec::new(),
             due: Vec::new(),
             aside: Aside::default(),
+            findings: Findings::default(),
             snapshots: Snapshots::default(),
             restores: Restores::default(),
             outbox: Outbox::default(),
@@ -240,6 +244,7 @@ impl JetStream {
             self.settle_group(now, hub, id);
         }
         self.advise_abandoned(now, hub);
+        self.tell_damage(now, hub);
         self.tidy(now);
         self.outbox.settle(hub.interest_settled());
     }

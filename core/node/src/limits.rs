@@ -53,6 +53,9 @@ const _: () = assert!(RESTORE_PENDING * 28 + RESTORE_CONFIG_BYTES <= FRAME_BYTES
 /// Messages of batches that are not complete are kept in memory up to so many bytes.
 pub(crate) const STAGED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// So many damaged places are listed; further ones are counted.
+pub(crate) const FINDINGS_MAX: usize = 1000;
+
 /// Deleted messages that are to be overwritten on disk usually wait so long for others.
 pub const ERASE_AFTER: Span = Span::from_secs(10);
 

@@ -5,6 +5,7 @@ pub(crate) mod connz;
 pub(crate) mod healthz;
 pub(crate) mod jsz;
 pub(crate) mod links;
+mod metrics;
 pub(crate) mod statsz;
 pub(crate) mod subsz;
 pub(crate) mod varz;
@@ -37,6 +38,7 @@ const PAGES: &[&str] = &[
     "/healthz",
     "/jsz",
     "/leafz",
+    "/metrics",
     "/routez",
     "/subsz",
     "/varz",
@@ -71,6 +73,7 @@ pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
         .route("/subscriptionsz", get(subsz_page))
         .route("/jsz", get(jsz_page))
         .route("/healthz", get(healthz_page))
+        .route("/metrics", get(metrics_page))
         .route("/routez", get(routez_page))
         .route("/gatewayz", get(gatewayz_page))
         .route("/leafz", get(leafz_page))
@@ -137,6 +140,11 @@ async fn accountz_page(State(inner): State<Arc<Inner>>, Query(arguments): Argume
 async fn accstatz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/accstatz");
     json(StatusCode::OK, &accountz::stats(&inner, &arguments).await)
+}
+
+async fn metrics_page(State(inner): State<Arc<Inner>>) -> Response {
+    inner.requests.count("/metrics");
+    metrics::page(&inner).await
 }
 
 async fn healthz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
