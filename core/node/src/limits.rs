@@ -12,7 +12,7 @@ pub(crate) const DEFAULT_MAX_CONSUMERS: i64 = 1000;
 pub(crate) const UNSYNCED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A frame that holds this many bytes is closed; it is longer only by its last command.
-pub(crate) const FRAME_BYTES: usize = 1024 * 1024;
+pub const FRAME_BYTES: usize = 1024 * 1024;
 
 /// Frames up to this many bytes together go to the disk under one ticket.
 pub(crate) const APPEND_BYTES: usize = 4 * 1024 * 1024;
