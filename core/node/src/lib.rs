@@ -40,7 +40,7 @@ pub use hw_stream::batch::BatchLimits;
 
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
-pub use limits::{ERASE_AFTER, FRAME_BYTES};
+pub use limits::{DEFAULT_MAX_CONSUMERS, ERASE_AFTER, FRAME_BYTES};
 pub use meters::{ConsumerMeter, Meters, StreamMeter};
 pub use notice::{Notice, NoticeConfig, NoticeLevel};
 pub use recover::{Recovery, StoredStream};

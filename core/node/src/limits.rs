@@ -6,7 +6,7 @@ use hw_kit::Span;
 pub(crate) const API_PREFIX: &str = "$JS.API.";
 
 /// A stream that does not say how many consumers it may have may have so many, as with `nats-server`.
-pub(crate) const DEFAULT_MAX_CONSUMERS: i64 = 1000;
+pub const DEFAULT_MAX_CONSUMERS: i64 = 1000;
 
 /// Reading from clients pauses while this many bytes wait for the disk.
 pub(crate) const UNSYNCED_BYTES_MAX: usize = 64 * 1024 * 1024;

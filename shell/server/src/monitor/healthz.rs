@@ -57,7 +57,7 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
             (StatusCode::OK, Healthz { status: "ok", status_code, error: None, errors: Vec::new() })
         }
         Err((code, errors)) if is_set(arguments, "details") => {
-            let page = Healthz { status: "error", status_code: Some(code.as_u16()), error: None, errors };
+            let page = Healthz { status: "error", status_code: None, error: None, errors };
             (code, page)
         }
         Err((code, problems)) => {
