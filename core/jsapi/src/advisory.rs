@@ -20,6 +20,22 @@ pub struct Audit {
     pub response: String,
 }
 
+/// Bytes of a stream that are not what was written, for the advisory.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct DamageFound<'a> {
+    pub account: &'a str,
+    pub server: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    pub reason: &'a str,
+    /// Whether nothing of the stream can be used.
+    pub quarantined: bool,
+    pub found: String,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<'a> {
@@ -33,6 +49,8 @@ pub enum Event<'a> {
     Audit(&'a Audit),
     /// To a backup of the stream; the JSON says who asked for it.
     Backup(&'a Transfer<'a>, &'a Value),
+    /// Some of the stream's bytes are not what was written.
+    Damaged(&'a DamageFound<'a>),
 }
 
 /// The subject and the JSON of an event on `stream` in `domain` (empty: none), with `id` as its identity.
@@ -73,18 +91,32 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
             }
             ("$JS.EVENT.ADVISORY.API".to_owned(), "advisory.v1.api_audit")
         }
+        Event::Damaged(damage) => {
+            fields.insert("stream".into(), stream.into());
+            if let Ok(Value::Object(damage)) = serde_json::to_value(damage) {
+                fields.extend(damage);
+            }
+            (damage_subject(stream), "advisory.v1.stream_damaged")
+        }
     };
     if !domain.is_empty() {
         fields.insert("domain".into(), domain.into());
     }
+    // What `nats-server` does not have is ours.
+    let ours = if matches!(event, Event::Damaged(_)) { "headwater" } else { "nats" };
     let envelope = json!({
-        "type": format!("io.nats.jetstream.{kind}"),
+        "type": format!("io.{ours}.jetstream.{kind}"),
         "id": id,
         "timestamp": now.to_rfc3339(),
     });
     let Value::Object(mut document) = envelope else { unreachable!("json! of braces is an object") };
     document.append(&mut fields);
     (subject, to_json(&document))
+}
+
+/// Where it is told that a stream is damaged.
+pub fn damage_subject(stream: &str) -> String {
+    format!("$JS.EVENT.ADVISORY.STREAM.DAMAGED.{stream}")
 }
 
 fn consumer_event(

@@ -16,7 +16,7 @@ mod response;
 mod user;
 
 pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer, last_seen};
-pub use advisory::{Audit, Event, advisory};
+pub use advisory::{Audit, DamageFound, Event, advisory, damage_subject};
 pub use backup::{
     ArchivedState, SnapshotRequest, Transfer, archived_consumer, config_document, parse_archived_consumer,
     restore_begun, restore_subject, snapshot_ack_prefix, snapshot_begun,

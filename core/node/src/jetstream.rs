@@ -19,6 +19,7 @@ use hw_stream::{Command, Stream, StreamConfig};
 
 use crate::api::Call;
 use crate::batch::AllBatches;
+use crate::damage::Findings;
 use crate::group::{Group, interest_in};
 use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
@@ -112,6 +113,8 @@ pub(crate) struct JetStream {
     pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Result<Bytes, DirectRefusal>)>,
     /// Streams that cannot be used.
     pub(crate) aside: Aside,
+    /// Damage that was found.
+    pub(crate) findings: Findings,
     /// Backups on their way out, and on their way in.
     pub(crate) snapshots: Snapshots,
     pub(crate) restores: Restores,
@@ -185,6 +188,7 @@ impl JetStream {
             direct: Vec::new(),
             due: Vec::new(),
             aside: Aside::default(),
+            findings: Findings::default(),
             snapshots: Snapshots::default(),
             restores: Restores::default(),
             outbox: Outbox::default(),
@@ -255,6 +259,8 @@ impl JetStream {
             self.settle_group(now, hub, id);
         }
         self.advise_abandoned(now, hub);
+        self.look_for_faults(now);
+        self.tell_damage(now, hub);
         self.tidy(now);
         self.outbox.settle(hub.interest_settled());
     }

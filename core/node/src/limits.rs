@@ -6,13 +6,13 @@ use hw_kit::Span;
 pub(crate) const API_PREFIX: &str = "$JS.API.";
 
 /// A stream that does not say how many consumers it may have may have so many, as with `nats-server`.
-pub(crate) const DEFAULT_MAX_CONSUMERS: i64 = 1000;
+pub const DEFAULT_MAX_CONSUMERS: i64 = 1000;
 
 /// Reading from clients pauses while this many bytes wait for the disk.
 pub(crate) const UNSYNCED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A frame that holds this many bytes is closed; it is longer only by its last command.
-pub(crate) const FRAME_BYTES: usize = 1024 * 1024;
+pub const FRAME_BYTES: usize = 1024 * 1024;
 
 /// Frames up to this many bytes together go to the disk under one ticket.
 pub(crate) const APPEND_BYTES: usize = 4 * 1024 * 1024;
@@ -52,6 +52,9 @@ const _: () =
 const _: () = assert!(RESTORE_PENDING * 28 + RESTORE_CONFIG_BYTES <= FRAME_BYTES, "a consumer fits a frame");
 /// Messages of batches that are not complete are kept in memory up to so many bytes.
 pub(crate) const STAGED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// So many damaged places are listed; further ones are counted.
+pub(crate) const FINDINGS_MAX: usize = 1000;
 
 /// Deleted messages that are to be overwritten on disk usually wait so long for others.
 pub const ERASE_AFTER: Span = Span::from_secs(10);

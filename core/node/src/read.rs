@@ -234,14 +234,20 @@ impl JetStream {
         group.wake_schedules();
         let is_mine = self.take_for_rewrite(now, id, block, &messages);
         let Some(group) = self.groups.get_mut(&id) else { return };
+        let waiting = group.waiting.remove(&block).unwrap_or_default();
         match messages {
             // What only the background reads does not drive out what clients read.
             Ok(_) if is_mine => {}
             Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
             Err(LoadError::Busy) => {}
-            Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),
+            Err(LoadError::Damaged(reason)) => {
+                if group.handle_damaged(block, &reason) {
+                    let account = group.account;
+                    self.note_damage(now, id, self.account_name(account), reason);
+                }
+            }
         }
-        for waiting in group.waiting.remove(&block).unwrap_or_default() {
+        for waiting in waiting {
             self.start_read(now, hub, id, waiting);
         }
         self.touch(id);
@@ -321,14 +327,16 @@ impl Group {
         }
     }
 
-    /// A block is not what was written: its messages count as there, but nobody gets them.
-    fn handle_damaged(&mut self, block: BlockId, reason: String) {
+    /// A block is not what was written: its messages count as there, but nobody gets them. Says whether it matters.
+    fn handle_damaged(&mut self, block: BlockId, reason: &str) -> bool {
         let messages = self.stream.messages_mut();
         // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
-        if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
+        let is_live = messages.live_segments().iter().any(|segment| segment.segment == block.segment);
+        if is_live {
             messages.handle_block(block, Vec::new());
-            self.damage = Some(reason);
+            self.damage = Some(reason.to_owned());
         }
+        is_live
     }
 
     /// The message that is asked for, as things are now; None: it is there and damaged.

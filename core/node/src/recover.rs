@@ -33,6 +33,8 @@ pub struct Recovery {
     states: BTreeMap<GroupId, State>,
     streams: BTreeMap<GroupId, Restored>,
     quarantined: BTreeMap<GroupId, String>,
+    /// What is wrong with streams' segments.
+    damaged: BTreeMap<GroupId, Vec<String>>,
     refusal: Option<String>,
     replaying: bool,
     unerased: bool,
@@ -88,6 +90,7 @@ impl Recovery {
             Recovered::SegmentDamaged { id, damage } => {
                 if let Some(state) = self.states.get_mut(&id.group) {
                     state.damage = Some(damage.to_string());
+                    self.damaged.entry(id.group).or_default().push(damage.to_string());
                 }
             }
             Recovered::Replay(replay) => self.replay(&replay),
@@ -312,11 +315,17 @@ impl Recovery {
         for (account, asset) in assets {
             let id = asset.group();
             if let Some(reason) = self.quarantined.get(&id) {
-                let damaged = Damaged { account, stream: asset.config.name.clone(), reason: reason.clone() };
-                js.aside.quarantined.insert(id, damaged);
+                let (stream, reason) = (asset.config.name.clone(), reason.clone());
+                let damaged = Damaged { account, stream, reason, quarantined: true };
+                js.aside.quarantined.insert(id, damaged.clone());
+                js.note_damage(now, id, damaged.account, damaged.reason);
                 continue;
             }
-            let account = js.directory.account_id(&account);
+            for reason in self.damaged.remove(&id).unwrap_or_default() {
+                js.note_damage(now, id, account.clone(), reason);
+            }
+            let account_name = account;
+            let account = js.directory.account_id(&account_name);
             let found = self.streams.remove(&id).unwrap_or_else(|| Restored {
                 stream: js.stream(id, asset.config.clone(), asset.created()),
                 applied: LogIndex(0),
@@ -327,6 +336,9 @@ impl Recovery {
             let log = Log::new(id, found.applied);
             let mut group = Group::new(id, account.unwrap_or(NOBODY), revision, found.stream, log);
             group.last_segment = found.last_segment;
+            if let Some(reason) = &found.damage {
+                js.note_damage(now, id, account_name, reason.clone());
+            }
             group.damage = found.damage;
             if account.is_none() {
                 js.aside.parked.insert(id, group);

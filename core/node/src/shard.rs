@@ -10,7 +10,7 @@ use hw_kit::{AccountId, ConnId, ShardId, Time};
 use crate::completion::DiskCompletion;
 use crate::inside::Target;
 use crate::jetstream::{DiskRequest, JetStream, JetStreamConfig};
-use crate::notice::{Notice, NoticeConfig};
+use crate::notice::{Notice, NoticeConfig, NoticeLevel};
 use crate::outbox::Outgoing;
 use crate::recover::Recovery;
 use crate::system::{Question, System};
@@ -163,7 +163,10 @@ impl Shard {
 
     /// Lines for the log.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.rooms.system.notices)
+        let mut notices = std::mem::take(&mut self.rooms.system.notices);
+        let found = self.rooms.js.as_mut().map(JetStream::take_damage_lines).unwrap_or_default();
+        notices.extend(found.into_iter().map(|text| Notice { level: NoticeLevel::Error, text }));
+        notices
     }
 
     /// Requests that need to know more than one shard.

@@ -31,12 +31,14 @@ pub struct JetStreamTotals {
 pub struct JetStreamHealth {
     /// Why nothing is written any more.
     pub failed: Option<String>,
-    /// Streams with damage.
+    /// Damage of streams that exist, in the order in which it was found.
     pub damage: Vec<Damaged>,
+    /// How many damaged places more there are than are listed.
+    pub left_out: u64,
 }
 
-/// A stream with damage.
-#[derive(Clone, Debug, PartialEq)]
+/// A place of a stream that is damaged.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Damaged {
     /// Its account.
     pub account: String,
@@ -44,6 +46,15 @@ pub struct Damaged {
     pub stream: String,
     /// What is wrong.
     pub reason: String,
+    /// Whether nothing of the stream can be used.
+    pub quarantined: bool,
+}
+
+impl Damaged {
+    /// The file and the offset in it, where they are known.
+    pub fn place(&self) -> Option<(&str, u64)> {
+        hw_store::Damage::place_in(&self.reason)
+    }
 }
 
 /// An account's part.
@@ -73,7 +84,7 @@ pub struct StreamView {
 
 /// JetStream, for reading.
 pub struct JetStreamView<'a> {
-    js: &'a JetStream,
+    pub(crate) js: &'a JetStream,
 }
 
 impl<'a> JetStreamView<'a> {
@@ -104,15 +115,11 @@ impl<'a> JetStreamView<'a> {
 
     /// Whether everything is sound.
     pub fn health(&self) -> JetStreamHealth {
-        let damaged = self.js.groups.values().filter_map(|group| {
-            Some(Damaged {
-                account: self.js.account_name(group.account),
-                stream: group.stream.config().name.clone(),
-                reason: group.damage.clone()?,
-            })
-        });
-        let lost = self.js.aside.quarantined.values().cloned();
-        JetStreamHealth { failed: self.js.disk.failed.clone(), damage: damaged.chain(lost).collect() }
+        JetStreamHealth {
+            failed: self.js.disk.failed.clone(),
+            damage: self.js.findings.all().cloned().collect(),
+            left_out: self.js.findings.left_out(),
+        }
     }
 
     /// The names of a stream's consumers; None without the stream.

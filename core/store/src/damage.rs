@@ -79,11 +79,39 @@ impl Damage {
         Damage { file, offset, flaw }
     }
 
+    /// The file and the offset that a reason names, where it is the text of one of these. A checkpoint holds as text why
+    /// a group is in quarantine.
+    pub fn place_in(reason: &str) -> Option<(&str, u64)> {
+        let (file, rest) = reason.split_once(" is damaged at byte ")?;
+        let (offset, _) = rest.split_once(": ")?;
+        Some((file, offset.parse().ok()?))
+    }
+
     pub(crate) fn checksum(file: FileId, offset: u64, part: &'static str) -> Damage {
         Damage::new(file, offset, Flaw::Checksum { part })
     }
 
     pub(crate) fn malformed(file: FileId, offset: u64, part: &'static str) -> Damage {
         Damage::new(file, offset, Flaw::Malformed { part })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hw_kit::GroupId;
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_from_its_text() {
+        for (file, offset) in
+            [(FileId::Wal(7), 0), (FileId::Checkpoint(3), u64::MAX), (FileId::Segment(GroupId(2), 9), 4096)]
+        {
+            let text = Damage::checksum(file, offset, "record: of a test").to_string();
+            assert_eq!(Damage::place_in(&text), Some((file.path().as_str(), offset)), "{text}");
+        }
+        for text in ["", "its log is damaged", "wal is damaged at byte x: y", "wal is damaged at byte 7"] {
+            assert_eq!(Damage::place_in(text), None, "{text}");
+        }
     }
 }

@@ -12,7 +12,9 @@ use hw_kit::{GroupId, LogIndex, Map, ShardId};
 
 use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
-use crate::limits::{GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{
+    FRAME_BYTES_MAX, GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX,
+};
 use crate::op::DiskOp;
 use crate::wal_window::{FileHeader, WalPosition, WindowHead, WindowKind, align, encode_head, head_bytes};
 
@@ -59,12 +61,12 @@ pub enum AppendError {
     /// The disk is full and the reserve is used up.
     #[error("no space is left for the log")]
     Full,
-    /// A frame is longer than the store was opened for.
-    #[error("a frame of {bytes} bytes is longer than the {max} that this store takes")]
+    /// A frame is longer than any store takes.
+    #[error("a frame of {bytes} bytes is longer than the {max} that a store takes")]
     TooLong {
         /// Its length.
         bytes: u64,
-        /// The option.
+        /// The limit.
         max: u64,
     },
     /// Entries are missing before a frame: a defect of the caller.
@@ -101,6 +103,8 @@ pub(crate) struct Wal {
     files: VecDeque<WalFile>,
     /// Files that are ready, ascending.
     spares: VecDeque<FileHeader>,
+    /// Files that were made ready and are not used: they go before another is made, which takes their place.
+    dropped: Vec<u64>,
     /// Files that hold nothing that is needed, with their lengths.
     free: Vec<(u64, u64)>,
     /// The last index of each group.
@@ -149,6 +153,7 @@ impl Wal {
             limits,
             files,
             spares,
+            dropped: Vec::new(),
             free,
             tails,
             end,
@@ -171,7 +176,7 @@ impl Wal {
         all: bool,
         ops: &mut Vec<DiskOp>,
     ) -> Result<usize, AppendError> {
-        self.check_lengths(frames)?;
+        self.check_lengths(frames, all)?;
         let taken = self.check_space(frames);
         if taken < frames.len() && (all || taken == 0) {
             return Err(AppendError::NotReady);
@@ -221,7 +226,12 @@ impl Wal {
     pub(crate) fn handle_spare(&mut self, spare: FileHeader) {
         assert!(spare.number > self.end.file, "a spare comes after the files in use");
         assert!(self.spares.back().is_none_or(|last| last.number < spare.number), "spares come in order");
-        self.spares.push_back(spare);
+        // While it was made, files may have become longer.
+        if spare.len < self.least_len() || spare.previous != self.newest() {
+            self.dropped.push(spare.number);
+        } else {
+            self.spares.push_back(spare);
+        }
     }
 
     /// A group's state stands for all entries up to an index, whether the log has them or not.
@@ -277,11 +287,12 @@ impl Wal {
     pub(crate) fn make_spare(&mut self, salt: u64, is_full: bool) -> (FileHeader, Vec<DiskOp>) {
         let number = self.next_number;
         self.next_number += 1;
-        let mut ops = Vec::new();
+        // Each names the one before: the last goes first, and none is there any more when its place is taken.
+        let dropped = std::mem::take(&mut self.dropped).into_iter().rev();
+        let mut ops: Vec<DiskOp> =
+            dropped.flat_map(|old| [DiskOp::Remove(FileId::Wal(old)), DiskOp::SyncDir(Dir::Root)]).collect();
         // On a full disk a short file is better than none; otherwise files grow to their full size and stay there.
-        let len_short =
-            (self.limits.frame_bytes_max + 2 * WAL_HEADER_BYTES).next_multiple_of(WAL_HEADER_BYTES);
-        let len_new = if is_full { len_short } else { self.next_len };
+        let len_new = if is_full { self.least_len() } else { self.next_len };
         let file = FileId::Wal(number);
         let len = match self.free.iter().position(|&(_, len)| len >= len_new) {
             Some(at) => {
@@ -377,10 +388,29 @@ impl Wal {
         Ok(())
     }
 
-    fn check_lengths(&self, frames: &[Frame]) -> Result<(), AppendError> {
-        let max = self.limits.frame_bytes_max;
+    /// A file that takes the longest frame.
+    fn least_len(&self) -> u64 {
+        (self.limits.frame_bytes_max + 2 * WAL_HEADER_BYTES).next_multiple_of(WAL_HEADER_BYTES)
+    }
+
+    /// A frame that is longer than any so far makes all further files longer: what clients may send can be raised while
+    /// the store is open, and streams copy what was stored when more was allowed. `is_full` says that no file can be made.
+    fn check_lengths(&mut self, frames: &[Frame], is_full: bool) -> Result<(), AppendError> {
         let longest = frames.iter().map(|frame| frame.body().len() as u64).max().unwrap_or(0);
-        if longest > max { Err(AppendError::TooLong { bytes: longest, max }) } else { Ok(()) }
+        if longest <= self.limits.frame_bytes_max {
+            return Ok(());
+        }
+        if longest > FRAME_BYTES_MAX {
+            return Err(AppendError::TooLong { bytes: longest, max: FRAME_BYTES_MAX });
+        }
+        if is_full {
+            return Err(AppendError::NotReady);
+        }
+        self.limits.frame_bytes_max = longest;
+        self.next_len = self.next_len.max(self.least_len());
+        self.limits.file_bytes = self.limits.file_bytes.max(self.next_len);
+        self.dropped.extend(self.spares.drain(..).map(|spare| spare.number));
+        Ok(())
     }
 
     /// How many frames there is space for.

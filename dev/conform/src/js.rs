@@ -48,14 +48,20 @@ pub struct Delivered {
 impl Js {
     /// Connects and subscribes to an inbox of its own.
     pub fn open(port: u16) -> Result<Self, Lost> {
+        Self::open_as(port, &Value::Null)
+    }
+
+    /// The same with more in its CONNECT, such as a user.
+    pub fn open_as(port: u16, more: &Value) -> Result<Self, Lost> {
         let conn = Conn::open(port, None).map_err(|error| Lost::Gone(error.to_string()))?;
         let inbox = format!("_I.{}.{}", std::process::id(), NEXT_ID.fetch_add(1, Ordering::Relaxed));
         let mut js = Self { conn, inbox, next: 0 };
-        let hello = format!(
-            "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true,\"lang\":\"test\",\"version\":\"1\",\
-             \"protocol\":1}}\r\nSUB {}.* 1\r\nPING\r\n",
-            js.inbox
-        );
+        let mut connect = json!({ "verbose": false, "headers": true, "no_responders": true, "lang": "test",
+            "version": "1", "protocol": 1 });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            connect[name] = value.clone();
+        }
+        let hello = format!("CONNECT {connect}\r\nSUB {}.* 1\r\nPING\r\n", js.inbox);
         js.write(hello.as_bytes())?;
         while js.frame("the first PONG")?.line != "PONG" {}
         Ok(js)

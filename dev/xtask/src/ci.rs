@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use crate::counts::{self, Counted};
 use crate::{arrows, tidy};
 
 /// What the test runners counted.
@@ -54,7 +55,15 @@ pub fn run(root: &Path) -> ExitCode {
     ci.cargo("fmt", &["fmt", "--all", "--check"]);
     ci.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
     ci.cargo("test", &["test", "--workspace", "--exclude", "hw-conform", "--no-fail-fast", "--quiet"]);
+    ci.counts(false);
     ci.conform(&[]);
+    ci.end()
+}
+
+/// `cargo xtask counts [--record]`
+pub fn counts(root: &Path, record: bool) -> ExitCode {
+    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    ci.counts(record);
     ci.end()
 }
 
@@ -78,6 +87,30 @@ impl Ci<'_> {
             arguments.extend(words.iter().map(String::as_str));
         }
         self.cargo("conform", &arguments);
+    }
+
+    fn counts(&mut self, record: bool) {
+        println!("== counts");
+        let started = Instant::now();
+        match counts::run(self.root, record) {
+            Ok(Counted { lines, passed, failed }) => {
+                lines.iter().for_each(|line| println!("{line}"));
+                self.totals.passed += passed;
+                self.totals.failed += failed;
+                if failed > 0 {
+                    self.broken.push("counts".to_owned());
+                }
+            }
+            Err(counts::Stopped::Skipped(why)) => {
+                println!("counts: skipped: {why}");
+                self.totals.skipped += 1;
+            }
+            Err(counts::Stopped::Failed(why)) => {
+                println!("{why}");
+                self.count("counts", false, 0);
+            }
+        }
+        println!("== counts: {:.0} s", started.elapsed().as_secs_f64());
     }
 
     fn house(&mut self, name: &str, check: fn(&Path) -> Result<Vec<String>, String>) {

@@ -1,7 +1,8 @@
-//! House checks: `cargo xtask ci|tidy|arrows|conform`, the same here and in continuous integration.
+//! House checks: `cargo xtask ci|tidy|arrows|counts|conform`, the same here and in continuous integration.
 
 mod arrows;
 mod ci;
+mod counts;
 mod exceptions;
 mod source;
 mod tidy;
@@ -15,6 +16,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   ci       everything: fmt, clippy, tidy, arrows, tests, conform; prints totals
   tidy     lengths of files and functions, parameters, head comments, tests without sleeps, leaks
   arrows   which crate uses which, compared with docs/architecture.md; core's outside dependencies
+  counts   instructions of the hot paths under valgrind, compared with dev/bench/baseline.txt; `counts --record` writes it anew
   conform  builds the server and plays the scripts and clients against it (and NATS_SERVER_BIN)";
 
 fn main() -> ExitCode {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let root = root();
     let problems = match words.first().map(String::as_str) {
         Some("ci") => return ci::run(&root),
+        Some("counts") => return ci::counts(&root, words.get(1).is_some_and(|word| word == "--record")),
         Some("conform") => return ci::conform(&root, &words[1..]),
         Some("tidy") => tidy::check(&root),
         Some("arrows") => arrows::check(&root),

@@ -21,6 +21,7 @@ mod offline;
 mod queue;
 mod reads;
 mod shard;
+mod sync_times;
 mod writer;
 
 pub use folder::Folder;
@@ -29,3 +30,4 @@ pub use lock::{LockError, StoreDir};
 pub use offline::{RepairError, inspect_shard, repair_shard, salvage_segments};
 pub use queue::QueueFull;
 pub use shard::{Busy, Completion, DiskOptions, Gauges, OnCompletion, OpenError, ShardDisk, check_shard};
+pub use sync_times::{SYNC_BOUNDS, SyncCounts, SyncTimes};

@@ -19,6 +19,7 @@ use crate::folder::Folder;
 use crate::lock::StoreDir;
 use crate::queue::{Job, Queue, QueueFull};
 use crate::reads::{ReadJob, Reads};
+use crate::sync_times::SyncTimes;
 use crate::writer::{Batch, Timers, Writer};
 
 /// Bytes of frames that wait for the writer.
@@ -138,6 +139,12 @@ pub struct Gauges {
     pub windows: AtomicU64,
     /// Whether the store has stopped.
     pub has_failed: AtomicBool,
+    /// Syncs of the log.
+    pub syncs: SyncTimes,
+    /// Checkpoints that were written.
+    pub checkpoints: AtomicU64,
+    /// Checkpoints that were begun and not written.
+    pub checkpoints_failed: AtomicU64,
 }
 
 /// The disk of one shard. Dropping it closes it.
@@ -232,7 +239,7 @@ impl ShardDisk {
     }
 
     /// Numbers that are kept up to date.
-    pub fn gauges(&self) -> &Gauges {
+    pub fn gauges(&self) -> &Arc<Gauges> {
         &self.gauges
     }
 

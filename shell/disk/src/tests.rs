@@ -195,13 +195,16 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
 }
 
 #[test]
-fn too_long_and_too_much_are_refused() {
+fn long_is_taken_and_too_much_is_refused() {
     let path = scratch("refused");
     let shard = open(&path);
+    // Longer than the store was opened for, and than any of its files.
     shard.disk.append(vec![frame(1, 1, &[&[0; 70 << 10]])], 1).unwrap();
-    assert!(matches!(shard.next(), Completion::Refused { ticket: 1, error: AppendError::TooLong { .. } }));
-    shard.disk.append(vec![frame(1, 1, &[b"x"])], 2).unwrap();
+    shard.synced(1);
+    shard.disk.append(vec![frame(1, 2, &[&[0; 3 << 20]])], 2).unwrap();
     shard.synced(2);
+    shard.disk.append(vec![frame(1, 3, &[b"x"])], 3).unwrap();
+    shard.synced(3);
     let queue = Queue::new(100);
     queue.append(vec![frame(1, 1, &[&[0; 200]])], 1).expect("one batch is always taken");
     let error = queue.append(vec![frame(1, 2, &[b"x"])], 2).unwrap_err();

@@ -64,6 +64,7 @@ impl Writer {
         // A thread that panics must not look like one that is slow.
         let mut guard = Guard { done: self.done.clone(), is_clean: false };
         self.ask_for_spare();
+        self.show_gauges();
         while !self.timers.closing {
             let timers = [self.timers.sync, self.timers.mark, self.timers.spare];
             let mut jobs = self.queue.take(timers.into_iter().flatten().min());
@@ -192,7 +193,7 @@ impl Writer {
             Err(AppendError::NotReady) => return self.wait_for_spare().map(|()| 0),
             other => other?,
         };
-        self.folder.run_all(ops).map_err(|error| self.fail(&error))?;
+        self.run_all(ops).map_err(|error| self.fail(&error))?;
         self.gauges.windows.fetch_add(1, Ordering::Relaxed);
         if self.sync == SyncPolicy::Always {
             self.storage.handle_synced(position);
@@ -244,6 +245,8 @@ impl Writer {
 
     fn handle_checkpoint(&mut self, work: CheckpointWork, result: Result<(), DiskError>) {
         let written = work.done().clone();
+        let count = if result.is_ok() { &self.gauges.checkpoints } else { &self.gauges.checkpoints_failed };
+        count.fetch_add(1, Ordering::Relaxed);
         let cleanup = self.storage.handle_checkpoint(work, &result);
         self.report_failure();
         self.superseded.0.extend(cleanup);
@@ -285,7 +288,7 @@ impl Writer {
         self.timers.sync = None;
         let mut ops = Vec::new();
         let position = self.storage.sync(&mut ops);
-        match self.folder.run_all(ops) {
+        match self.run_all(ops) {
             Ok(()) => self.storage.handle_synced(position),
             Err(error) => drop(self.fail(&error)),
         }
@@ -299,10 +302,22 @@ impl Writer {
         }
         let mut ops = Vec::new();
         let Ok(position) = self.storage.mark(&mut ops) else { return };
-        match self.folder.run_all(ops) {
+        match self.run_all(ops) {
             Ok(()) => self.storage.handle_synced(position),
             Err(error) => drop(self.fail(&error)),
         }
+    }
+
+    /// Runs a list and notes how long its syncs take; the first failure ends it.
+    fn run_all(&mut self, ops: Vec<DiskOp>) -> Result<(), DiskError> {
+        for op in ops {
+            let begun = matches!(op, DiskOp::Sync(_)).then(Instant::now);
+            self.folder.run(op)?;
+            if let Some(begun) = begun {
+                self.gauges.syncs.add(begun.elapsed());
+            }
+        }
+        Ok(())
     }
 
     fn close(&mut self) {

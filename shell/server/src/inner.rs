@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use hw_auth::Directory;
+use hw_disk::Gauges;
 use hw_hub::{AccountCounters, HubCounters, HubLimits};
 use hw_kit::{ConnId, Span, Time};
 use hw_net::{Clock, Mailbox};
-use hw_node::{BatchLimits, JetStreamHealth, JetStreamTotals, Question};
+use hw_node::{BatchLimits, JetStreamHealth, JetStreamTotals, Meters, Question};
 use tokio::sync::mpsc;
 
 use crate::monitor::Requests;
@@ -28,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) cores: usize,
     pub(crate) requests: Requests,
     pub(crate) usage: Mutex<Usage>,
+    /// The disk's numbers, where there is a store.
+    pub(crate) disk: OnceLock<Arc<Gauges>>,
     questions: mpsc::Sender<(usize, Question)>,
     /// Numbers the server's messages in the system account.
     seq: AtomicU64,
@@ -111,6 +114,7 @@ impl Inner {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             requests: Requests::new(),
             usage: Mutex::new(Usage::default()),
+            disk: OnceLock::new(),
             questions,
             seq: AtomicU64::new(0),
             ready: AtomicBool::new(false),
@@ -215,6 +219,13 @@ impl Inner {
 
     pub(crate) async fn jetstream_health(&self) -> Option<JetStreamHealth> {
         self.mailboxes.first()?.ask(|shard, _| shard.jetstream().map(|js| js.health())).await?
+    }
+
+    pub(crate) async fn jetstream_meters(&self, streams: usize, consumers: usize) -> Option<Meters> {
+        let ask = move |shard: &mut hw_node::Shard, now| {
+            shard.jetstream().map(|js| js.meters(now, streams, consumers))
+        };
+        self.mailboxes.first()?.ask(ask).await?
     }
 
     pub(crate) async fn consumers_of(&self, account: String, stream: String) -> Option<Vec<String>> {

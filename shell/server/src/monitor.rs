@@ -1,10 +1,12 @@
 //! The monitoring port: JSON about the server, its connections and JetStream, under the real server's paths and field names.
 
 pub(crate) mod accountz;
+mod arguments;
 pub(crate) mod connz;
 pub(crate) mod healthz;
 pub(crate) mod jsz;
 pub(crate) mod links;
+mod metrics;
 pub(crate) mod statsz;
 pub(crate) mod subsz;
 pub(crate) mod varz;
@@ -14,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -37,6 +40,7 @@ const PAGES: &[&str] = &[
     "/healthz",
     "/jsz",
     "/leafz",
+    "/metrics",
     "/routez",
     "/subsz",
     "/varz",
@@ -71,16 +75,30 @@ pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
         .route("/subscriptionsz", get(subsz_page))
         .route("/jsz", get(jsz_page))
         .route("/healthz", get(healthz_page))
+        .route("/metrics", get(metrics_page))
         .route("/routez", get(routez_page))
         .route("/gatewayz", get(gatewayz_page))
         .route("/leafz", get(leafz_page))
         .route("/accountz", get(accountz_page))
         .route("/accstatz", get(accstatz_page))
+        .layer(middleware::from_fn(check_arguments))
         .with_state(inner);
     match base.trim_matches('/') {
         "" => pages,
         base => Router::new().nest(&format!("/{base}"), pages),
     }
+}
+
+/// Refuses arguments that a page cannot read.
+async fn check_arguments(arguments: Arguments, request: Request, next: Next) -> Response {
+    match arguments::check(request.uri().path(), &arguments) {
+        Ok(()) => next.run(request).await,
+        Err(text) => refused(text),
+    }
+}
+
+fn refused(text: String) -> Response {
+    (StatusCode::BAD_REQUEST, text).into_response()
 }
 
 async fn index(State(inner): State<Arc<Inner>>) -> Html<String> {
@@ -100,13 +118,16 @@ async fn connz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments
     inner.requests.count("/connz");
     match connz::page(&inner, &arguments).await {
         Ok(page) => json(StatusCode::OK, &page),
-        Err(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+        Err(text) => refused(text),
     }
 }
 
 async fn subsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/subsz");
-    json(StatusCode::OK, &subsz::page(&inner, &arguments).await)
+    match subsz::page(&inner, &arguments).await {
+        Ok(page) => json(StatusCode::OK, &page),
+        Err(text) => refused(text),
+    }
 }
 
 async fn jsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
@@ -131,12 +152,20 @@ async fn leafz_page(State(inner): State<Arc<Inner>>) -> Response {
 
 async fn accountz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/accountz");
-    json(StatusCode::OK, &accountz::page(&inner, &arguments).await)
+    match accountz::page(&inner, &arguments).await {
+        Ok(page) => json(StatusCode::OK, &page),
+        Err(text) => refused(text),
+    }
 }
 
 async fn accstatz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/accstatz");
     json(StatusCode::OK, &accountz::stats(&inner, &arguments).await)
+}
+
+async fn metrics_page(State(inner): State<Arc<Inner>>) -> Response {
+    inner.requests.count("/metrics");
+    metrics::page(&inner).await
 }
 
 async fn healthz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
@@ -156,9 +185,7 @@ fn json(status: StatusCode, page: &impl Serialize) -> Response {
 
 /// Whether an argument is there and says yes.
 fn is_set(arguments: &BTreeMap<String, String>, name: &str) -> bool {
-    arguments
-        .get(name)
-        .is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "detail"))
+    arguments.get(name).is_some_and(|value| value == "detail" || arguments::flag(value) == Some(true))
 }
 
 /// A number among the arguments.

@@ -95,6 +95,10 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let hubs = hub_configs(&inner, &options, &directory);
     let jetstream = opened.map(|Opened { recovery, disk, .. }| (jetstream_config(&inner), recovery, disk));
     let disk = jetstream.as_ref().map(|(_, _, disk)| disk.clone());
+    if let Some(disk) = &disk {
+        // Empty until now.
+        let _ = inner.disk.set(disk.gauges().clone());
+    }
     let write_deadline = options.limits.write_deadline;
     let plan = Plan { hubs, jetstream, write_deadline, notices: notices(&options) };
     let shards = shards::spawn(&inner, plan)?;

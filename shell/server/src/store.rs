@@ -35,7 +35,8 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     let folder = folder(js)?;
     let mut storage = StorageOptions::new(ShardId(0), crate::start::seed());
     storage.sync = policy(js);
-    let longest = u64::from(options.limits.max_payload) + COMMAND_BYTES;
+    // A longer one, after a reload, makes the log's files longer.
+    let longest = hw_node::FRAME_BYTES as u64 + u64::from(options.limits.max_payload) + COMMAND_BYTES;
     storage.frame_bytes_max = storage.frame_bytes_max.max(longest);
     let store = StoreDir::open(&folder).map_err(|error| StartError::Store(error.to_string()))?;
     let pages = index_pages(&store, storage.shard, INDEX_CACHE_BYTES);

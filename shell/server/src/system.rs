@@ -113,15 +113,12 @@ async fn page(inner: &Inner, question: &Question, request: &Map<String, Value>) 
     match question.verb.as_str() {
         "STATSZ" => shown(&monitor::statsz::page(inner).await),
         "VARZ" => shown(&monitor::varz::page(inner).await),
-        "SUBSZ" => shown(&monitor::subsz::page(inner, arguments).await),
-        "CONNZ" => match monitor::connz::page(inner, arguments).await {
-            Ok(page) => shown(&page),
-            Err(description) => Err(Failure { code: 400, description }),
-        },
+        "SUBSZ" => shown(&monitor::subsz::page(inner, arguments).await.map_err(refused)?),
+        "CONNZ" => shown(&monitor::connz::page(inner, arguments).await.map_err(refused)?),
         "ROUTEZ" => shown(&monitor::links::routez(inner)),
         "GATEWAYZ" => shown(&monitor::links::gatewayz(inner)),
         "LEAFZ" => shown(&monitor::links::leafz(inner)),
-        "ACCOUNTZ" => shown(&monitor::accountz::page(inner, arguments).await),
+        "ACCOUNTZ" => shown(&monitor::accountz::page(inner, arguments).await.map_err(refused)?),
         "STATZ" => shown(&monitor::accountz::stats(inner, arguments).await),
         "JSZ" => shown(&monitor::jsz::page(inner, arguments).await),
         "HEALTHZ" => {
@@ -131,6 +128,10 @@ async fn page(inner: &Inner, question: &Question, request: &Map<String, Value>) 
         "KICK" => kick(inner, request).await,
         verb => Err(Failure { code: 404, description: format!("{verb} is not known") }),
     }
+}
+
+fn refused(description: String) -> Failure {
+    Failure { code: 500, description }
 }
 
 fn shown(page: &impl Serialize) -> Result<Value, Failure> {

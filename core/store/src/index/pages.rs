@@ -1,6 +1,7 @@
 //! Pages of indexes: read when they are needed, checked, and kept while the budget allows.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ pub trait ReadSegment: std::fmt::Debug + Send + Sync {
 pub struct Pages {
     files: Box<dyn ReadSegment>,
     cache: Mutex<Cache>,
+    failures: AtomicU64,
 }
 
 /// The bytes of one index, read beforehand: for checking and repairing without a server.
@@ -86,7 +88,17 @@ impl Pages {
     /// Reads through `files` and keeps about so many bytes.
     pub fn new(files: Box<dyn ReadSegment>, budget: usize) -> Pages {
         let (entries, order) = (Map::default(), VecDeque::new());
-        Pages { files, cache: Mutex::new(Cache { budget, used: 0, entries, order }) }
+        let cache = Mutex::new(Cache { budget, used: 0, entries, order });
+        Pages { files, cache, failures: AtomicU64::new(0) }
+    }
+
+    /// How many times somebody asked in vain: what could not be read or was damaged.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many bytes are kept.

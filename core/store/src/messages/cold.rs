@@ -67,9 +67,16 @@ impl Cold {
     /// The answer, or as if there were nothing.
     pub fn guard<T: Default>(&self, result: Result<T, Damage>) -> T {
         result.unwrap_or_else(|damage| {
-            self.fault.borrow_mut().get_or_insert(damage);
+            self.note(damage);
             T::default()
         })
+    }
+
+    fn note(&self, damage: Damage) {
+        self.fault.borrow_mut().get_or_insert(damage);
+        if let Some(source) = &self.source {
+            source.pages.note_failure();
+        }
     }
 
     pub fn view<'a>(&'a self, segment: &'a Segment) -> Option<View<'a>> {
@@ -264,7 +271,7 @@ impl Cold {
         match view.each_match(filter, f) {
             Ok(flow) => flow,
             Err(damage) => {
-                self.fault.borrow_mut().get_or_insert(damage);
+                self.note(damage);
                 ControlFlow::Break(())
             }
         }

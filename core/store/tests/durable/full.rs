@@ -1,11 +1,11 @@
 //! A disk that is full: refused precisely, deletes still fit, and space that is freed is used again.
 
 use bytes::Bytes;
-use hw_kit::{GroupId, LogIndex, Seq, Time};
+use hw_kit::{GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::messages::Message;
 use hw_store::{
-    AppendError, CheckpointJob, DiskError, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment,
-    Record, Storage, SyncPolicy,
+    AppendError, CheckpointJob, DiskError, Frame, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint,
+    NewSegment, Record, RecoverError, Recovered, Storage, SyncPolicy,
 };
 
 use crate::disk::MemDisk;
@@ -18,12 +18,15 @@ struct Shard {
 }
 
 impl Shard {
-    fn append(&mut self, bytes: usize) -> Result<(), AppendError> {
+    fn frame(&self, bytes: usize) -> Frame {
         let mut builder = FrameBuilder::new();
         builder.push(&vec![b'x'; bytes]);
         let first = LogIndex(self.last + 1);
-        let frame = builder.finish(FrameMeta { group: GroupId(1), term: 0, first, kind: FrameKind::Entries });
-        let mut ops = Vec::new();
+        builder.finish(FrameMeta { group: GroupId(1), term: 0, first, kind: FrameKind::Entries })
+    }
+
+    fn append(&mut self, bytes: usize) -> Result<(), AppendError> {
+        let (mut ops, frame) = (Vec::new(), self.frame(bytes));
         let appended = self.storage.append(&[frame], &mut ops)?;
         for op in ops {
             self.disk.run(op).expect("the log is written to space that it has");
@@ -41,6 +44,31 @@ impl Shard {
             self.disk.run(op).expect("removing needs no space");
         }
         is_made
+    }
+
+    /// Appends what is longer than any file, until the power goes.
+    fn grow(&mut self) -> Result<(), DiskError> {
+        for bytes in [100 << 10, 300, 150 << 10] {
+            let mut ops = Vec::new();
+            let appended = loop {
+                let frame = self.frame(bytes);
+                match self.storage.append(&[frame], &mut ops) {
+                    Ok(appended) => break appended,
+                    Err(error) => assert_eq!(error, AppendError::NotReady),
+                }
+                let mut job = self.storage.spare_job().expect("a file is wanted");
+                for op in job.take_ops() {
+                    self.disk.run(op)?;
+                }
+                assert!(self.storage.handle_spare(job, Ok(())).is_empty());
+            };
+            for op in ops {
+                self.disk.run(op)?;
+            }
+            self.storage.handle_synced(appended.position);
+            self.last += 1;
+        }
+        Ok(())
     }
 
     fn checkpoint(&mut self, segment: Option<(u64, usize)>) -> Result<(), DiskError> {
@@ -120,4 +148,61 @@ fn a_full_disk_refuses_precisely_and_recovers() {
     let (mut again, _) = hw_store::recover(options, &mut |op| disk.run(op), &mut |_| tail += 1).unwrap();
     assert!(again.spare_job().is_some() || again.space_left() > 0);
     assert!(tail >= 2, "the group and its last entry");
+}
+
+#[test]
+fn a_frame_longer_than_any_before_makes_the_log_grow() {
+    let mut disk = MemDisk::default();
+    let storage = open(SyncPolicy::Always, &mut disk).unwrap().storage;
+    let mut shard = Shard { disk, storage, last: 0 };
+    // One file is being made meanwhile; it comes too late to be of use.
+    let mut late = shard.storage.spare_job().expect("a file is wanted");
+    let made = late.take_ops().into_iter().try_for_each(|op| shard.disk.run(op).map(|_| ()));
+    assert_eq!(shard.append(100 << 10), Err(AppendError::NotReady));
+    assert!(shard.storage.handle_spare(late, made).is_empty());
+    assert_eq!(shard.append(100 << 10), Err(AppendError::NotReady));
+    assert!(shard.make_spare());
+    for bytes in [100 << 10, 20, 99 << 10, 3000] {
+        while shard.append(bytes) == Err(AppendError::NotReady) {
+            assert!(shard.make_spare());
+        }
+    }
+    assert_eq!(shard.last, 4);
+}
+
+fn last_entry(disk: &mut MemDisk) -> Result<u64, RecoverError> {
+    let (mut found, options) = (0, crate::model::options(SyncPolicy::Always));
+    let mut each = |item| {
+        if let Recovered::Replay(replay) = item {
+            found = replay.frame.last().0;
+        }
+    };
+    hw_store::recover(options, &mut |op| disk.run(op), &mut each)?;
+    Ok(found)
+}
+
+/// Spares that are too short make way for a longer one; wherever the power goes, what was acknowledged is read back.
+#[test]
+fn a_log_that_grows_survives_power_cuts() {
+    for cut in 0..400 {
+        let mut disk = MemDisk::default();
+        let storage = open(SyncPolicy::Always, &mut disk).unwrap().storage;
+        let mut shard = Shard { disk, storage, last: 0 };
+        while shard.make_spare() {}
+        shard.append(2000).expect("it fits");
+        let begun = shard.disk.ops_done;
+        shard.disk.ops_left = Some(cut);
+        let is_over = shard.grow().is_ok();
+        assert!(!is_over || shard.disk.ops_done - begun <= cut);
+        for seed in 0..20 {
+            let mut disk = shard.disk.clone();
+            disk.crash(&mut Rng::new(cut * 100 + seed));
+            let found = last_entry(&mut disk).unwrap_or_else(|error| panic!("cut {cut}, {seed}: {error}"));
+            assert!(found >= shard.last, "cut {cut}, {seed}: {found} of {}", shard.last);
+        }
+        if is_over {
+            return;
+        }
+    }
+    panic!("there are not so many operations");
 }

@@ -61,23 +61,26 @@ struct Sum {
     bytes: u64,
 }
 
-pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Accountz {
+pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<Accountz, String> {
     let wanted = arguments.get("acc").filter(|name| !name.is_empty());
     let account_detail = match wanted {
-        Some(name) => detail(inner, name).await,
+        Some(name) => {
+            let found = detail(inner, name).await;
+            Some(found.ok_or_else(|| format!("Account {name} does not exist"))?)
+        }
         None => None,
     };
     let there = inner.live().directory;
     let there = there.accounts().filter(|(_, account)| !account.gone && wanted.is_none());
     let mut accounts: Vec<String> = there.map(|(_, account)| account.name.clone()).collect();
     accounts.sort();
-    Accountz {
+    Ok(Accountz {
         server_id: inner.facts.id.clone(),
         now: inner.now().to_rfc3339(),
         system_account: inner.facts.system_account.clone(),
         accounts,
         account_detail,
-    }
+    })
 }
 
 async fn detail(inner: &Inner, name: &str) -> Option<Detail> {

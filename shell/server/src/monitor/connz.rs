@@ -63,11 +63,13 @@ struct Connection {
     subscriptions_list_detail: Vec<Subscription>,
     #[serde(skip)]
     sort: Sort,
+    /// Whether it has a subscription that was asked for; all have where none was.
+    #[serde(skip)]
+    is_chosen: bool,
 }
 
 #[derive(Clone, Serialize)]
 struct Subscription {
-    account: String,
     subject: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     qgroup: String,
@@ -102,6 +104,8 @@ struct Wanted {
     cid: Option<u64>,
     account: Option<String>,
     user: Option<String>,
+    /// Of subscriptions.
+    filter: Option<String>,
 }
 
 pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<Connz, String> {
@@ -115,6 +119,7 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
     }
     sort(&mut all, arguments.get("sort").map_or("", String::as_str), &wanted)?;
     let total = all.len();
+    all.retain(|connection| connection.is_chosen);
     let offset = number(arguments, "offset").unwrap_or(0);
     let limit = number(arguments, "limit").filter(|limit| *limit > 0).unwrap_or(1024);
     let connections: Vec<Connection> = all.into_iter().skip(offset).take(limit).collect();
@@ -134,8 +139,14 @@ fn wanted(arguments: &BTreeMap<String, String>) -> Result<Wanted, String> {
         "open" | "0" => (true, false),
         "closed" | "1" => (false, true),
         "any" | "all" | "2" => (true, true),
-        other => return Err(format!("state: {other:?} is none of open, closed, any")),
+        other => return Err(format!("Error decoding state for {other}")),
     };
+    // What touches everything chooses everybody.
+    let filter =
+        arguments.get("filter_subject").filter(|filter| !matches!(filter.as_str(), "" | ">")).cloned();
+    if filter.is_some() && arguments.get("acc").is_none_or(String::is_empty) {
+        return Err("filter by subject only valid with account filtering".to_owned());
+    }
     let detail = arguments.get("subs").is_some_and(|subs| subs == "detail");
     Ok(Wanted {
         open,
@@ -146,6 +157,7 @@ fn wanted(arguments: &BTreeMap<String, String>) -> Result<Wanted, String> {
         cid: number(arguments, "cid"),
         account: arguments.get("acc").cloned(),
         user: arguments.get("user").cloned(),
+        filter,
     })
 }
 
@@ -156,7 +168,7 @@ fn collect(hub: &Hub, wanted: &Wanted, accounts: &[String], now: Time) -> Vec<Co
         found.extend(open.map(|view| {
             let conn = view.conn;
             let mut connection = Connection::new(&view, None, now, accounts, wanted);
-            connection.subscribe(hub, conn, accounts, wanted);
+            connection.subscribe(hub, conn, wanted);
             connection
         }));
     }
@@ -226,17 +238,21 @@ impl Connection {
                 stop: closed.map_or(0, |closed| closed.stop.0),
                 rtt: view.rtt.0,
             },
+            is_chosen: wanted.filter.is_none(),
         }
     }
 
-    fn subscribe(&mut self, hub: &Hub, conn: ConnId, accounts: &[String], wanted: &Wanted) {
+    fn subscribe(&mut self, hub: &Hub, conn: ConnId, wanted: &Wanted) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if let Some(filter) = &wanted.filter {
+            let touches = |subject: &[u8]| hw_subject::overlaps(subject, filter.as_bytes());
+            self.is_chosen = hub.subscriptions_of(conn).any(|sub| touches(sub.subject));
+        }
         if wanted.subs {
             self.subscriptions_list = hub.subscriptions_of(conn).map(|sub| text(sub.subject)).collect();
         }
         if wanted.detail {
             let detail = hub.subscriptions_of(conn).map(|sub| Subscription {
-                account: accounts.get(sub.account.0 as usize).cloned().unwrap_or_default(),
                 subject: text(sub.subject),
                 qgroup: sub.queue.map(text).unwrap_or_default(),
                 sid: text(sub.sid),
@@ -263,10 +279,12 @@ fn sort(all: &mut [Connection], by: &str, wanted: &Wanted) -> Result<(), String>
         "last" | "idle" => all.sort_by_key(|conn| std::cmp::Reverse(conn.sort.last)),
         "uptime" => all.sort_by_key(|conn| conn.sort.start),
         "rtt" => all.sort_by_key(|conn| std::cmp::Reverse(conn.sort.rtt)),
-        "stop" | "reason" if !wanted.closed => return Err(format!("sort by {by} is for closed connections")),
+        "stop" | "reason" if !wanted.closed => {
+            return Err(format!("sort by {by} only valid on closed connections"));
+        }
         "stop" => all.sort_by_key(|conn| std::cmp::Reverse(conn.sort.stop)),
         "reason" => all.sort_by_key(|conn| conn.reason),
-        other => return Err(format!("cannot sort by {other:?}")),
+        other => return Err(format!("invalid sorting option: {other}")),
     }
     Ok(())
 }

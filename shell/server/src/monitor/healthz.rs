@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
+use hw_node::Damaged;
 use serde::Serialize;
 
 use crate::inner::Inner;
@@ -35,6 +36,11 @@ impl Problem {
     fn new(r#type: &'static str, error: impl Into<String>) -> Problem {
         Problem { r#type, account: None, stream: None, consumer: None, error: error.into() }
     }
+
+    fn damaged(damage: Damaged) -> Problem {
+        let (account, stream) = (Some(damage.account), Some(damage.stream));
+        Problem { account, stream, ..Problem::new("STREAM", damage.reason) }
+    }
 }
 
 impl Healthz {
@@ -50,47 +56,52 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
             let status_code = is_set(arguments, "details").then_some(200);
             (StatusCode::OK, Healthz { status: "ok", status_code, error: None, errors: Vec::new() })
         }
-        Err((code, problem)) if is_set(arguments, "details") => {
-            let page = Healthz {
-                status: "error",
-                status_code: Some(code.as_u16()),
-                error: None,
-                errors: vec![problem],
-            };
+        Err((code, errors)) if is_set(arguments, "details") => {
+            let page = Healthz { status: "error", status_code: None, error: None, errors };
             (code, page)
         }
-        Err((code, problem)) => {
+        Err((code, problems)) => {
             let status = if code == StatusCode::BAD_REQUEST { "error" } else { "unavailable" };
-            (code, Healthz { status, status_code: None, error: Some(problem.error), errors: Vec::new() })
+            let error = problems.into_iter().next().map(|problem| problem.error);
+            (code, Healthz { status, status_code: None, error, errors: Vec::new() })
         }
     }
 }
 
-async fn check(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<(), (StatusCode, Problem)> {
-    let unavailable = |problem| (StatusCode::SERVICE_UNAVAILABLE, problem);
+/// What is wrong, the worst first; nothing else is looked at where JetStream as a whole does not work.
+async fn check(
+    inner: &Inner,
+    arguments: &BTreeMap<String, String>,
+) -> Result<(), (StatusCode, Vec<Problem>)> {
+    let unavailable = |problem| Err((StatusCode::SERVICE_UNAVAILABLE, vec![problem]));
     if !inner.is_ready() {
-        return Err(unavailable(Problem::new("CONNECTION", "the server is starting or stopping")));
+        return unavailable(Problem::new("CONNECTION", "the server is starting or stopping"));
     }
     let only_enabled = is_set(arguments, "js-enabled-only") || is_set(arguments, "js-enabled");
     let Some(health) = inner.jetstream_health().await else {
         return match only_enabled {
-            true => Err(unavailable(Problem::new("JETSTREAM", "JetStream is not enabled"))),
+            true => unavailable(Problem::new("JETSTREAM", "JetStream is not enabled")),
             false => Ok(()),
         };
     };
     if let Some(reason) = health.failed {
-        return Err(unavailable(Problem::new("JETSTREAM", reason)));
+        return unavailable(Problem::new("JETSTREAM", reason));
     }
     if only_enabled || is_set(arguments, "js-server-only") {
         return Ok(());
     }
-    if let Some(damage) = health.damage.first() {
-        let mut problem = Problem::new("STREAM", damage.reason.clone());
-        problem.stream = Some(damage.stream.clone());
-        problem.account = Some(damage.account.clone());
-        return Err(unavailable(problem));
+    let is_asked = |name: &str, value: &str| arguments.get(name).is_none_or(|wanted| wanted == value);
+    let damage = health.damage.into_iter();
+    let asked = damage.filter(|one| is_asked("account", &one.account) && is_asked("stream", &one.stream));
+    let mut problems: Vec<Problem> = asked.map(Problem::damaged).collect();
+    if health.left_out > 0 {
+        let error = format!("{} more damaged places are not listed", health.left_out);
+        problems.push(Problem::new("JETSTREAM", error));
     }
-    exists(inner, arguments).await
+    match problems.is_empty() {
+        true => exists(inner, arguments).await.map_err(|(code, problem)| (code, vec![problem])),
+        false => Err((StatusCode::SERVICE_UNAVAILABLE, problems)),
+    }
 }
 
 /// The stream or consumer that was asked for must be there.

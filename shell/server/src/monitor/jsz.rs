@@ -70,6 +70,8 @@ struct Config {
 #[derive(Clone, Default, Serialize)]
 struct Limits {
     #[serde(skip_serializing_if = "is_zero")]
+    default_max_consumers: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     max_ack_pending: i64,
     #[serde(skip_serializing_if = "is_zero")]
     max_request_batch: i64,
@@ -120,7 +122,7 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
     let wants_streams = is_set(arguments, "streams") || is_set(arguments, "consumers");
     let account_details =
         match is_set(arguments, "accounts") || wants_streams || arguments.contains_key("acc") {
-            true => Some(accounts(inner, arguments, wants_streams).await),
+            true => Some(accounts(inner, arguments, wants_streams).await).filter(|list| !list.is_empty()),
             false => None,
         };
     Jsz {
@@ -160,7 +162,7 @@ fn account(view: AccountView, wants_streams: bool, with_config: bool) -> Account
         cluster: BTreeMap::from([("leader", stream.leader)]),
         config: with_config.then_some(stream.config),
         state: stream.state,
-        consumer_detail: stream.consumers,
+        consumer_detail: stream.consumers.into_iter().map(|one| consumer(one, with_config)).collect(),
     });
     Account {
         id: view.name.clone(),
@@ -174,6 +176,14 @@ fn account(view: AccountView, wants_streams: bool, with_config: bool) -> Account
         api: view.api,
         stream_detail: streams.collect(),
     }
+}
+
+/// A consumer's configuration is shown where the stream's is.
+fn consumer(mut info: Value, with_config: bool) -> Value {
+    if let Some(fields) = info.as_object_mut().filter(|_| !with_config) {
+        fields.remove("config");
+    }
+    info
 }
 
 fn stats(totals: &JetStreamTotals) -> Stats {
@@ -204,6 +214,7 @@ fn config(inner: &Inner) -> Config {
 fn limits(inner: &Inner) -> Limits {
     let Some(js) = &inner.facts.jetstream else { return Limits::default() };
     Limits {
+        default_max_consumers: hw_node::DEFAULT_MAX_CONSUMERS,
         max_ack_pending: js.max_ack_pending,
         max_request_batch: js.max_request_batch,
         duplicate_window: js.duplicate_window.0,

@@ -33,14 +33,18 @@ struct Subscription {
     cid: u64,
 }
 
-pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Subsz {
+pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<Subsz, String> {
     let offset = number(arguments, "offset").unwrap_or(0);
     let limit = number(arguments, "limit").filter(|limit| *limit > 0).unwrap_or(1024);
     let mut all = Vec::new();
-    if is_set(arguments, "subs") || arguments.contains_key("test") || arguments.contains_key("acc") {
+    let test = arguments.get("test").filter(|test| !test.is_empty());
+    if let Some(test) = test.filter(|test| !hw_subject::is_valid_subject(test.as_bytes())) {
+        return Err(format!("invalid test subject, must be valid publish subject: {test}"));
+    }
+    if is_set(arguments, "subs") {
         for mailbox in &inner.mailboxes {
             let (accounts, wanted) = (inner.account_names(), arguments.get("acc").cloned());
-            let test = arguments.get("test").cloned();
+            let test = test.cloned();
             let part = mailbox.ask(move |shard, _| {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 let all = shard.hub().subscriptions().map(|sub| Subscription {
@@ -65,7 +69,7 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
     }
     let total = all.len();
     let counters = inner.counters().await;
-    Subsz {
+    Ok(Subsz {
         server_id: inner.facts.id.clone(),
         now: inner.now().to_rfc3339(),
         num_subscriptions: counters.subscriptions,
@@ -76,5 +80,5 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
         offset,
         limit,
         subscriptions_list: all.into_iter().skip(offset).take(limit).collect(),
-    }
+    })
 }

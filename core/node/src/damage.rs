@@ -1,0 +1,171 @@
+//! Damage that was found: kept for whoever looks, and told once to whoever listens.
+
+use bytes::Bytes;
+use hw_hub::Hub;
+use hw_jsapi::{DamageFound, Event};
+use hw_kit::{AccountId, GroupId, Time};
+
+use crate::jetstream::JetStream;
+use crate::limits::FINDINGS_MAX;
+use crate::view::Damaged;
+
+/// What was found since the start, the first of each place.
+#[derive(Default)]
+pub(crate) struct Findings {
+    list: Vec<Finding>,
+    /// How many did not fit.
+    left_out: u64,
+    /// The hub's interest changes when it was last looked whether anybody listens.
+    interest_seen: Option<u64>,
+    /// How many are not told everywhere.
+    untold: usize,
+    /// Failures to read indexes when it was last looked for them.
+    failures_seen: u64,
+    /// What was found then and is not in the log yet.
+    lines: Vec<String>,
+}
+
+/// One place, or a stream of which no place is known.
+struct Finding {
+    group: GroupId,
+    damaged: Damaged,
+    found: Time,
+    /// Whether the account heard of it, and the system account.
+    told: (bool, bool),
+}
+
+impl Findings {
+    /// Notes something, unless it is known: whether it was not.
+    fn add(&mut self, now: Time, group: GroupId, damaged: Damaged) -> bool {
+        let is_known = |one: &Finding| one.group == group && one.damaged.reason == damaged.reason;
+        if self.list.iter().any(is_known) {
+            return false;
+        }
+        if self.list.len() >= FINDINGS_MAX {
+            self.left_out += 1;
+            return true;
+        }
+        self.list.push(Finding { group, damaged, found: now, told: (false, false) });
+        self.untold += 1;
+        self.interest_seen = None;
+        true
+    }
+
+    /// A stream is gone, and its damage with it.
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        self.list.retain(|one| one.group != group);
+        self.untold = self.list.iter().filter(|one| one.told != (true, true)).count();
+    }
+
+    /// What is wrong, in the order in which it was found.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Damaged> {
+        self.list.iter().map(|one| &one.damaged)
+    }
+
+    /// How many more there are than are listed.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+}
+
+impl JetStream {
+    /// Looks for streams whose index could not be read, if there was such a failure since the last call.
+    pub(crate) fn look_for_faults(&mut self, now: Time) {
+        let failures = self.pages.as_ref().map_or(0, |pages| pages.failures());
+        if std::mem::replace(&mut self.findings.failures_seen, failures) == failures {
+            return;
+        }
+        let mut found = Vec::new();
+        for group in self.groups.values_mut() {
+            group.look_for_fault();
+            let fault = group.stream.messages().fault();
+            found.extend(fault.map(|fault| (group.id, group.account, fault.to_string())));
+        }
+        for (id, account, reason) in found {
+            let account = self.account_name(account);
+            if self.note_damage(now, id, account, reason.clone()) {
+                self.findings.lines.push(format!("a segment is damaged: {reason}"));
+            }
+        }
+    }
+
+    /// What operators should read of what was found by looking into indexes.
+    pub(crate) fn take_damage_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.findings.lines)
+    }
+
+    /// Something of a stream in an account turned out to be damaged. Whether that is news.
+    pub(crate) fn note_damage(&mut self, now: Time, id: GroupId, account: String, reason: String) -> bool {
+        let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
+        let Some(stream) = asset.map(|(_, asset)| asset.config.name.clone()) else { return false };
+        let quarantined = self.aside.quarantined.contains_key(&id);
+        self.findings.add(now, id, Damaged { account, stream, reason, quarantined })
+    }
+
+    /// Tells of damage in the account that it concerns and in the system account, each as soon as somebody listens
+    /// there: what is found at the start is found before anybody can.
+    pub(crate) fn tell_damage(&mut self, now: Time, hub: &Hub) {
+        let changes = Some(hub.interest_changes());
+        if self.findings.untold == 0 || self.findings.interest_seen == changes {
+            return;
+        }
+        let mut list = std::mem::take(&mut self.findings.list);
+        let system = self.directory.system_account();
+        for one in list.iter_mut().filter(|one| one.told != (true, true)) {
+            let account = self.directory.account_id(&one.damaged.account);
+            one.told.0 = one.told.0 || account.is_none_or(|account| self.tell(now, hub, account, one));
+            let system = system.filter(|system| Some(*system) != account);
+            one.told.1 = one.told.1 || system.is_none_or(|account| self.tell(now, hub, account, one));
+        }
+        self.findings.untold = list.iter().filter(|one| one.told != (true, true)).count();
+        self.findings.interest_seen = changes;
+        self.findings.list = list;
+    }
+
+    /// Says whether anybody listened.
+    fn tell(&mut self, now: Time, hub: &Hub, account: AccountId, finding: &Finding) -> bool {
+        let damaged = &finding.damaged;
+        if !hub.has_interest(account, hw_jsapi::damage_subject(&damaged.stream).as_bytes()) {
+            return false;
+        }
+        let place = damaged.place();
+        let found = DamageFound {
+            account: &damaged.account,
+            server: &self.config.server_name,
+            file: place.map(|(file, _)| file),
+            offset: place.map(|(_, offset)| offset),
+            reason: &damaged.reason,
+            quarantined: damaged.quarantined,
+            found: finding.found.to_rfc3339(),
+        };
+        let (event, id) = (Event::Damaged(&found), self.ids.next_id());
+        let (subject, json) = hw_jsapi::advisory(&event, &damaged.stream, &self.config.domain, id, now);
+        self.outbox.send(account, Bytes::from(subject), json);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damaged(reason: &str) -> Damaged {
+        Damaged { reason: reason.to_owned(), ..Damaged::default() }
+    }
+
+    #[test]
+    fn each_place_is_kept_once_and_up_to_a_limit() {
+        let mut findings = Findings::default();
+        for _ in 0..2 {
+            findings.add(Time(1), GroupId(1), damaged("a"));
+        }
+        findings.add(Time(1), GroupId(2), damaged("a"));
+        assert_eq!((findings.all().count(), findings.untold, findings.left_out()), (2, 2, 0));
+        findings.forget(GroupId(1));
+        assert_eq!((findings.all().count(), findings.untold), (1, 1));
+        for at in 0..FINDINGS_MAX {
+            findings.add(Time(1), GroupId(1), damaged(&at.to_string()));
+        }
+        assert_eq!((findings.all().count(), findings.left_out()), (FINDINGS_MAX, 1));
+    }
+}
