@@ -13,6 +13,8 @@ use crate::messages::{IndexEntry, Message, Written};
 use crate::op::DiskOp;
 use crate::packed::{is_packed, pack, unpack};
 use crate::record::Record;
+use crate::sealed::{open_block, seal_block};
+use crate::vault::{Cipher, Form, Place, Vault};
 
 /// The newest version that is read.
 pub(crate) const SEGMENT_VERSION: u16 = 2;
@@ -65,6 +67,7 @@ pub struct SegmentIndex {
 pub struct Trailer {
     id: SegmentId,
     version: u16,
+    cipher: Option<Cipher>,
     file_len: u64,
     table_offset: u64,
     blocks: u32,
@@ -100,8 +103,9 @@ fn written(id: SegmentId, blocks: &[Block]) -> Written {
 #[derive(Debug)]
 pub struct SegmentWriter {
     id: SegmentId,
-    /// Whether blocks are packed; then only complete ones are handed out.
+    /// Whether blocks are packed; packed or sealed, only complete ones are handed out.
     packed: bool,
+    vault: Vault,
     /// What was not handed out yet; starts at `handed_out` in the file.
     piece: Vec<u8>,
     handed_out: u64,
@@ -116,10 +120,10 @@ pub struct SegmentWriter {
 
 impl SegmentWriter {
     /// An empty segment; `packed`: its blocks are compressed where that makes them shorter.
-    pub fn new(id: SegmentId, packed: bool) -> SegmentWriter {
+    pub fn new(id: SegmentId, packed: bool, vault: Vault) -> SegmentWriter {
         let mut piece = Vec::new();
         piece.extend_from_slice(&HEADER_MAGIC);
-        piece.extend_from_slice(&version(packed).to_le_bytes());
+        piece.extend_from_slice(&Form::new(version(packed), vault.cipher()).to_bytes());
         piece.extend_from_slice(&[0; 2]);
         piece.extend_from_slice(&id.group.0.to_le_bytes());
         piece.extend_from_slice(&id.number.to_le_bytes());
@@ -129,6 +133,7 @@ impl SegmentWriter {
         SegmentWriter {
             id,
             packed,
+            vault,
             piece,
             handed_out: 0,
             block_start: HEADER_BYTES as u64,
@@ -172,7 +177,7 @@ impl SegmentWriter {
 
     /// What is ready to be written, if it is worth a write: where, and the bytes.
     pub fn take_piece(&mut self) -> Option<(u64, Bytes)> {
-        let ready = match self.packed {
+        let ready = match self.packed || self.vault.cipher().is_some() {
             true => (self.block_start - self.handed_out) as usize,
             false => self.piece.len(),
         };
@@ -195,9 +200,13 @@ impl SegmentWriter {
         put_varint(&mut index, self.subjects.len() as u64);
         index.extend_from_slice(&self.dictionary);
         index.extend_from_slice(&self.index);
+        let mut sealed_index = Vec::new();
+        self.vault.seal(Place::index(self.id), &[&index], &mut sealed_index);
+        let index = sealed_index;
         let trailer = Trailer {
             id: self.id,
             version: version(self.packed),
+            cipher: self.vault.cipher(),
             file_len: table_offset + (table.len() + index.len() + TRAILER_BYTES) as u64,
             table_offset,
             blocks: u32::try_from(self.blocks.len()).expect("invariant: a segment is far below 2^32 blocks"),
@@ -240,6 +249,11 @@ impl SegmentWriter {
                 self.piece.extend_from_slice(&packed);
             }
         }
+        if self.vault.cipher().is_some() {
+            let start = (self.block_start - self.handed_out) as usize;
+            let block = self.piece.split_off(start);
+            seal_block(&self.vault, (self.id, self.block_start), &block, &mut self.piece);
+        }
         let len = self.at() - self.block_start;
         block.len = u32::try_from(len).expect("invariant: one record is far below 4 GiB");
         self.blocks.push(block);
@@ -252,8 +266,7 @@ fn version(packed: bool) -> u16 {
 }
 
 /// A whole segment in one piece, and its table of blocks.
-pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Vec<Block>) {
-    let mut writer = SegmentWriter::new(id, packed);
+pub fn encode(mut writer: SegmentWriter, messages: &[Message]) -> (Bytes, Vec<Block>) {
     let mut all = Vec::new();
     for message in messages {
         writer.push(message);
@@ -276,8 +289,8 @@ pub(crate) struct SegmentJob {
 }
 
 impl SegmentJob {
-    pub(crate) fn new(id: SegmentId, messages: Vec<Message>, packed: bool) -> SegmentJob {
-        let writer = Some(SegmentWriter::new(id, packed));
+    pub(crate) fn new(writer: SegmentWriter, messages: Vec<Message>) -> SegmentJob {
+        let (id, writer) = (writer.id, Some(writer));
         SegmentJob { writer, messages: messages.into_iter(), id, started: false }
     }
 
@@ -332,7 +345,12 @@ fn record_crc(id: SegmentId, record: &[u8]) -> u32 {
 }
 
 /// All records of a block; they share `bytes`.
-pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Message>, Damage> {
+pub fn read_block(
+    id: SegmentId,
+    block: &Block,
+    bytes: &Bytes,
+    vault: &Vault,
+) -> Result<Vec<Message>, Damage> {
     let file = id.file();
     if bytes.len() < block.len as usize {
         return Err(Damage::new(
@@ -341,7 +359,7 @@ pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Mes
             Flaw::Truncated { len: block.offset + bytes.len() as u64 },
         ));
     }
-    let mut records = bytes.slice(..block.len as usize);
+    let mut records = open_block(vault, (id, block.offset), bytes.slice(..block.len as usize))?;
     if is_packed(&records) {
         records = unpack(id, &records).ok_or_else(|| Damage::checksum(file, block.offset, "packed block"))?;
     }
@@ -386,7 +404,7 @@ fn put_trailer(out: &mut Vec<u8>, trailer: &Trailer) {
     out.extend_from_slice(&trailer.blocks.to_le_bytes());
     out.extend_from_slice(&trailer.table_crc.to_le_bytes());
     out.extend_from_slice(&trailer.index_crc.to_le_bytes());
-    out.extend_from_slice(&trailer.version.to_le_bytes());
+    out.extend_from_slice(&Form::new(trailer.version, trailer.cipher).to_bytes());
     out.extend_from_slice(&[0; 6]);
     let crc = crc32fast::hash(&out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -420,17 +438,16 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
     if trailer[64..] != TRAILER_MAGIC || u32_at(trailer, 60) != crc32fast::hash(&trailer[..60]) {
         return Err(Damage::checksum(file, offset, "trailer"));
     }
-    let version = u16::from_le_bytes([trailer[52], trailer[53]]);
-    if version > SEGMENT_VERSION {
-        return Err(Damage::new(file, offset, Flaw::Version { version }));
-    }
+    let form = Form::from_bytes([trailer[52], trailer[53]], SEGMENT_VERSION)
+        .map_err(|version| Damage::new(file, offset, Flaw::Version { version }))?;
     let found = SegmentId { group: GroupId(u64_at(trailer, 0)), number: u64_at(trailer, 8) };
     if found != id {
         return Err(Damage::new(file, offset, Flaw::Misplaced { found: found.file().path() }));
     }
     let trailer = Trailer {
         id,
-        version,
+        version: form.version.into(),
+        cipher: form.cipher,
         file_len: u64_at(trailer, 16),
         table_offset: u64_at(trailer, 24),
         blocks: u32_at(trailer, 40),
@@ -491,14 +508,32 @@ impl Trailer {
         if end != offset { Err(Damage::malformed(file, offset, "table of blocks")) } else { Ok(blocks) }
     }
 
+    /// Whether its blocks are packed where that makes them shorter.
+    pub fn is_packed(&self) -> bool {
+        self.version > UNPACKED_VERSION
+    }
+
+    /// What it is sealed with.
+    pub fn cipher(&self) -> Option<Cipher> {
+        self.cipher
+    }
+
     /// Reads the index; `blocks` come from `read_table`.
-    pub fn read_index(&self, blocks: Vec<Block>, bytes: &Bytes) -> Result<SegmentIndex, Damage> {
+    pub fn read_index(
+        &self,
+        blocks: Vec<Block>,
+        bytes: &Bytes,
+        vault: &Vault,
+    ) -> Result<SegmentIndex, Damage> {
         let (file, offset) = (self.id.file(), self.table_offset + self.table_len());
         if bytes.len() as u64 != self.index_len || crc32fast::hash(bytes) != self.index_crc {
             return Err(Damage::checksum(file, offset, "index"));
         }
+        let bytes = vault
+            .open(self.cipher, Place::index(self.id), bytes.clone())
+            .map_err(|flaw| Damage::new(file, offset, flaw))?;
         let entries =
-            index_entries(&blocks, bytes).ok_or_else(|| Damage::malformed(file, offset, "index"))?;
+            index_entries(&blocks, &bytes).ok_or_else(|| Damage::malformed(file, offset, "index"))?;
         Ok(SegmentIndex { id: self.id, blocks, entries })
     }
 }

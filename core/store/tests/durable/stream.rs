@@ -13,7 +13,7 @@ use hw_store::{
 };
 
 use crate::disk::MemDisk;
-use crate::model::options;
+use crate::model::{options, vault};
 
 const GROUP: GroupId = GroupId(9);
 const SYNC: SyncPolicy = SyncPolicy::Always;
@@ -172,7 +172,7 @@ pub fn open(disk: &mut MemDisk) -> Result<Opened, RecoverError> {
 
 /// Everything that can be read, through the disk where it must.
 pub fn read_all(messages: &mut Messages, disk: &mut MemDisk) -> Plain {
-    let mut reader = SegmentReader::new(4);
+    let mut reader = SegmentReader::new(4, vault());
     let mut plain = Plain { last: messages.last_seq().0, ..Plain::default() };
     let seqs: Vec<Seq> = messages.seqs().collect();
     for seq in seqs {
@@ -377,7 +377,7 @@ impl Machine {
             add(self.last_segment, unwritten);
         }
         if let Some(chosen) = self.messages.worth_rewriting(1500, &BTreeSet::new()) {
-            let mut reader = SegmentReader::new(4);
+            let mut reader = SegmentReader::new(4, vault());
             let mut read =
                 |&block: &BlockId| reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there");
             let mut messages: Vec<Message> = chosen.blocks.iter().flat_map(&mut read).collect();
