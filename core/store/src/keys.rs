@@ -188,6 +188,9 @@ mod tests {
         assert_eq!(file.len(), KEYS_BYTES);
         assert_eq!(file[..24], *b"HWKEY\r\n\x1a\x01\x02\x01\x01\x0a\0\0\0\0\0\0\0\0\0\0\0");
         let hex: String = file[CLEAR_BYTES..USED_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "c481bbe6d9b56443db0ac990bc8f7d57cbc3ce4fc07eafe89661a3ed9979a2df67c88550af06859d247a396434e903bc00000000c3250536");
+        assert_eq!(
+            hex,
+            "c481bbe6d9b56443db0ac990bc8f7d57cbc3ce4fc07eafe89661a3ed9979a2df67c88550af06859d247a396434e903bc00000000c3250536"
+        );
     }
 }

@@ -447,6 +447,9 @@ pub(crate) mod tests {
         assert_eq!(Form::from_bytes([1, 3], 2), Err(0x301));
         let piece = sealed(&vault(Cipher::Chacha, 9), Place::entry(1, GroupId(2), 3), b"state");
         let hex: String = piece.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "090909090909090909090909090909090000000000000000af7336eae4622799208ba2c234a065d4639b6c4549");
+        assert_eq!(
+            hex,
+            "090909090909090909090909090909090000000000000000af7336eae4622799208ba2c234a065d4639b6c4549"
+        );
     }
 }

@@ -15,6 +15,7 @@
 
 mod background;
 mod folder;
+mod keys;
 mod lock;
 mod offline;
 mod queue;
@@ -23,6 +24,7 @@ mod shard;
 mod writer;
 
 pub use folder::Folder;
+pub use keys::{KeyError, KeyOptions, Unlocked, look_in, unlock};
 pub use lock::{LockError, StoreDir};
 pub use offline::{RepairError, inspect_shard, repair_shard, salvage_segments};
 pub use queue::QueueFull;
