@@ -24,7 +24,8 @@ pub struct Converted {
     pub segments: u64,
     /// Log files and checkpoints that are still as they were: they go when the next checkpoints are made.
     pub waiting: u64,
-    /// Segments that cannot be read and stay as they are.
+    /// Segments that cannot be read and stay as they are. Those that a checkpoint refers to are reported by recovery, too;
+    /// the others are left over from one that was not completed.
     pub damaged: Vec<Damage>,
 }
 

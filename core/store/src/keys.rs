@@ -28,7 +28,7 @@ const SECOND_COPY: usize = 2048;
 const DERIVATION: u8 = 1;
 const FLAG_WHOLE: u8 = 1;
 /// What a key that a person thought of costs to guess, against what a start may take.
-const ITERATIONS: u32 = 200_000;
+const ITERATIONS: u32 = 100_000;
 /// A file that asks for more was not written by the store.
 const ITERATIONS_MAX: u32 = 10_000_000;
 

@@ -110,7 +110,7 @@ pub fn look_in(store: &StoreDir, options: &KeyOptions<'_>) -> Result<Option<Unlo
     Ok(Some(Unlocked { keys: Some(keys), ..Unlocked::default() }))
 }
 
-/// Makes a store ready to be used as it is configured. `begun` is told before segments are written anew.
+/// Makes a store ready to be used as it is configured. `begun` is told when encryption is turned on or the cipher changes.
 pub fn unlock(
     store: &StoreDir,
     options: &KeyOptions<'_>,
@@ -148,7 +148,9 @@ pub fn unlock(
     }
     let mut unlocked = Unlocked { keys: Some(keys), has_rotated, converted: None };
     if unlocked.is_changing() {
-        begun(wanted);
+        if file.is_none() || is_other {
+            begun(wanted);
+        }
         let converted = convert_all(store, &shards, &unlocked)?;
         if converted.is_whole()
             && let Some(keys) = &mut unlocked.keys

@@ -89,13 +89,17 @@ fn unlock(store: &StoreDir, js: &JetStreamOptions) -> Result<Unlocked, StartErro
         tracing::info!("  The store's key was changed: prev_key is not needed any more");
     }
     if let Some(converted) = &unlocked.converted {
-        tracing::info!("  {} segments were encrypted", converted.segments);
+        if converted.segments > 0 {
+            tracing::info!("  {} segments were encrypted", converted.segments);
+        }
         for damage in &converted.damaged {
-            tracing::warn!("  A segment stays as it is, not encrypted anew: {damage}");
+            tracing::info!("  A segment cannot be read and stays as it is: {damage}");
         }
     }
-    if unlocked.is_changing() {
-        tracing::info!("  Log and checkpoints follow within a minute");
+    match unlocked.converted.is_some() {
+        true if unlocked.is_changing() => tracing::info!("  Log and checkpoints follow within a minute"),
+        true => tracing::info!("  All of the store is encrypted now"),
+        false => {}
     }
     Ok(unlocked)
 }
