@@ -41,7 +41,8 @@ enum Harm {
 const HARMS: [Harm; 6] = [Harm::Flip, Harm::Cut, Harm::Zero, Harm::Remove, Harm::Old, Harm::Other];
 
 fn main() -> ExitCode {
-    let count = std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let count: u64 =
+        std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     // The layout is ours: the real server has no such files.
     let ours = targets().into_iter().find(|target| target.name == "headwater");
     let encryption = format!(", cipher: aes, key: {KEY}");
