@@ -201,7 +201,7 @@ impl SegmentWriter {
         index.extend_from_slice(&self.dictionary);
         index.extend_from_slice(&self.index);
         let mut sealed_index = Vec::new();
-        self.vault.seal(Place::index(self.id), &[&index], &mut sealed_index);
+        self.vault.seal(Place::index(self.id, 0), &[&index], &mut sealed_index);
         let index = sealed_index;
         let trailer = Trailer {
             id: self.id,
@@ -530,7 +530,7 @@ impl Trailer {
             return Err(Damage::checksum(file, offset, "index"));
         }
         let bytes = vault
-            .open(self.cipher, Place::index(self.id), bytes.clone())
+            .open(self.cipher, Place::index(self.id, 0), bytes.clone())
             .map_err(|flaw| Damage::new(file, offset, flaw))?;
         let entries =
             index_entries(&blocks, &bytes).ok_or_else(|| Damage::malformed(file, offset, "index"))?;

@@ -128,9 +128,9 @@ impl Place {
         Place { part: "block", kind: 3, numbers: [id.group.0, id.number, offset, 0, 0, 0, 0] }
     }
 
-    /// The index of a segment.
-    pub(crate) fn index(id: SegmentId) -> Place {
-        Place { part: "index", kind: 4, numbers: [id.group.0, id.number, 0, 0, 0, 0, 0] }
+    /// A part of the index of a segment, by its number.
+    pub(crate) fn index(id: SegmentId, part: u64) -> Place {
+        Place { part: "index", kind: 4, numbers: [id.group.0, id.number, part, 0, 0, 0, 0] }
     }
 
     fn bytes(&self, shard: ShardId) -> [u8; 59] {
@@ -392,8 +392,9 @@ pub(crate) mod tests {
             Place::block(ID, 33),
             Place::block(SegmentId { number: 4, ..ID }, 32),
             Place::block(SegmentId { group: GroupId(8), ..ID }, 32),
-            Place::index(ID),
-            Place::index(SegmentId { number: 4, ..ID }),
+            Place::index(ID, 0),
+            Place::index(SegmentId { number: 4, ..ID }, 0),
+            Place::index(ID, 1),
         ];
         for (written, &place) in places.iter().enumerate() {
             let piece = Bytes::from(sealed(&vault, place, b"what is inside"));
@@ -402,21 +403,21 @@ pub(crate) mod tests {
                 assert_eq!(opened.is_ok(), read == written, "{written} {read}");
             }
         }
-        let piece = Bytes::from(sealed(&vault, Place::index(ID), b"what is inside"));
+        let piece = Bytes::from(sealed(&vault, Place::index(ID, 0), b"what is inside"));
         let key = StoreKey::new([5; KEY_BYTES]);
         let other = Vault::new(key, ShardId(2), Cipher::Aes, true, [1; SESSION_SALT_BYTES]);
-        assert!(other.open(Some(Cipher::Aes), Place::index(ID), piece.clone()).is_err());
+        assert!(other.open(Some(Cipher::Aes), Place::index(ID, 0), piece.clone()).is_err());
         let key = StoreKey::new([6; KEY_BYTES]);
         let other = Vault::new(key, ShardId(1), Cipher::Aes, true, [1; SESSION_SALT_BYTES]);
-        assert!(other.open(Some(Cipher::Aes), Place::index(ID), piece.clone()).is_err());
-        assert!(vault.open(Some(Cipher::Chacha), Place::index(ID), piece).is_err());
+        assert!(other.open(Some(Cipher::Aes), Place::index(ID, 0), piece.clone()).is_err());
+        assert!(vault.open(Some(Cipher::Chacha), Place::index(ID, 0), piece).is_err());
     }
 
     #[test]
     fn nothing_is_sealed_twice_in_the_same_way() {
         let vault = vault(Cipher::Aes, 1);
         let clone = vault.clone();
-        let pieces = [&vault, &clone, &vault].map(|vault| sealed(vault, Place::index(ID), b"the same"));
+        let pieces = [&vault, &clone, &vault].map(|vault| sealed(vault, Place::index(ID, 0), b"the same"));
         assert!(pieces[0] != pieces[1] && pieces[1] != pieces[2]);
         let numbers = pieces.map(|piece| piece[SESSION_SALT_BYTES..FRONT_BYTES].to_vec());
         assert_eq!(numbers, [0u64, 1, 2].map(|number| number.to_le_bytes().to_vec()));
@@ -426,14 +427,14 @@ pub(crate) mod tests {
     fn what_is_not_sealed_passes_until_everything_is() {
         let text = Bytes::from_static(b"as it is");
         let plain = Vault::default();
-        assert_eq!(sealed(&plain, Place::index(ID), &text), text);
-        assert_eq!(plain.open(None, Place::index(ID), text.clone()), Ok(text.clone()));
-        assert_eq!(plain.open(Some(Cipher::Aes), Place::index(ID), text.clone()), Err(Flaw::NoKey));
-        let whole = vault(Cipher::Aes, 1).open(None, Place::index(ID), text.clone());
+        assert_eq!(sealed(&plain, Place::index(ID, 0), &text), text);
+        assert_eq!(plain.open(None, Place::index(ID, 0), text.clone()), Ok(text.clone()));
+        assert_eq!(plain.open(Some(Cipher::Aes), Place::index(ID, 0), text.clone()), Err(Flaw::NoKey));
+        let whole = vault(Cipher::Aes, 1).open(None, Place::index(ID, 0), text.clone());
         assert_eq!(whole, Err(Flaw::Unsealed { part: "index" }));
         let (key, salt) = (StoreKey::new([5; KEY_BYTES]), [1; SESSION_SALT_BYTES]);
         let changing = Vault::new(key, ShardId(1), Cipher::Aes, false, salt);
-        assert_eq!(changing.open(None, Place::index(ID), text.clone()), Ok(text));
+        assert_eq!(changing.open(None, Place::index(ID, 0), text.clone()), Ok(text));
         assert!(changing.is_changing() && !plain.is_changing());
     }
 

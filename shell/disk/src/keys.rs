@@ -240,3 +240,104 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::tests::scratch;
+
+    const KEY: KeyOptions<'static> =
+        KeyOptions { key: Some("a key"), previous: None, cipher: Some(Cipher::Aes) };
+    const NONE: KeyOptions<'static> = KeyOptions { key: None, previous: None, cipher: None };
+
+    fn open(store: &StoreDir, options: &KeyOptions<'_>) -> Result<Unlocked, String> {
+        unlock(store, options, &mut |_| ()).map_err(|error| error.to_string())
+    }
+
+    fn bytes(path: &Path) -> Vec<u8> {
+        fs::read(path.join(KEYS_NAME)).unwrap()
+    }
+
+    /// A shard with a log and nothing else.
+    fn make_shard(store: &StoreDir, unlocked: &Unlocked) {
+        let vault = unlocked.vault(ShardId(0)).unwrap();
+        let options = hw_store::StorageOptions { vault, ..hw_store::StorageOptions::new(ShardId(0), 1) };
+        let mut folder = Folder::new(store.shard_path(ShardId(0)));
+        hw_store::recover(options, &mut |op| folder.run(op), &mut |_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_wrapped_anew_for_another() {
+        let path = scratch("keys");
+        let store = StoreDir::open(&path).unwrap();
+        assert!(open(&store, &NONE).unwrap().cipher().is_none() && !path.join(KEYS_NAME).exists());
+        let made = open(&store, &KEY).unwrap();
+        assert_eq!((made.cipher(), made.is_changing(), made.has_rotated), (Some(Cipher::Aes), false, false));
+        make_shard(&store, &made);
+        let before = bytes(&path);
+        assert!(!open(&store, &KEY).unwrap().has_rotated);
+        let wrong = "the key is not the one that the store was encrypted with";
+        for options in [
+            KeyOptions { key: Some("A key"), ..KEY },
+            KeyOptions { key: Some("new"), previous: Some("A key"), ..KEY },
+        ] {
+            let error = open(&store, &options).unwrap_err();
+            assert!(error.contains(wrong) && error.contains(&*path.to_string_lossy()), "{error}");
+        }
+        let error = open(&store, &NONE).unwrap_err();
+        assert!(error.contains("is encrypted, and no key is configured"), "{error}");
+        assert_eq!(bytes(&path), before, "nothing was changed");
+        let next = KeyOptions { key: Some("new"), previous: Some("a key"), ..KEY };
+        assert!(open(&store, &next).unwrap().has_rotated);
+        assert!(!open(&store, &next).unwrap().has_rotated, "once");
+        assert!(open(&store, &KEY).unwrap_err().contains(wrong));
+        let last = open(&store, &KeyOptions { key: Some("new"), ..KEY }).unwrap();
+        make_shard(&store, &last);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_lost_or_damaged_file_is_named_and_no_other_one_is_made() {
+        let path = scratch("lost-keys");
+        let store = StoreDir::open(&path).unwrap();
+        make_shard(&store, &open(&store, &KEY).unwrap());
+        let whole = bytes(&path);
+        fs::remove_file(path.join(KEYS_NAME)).unwrap();
+        let error = open(&store, &KEY).unwrap_err();
+        assert!(error.contains("its file keys is missing: put back a copy of it"), "{error}");
+        assert!(!path.join(KEYS_NAME).exists());
+        fs::write(path.join(KEYS_NAME), &whole[..50]).unwrap();
+        let error = open(&store, &KEY).unwrap_err();
+        assert!(error.contains("the file keys is damaged: put back a copy of it"), "{error}");
+        assert_eq!(bytes(&path), &whole[..50]);
+        fs::write(path.join(KEYS_NAME), &whole).unwrap();
+        make_shard(&store, &open(&store, &KEY).unwrap());
+        // The key of another store, wrapped with the same configured one, is refused by the log.
+        let other = scratch("other-keys");
+        open(&StoreDir::open(&other).unwrap(), &KEY).unwrap();
+        fs::write(path.join(KEYS_NAME), bytes(&other)).unwrap();
+        let vault = open(&store, &KEY).unwrap().vault(ShardId(0)).unwrap();
+        let options = hw_store::StorageOptions { vault, ..hw_store::StorageOptions::new(ShardId(0), 1) };
+        let mut folder = Folder::new(store.shard_path(ShardId(0)));
+        let refused = hw_store::recover(options, &mut |op| folder.run(op), &mut |_| ()).unwrap_err();
+        assert!(refused.to_string().contains("does not open with the store's key"), "{refused}");
+        fs::remove_dir_all(path).unwrap();
+        fs::remove_dir_all(other).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_is_not_encrypted_becomes_so_with_its_log() {
+        let path = scratch("becomes");
+        let store = StoreDir::open(&path).unwrap();
+        make_shard(&store, &Unlocked::default());
+        let mut begun = Vec::new();
+        let first = unlock(&store, &KEY, &mut |cipher| begun.push(cipher)).unwrap();
+        assert_eq!((begun, first.is_changing()), (vec![Cipher::Aes], true));
+        let waiting = first.converted.as_ref().map(|converted| converted.waiting);
+        assert_eq!(waiting, Some(1), "the log's file");
+        make_shard(&store, &first);
+        // The file with the log that was not sealed is still there: a checkpoint takes it away.
+        assert!(open(&store, &KEY).unwrap().is_changing());
+        fs::remove_dir_all(path).unwrap();
+    }
+}
