@@ -2,7 +2,7 @@
 //! the end nothing can be read without the key.
 
 use hw_kit::Rng;
-use hw_store::{Cipher, Converted, RecoverError, SyncPolicy, Vault, convert};
+use hw_store::{Cipher, FileId, RecoverError, SyncPolicy, Vault, convert};
 
 use crate::disk::{MemDisk, power_cut};
 use crate::model::{Node, Reborn, open, seal, vault};
@@ -16,6 +16,18 @@ fn shows_plain(disk: &MemDisk) -> bool {
     disk.files().into_iter().any(|file| disk.content(file).is_some_and(shows))
 }
 
+/// Whether a file that says what it is sealed with names another cipher.
+fn names_other(disk: &MemDisk, cipher: Cipher) -> bool {
+    disk.files().into_iter().any(|file| match file {
+        FileId::Wal(_) | FileId::Checkpoint(_) | FileId::Segment(..) => {
+            // What a crash left of a new file may be empty, or lack its header's first copy.
+            let is_other = |bytes: &[u8]| bytes.starts_with(b"HW") && bytes[9] != cipher as u8;
+            disk.content(file).is_some_and(is_other)
+        }
+        _ => false,
+    })
+}
+
 fn steps(node: &mut Node, steps: u64) {
     for _ in 0..steps {
         if node.step().is_err() {
@@ -24,73 +36,72 @@ fn steps(node: &mut Node, steps: u64) {
     }
 }
 
-/// As a start does it: segments first, then the rest.
-fn convert_and_open(disk: &mut MemDisk) -> Result<(Converted, Reborn), RecoverError> {
+/// As a start does it: segments first; if nothing else is left either, nothing but sealed files is accepted from then on.
+fn start(
+    disk: &mut MemDisk,
+    cipher: Cipher,
+    judge: &dyn Fn(&MemDisk, Cipher),
+) -> Result<(bool, Reborn), RecoverError> {
     // What a checkpoint that was not completed left over may be damaged: recovery removes it.
-    let converted = convert(&vault(), &mut |op| disk.run(op))?;
-    Ok((converted, open(SYNC, disk)?))
+    let is_whole = convert(&vault(), &mut |op| disk.run(op))?.is_whole();
+    if is_whole {
+        judge(disk, cipher);
+    }
+    seal(Some(cipher), !is_whole);
+    Ok((is_whole, open(SYNC, disk)?))
 }
 
 /// Seals the store of a node that ends here, with power cuts; gives it as it is when all of it is sealed.
-fn become_sealed(node: Node, cipher: Cipher, seed: u64) -> Node {
+fn become_sealed(node: Node, cipher: Cipher, seed: u64, judge: &dyn Fn(&MemDisk, Cipher)) -> Node {
     let mut rng = Rng::new(seed);
     let Node { mut disk, mut model, .. } = node;
     disk.crash(&mut rng);
-    seal(Some(cipher), true);
-    for round in 0..6 {
-        disk.ops_left = Some(rng.below(if round % 2 == 0 { 40 } else { 150 }));
-        match convert_and_open(&mut disk) {
-            Ok((_, found)) => {
+    for round in 0..200 {
+        seal(Some(cipher), true);
+        // The first of these starts fail; between the others, a little is done.
+        disk.ops_left = (round < 6).then(|| rng.below(if round % 2 == 0 { 40 } else { 150 }));
+        match start(&mut disk, cipher, judge) {
+            Ok((is_whole, found)) => {
                 model.check(&found.groups);
-                assert_eq!((found.damaged_segments, found.quarantined.len()), (0, 0));
+                assert_eq!((found.damaged_segments, found.quarantined.len()), (0, 0), "{seed} {round}");
+                assert!(is_whole || found.unerased, "a server is told that there is something to overwrite");
                 let mut node = Node::new(found, disk, SYNC, seed + round);
+                if is_whole {
+                    return node;
+                }
                 steps(&mut node, 15);
+                if round >= 6 && rng.chance(1, 2) {
+                    node.checkpoint().expect("the power holds");
+                    node.finish_background().expect("the power holds");
+                }
                 (disk, model) = (node.disk, node.model);
             }
             Err(RecoverError::Disk(error)) => assert_eq!(error, power_cut()),
             Err(error) => panic!("{seed} round {round}: {error}"),
         }
-        disk.crash(&mut rng);
-    }
-    let (_, found) = convert_and_open(&mut disk).expect("the power holds");
-    model.check(&found.groups);
-    assert!(found.unerased, "a server is told that there is something to overwrite");
-    let mut node = Node::new(found, disk, SYNC, seed + 10);
-    for _ in 0..200 {
-        node.append().expect("the power holds");
-        node.checkpoint().expect("the power holds");
-        node.finish_background().expect("the power holds");
-        let converted = convert(&vault(), &mut |op| node.disk.run(op)).expect("the disk works");
-        if converted.is_whole() {
-            assert_eq!(converted.segments, 0, "what is new is sealed");
-            return node;
-        }
+        if rng.chance(1, 2) { disk.crash(&mut rng) } else { disk.restart() }
     }
     panic!("{seed}: it is never whole");
 }
 
 #[test]
 fn a_store_becomes_sealed() {
-    for seed in 0..12 {
+    for seed in 0..16 {
         seal(None, false);
         let mut disk = MemDisk::default();
         let reborn = open(SYNC, &mut disk).expect("a new store opens");
         let mut node = Node::new(reborn, disk, SYNC, seed);
-        steps(&mut node, 60);
+        steps(&mut node, 250);
         assert!(shows_plain(&node.disk), "the search finds what is not sealed");
-        let mut node = become_sealed(node, Cipher::Aes, seed);
-        node.disk.settle();
-        assert!(!shows_plain(&node.disk), "{seed}: it is sealed and can be read");
-        seal(Some(Cipher::Aes), false);
-        let found = open(SYNC, &mut node.disk.clone()).expect("what is whole opens as whole");
-        node.model.check(&found.groups);
-        // The other cipher, and back to strictness.
-        let mut node = become_sealed(node, Cipher::Chacha, seed + 100);
-        node.disk.settle();
-        seal(Some(Cipher::Chacha), false);
-        let Node { mut disk, model, .. } = node;
-        let found = open(SYNC, &mut disk).expect("what is whole opens as whole");
-        model.check(&found.groups);
+        let judge = |disk: &MemDisk, cipher: Cipher| {
+            assert!(!shows_plain(disk), "{seed}: it is sealed and can be read");
+            assert!(!names_other(disk, cipher), "{seed}: it is sealed and a file says otherwise");
+        };
+        let mut node = become_sealed(node, Cipher::Aes, seed, &judge);
+        steps(&mut node, 30);
+        assert!(!shows_plain(&node.disk), "{seed}: it stays so");
+        // The other cipher.
+        let Node { mut disk, .. } = become_sealed(node, Cipher::Chacha, seed + 1000, &judge);
         // Without the key, nothing is opened and nothing is changed.
         seal(None, false);
         let before = disk.ops_done;
