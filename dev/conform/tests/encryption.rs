@@ -19,11 +19,13 @@ const OLD: &str = "key: \"the first key, chosen by a person\"";
 /// Log and checkpoints of a store that was not encrypted are overwritten one after the other.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
+type Test = fn(&mut Run) -> Result<(), String>;
+
 fn main() -> ExitCode {
     let python = std::env::var_os("PYTHON_WITH_NATS").map(PathBuf::from).filter(|path| path.is_file());
     let mut cases = Vec::new();
     for target in targets() {
-        let tests: [(&str, fn(&mut Run) -> Result<(), String>); 5] = [
+        let tests: [(&str, Test); 5] = [
             ("nothing can be read, aes", |run| nothing_can_be_read(run, "aes")),
             ("nothing can be read, chacha", |run| nothing_can_be_read(run, "chacha")),
             ("keys and ciphers change", keys_and_ciphers_change),
@@ -37,12 +39,7 @@ fn main() -> ExitCode {
     run_all(Cases { cases, threads: 2 })
 }
 
-fn case(
-    target: &Target,
-    python: Option<PathBuf>,
-    what: &str,
-    test: fn(&mut Run) -> Result<(), String>,
-) -> Case {
+fn case(target: &Target, python: Option<PathBuf>, what: &str, test: Test) -> Case {
     let name = format!("{}: encryption: {what}", target.name);
     let ours = target.name == "headwater";
     let target = target.clone();
