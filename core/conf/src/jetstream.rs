@@ -3,7 +3,9 @@
 use hw_auth::JsLimits;
 use hw_kit::Span;
 
-use crate::options::{BatchOptions, JetStreamLimits, JetStreamOptions};
+use crate::options::{
+    BatchOptions, EncryptionOptions, JetStreamLimits, JetStreamOptions, Secret, StoreCipher,
+};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::top::switch;
@@ -25,6 +27,15 @@ pub(crate) fn jetstream(options: &mut JetStreamOptions, reader: &mut Reader, ent
     options.enabled = true;
     for inner in entries {
         setting(options, reader, inner);
+    }
+    let EncryptionOptions { key, previous, cipher } = &options.encryption;
+    for (is_set, name) in [(previous.is_some(), "prev_key"), (cipher.is_some(), "cipher")] {
+        if is_set && key.is_none() {
+            reader.invalid(
+                &entry.at,
+                format!("{name} has no effect without a key: nothing would be encrypted"),
+            );
+        }
     }
 }
 
@@ -57,12 +68,38 @@ fn setting(options: &mut JetStreamOptions, reader: &mut Reader, entry: &Entry) {
         "max_buffered_msgs" => {
             put(&mut options.max_buffered_msgs, unsigned(reader.within(entry, 1, i64::MAX)))
         }
+        "key" | "ek" | "encryption_key" => put(&mut options.encryption.key, secret(reader, entry)),
+        "prev_key" | "prev_ek" | "prev_encryption_key" => {
+            put(&mut options.encryption.previous, secret(reader, entry))
+        }
+        "cipher" => put(&mut options.encryption.cipher, cipher(reader, entry)),
         "limits" => {
             for inner in reader.map(entry).unwrap_or_default() {
                 limit(&mut options.limits, reader, inner);
             }
         }
         _ => reader.other(entry, Block::JetStream),
+    }
+}
+
+/// A key. An empty one, as an environment variable that was forgotten gives, would encrypt nothing.
+fn secret(reader: &mut Reader, entry: &Entry) -> Option<Secret> {
+    let text = reader.string(entry)?;
+    if text.is_empty() {
+        reader.invalid(&entry.at, format!("{} is empty: nothing would be encrypted", entry.key));
+    }
+    Some(Secret::new(text))
+}
+
+fn cipher(reader: &mut Reader, entry: &Entry) -> Option<StoreCipher> {
+    let text = reader.string(entry)?;
+    match text.to_ascii_lowercase().as_str() {
+        "aes" => Some(StoreCipher::Aes),
+        "chacha" | "chachapoly" => Some(StoreCipher::Chacha),
+        _ => {
+            reader.invalid(&entry.at, format!("Unknown cipher type: {text:?}"));
+            None
+        }
     }
 }
 

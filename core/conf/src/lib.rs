@@ -28,9 +28,9 @@ mod value;
 pub use error::{ConfError, ConfErrors, Position, Problem};
 pub use flags::{Flags, FlagsError, Signal};
 pub use options::{
-    AuthOptions, BatchOptions, ClusterOptions, FeatureFlags, HandshakeFirst, JetStreamLimits,
-    JetStreamOptions, LeafnodeOptions, Limits, Listen, LogOptions, MonitorOptions, Options, ServerOptions,
-    TlsOptions, TlsVersion, WebsocketOptions,
+    AuthOptions, BatchOptions, ClusterOptions, EncryptionOptions, FeatureFlags, HandshakeFirst,
+    JetStreamLimits, JetStreamOptions, LeafnodeOptions, Limits, Listen, LogOptions, MonitorOptions, Options,
+    Secret, ServerOptions, StoreCipher, TlsOptions, TlsVersion, WebsocketOptions,
 };
 pub use overlay::{Command, CommandError, command_line};
 pub use parse::{Source, parse_text};

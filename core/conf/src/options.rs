@@ -257,8 +257,52 @@ pub struct JetStreamOptions {
     pub max_buffered_size: Option<u64>,
     /// Messages that may wait in one stream.
     pub max_buffered_msgs: Option<u64>,
+    /// How the store is encrypted.
+    pub encryption: EncryptionOptions,
     /// What clients may ask for.
     pub limits: JetStreamLimits,
+}
+
+/// How the store is encrypted; without a key, not at all.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct EncryptionOptions {
+    /// The key.
+    pub key: Option<Secret>,
+    /// The key before this one, with which the store may still have to be opened.
+    pub previous: Option<Secret>,
+    /// What seals new files; `None`: ChaCha20-Poly1305.
+    pub cipher: Option<StoreCipher>,
+}
+
+/// A cipher for the store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreCipher {
+    /// AES-256 in Galois counter mode.
+    Aes,
+    /// ChaCha20 with Poly1305.
+    Chacha,
+}
+
+/// Text that no log shows.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 impl Default for JetStreamOptions {
@@ -275,6 +319,7 @@ impl Default for JetStreamOptions {
             checkpoint_bytes: 48 << 20,
             max_buffered_size: None,
             max_buffered_msgs: None,
+            encryption: EncryptionOptions::default(),
             limits: JetStreamLimits::default(),
         }
     }

@@ -28,7 +28,6 @@ type Refused = (&'static str, &'static str);
 const NO_HELP: &str = "";
 const OPERATOR: &str = ": accounts come from resolver_preload alone";
 const LOGS: &str = ": use log_file";
-const PLAIN: &str = ": streams are stored without encryption";
 
 const TOP: &[Refused] = &[
     ("gateway", NO_HELP),
@@ -77,14 +76,7 @@ const MAPPING: &[Refused] = &[("cluster", ": clustering is not built yet")];
 const ACCOUNT_JETSTREAM: &[Refused] = &[("cluster_traffic", NO_HELP)];
 
 const JETSTREAM: &[Refused] = &[
-    ("key", PLAIN),
-    ("ek", PLAIN),
-    ("encryption_key", PLAIN),
-    ("prev_key", PLAIN),
-    ("prev_ek", PLAIN),
-    ("prev_encryption_key", PLAIN),
-    ("cipher", PLAIN),
-    ("tpm", PLAIN),
+    ("tpm", ": use key"),
     ("extension_hint", NO_HELP),
     ("unique_tag", NO_HELP),
     ("max_outstanding_catchup", NO_HELP),

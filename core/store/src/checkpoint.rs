@@ -10,6 +10,7 @@ use crate::bytes_io::{Reader, u32_at, u64_at};
 use crate::damage::{Damage, Flaw};
 use crate::layout::FileId;
 use crate::limits::GATHER_BYTES;
+use crate::vault::{Cipher, Form, Place, Vault};
 use crate::wal::{WalStart, WindowMark};
 use crate::wal_window::WalPosition;
 
@@ -70,28 +71,30 @@ pub(crate) struct CheckpointHead {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Checkpoint {
     pub head: CheckpointHead,
+    /// What its entries are sealed with.
+    pub cipher: Option<Cipher>,
     pub entries: Vec<(GroupId, Result<Entry, Damage>)>,
 }
 
 /// The file as pieces that follow each other.
-pub(crate) fn encode(head: &CheckpointHead, entries: &[Entry]) -> Vec<Bytes> {
+pub(crate) fn encode(head: &CheckpointHead, entries: &[Entry], vault: &Vault) -> Vec<Bytes> {
     let mut bodies: Vec<Bytes> = Vec::with_capacity(entries.len());
     let mut directory = Vec::with_capacity(entries.len() * ROW_BYTES);
     let mut offset = (HEADER_BYTES + entries.len() * ROW_BYTES) as u64;
     for entry in entries {
-        let front = encode_entry(entry);
-        let crc = entry_crc(head.number, entry.group, &[&front, &entry.state]);
-        let len = (front.len() + entry.state.len()) as u64;
+        let parts = sealed(head.number, entry, vault);
+        let crc = entry_crc(head.number, entry.group, &parts.each_ref().map(|part| &part[..]));
+        let len = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         directory.extend_from_slice(&entry.group.0.to_le_bytes());
         directory.extend_from_slice(&offset.to_le_bytes());
         directory.extend_from_slice(&len.to_le_bytes());
         directory.extend_from_slice(&crc.to_le_bytes());
         directory.extend_from_slice(&(entry.kind as u32).to_le_bytes());
         offset += len;
-        bodies.push(front.into());
-        bodies.push(entry.state.clone());
+        bodies.extend(parts);
     }
-    let mut front = encode_head(head, entries.len(), offset, crc32fast::hash(&directory));
+    let mut front =
+        encode_head(head, vault.cipher(), [entries.len() as u64, offset], crc32fast::hash(&directory));
     front.extend_from_slice(&directory);
     let mut pieces = Vec::new();
     for body in bodies {
@@ -112,11 +115,28 @@ pub(crate) fn encode(head: &CheckpointHead, entries: &[Entry]) -> Vec<Bytes> {
     pieces
 }
 
-fn encode_head(head: &CheckpointHead, entries: usize, file_len: u64, directory_crc: u32) -> Vec<u8> {
+/// An entry in parts that follow each other: sealed it is one, and a state that is not is not copied.
+fn sealed(checkpoint: u64, entry: &Entry, vault: &Vault) -> [Bytes; 2] {
+    let front = encode_entry(entry);
+    if vault.cipher().is_none() {
+        return [front.into(), entry.state.clone()];
+    }
+    let mut body = Vec::new();
+    let place = Place::entry(checkpoint, entry.group, entry.kind as u32);
+    vault.seal(place, &[&front, &entry.state], &mut body);
+    [body.into(), Bytes::new()]
+}
+
+fn encode_head(
+    head: &CheckpointHead,
+    cipher: Option<Cipher>,
+    [entries, file_len]: [u64; 2],
+    directory_crc: u32,
+) -> Vec<u8> {
     let count = u32::try_from(entries).expect("invariant: a shard has fewer than 2^32 groups");
-    let mut out = Vec::with_capacity(HEADER_BYTES + entries * ROW_BYTES);
+    let mut out = Vec::with_capacity(HEADER_BYTES + count as usize * ROW_BYTES);
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&CHECKPOINT_VERSION.to_le_bytes());
+    out.extend_from_slice(&Form::new(CHECKPOINT_VERSION, cipher).to_bytes());
     out.extend_from_slice(&head.shard.0.to_le_bytes());
     out.extend_from_slice(&count.to_le_bytes());
     let WalStart { position, window, session } = head.start;
@@ -160,10 +180,10 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     out
 }
 
-/// Reads a whole file.
-pub(crate) fn decode(number: u64, bytes: &Bytes) -> Result<Checkpoint, Damage> {
+/// Reads a whole file. Without a key, the entries of one that is sealed are checked and not opened.
+pub(crate) fn decode(number: u64, bytes: &Bytes, vault: &Vault) -> Result<Checkpoint, Damage> {
     let file = FileId::Checkpoint(number);
-    let (head, count, directory_crc) = decode_head(number, bytes)?;
+    let (head, cipher, count, directory_crc) = decode_head(number, bytes)?;
     let rows_end = HEADER_BYTES + count * ROW_BYTES;
     let Some(directory) = bytes.get(HEADER_BYTES..rows_end) else {
         return Err(Damage::new(file, HEADER_BYTES as u64, Flaw::Truncated { len: bytes.len() as u64 }));
@@ -187,7 +207,13 @@ pub(crate) fn decode(number: u64, bytes: &Bytes) -> Result<Checkpoint, Damage> {
             Some(end) => {
                 let body = bytes.slice(offset as usize..end as usize);
                 if entry_crc(number, group, &[&body]) == crc {
-                    decode_entry(group, kind, &body).ok_or_else(|| Damage::malformed(file, offset, "entry"))
+                    vault
+                        .open(cipher, Place::entry(number, group, kind as u32), body)
+                        .map_err(|flaw| Damage::new(file, offset, flaw))
+                        .and_then(|body| {
+                            let entry = decode_entry(group, kind, &body);
+                            entry.ok_or_else(|| Damage::malformed(file, offset, "entry"))
+                        })
                 } else {
                     Err(Damage::checksum(file, offset, "entry"))
                 }
@@ -195,10 +221,12 @@ pub(crate) fn decode(number: u64, bytes: &Bytes) -> Result<Checkpoint, Damage> {
         };
         entries.push((group, entry));
     }
-    Ok(Checkpoint { head, entries })
+    Ok(Checkpoint { head, cipher, entries })
 }
 
-fn decode_head(number: u64, bytes: &[u8]) -> Result<(CheckpointHead, usize, u32), Damage> {
+type Head = (CheckpointHead, Option<Cipher>, usize, u32);
+
+fn decode_head(number: u64, bytes: &[u8]) -> Result<Head, Damage> {
     let file = FileId::Checkpoint(number);
     let Some(head) = bytes.get(..HEADER_BYTES) else {
         return Err(Damage::new(file, 0, Flaw::Truncated { len: bytes.len() as u64 }));
@@ -206,10 +234,8 @@ fn decode_head(number: u64, bytes: &[u8]) -> Result<(CheckpointHead, usize, u32)
     if head[..8] != MAGIC || crc32fast::hash(&head[..HEADER_BYTES - 4]) != u32_at(head, HEADER_BYTES - 4) {
         return Err(Damage::checksum(file, 0, "header"));
     }
-    let version = u16::from_le_bytes([head[8], head[9]]);
-    if version > CHECKPOINT_VERSION {
-        return Err(Damage::new(file, 0, Flaw::Version { version }));
-    }
+    let form = Form::from_bytes([head[8], head[9]], CHECKPOINT_VERSION)
+        .map_err(|version| Damage::new(file, 0, Flaw::Version { version }))?;
     if u64_at(head, 16) != number {
         return Err(Damage::new(
             file,
@@ -236,7 +262,7 @@ fn decode_head(number: u64, bytes: &[u8]) -> Result<(CheckpointHead, usize, u32)
     if decoded.previous >= number {
         return Err(Damage::malformed(file, 0, "header"));
     }
-    Ok((decoded, u32_at(head, 12) as usize, u32_at(head, 104)))
+    Ok((decoded, form.cipher, u32_at(head, 12) as usize, u32_at(head, 104)))
 }
 
 fn decode_entry(group: GroupId, kind: EntryKind, body: &Bytes) -> Option<Entry> {
@@ -306,7 +332,15 @@ mod tests {
     }
 
     fn bytes_of(head: &CheckpointHead, entries: &[Entry]) -> Bytes {
-        encode(head, entries).concat().into()
+        sealed_by(&Vault::default(), head, entries)
+    }
+
+    fn sealed_by(vault: &Vault, head: &CheckpointHead, entries: &[Entry]) -> Bytes {
+        encode(head, entries, vault).concat().into()
+    }
+
+    fn decode(number: u64, bytes: &Bytes) -> Result<Checkpoint, Damage> {
+        super::decode(number, bytes, &Vault::default())
     }
 
     #[test]
@@ -322,14 +356,40 @@ mod tests {
     }
 
     #[test]
+    fn sealed_entries_come_back_to_whoever_has_the_key() {
+        let (head, entries) = sample();
+        let vault = crate::vault::tests::vault(Cipher::Aes, 1);
+        let bytes = sealed_by(&vault, &head, &entries);
+        assert!(!bytes.windows(8).any(|part| part == b"state of" || part == b"its log "));
+        let found = super::decode(12, &bytes, &vault).unwrap();
+        assert_eq!((found.head, found.cipher), (head, Some(Cipher::Aes)));
+        let all: Vec<Entry> = found.entries.into_iter().map(|(_, entry)| entry.unwrap()).collect();
+        assert_eq!(all, entries);
+        let blind = decode(12, &bytes).unwrap();
+        let flaws: Vec<Flaw> = blind.entries.into_iter().map(|(_, entry)| entry.unwrap_err().flaw).collect();
+        assert_eq!(flaws, vec![Flaw::NoKey; entries.len()]);
+        // Whole is whole: an entry that is not sealed was not written by the store.
+        let plain = super::decode(12, &bytes_of(&head, &entries), &vault).unwrap();
+        assert!(plain.entries.iter().all(|(_, entry)| entry.is_err()));
+        assert_eq!(bytes[..20], *b"HWCKP\r\n\x1a\x01\x01\x01\0\x04\0\0\0\x0c\0\0\0");
+    }
+
+    #[test]
     fn a_flip_costs_the_file_or_one_group() {
         let (head, entries) = sample();
-        let bytes = bytes_of(&head, &entries);
-        let rows_end = HEADER_BYTES + entries.len() * ROW_BYTES;
+        for vault in [Vault::default(), crate::vault::tests::vault(Cipher::Chacha, 1)] {
+            let bytes = sealed_by(&vault, &head, &entries);
+            flip_all(&bytes, &vault, entries.len());
+        }
+    }
+
+    fn flip_all(bytes: &Bytes, vault: &Vault, entries: usize) {
+        let decode = |number, bytes: &Bytes| super::decode(number, bytes, vault);
+        let rows_end = HEADER_BYTES + entries * ROW_BYTES;
         for at in 0..bytes.len() {
             let mut flipped = bytes.to_vec();
             flipped[at] ^= 0x40;
-            match decode(12, &flipped.into()) {
+            match decode(12, &Bytes::from(flipped)) {
                 Err(_) => assert!(at < rows_end, "byte {at}"),
                 Ok(found) => {
                     let damaged = found.entries.iter().filter(|(_, entry)| entry.is_err()).count();

@@ -9,8 +9,9 @@ use crate::checkpoint::{CheckpointHead, Entry, EntryKind, encode};
 use crate::layout::{Dir, FileId};
 use crate::messages::{Message, Written};
 use crate::op::DiskOp;
-use crate::segment::{SegmentId, SegmentJob};
+use crate::segment::{SegmentId, SegmentJob, SegmentWriter};
 use crate::storage::{GroupMeta, Storage};
+use crate::vault::Vault;
 use crate::wal::{Seen, WindowMark};
 use crate::wal_window::WalPosition;
 
@@ -144,6 +145,7 @@ pub struct CheckpointWork {
     file_len: u64,
     metas: BTreeMap<GroupId, GroupMeta>,
     dropped: Vec<GroupId>,
+    vault: Vault,
     done: CheckpointDone,
 }
 
@@ -209,6 +211,7 @@ impl CheckpointWork {
             file_len: 0,
             metas,
             dropped: job.dropped,
+            vault: storage.options.vault.clone(),
             done: CheckpointDone { number, written: Vec::new(), removed, unerased },
         })
     }
@@ -224,7 +227,7 @@ impl CheckpointWork {
             Stage::Checkpoint => {
                 self.stage = Stage::Rename;
                 let file = FileId::CheckpointTemp(self.head.number);
-                let data = encode(&self.head, &std::mem::take(&mut self.entries));
+                let data = encode(&self.head, &std::mem::take(&mut self.entries), &self.vault);
                 self.file_len = data.iter().map(|piece| piece.len() as u64).sum();
                 Some(vec![DiskOp::Create(file), DiskOp::Write { file, offset: 0, data }, DiskOp::Sync(file)])
             }
@@ -245,7 +248,9 @@ impl CheckpointWork {
 
     fn segment_ops(&mut self) -> Vec<DiskOp> {
         let next = self.open.take().or_else(|| {
-            self.segments.pop_front().map(|(id, new)| (id, SegmentJob::new(id, new.messages, new.packed)))
+            let (id, new) = self.segments.pop_front()?;
+            let writer = SegmentWriter::new(id, new.packed, self.vault.clone());
+            Some((id, SegmentJob::new(writer, new.messages)))
         });
         let Some((id, mut job)) = next else {
             self.stage = Stage::Checkpoint;
@@ -276,6 +281,9 @@ impl CheckpointWork {
         };
         if self.full {
             for (number, _) in std::mem::take(&mut storage.chain) {
+                if storage.options.vault.is_changing() && !storage.held.checkpoints.contains(&number) {
+                    ops.push(DiskOp::Erase(FileId::Checkpoint(number)));
+                }
                 put_away(&mut ops, FileId::Checkpoint(number), storage.held.checkpoints.remove(&number));
             }
         }

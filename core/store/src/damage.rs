@@ -56,6 +56,21 @@ pub enum Flaw {
         /// What it says it is.
         found: String,
     },
+    /// Its seal does not open: other bytes than were written, or written with another key.
+    #[error("the {part} does not open with the store's key")]
+    Seal {
+        /// Which part.
+        part: &'static str,
+    },
+    /// It is sealed and there is no key.
+    #[error("it is encrypted, and no key was given")]
+    NoKey,
+    /// It is not sealed though all of the store is: somebody else put it there.
+    #[error("the {part} is not encrypted, though the store is")]
+    Unsealed {
+        /// Which part.
+        part: &'static str,
+    },
     /// Parts of the log are missing.
     #[error("log windows {first} and following are missing, yet a later one says that they were durable")]
     LostWindows {

@@ -20,6 +20,8 @@ pub(crate) use writer::IndexWriter;
 
 use hw_kit::Seq;
 
+use crate::vault::Cipher;
+
 /// Records of a group: one group is decoded at a time.
 const GROUP: usize = 64;
 /// A block of the dictionary is closed when it has so many bytes.
@@ -54,6 +56,8 @@ pub struct Place {
     pub directory: u32,
     /// Where it ends.
     pub end: u32,
+    /// What its pages are sealed with.
+    pub cipher: Option<Cipher>,
 }
 
 impl Place {

@@ -4,6 +4,9 @@ use std::fmt;
 
 use hw_kit::GroupId;
 
+/// Behind the name of a file that is not complete.
+const TEMP_SUFFIX: &str = ".tmp";
+
 /// A folder.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Dir {
@@ -26,6 +29,8 @@ pub enum FileId {
     CheckpointTemp(u64),
     /// Segment so many of a group.
     Segment(GroupId, u64),
+    /// The same segment while it is written anew.
+    SegmentTemp(GroupId, u64),
     /// Space that is given up when the disk is full.
     Reserve,
     /// How far the log is durable, told a second time.
@@ -65,7 +70,7 @@ impl FileId {
             | FileId::CheckpointTemp(_)
             | FileId::Reserve
             | FileId::Witness => Dir::Root,
-            FileId::Segment(..) => Dir::Segments,
+            FileId::Segment(..) | FileId::SegmentTemp(..) => Dir::Segments,
             FileId::Quarantined(..) => Dir::Quarantine,
         }
     }
@@ -77,6 +82,7 @@ impl FileId {
             FileId::Checkpoint(number) => format!("checkpoint-{number:016x}"),
             FileId::CheckpointTemp(number) => format!("checkpoint-{number:016x}.tmp"),
             FileId::Segment(group, number) => format!("segments/{}-{number:08x}", group_name(group)),
+            FileId::SegmentTemp(group, number) => FileId::Segment(group, number).path() + TEMP_SUFFIX,
             FileId::Reserve => "reserve".to_owned(),
             FileId::Witness => "witness".to_owned(),
             FileId::Quarantined(session, kept) => format!("quarantine/{session:08x}-{}", kept.name()),
@@ -99,8 +105,11 @@ impl FileId {
                 }
             },
             Dir::Segments => {
-                let (group, number) = name.split_once('-')?;
-                FileId::Segment(GroupId(hex(group, 16)?), hex(number, 8)?)
+                let (whole, is_temp) =
+                    name.strip_suffix(TEMP_SUFFIX).map_or((name, false), |whole| (whole, true));
+                let (group, number) = whole.split_once('-')?;
+                let (group, number) = (GroupId(hex(group, 16)?), hex(number, 8)?);
+                if is_temp { FileId::SegmentTemp(group, number) } else { FileId::Segment(group, number) }
             }
             Dir::Quarantine => return None,
         };
@@ -113,7 +122,11 @@ impl FileId {
             FileId::Wal(number) => Kept::Wal(number),
             FileId::Checkpoint(number) => Kept::Checkpoint(number),
             FileId::Segment(group, number) => Kept::Segment(group, number),
-            FileId::CheckpointTemp(_) | FileId::Reserve | FileId::Witness | FileId::Quarantined(..) => {
+            FileId::CheckpointTemp(_)
+            | FileId::SegmentTemp(..)
+            | FileId::Reserve
+            | FileId::Witness
+            | FileId::Quarantined(..) => {
                 return None;
             }
         };
@@ -160,6 +173,7 @@ mod tests {
             (FileId::CheckpointTemp(16), "checkpoint-0000000000000010.tmp"),
             (FileId::Segment(GroupId(7), 9), "segments/0000000000000007-00000009"),
             (FileId::Segment(GroupId(u64::MAX), 1 << 40), "segments/ffffffffffffffff-10000000000"),
+            (FileId::SegmentTemp(GroupId(7), 9), "segments/0000000000000007-00000009.tmp"),
             (FileId::Reserve, "reserve"),
             (FileId::Witness, "witness"),
         ];

@@ -16,6 +16,7 @@ use crate::op::{Disk, DiskError, DiskOp, Listing, length, list, read, run_all};
 use crate::segment::{SegmentId, SegmentInfo};
 use crate::segment_reader::read_segment_info;
 use crate::storage::{GroupMeta, Held, Quarantine, Storage, StorageOptions, StorageParts};
+use crate::vault::Vault;
 use crate::wal::{Wal, WalParts, WindowMark};
 use crate::wal_scan::{ScanError, Scanned, ScannedFrame, UnusedFile, WalScan};
 use crate::wal_window::{FileHeader, WalPosition, WindowKind};
@@ -151,6 +152,14 @@ pub(crate) struct Found {
     states: Map<GroupId, Bytes>,
 }
 
+/// How a store is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub shard: ShardId,
+    pub accept_loss: bool,
+    pub vault: Vault,
+}
+
 /// Opens the store of one shard. `disk` runs one operation; `each` gets what is found.
 pub fn recover(
     options: StorageOptions,
@@ -161,12 +170,15 @@ pub fn recover(
     for dir in [Dir::Root, Dir::Segments, Dir::Quarantine] {
         disk(DiskOp::MakeDir(dir))?;
     }
-    let mut found = load(options.shard, options.accept_loss, disk, each)?;
+    let reading =
+        Reading { shard: options.shard, accept_loss: options.accept_loss, vault: options.vault.clone() };
+    let mut found = load(&reading, disk, each)?;
     let session = next_session(&found);
     let mut salts = Rng::new(options.salt ^ u64::from(session).rotate_left(32));
     let cleanup = cleanup_ops(&mut found, session);
     let mut wal = open_wal(&options, &mut found, session, &mut salts, disk)?;
-    if found.head.is_some_and(|head| head.erases) {
+    // What is not sealed, or with another cipher, must not stay either.
+    if found.head.is_some_and(|head| head.erases) || options.vault.is_changing() {
         wal.taint();
         each(Recovered::Unerased);
     }
@@ -193,8 +205,7 @@ pub fn recover(
 
 /// Reads everything but the messages, changes nothing.
 pub(crate) fn load(
-    shard: ShardId,
-    accept_loss: bool,
+    reading: &Reading,
     disk: &mut Disk<'_>,
     each: &mut dyn FnMut(Recovered),
 ) -> Result<Found, RecoverError> {
@@ -202,7 +213,7 @@ pub(crate) fn load(
     let Listing { files: segments, foreign: more } = list(Dir::Segments, disk)?;
     foreign.retain(|name| ![Dir::Segments.path(), Dir::Quarantine.path()].contains(&name.as_str()));
     foreign.extend(more.into_iter().map(|name| format!("{}/{name}", Dir::Segments.path())));
-    let (head, chain, entries, mut held) = load_chain(shard, accept_loss, &root, disk)?;
+    let (head, chain, entries, mut held) = load_chain(reading, &root, disk)?;
     let mut found = Found {
         report: RecoveryReport {
             checkpoint: head.map(|head| head.number),
@@ -219,7 +230,7 @@ pub(crate) fn load(
         scanned: Scanned::default(),
         root,
         segments,
-        accept_loss,
+        accept_loss: reading.accept_loss,
         witness: Witness::default(),
         states: Map::default(),
     };
@@ -227,7 +238,7 @@ pub(crate) fn load(
     for (group, entry) in entries {
         load_group(group, entry, &mut found, disk, each);
     }
-    load_wal(shard, &mut found, disk, each)?;
+    load_wal(reading, &mut found, disk, each)?;
     Ok(found)
 }
 
@@ -235,23 +246,19 @@ type Entries = BTreeMap<GroupId, Result<Entry, Damage>>;
 type Chain = (Option<CheckpointHead>, Vec<(u64, u64)>, Entries, Held);
 
 /// Reads the newest checkpoint and those that it builds on.
-fn load_chain(
-    shard: ShardId,
-    accept_loss: bool,
-    root: &[(FileId, u64)],
-    disk: &mut Disk<'_>,
-) -> Result<Chain, RecoverError> {
+fn load_chain(reading: &Reading, root: &[(FileId, u64)], disk: &mut Disk<'_>) -> Result<Chain, RecoverError> {
     let (mut chain, mut entries, mut held) = (Vec::new(), Entries::new(), Held::default());
     let mut next = root.iter().filter_map(|(file, _)| checkpoint_number(*file)).max().unwrap_or(0);
     let mut newest = None;
     while next != 0 {
-        let Checkpoint { head, entries: listed } = load_checkpoint(shard, next, disk, &mut chain)?;
+        let Checkpoint { head, entries: listed, .. } = load_checkpoint(reading, next, disk, &mut chain)?;
         for (group, entry) in listed {
             if entry.is_err() {
                 held.checkpoints.insert(next);
             }
             // The newest entry of a group counts; the chain is read backwards. An older one is better than none.
-            let is_better = accept_loss && entry.is_ok() && matches!(entries.get(&group), Some(Err(_)));
+            let is_better =
+                reading.accept_loss && entry.is_ok() && matches!(entries.get(&group), Some(Err(_)));
             if is_better || !entries.contains_key(&group) {
                 entries.insert(group, entry);
             }
@@ -264,7 +271,7 @@ fn load_chain(
 }
 
 fn load_checkpoint(
-    shard: ShardId,
+    reading: &Reading,
     number: u64,
     disk: &mut Disk<'_>,
     chain: &mut Vec<(u64, u64)>,
@@ -276,8 +283,11 @@ fn load_checkpoint(
     };
     let len = length(file, disk).map_err(missing)?;
     let bytes = read(file, 0, len, disk).map_err(missing)?;
-    let checkpoint = decode(number, &bytes)?;
-    if checkpoint.head.shard != shard {
+    let checkpoint = decode(number, &bytes, &reading.vault)?;
+    if checkpoint.cipher.is_some() && reading.vault.cipher().is_none() {
+        return Err(Damage::new(file, 0, Flaw::NoKey).into());
+    }
+    if checkpoint.head.shard != reading.shard {
         let found = format!("a checkpoint of shard {}", checkpoint.head.shard);
         return Err(Damage::new(file, 0, Flaw::Misplaced { found }).into());
     }
@@ -353,7 +363,7 @@ fn load_group(
 }
 
 fn load_wal(
-    shard: ShardId,
+    reading: &Reading,
     found: &mut Found,
     disk: &mut Disk<'_>,
     each: &mut dyn FnMut(Recovered),
@@ -363,8 +373,8 @@ fn load_wal(
         _ => None,
     });
     let files: Vec<(u64, u64)> = wal_files.collect();
-    let witness = Witness::read(shard, disk)?;
-    let mut scan = WalScan::new(shard, &files, disk)?;
+    let witness = Witness::read(reading.shard, disk)?;
+    let mut scan = WalScan::new((reading.shard, &reading.vault, false), &files, disk)?;
     if let Some(head) = found.head {
         scan.set_claim(head.durable, head.captured.session);
     }
@@ -485,7 +495,10 @@ fn cleanup_ops(found: &mut Found, session: u32) -> Vec<DiskOp> {
         ops.push(DiskOp::Remove(file));
     };
     for &(file, _) in &found.segments {
-        let FileId::Segment(group, number) = file else { continue };
+        let FileId::Segment(group, number) = file else {
+            ops.push(DiskOp::Remove(file));
+            continue;
+        };
         let meta = found.groups.get(&group);
         match meta {
             Some(meta) if meta.quarantine.is_some() || meta.live.contains(&number) => {}
@@ -515,7 +528,7 @@ fn open_wal(
     salts: &mut Rng,
     disk: &mut Disk<'_>,
 ) -> Result<Wal, RecoverError> {
-    let scanned = std::mem::take(&mut found.scanned);
+    let mut scanned = std::mem::take(&mut found.scanned);
     let mut parts = WalParts {
         tails: std::mem::take(&mut found.tails),
         end: scanned.end,
@@ -530,6 +543,12 @@ fn open_wal(
     let longest =
         found.root.iter().filter(|(file, _)| wal_number(*file).is_some()).map(|(_, len)| *len).max();
     parts.files = scanned.files;
+    if options.vault.is_changing() {
+        // They hold what they held before. The newest goes first: a file names the one before it, which must be there.
+        for UnusedFile { number, .. } in scanned.unused.drain(..).rev() {
+            ops.extend([DiskOp::Erase(FileId::Wal(number)), DiskOp::Remove(FileId::Wal(number))]);
+        }
+    }
     for UnusedFile { number, len, is_whole } in scanned.unused {
         let is_usable =
             is_whole && len >= options.wal_first_bytes.min(options.frame_bytes_max + 2 * WAL_HEADER_BYTES);
@@ -539,7 +558,15 @@ fn open_wal(
         }
         // A new salt: windows that were cut together with the tail are not seen again.
         let previous = parts.spares.back().map_or(parts.end.file, |spare| spare.number);
-        let header = FileHeader { shard: options.shard, number, previous, len, salt: salts.next_u64() };
+        let header = FileHeader {
+            shard: options.shard,
+            number,
+            previous,
+            len,
+            salt: salts.next_u64(),
+            cipher: options.vault.cipher(),
+            key_check: options.vault.key_check(),
+        };
         let file = FileId::Wal(number);
         ops.push(DiskOp::Write { file, offset: 0, data: vec![header.encode()] });
         ops.push(DiskOp::Sync(file));

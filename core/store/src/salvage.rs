@@ -5,9 +5,11 @@ use hw_kit::ShardId;
 
 use crate::messages::Message;
 use crate::op::{Disk, DiskError, DiskOp, length, read};
-use crate::packed::{is_packed, unpack_front};
-use crate::recover::{RecoverError, Recovered, RecoveryReport, load};
-use crate::segment::{HEADER_BYTES, SegmentId, encode, record_at};
+use crate::packed::{is_packed, unpack, unpack_front};
+use crate::recover::{Reading, RecoverError, Recovered, RecoveryReport, load};
+use crate::sealed::open_front;
+use crate::segment::{HEADER_BYTES, SegmentId, SegmentWriter, encode, record_at};
+use crate::vault::Vault;
 
 /// What was left of a segment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,26 +23,27 @@ pub struct Salvaged {
 /// Hands out everything that recovery would, and changes nothing.
 pub fn inspect(
     shard: ShardId,
+    vault: &Vault,
     disk: &mut Disk<'_>,
     each: &mut dyn FnMut(Recovered),
 ) -> Result<RecoveryReport, RecoverError> {
-    load(shard, false, disk, each).map(|found| found.report)
+    let reading = Reading { shard, accept_loss: false, vault: vault.clone() };
+    load(&reading, disk, each).map(|found| found.report)
 }
 
 /// Reads a segment without its index: record by record, behind what is damaged where the next sound one begins.
-pub fn read_what_is_left(id: SegmentId, bytes: &Bytes) -> Salvaged {
+pub fn read_what_is_left(id: SegmentId, bytes: &Bytes, vault: &Vault) -> Salvaged {
     let mut found = Salvaged::default();
     let mut at = HEADER_BYTES.min(bytes.len());
     while at < bytes.len() {
         let rest = bytes.slice(at..);
-        if is_packed(&rest)
+        if let Some((inside, len)) = open_front(vault, (id, at as u64), &rest) {
+            found.push_all(id, &inside);
+            at += len;
+        } else if is_packed(&rest)
             && let Some((records, len)) = unpack_front(id, &rest)
         {
-            let mut inside = 0;
-            while let Some((message, len)) = record_at(id, &records.slice(inside..)) {
-                inside += len;
-                found.push(message);
-            }
+            found.push_all(id, &records);
             at += len;
         } else if let Some((message, len)) = record_at(id, &rest) {
             found.push(message);
@@ -54,6 +57,19 @@ pub fn read_what_is_left(id: SegmentId, bytes: &Bytes) -> Salvaged {
 }
 
 impl Salvaged {
+    /// All of a whole block, packed or not.
+    fn push_all(&mut self, id: SegmentId, block: &Bytes) {
+        let records = match is_packed(block) {
+            true => unpack(id, block).unwrap_or_default(),
+            false => block.clone(),
+        };
+        let mut at = 0;
+        while let Some((message, len)) = record_at(id, &records.slice(at..)) {
+            at += len;
+            self.push(message);
+        }
+    }
+
     fn push(&mut self, message: Message) {
         if self.messages.last().is_none_or(|last| last.seq < message.seq) {
             self.messages.push(message);
@@ -63,14 +79,14 @@ impl Salvaged {
 
 /// Replaces a damaged segment by one with what is left of it. The damaged one goes to quarantine, under the number of a
 /// session that never was. With nothing left, it only goes there.
-pub fn salvage(id: SegmentId, disk: &mut Disk<'_>) -> Result<Salvaged, DiskError> {
+pub fn salvage(id: SegmentId, vault: &Vault, disk: &mut Disk<'_>) -> Result<Salvaged, DiskError> {
     let file = id.file();
     let len = match length(file, disk) {
         Ok(len) => len,
         Err(DiskError::NotFound { .. }) => return Ok(Salvaged::default()),
         Err(error) => return Err(error),
     };
-    let found = read_what_is_left(id, &read(file, 0, len, disk)?);
+    let found = read_what_is_left(id, &read(file, 0, len, disk)?, vault);
     let aside = file.quarantined(0).ok_or(DiskError::NotFound { place: file.path() })?;
     let mut ops = vec![
         DiskOp::MakeDir(aside.dir()),
@@ -79,7 +95,7 @@ pub fn salvage(id: SegmentId, disk: &mut Disk<'_>) -> Result<Salvaged, DiskError
         DiskOp::SyncDir(file.dir()),
     ];
     if !found.messages.is_empty() {
-        let (bytes, _) = encode(id, &found.messages, false);
+        let (bytes, _) = encode(SegmentWriter::new(id, false, vault.clone()), &found.messages);
         ops.push(DiskOp::Create(file));
         ops.push(DiskOp::Write { file, offset: 0, data: vec![bytes] });
         ops.push(DiskOp::Sync(file));
@@ -106,14 +122,23 @@ mod tests {
     #[test]
     fn all_but_what_is_damaged_is_left() {
         let all = messages();
-        for packed in [false, true] {
-            let (whole, _) = encode(ID, &all, packed);
+        let vaults = [Vault::default(), crate::vault::tests::vault(crate::Cipher::Aes, 1)];
+        for (packed, vault) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
+            let (is_sealed, vault) = (vault == 1, &vaults[vault]);
+            let read_what_is_left = |id, bytes: &Bytes| super::read_what_is_left(id, bytes, vault);
+            let (whole, _) = encode(SegmentWriter::new(ID, packed, vault.clone()), &all);
             assert_eq!(read_what_is_left(ID, &whole).messages, all);
             let mut damaged = whole.to_vec();
             damaged[40] ^= 0x10;
             let found = read_what_is_left(ID, &damaged.into());
             let lost = all.len() - found.messages.len();
-            let most = if packed { 800 } else { 1 };
+            let most = if packed {
+                800
+            } else if is_sealed {
+                30
+            } else {
+                1
+            };
             assert!((1..=most).contains(&lost) && found.skipped > 0, "{lost} lost");
             assert!(found.messages.iter().all(|message| all.contains(message)));
             // Of most of a file, most is left; of another segment's, nothing.

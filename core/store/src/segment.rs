@@ -14,11 +14,13 @@ use crate::messages::{Message, Written};
 use crate::op::DiskOp;
 use crate::packed::{is_packed, pack, unpack};
 use crate::record::Record;
+use crate::sealed::{open_block, seal_block};
+use crate::vault::{Cipher, Form, Vault};
 
 /// The newest version that is read.
-pub(crate) const SEGMENT_VERSION: u16 = 3;
-/// The oldest one: those before had an index that had to be read as a whole, and were never released.
-const SEGMENT_VERSION_MIN: u16 = 3;
+pub(crate) const SEGMENT_VERSION: u16 = 4;
+/// Version 3 has no packed blocks. Those before had an index that had to be read as a whole, and were never released.
+const UNPACKED_VERSION: u16 = 3;
 const HEADER_MAGIC: [u8; 8] = *b"HWSEG\r\n\x1a";
 const TRAILER_MAGIC: [u8; 8] = *b"HWSEGend";
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -64,6 +66,7 @@ pub struct SegmentInfo {
 pub struct Trailer {
     id: SegmentId,
     version: u16,
+    cipher: Option<Cipher>,
     file_len: u64,
     table_offset: u64,
     blocks: u32,
@@ -82,8 +85,9 @@ impl SegmentId {
 #[derive(Debug)]
 pub struct SegmentWriter {
     id: SegmentId,
-    /// Whether blocks are packed; then only complete ones are handed out.
+    /// Whether blocks are packed; packed or sealed, only complete ones are handed out.
     packed: bool,
+    vault: Vault,
     /// What was not handed out yet; starts at `handed_out` in the file.
     piece: Vec<u8>,
     handed_out: u64,
@@ -95,10 +99,10 @@ pub struct SegmentWriter {
 
 impl SegmentWriter {
     /// An empty segment; `packed`: its blocks are compressed where that makes them shorter.
-    pub fn new(id: SegmentId, packed: bool) -> SegmentWriter {
+    pub fn new(id: SegmentId, packed: bool, vault: Vault) -> SegmentWriter {
         let mut piece = Vec::new();
         piece.extend_from_slice(&HEADER_MAGIC);
-        piece.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        piece.extend_from_slice(&Form::new(version(packed), vault.cipher()).to_bytes());
         piece.extend_from_slice(&[0; 2]);
         piece.extend_from_slice(&id.group.0.to_le_bytes());
         piece.extend_from_slice(&id.number.to_le_bytes());
@@ -108,6 +112,7 @@ impl SegmentWriter {
         SegmentWriter {
             id,
             packed,
+            vault,
             piece,
             handed_out: 0,
             block_start: HEADER_BYTES as u64,
@@ -137,7 +142,7 @@ impl SegmentWriter {
 
     /// What is ready to be written, if it is worth a write: where, and the bytes.
     pub fn take_piece(&mut self) -> Option<(u64, Bytes)> {
-        let ready = match self.packed {
+        let ready = match self.packed || self.vault.cipher().is_some() {
             true => (self.block_start - self.handed_out) as usize,
             false => self.piece.len(),
         };
@@ -158,10 +163,11 @@ impl SegmentWriter {
         }
         self.piece.extend_from_slice(&table);
         let index = std::mem::take(&mut self.index);
-        let place = index.finish(self.id, table_offset + table.len() as u64, &mut self.piece);
+        let place = index.finish((self.id, &self.vault), table_offset + table.len() as u64, &mut self.piece);
         let trailer = Trailer {
             id: self.id,
-            version: SEGMENT_VERSION,
+            version: version(self.packed),
+            cipher: self.vault.cipher(),
             file_len: self.at() + TRAILER_BYTES as u64,
             table_offset,
             blocks: u32::try_from(self.blocks.len()).expect("invariant: a segment is far below 2^32 blocks"),
@@ -193,6 +199,11 @@ impl SegmentWriter {
                 self.piece.extend_from_slice(&packed);
             }
         }
+        if self.vault.cipher().is_some() {
+            let start = (self.block_start - self.handed_out) as usize;
+            let block = self.piece.split_off(start);
+            seal_block(&self.vault, (self.id, self.block_start), &block, &mut self.piece);
+        }
         let len = self.at() - self.block_start;
         block.len = u32::try_from(len).expect("invariant: one record is far below 4 GiB");
         self.blocks.push(block);
@@ -200,9 +211,13 @@ impl SegmentWriter {
     }
 }
 
+fn version(packed: bool) -> u16 {
+    if packed { SEGMENT_VERSION } else { UNPACKED_VERSION }
+}
+
 /// A whole segment in one piece, and what is kept of it in memory.
-pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Written) {
-    let mut writer = SegmentWriter::new(id, packed);
+pub fn encode(mut writer: SegmentWriter, messages: &[Message]) -> (Bytes, Written) {
+    let segment = writer.id.number;
     let mut all = Vec::new();
     for message in messages {
         writer.push(message);
@@ -212,7 +227,7 @@ pub fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Writ
     }
     let ((_, piece), _, place) = writer.finish();
     all.extend_from_slice(&piece);
-    (all.into(), Written { segment: id.number, place })
+    (all.into(), Written { segment, place })
 }
 
 /// The operations that write a segment, one list for each piece.
@@ -225,8 +240,8 @@ pub(crate) struct SegmentJob {
 }
 
 impl SegmentJob {
-    pub(crate) fn new(id: SegmentId, messages: Vec<Message>, packed: bool) -> SegmentJob {
-        let writer = Some(SegmentWriter::new(id, packed));
+    pub(crate) fn new(writer: SegmentWriter, messages: Vec<Message>) -> SegmentJob {
+        let (id, writer) = (writer.id, Some(writer));
         SegmentJob { writer, messages: messages.into_iter(), id, started: false }
     }
 
@@ -281,7 +296,12 @@ fn record_crc(id: SegmentId, record: &[u8]) -> u32 {
 }
 
 /// All records of a block; they share `bytes`.
-pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Message>, Damage> {
+pub fn read_block(
+    id: SegmentId,
+    block: &Block,
+    bytes: &Bytes,
+    vault: &Vault,
+) -> Result<Vec<Message>, Damage> {
     let file = id.file();
     if bytes.len() < block.len as usize {
         return Err(Damage::new(
@@ -290,7 +310,7 @@ pub fn read_block(id: SegmentId, block: &Block, bytes: &Bytes) -> Result<Vec<Mes
             Flaw::Truncated { len: block.offset + bytes.len() as u64 },
         ));
     }
-    let mut records = bytes.slice(..block.len as usize);
+    let mut records = open_block(vault, (id, block.offset), bytes.slice(..block.len as usize))?;
     if is_packed(&records) {
         records = unpack(id, &records).ok_or_else(|| Damage::checksum(file, block.offset, "packed block"))?;
     }
@@ -351,7 +371,7 @@ fn put_trailer(out: &mut Vec<u8>, trailer: &Trailer) {
     ] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    out.extend_from_slice(&trailer.version.to_le_bytes());
+    out.extend_from_slice(&Form::new(trailer.version, trailer.cipher).to_bytes());
     out.extend_from_slice(&[0; 14]);
     let crc = crc32fast::hash(&out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -385,9 +405,10 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
     if trailer[120..] != TRAILER_MAGIC || u32_at(trailer, 116) != crc32fast::hash(&trailer[..116]) {
         return Err(Damage::checksum(file, offset, "trailer"));
     }
-    let version = u16::from_le_bytes([trailer[100], trailer[101]]);
-    if !(SEGMENT_VERSION_MIN..=SEGMENT_VERSION).contains(&version) {
-        return Err(Damage::new(file, offset, Flaw::Version { version }));
+    let form = Form::from_bytes([trailer[100], trailer[101]], SEGMENT_VERSION)
+        .map_err(|version| Damage::new(file, offset, Flaw::Version { version }))?;
+    if u16::from(form.version) < UNPACKED_VERSION {
+        return Err(Damage::new(file, offset, Flaw::Version { version: form.version.into() }));
     }
     let found = SegmentId { group: GroupId(u64_at(trailer, 0)), number: u64_at(trailer, 8) };
     if found != id {
@@ -404,10 +425,12 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
         postings: u32_at(trailer, 80),
         directory: u32_at(trailer, 84),
         end: u32_at(trailer, 88),
+        cipher: form.cipher,
     };
     let trailer = Trailer {
         id,
-        version,
+        version: form.version.into(),
+        cipher: form.cipher,
         file_len: u64_at(trailer, 16),
         table_offset: u64_at(trailer, 24),
         blocks: u32_at(trailer, 92),
@@ -466,6 +489,16 @@ impl Trailer {
             (end, seq) = (end.saturating_add(u64::from(block.len)), block.last);
         }
         if end != offset { Err(Damage::malformed(file, offset, "table of blocks")) } else { Ok(blocks) }
+    }
+
+    /// Whether its blocks are packed where that makes them shorter.
+    pub fn is_packed(&self) -> bool {
+        self.version > UNPACKED_VERSION
+    }
+
+    /// What it is sealed with.
+    pub fn cipher(&self) -> Option<Cipher> {
+        self.cipher
     }
 }
 

@@ -8,7 +8,8 @@ use hw_kit::{GroupId, Map};
 use crate::damage::{Damage, Flaw};
 use crate::messages::{BlockId, Message};
 use crate::op::{Disk, DiskError, length, read};
-use crate::segment::{Block, SegmentId, SegmentInfo, TRAILER_BYTES, read_block, read_trailer};
+use crate::segment::{Block, SegmentId, SegmentInfo, TRAILER_BYTES, Trailer, read_block, read_trailer};
+use crate::vault::Vault;
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -35,12 +36,21 @@ pub(crate) fn read_segment_info(id: SegmentId, len: u64, disk: &mut Disk<'_>) ->
 
 /// The table of blocks.
 pub(crate) fn read_table(id: SegmentId, disk: &mut Disk<'_>) -> Result<Vec<Block>, Damage> {
+    read_trailer_and_table(id, disk).map(|(_, table)| table)
+}
+
+/// The table of blocks, and what the trailer says of all.
+pub(crate) fn read_trailer_and_table(
+    id: SegmentId,
+    disk: &mut Disk<'_>,
+) -> Result<(Trailer, Vec<Block>), Damage> {
     let len = length(id.file(), disk).map_err(|error| unreadable(id, 0, error))?;
     let start = len.saturating_sub(TRAILER_BYTES as u64);
     let tail = read_exact(id, start, len - start, disk)?;
     let trailer = read_trailer(id, len, &tail)?;
     let table = read_exact(id, trailer.table_offset(), trailer.table_len(), disk)?;
-    trailer.read_table(&table)
+    let table = trailer.read_table(&table)?;
+    Ok((trailer, table))
 }
 
 pub(crate) fn read_exact(id: SegmentId, offset: u64, len: u64, disk: &mut Disk<'_>) -> Result<Bytes, Damage> {
@@ -66,12 +76,13 @@ pub struct SegmentReader {
     tables: Map<SegmentId, Vec<Block>>,
     order: VecDeque<SegmentId>,
     tables_max: usize,
+    vault: Vault,
 }
 
 impl SegmentReader {
-    /// Remembers the tables of at most so many segments.
-    pub fn new(tables_max: usize) -> SegmentReader {
-        SegmentReader { tables: Map::default(), order: VecDeque::new(), tables_max: tables_max.max(1) }
+    /// Remembers the tables of at most so many segments; the vault opens what is sealed.
+    pub fn new(tables_max: usize, vault: Vault) -> SegmentReader {
+        SegmentReader { tables: Map::default(), order: VecDeque::new(), tables_max: tables_max.max(1), vault }
     }
 
     /// The messages of one block, all checked.
@@ -86,7 +97,7 @@ impl SegmentReader {
         let row =
             self.table(id, disk)?.get(block as usize).copied().ok_or(ReadError::NoBlock { id, block })?;
         let bytes = read_exact(id, row.offset, u64::from(row.len), disk)?;
-        Ok(read_block(id, &row, &bytes)?)
+        Ok(read_block(id, &row, &bytes, &self.vault)?)
     }
 
     /// Forgets a segment that is gone.

@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::op::{DiskError, DiskOp};
 use crate::segment::SegmentId;
+use crate::vault::Vault;
 use crate::wal::{AppendError, Wal, WalLimits, WindowMark};
 use crate::wal_window::{FileHeader, WalPosition, WindowKind};
 use crate::witness::Witness;
@@ -53,6 +54,8 @@ pub struct StorageOptions {
     /// What is damaged is given up, as far as the rest can go on without it: for a repair, never for a server. A full
     /// checkpoint must follow at once.
     pub accept_loss: bool,
+    /// What seals and opens what is in the files.
+    pub vault: Vault,
 }
 
 impl StorageOptions {
@@ -68,6 +71,7 @@ impl StorageOptions {
             reserve_bytes: RESERVE_BYTES,
             salt,
             accept_loss: false,
+            vault: Vault::default(),
         }
     }
 
@@ -84,6 +88,7 @@ impl StorageOptions {
     pub(crate) fn limits(&self) -> WalLimits {
         WalLimits {
             shard: self.shard,
+            vault: self.vault.clone(),
             frame_bytes_max: self.frame_bytes_max,
             file_bytes: self.wal_file_bytes,
         }

@@ -16,7 +16,10 @@ use crate::limits::{
     FRAME_BYTES_MAX, GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX,
 };
 use crate::op::DiskOp;
-use crate::wal_window::{FileHeader, WalPosition, WindowHead, WindowKind, align, encode_head, head_bytes};
+use crate::vault::{Place, Vault};
+use crate::wal_window::{
+    FileHeader, StoredFrame, WalPosition, WindowHead, WindowKind, align, encode_head, head_bytes,
+};
 
 /// A window in the order of all windows ever written, also across a cut tail.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -88,9 +91,11 @@ pub enum AppendError {
 }
 
 /// How the log is to be kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WalLimits {
     pub shard: ShardId,
+    /// What seals the frames.
+    pub vault: Vault,
     pub frame_bytes_max: u64,
     pub file_bytes: u64,
 }
@@ -184,7 +189,7 @@ impl Wal {
         self.advance_tails(&frames[..taken])?;
         let mut rest = &frames[..taken];
         while !rest.is_empty() {
-            let fitting = fitting(rest, self.room());
+            let fitting = fitting(rest, self.limits.vault.overhead(), self.room());
             if fitting == 0 {
                 assert!(self.switch(), "invariant: check_space found a spare for this frame");
                 continue;
@@ -316,7 +321,9 @@ impl Wal {
             }
         };
         let previous = self.newest();
-        let header = FileHeader { shard: self.limits.shard, number, previous, len, salt };
+        let cipher = self.limits.vault.cipher();
+        let key_check = self.limits.vault.key_check();
+        let header = FileHeader { shard: self.limits.shard, number, previous, len, salt, cipher, key_check };
         ops.push(DiskOp::Write { file, offset: 0, data: vec![header.encode()] });
         ops.push(DiskOp::Sync(file));
         ops.push(DiskOp::SyncDir(Dir::Root));
@@ -365,8 +372,13 @@ impl Wal {
         self.spares.back().map_or(self.end.file, |spare| spare.number)
     }
 
+    /// The file that is written to; None if it was made for another cipher: the log goes on in the next one.
+    fn writable(&self) -> Option<&WalFile> {
+        self.files.back().filter(|file| file.header.cipher == self.limits.vault.cipher())
+    }
+
     fn room(&self) -> u64 {
-        self.files.back().map_or(0, |file| file.header.len - self.end.offset.min(file.header.len))
+        self.writable().map_or(0, |file| file.header.len - self.end.offset.min(file.header.len))
     }
 
     /// Moves the groups' tails, or leaves them all as they were.
@@ -415,18 +427,19 @@ impl Wal {
 
     /// How many frames there is space for.
     fn check_space(&self, frames: &[Frame]) -> usize {
+        let overhead = self.limits.vault.overhead();
         let mut spares = self.spares.iter();
         let mut offset = self.end.offset;
-        let mut len = self.files.back().map_or(0, |file| file.header.len);
+        let mut len = self.writable().map_or(0, |file| file.header.len);
         let mut rest = frames;
         while !rest.is_empty() {
-            let taken = fitting(rest, len.saturating_sub(offset));
+            let taken = fitting(rest, overhead, len.saturating_sub(offset));
             if taken == 0 {
                 let Some(spare) = spares.next() else { break };
                 (len, offset) = (spare.len, WAL_HEADER_BYTES);
                 continue;
             }
-            offset = align(offset + window_bytes(&rest[..taken]));
+            offset = align(offset + window_bytes(&rest[..taken], overhead));
             rest = &rest[taken..];
         }
         frames.len() - rest.len()
@@ -443,7 +456,9 @@ impl Wal {
     }
 
     fn write(&mut self, kind: WindowKind, frames: &[Frame], ops: &mut Vec<DiskOp>) {
-        let bytes = window_bytes(frames);
+        let mark = self.next_mark();
+        let bytes = window_bytes(frames, self.limits.vault.overhead());
+        let stored = stored(&self.limits.vault, mark, frames);
         let head = WindowHead {
             kind,
             number: self.next_window,
@@ -452,10 +467,10 @@ impl Wal {
             frames: u32::try_from(frames.len()).expect("invariant: fitting() takes few frames"),
             bytes: u32::try_from(bytes).expect("invariant: fitting() stops at WINDOW_BYTES_MAX"),
         };
-        let mark = self.next_mark();
         let file = self.files.back_mut().expect("invariant: there is a file to write to");
         assert!(self.end.offset + bytes <= file.header.len, "a window stays inside of its file");
-        let data = gather(encode_head(&file.header, &head, frames), frames);
+        assert_eq!(file.header.cipher, self.limits.vault.cipher(), "a file has one cipher");
+        let data = gather(encode_head(&file.header, &head, &stored), stored);
         ops.push(DiskOp::Write { file: FileId::Wal(file.header.number), offset: self.end.offset, data });
         for frame in frames {
             let seen = file.groups.entry(frame.group()).or_default();
@@ -472,36 +487,51 @@ impl Wal {
     }
 }
 
-/// How many of the frames make one window of at most `room` bytes.
-fn fitting(frames: &[Frame], room: u64) -> usize {
+/// Frames as they are written; shares the bodies where nothing seals them.
+fn stored<'a>(vault: &Vault, window: WindowMark, frames: &'a [Frame]) -> Vec<StoredFrame<'a>> {
+    let one = |(at, frame): (usize, &'a Frame)| {
+        if vault.cipher().is_none() {
+            return StoredFrame { frame, body: frame.body().clone(), crc: frame.crc() };
+        }
+        let mut body = Vec::new();
+        let place = Place::frame(window, at, frame.meta(), frame.count());
+        vault.seal(place, &[frame.body()], &mut body);
+        StoredFrame { frame, crc: crc32fast::hash(&body), body: body.into() }
+    };
+    frames.iter().enumerate().map(one).collect()
+}
+
+/// How many of the frames, each longer by `overhead`, make one window of at most `room` bytes.
+fn fitting(frames: &[Frame], overhead: usize, room: u64) -> usize {
     let mut bytes = head_bytes(0) as u64;
     let limit = room.min(WINDOW_BYTES_MAX);
     let fits = |frame: &&Frame| {
-        bytes += (head_bytes(1) - head_bytes(0) + frame.body().len()) as u64;
+        bytes += (head_bytes(1) - head_bytes(0) + overhead + frame.body().len()) as u64;
         bytes <= limit
     };
     frames.iter().take(WINDOW_FRAMES_MAX).take_while(fits).count()
 }
 
-fn window_bytes(frames: &[Frame]) -> u64 {
-    head_bytes(frames.len()) as u64 + frames.iter().map(|frame| frame.body().len() as u64).sum::<u64>()
+fn window_bytes(frames: &[Frame], overhead: usize) -> u64 {
+    let bodies = frames.iter().map(|frame| (frame.body().len() + overhead) as u64).sum::<u64>();
+    head_bytes(frames.len()) as u64 + bodies
 }
 
 /// The pieces of a window: short bodies are copied together, long ones stay where they are.
-fn gather(head: Vec<u8>, frames: &[Frame]) -> Vec<Bytes> {
+fn gather(head: Vec<u8>, frames: Vec<StoredFrame<'_>>) -> Vec<Bytes> {
     let mut pieces = Vec::new();
     let mut piece = head;
-    let short: usize = frames.iter().map(|frame| frame.body().len()).filter(|&len| len < GATHER_BYTES).sum();
+    let short: usize = frames.iter().map(|frame| frame.body.len()).filter(|&len| len < GATHER_BYTES).sum();
     piece.reserve(short);
-    for frame in frames {
-        if frame.body().len() < GATHER_BYTES {
-            piece.extend_from_slice(frame.body());
+    for StoredFrame { body, .. } in frames {
+        if body.len() < GATHER_BYTES {
+            piece.extend_from_slice(&body);
             continue;
         }
         if !piece.is_empty() {
             pieces.push(Bytes::from(std::mem::take(&mut piece)));
         }
-        pieces.push(frame.body().clone());
+        pieces.push(body);
     }
     if !piece.is_empty() {
         pieces.push(piece.into());

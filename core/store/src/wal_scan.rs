@@ -14,6 +14,7 @@ use crate::frame::{Frame, FrameKind};
 use crate::layout::FileId;
 use crate::limits::{CLAIM_SEARCH_BYTES, SCAN_BYTES, WAL_HEADER_BYTES, WINDOW_ALIGN, WINDOW_HEAD_BYTES};
 use crate::op::{Disk, DiskError, read};
+use crate::vault::{Place, Vault};
 use crate::wal::{WalFile, WalStart, WindowMark};
 use crate::wal_window::{
     FileHeader, FrameHead, HeaderFound, WalPosition, WindowHead, WindowKind, align, head_bytes, peek_head,
@@ -104,12 +105,14 @@ pub(crate) struct WalScan<'a, 'd> {
     claim_session: u32,
     behind: Option<Behind>,
     accept_loss: bool,
+    vault: Vault,
 }
 
 impl<'a, 'd> WalScan<'a, 'd> {
-    /// Reads the headers of the files, given by number and length, ascending.
+    /// Reads the headers of the files, given by number and length, ascending. Without a key that fits, files that are
+    /// sealed are refused; `blind`: they are read as far as that goes without.
     pub(crate) fn new(
-        shard: ShardId,
+        (shard, vault, blind): (ShardId, &Vault, bool),
         files: &[(u64, u64)],
         disk: &'a mut Disk<'d>,
     ) -> Result<WalScan<'a, 'd>, ScanError> {
@@ -133,6 +136,11 @@ impl<'a, 'd> WalScan<'a, 'd> {
                 let found = format!("a log file of shard {}", header.shard);
                 return Err(Damage::new(FileId::Wal(number), 0, Flaw::Misplaced { found }).into());
             }
+            if let Some(header) = header.filter(|_| !blind) {
+                vault
+                    .check(header.cipher, header.key_check)
+                    .map_err(|flaw| Damage::new(FileId::Wal(number), 0, flaw))?;
+            }
             found.push(Found { number, len, header, looks_used: false });
         }
         Ok(WalScan {
@@ -145,6 +153,7 @@ impl<'a, 'd> WalScan<'a, 'd> {
             claim_session: 0,
             behind: None,
             accept_loss: false,
+            vault: vault.clone(),
         })
     }
 
@@ -331,23 +340,35 @@ impl<'a, 'd> WalScan<'a, 'd> {
     ) -> Result<Option<Vec<(FrameHead, Result<Frame, Damage>)>>, ScanError> {
         let bytes = self.bytes(index, offset, u64::from(window.head.bytes))?;
         let file = FileId::Wal(self.found[index].number);
+        let cipher = self.found[index].header.and_then(|header| header.cipher);
+        let mark = WindowMark { session: window.head.session, number: window.head.number };
         let mut at = head_bytes(window.frames.len());
         let mut frames = Vec::with_capacity(window.frames.len());
-        for head in &window.frames {
+        for (number, head) in window.frames.iter().enumerate() {
             let end = at + head.body_len as usize;
             // A copy: what is replayed lives long and must not pin the whole chunk.
             let body = bytes.get(at..end).map(Bytes::copy_from_slice).unwrap_or_default();
             let place = offset + at as u64;
-            let frame = if body.len() == head.body_len as usize && crc32fast::hash(&body) == head.body_crc {
-                Frame::with_crc(head.meta, head.count, body, head.body_crc)
-                    .ok_or_else(|| Damage::malformed(file, place, "frame"))
+            let is_whole = body.len() == head.body_len as usize && crc32fast::hash(&body) == head.body_crc;
+            let frame = if is_whole {
+                let sealed = Place::frame(mark, number, head.meta, head.count);
+                let opened = self.vault.open(cipher, sealed, body);
+                opened.map_err(|flaw| Damage::new(file, place, flaw)).and_then(|body| {
+                    let frame = match cipher {
+                        Some(_) => Frame::from_body(head.meta, head.count, body),
+                        None => Frame::with_crc(head.meta, head.count, body, head.body_crc),
+                    };
+                    frame.ok_or_else(|| Damage::malformed(file, place, "frame"))
+                })
             } else {
                 Err(Damage::checksum(file, place, "frame"))
             };
             at = end;
             frames.push((*head, frame));
         }
-        if frames.iter().any(|(_, frame)| frame.is_err()) {
+        // What cannot be opened for lack of a key was written as it is.
+        let is_torn = |damage: &Damage| damage.flaw != Flaw::NoKey;
+        if frames.iter().any(|(_, frame)| frame.as_ref().is_err_and(is_torn)) {
             let behind = self.behind(index, offset, out.session)?;
             if !self.is_claimed(behind, out) {
                 return Ok(None);

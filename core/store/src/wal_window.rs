@@ -6,6 +6,7 @@ use hw_kit::{GroupId, LogIndex, ShardId};
 use crate::bytes_io::{u32_at, u64_at};
 use crate::frame::{Frame, FrameKind, FrameMeta};
 use crate::limits::{FRAME_HEAD_BYTES, WAL_HEADER_BYTES, WINDOW_ALIGN, WINDOW_FRAMES_MAX, WINDOW_HEAD_BYTES};
+use crate::vault::{Cipher, Form};
 
 pub(crate) const WAL_VERSION: u16 = 1;
 const FILE_MAGIC: [u8; 8] = *b"HWWAL\r\n\x1a";
@@ -45,6 +46,18 @@ pub(crate) struct FileHeader {
     pub len: u64,
     /// Goes into all checksums of the file's windows: what it held before it was recycled cannot pass for new.
     pub salt: u64,
+    /// What the bodies of its frames are sealed with.
+    pub cipher: Option<Cipher>,
+    /// Tells whether a key is the one that they are sealed with.
+    pub key_check: u32,
+}
+
+/// A frame as it is on disk: its body may be sealed.
+#[derive(Debug)]
+pub(crate) struct StoredFrame<'a> {
+    pub frame: &'a Frame,
+    pub body: Bytes,
+    pub crc: u32,
 }
 
 /// The fixed part of a window's head.
@@ -84,8 +97,9 @@ impl FileHeader {
     pub(crate) fn encode(&self) -> Bytes {
         let mut copy = [0u8; HEADER_USED];
         copy[..8].copy_from_slice(&FILE_MAGIC);
-        copy[8..10].copy_from_slice(&WAL_VERSION.to_le_bytes());
+        copy[8..10].copy_from_slice(&Form::new(WAL_VERSION, self.cipher).to_bytes());
         copy[10..12].copy_from_slice(&self.shard.0.to_le_bytes());
+        copy[12..16].copy_from_slice(&self.key_check.to_le_bytes());
         copy[16..24].copy_from_slice(&self.number.to_le_bytes());
         copy[24..32].copy_from_slice(&self.len.to_le_bytes());
         copy[32..40].copy_from_slice(&self.salt.to_le_bytes());
@@ -106,17 +120,21 @@ impl FileHeader {
             if copy[..8] != FILE_MAGIC || u32_at(copy, 52) != crc32fast::hash(&copy[..52]) {
                 continue;
             }
-            let version = u16::from_le_bytes([copy[8], copy[9]]);
-            if version > WAL_VERSION {
-                found = HeaderFound::Newer(version);
-                continue;
-            }
+            let cipher = match Form::from_bytes([copy[8], copy[9]], WAL_VERSION) {
+                Ok(form) => form.cipher,
+                Err(version) => {
+                    found = HeaderFound::Newer(version);
+                    continue;
+                }
+            };
             return HeaderFound::Header(FileHeader {
                 shard: ShardId(u16::from_le_bytes([copy[10], copy[11]])),
                 number: u64_at(copy, 16),
                 len: u64_at(copy, 24),
                 salt: u64_at(copy, 32),
                 previous: u64_at(copy, 40),
+                cipher,
+                key_check: u32_at(copy, 12),
             });
         }
         found
@@ -124,7 +142,7 @@ impl FileHeader {
 }
 
 /// The bytes of a window before its first body.
-pub(crate) fn encode_head(file: &FileHeader, head: &WindowHead, frames: &[Frame]) -> Vec<u8> {
+pub(crate) fn encode_head(file: &FileHeader, head: &WindowHead, frames: &[StoredFrame<'_>]) -> Vec<u8> {
     assert_eq!(frames.len(), head.frames as usize, "a window's head counts its frames");
     let mut out = Vec::with_capacity(head_bytes(frames.len()));
     out.extend_from_slice(&WINDOW_MAGIC.to_le_bytes());
@@ -138,14 +156,14 @@ pub(crate) fn encode_head(file: &FileHeader, head: &WindowHead, frames: &[Frame]
     out.extend_from_slice(&head.bytes.to_le_bytes());
     out.extend_from_slice(&[0; 12]);
     assert_eq!(out.len(), WINDOW_HEAD_BYTES, "the fixed part is as long as the format says");
-    for frame in frames {
+    for StoredFrame { frame, body, crc } in frames {
         out.extend_from_slice(&frame.group().0.to_le_bytes());
         out.extend_from_slice(&frame.term().to_le_bytes());
         out.extend_from_slice(&frame.first().0.to_le_bytes());
         out.extend_from_slice(&frame.count().to_le_bytes());
-        let body_len = u32::try_from(frame.body().len()).expect("invariant: append refuses longer frames");
+        let body_len = u32::try_from(body.len()).expect("invariant: append refuses longer frames");
         out.extend_from_slice(&body_len.to_le_bytes());
-        out.extend_from_slice(&frame.crc().to_le_bytes());
+        out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(&[frame.kind() as u8, 0, 0, 0]);
     }
     let crc = head_crc(file.salt, &out);
@@ -228,8 +246,22 @@ mod tests {
     use super::*;
     use crate::frame::FrameBuilder;
 
-    const FILE: FileHeader =
-        FileHeader { shard: ShardId(3), number: 9, previous: 8, len: 1 << 20, salt: 0x1122_3344 };
+    const FILE: FileHeader = FileHeader {
+        shard: ShardId(3),
+        number: 9,
+        previous: 8,
+        len: 1 << 20,
+        salt: 0x1122_3344,
+        cipher: None,
+        key_check: 0,
+    };
+
+    fn stored(frames: &[Frame]) -> Vec<StoredFrame<'_>> {
+        frames
+            .iter()
+            .map(|frame| StoredFrame { frame, body: frame.body().clone(), crc: frame.crc() })
+            .collect()
+    }
 
     fn frames() -> Vec<Frame> {
         let mut builder = FrameBuilder::new();
@@ -257,7 +289,7 @@ mod tests {
     fn heads_come_back_and_every_flip_shows() {
         let frames = frames();
         let head = head(&frames);
-        let bytes = encode_head(&FILE, &head, &frames);
+        let bytes = encode_head(&FILE, &head, &stored(&frames));
         assert_eq!(bytes.len(), 64 + 2 * 40);
         assert_eq!(peek_head(&FILE, 4096, &bytes), Some(head));
         let found = verify_head(&FILE, &head, &bytes).unwrap();
@@ -301,8 +333,13 @@ mod tests {
         assert_eq!((WindowKind::Frames as u32, WindowKind::Open as u32, WindowKind::Mark as u32), (1, 2, 3));
         let page = FILE.encode();
         assert_eq!(page[..20], *b"HWWAL\r\n\x1a\x01\0\x03\0\0\0\0\0\x09\0\0\0");
+        for (cipher, number) in [(Cipher::Aes, 1), (Cipher::Chacha, 2)] {
+            let file = FileHeader { cipher: Some(cipher), key_check: 0x0403_0201, ..FILE };
+            assert_eq!(file.encode()[8..16], [1, number, 3, 0, 1, 2, 3, 4]);
+            assert_eq!(FileHeader::decode(&file.encode()), HeaderFound::Header(file));
+        }
         let frames = frames();
-        let bytes = encode_head(&FILE, &head(&frames), &frames);
+        let bytes = encode_head(&FILE, &head(&frames), &stored(&frames));
         assert_eq!(bytes[..20], *b"HWwi\x01\0\0\0\x09\0\0\0\0\0\0\0\x4d\0\0\0");
     }
 }

@@ -23,19 +23,22 @@ const WINDOW: usize = 64;
 const STREAM: &str = "LOAD";
 
 fn main() -> ExitCode {
-    let rounds = std::env::var("HEADWATER_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    let cases = targets().into_iter().map(|target| case(target, rounds)).collect();
+    let rounds: u64 =
+        std::env::var("HEADWATER_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let ours = targets().into_iter().filter(|target| target.name == "headwater");
+    let encrypted = ours.map(|target| case(target, ", cipher: chacha, key: secret", rounds.div_ceil(2)));
+    let cases = targets().into_iter().map(|target| case(target, "", rounds)).chain(encrypted).collect();
     run_all(Cases { cases, threads: 1 })
 }
 
-fn case(target: Target, rounds: u64) -> Case {
-    let name = format!("{}: killed under load", target.name);
+fn case(target: Target, settings: &'static str, rounds: u64) -> Case {
+    let name = format!("{}: killed under load{settings}", target.name);
     let run = move || match &target.binary {
         Err(why) => Outcome::Skipped(why.clone()),
         Ok(binary) => {
             let ours = target.name == "headwater";
             // Small enough that most of what is read comes from segments and most restarts begin at a checkpoint.
-            let config = ours.then(|| "jetstream { checkpoint_bytes: 400KB }".to_owned());
+            let config = ours.then(|| format!("jetstream {{ checkpoint_bytes: 400KB{settings} }}"));
             let launch = Launch { binary: binary.clone(), flags: vec!["-js".to_owned()], config };
             target.promised(Run::new(launch).and_then(|mut run| run.rounds(rounds)))
         }

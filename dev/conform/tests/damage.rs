@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 const STREAMS: [&str; 3] = ["A", "B", "C"];
 const MESSAGES: u64 = 250;
+/// Of the encrypted store.
+const KEY: &str = "opensesame";
 /// What the store has files of, by the start of their paths.
 const KINDS: [&str; 3] = ["wal-", "checkpoint-", "segments/"];
 
@@ -39,16 +41,24 @@ enum Harm {
 const HARMS: [Harm; 6] = [Harm::Flip, Harm::Cut, Harm::Zero, Harm::Remove, Harm::Old, Harm::Other];
 
 fn main() -> ExitCode {
-    let count = std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let count: u64 =
+        std::env::var("HEADWATER_DAMAGE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     // The layout is ours: the real server has no such files.
     let ours = targets().into_iter().find(|target| target.name == "headwater");
-    let cases = ours.into_iter().map(|target| {
-        let name = format!("{}: damaged files", target.name);
-        let run = move || match &target.binary {
-            Err(why) => Outcome::Skipped(why.clone()),
-            Ok(binary) => harm_all(binary, count).into(),
-        };
-        Case { name, run: Box::new(run) }
+    let encryption = format!(", cipher: aes, key: {KEY}");
+    let kinds = [
+        ("damaged files", String::new(), count),
+        ("damaged files, encrypted", encryption, count.div_ceil(2)),
+    ];
+    let cases = ours.into_iter().flat_map(|target| {
+        kinds.clone().map(|(what, settings, count)| {
+            let (name, binary) = (format!("{}: {what}", target.name), target.binary.clone());
+            let run = move || match &binary {
+                Err(why) => Outcome::Skipped(why.clone()),
+                Ok(binary) => harm_all(binary, &settings, count).into(),
+            };
+            Case { name, run: Box::new(run) }
+        })
     });
     run_all(Cases { cases: cases.collect(), threads: 1 })
 }
@@ -56,12 +66,12 @@ fn main() -> ExitCode {
 /// Every file of the store with its bytes, by its path.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-fn harm_all(binary: &Path, count: u64) -> Result<(), String> {
+fn harm_all(binary: &Path, settings: &str, count: u64) -> Result<(), String> {
     let text = |error: Lost| error.to_string();
     let launch = Launch {
         binary: binary.to_owned(),
         flags: ["-js", "-m", "{http}"].map(str::to_owned).to_vec(),
-        config: Some("jetstream { checkpoint_bytes: 100KB }".to_owned()),
+        config: Some(format!("jetstream {{ checkpoint_bytes: 100KB{settings} }}")),
     };
     let mut server = Server::start(launch).map_err(|error| error.to_string())?;
     make_streams(server.port()).map_err(text)?;
@@ -163,7 +173,9 @@ fn do_harm(
 /// What `store check` and `store repair` make of it.
 fn mend(binary: &Path, server: &mut Server, store: &Path, end: &str) -> Result<&'static str, String> {
     let run = |words: &[&str]| {
-        let output = Command::new(binary).arg("store").args(words).arg(store).output();
+        // A store that is not encrypted needs no key, and does not mind one.
+        let mut command = Command::new(binary);
+        let output = command.arg("store").args(words).arg(store).env("HEADWATER_STORE_KEY", KEY).output();
         let output = output.map_err(|error| error.to_string())?;
         let text =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

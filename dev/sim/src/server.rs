@@ -8,7 +8,7 @@ use hw_hub::{CloseReason, HubConfig, HubLimits, Peer, PeerBatch};
 use hw_kit::{ConnId, Rng, ShardId, Span, Time};
 use hw_node::{DiskCompletion, JetStreamConfig, Recovery, Shard};
 use hw_store::index::Pages;
-use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, recover};
+use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, recover};
 use hw_testkit::disk::MemDisk;
 use hw_wire::Info;
 
@@ -89,7 +89,7 @@ impl Server {
         seeds: &mut Boot<'_>,
     ) -> Result<Server, BootError> {
         // Few pages, so that they come and go.
-        let pages = Pages::new(Box::new(disk.share()), 50_000);
+        let pages = Pages::new(Box::new(disk.share()), 50_000, Vault::default());
         let mut recovery = Recovery::new(Some(Arc::new(pages)));
         let mut tamper = Tamper::new(setup.planted, seeds.rng.next_u64());
         let mut run = |op: DiskOp| {

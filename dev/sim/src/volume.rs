@@ -100,7 +100,7 @@ impl Volume {
     pub fn new(storage: Storage, planted: Planted) -> Volume {
         Volume {
             storage,
-            reader: SegmentReader::new(4),
+            reader: SegmentReader::new(4, hw_store::Vault::default()),
             waiting: VecDeque::new(),
             writer: Track::default(),
             checkpoint: Track::default(),

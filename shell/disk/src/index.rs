@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use hw_kit::ShardId;
 use hw_store::index::{Pages, ReadSegment};
-use hw_store::{DiskAnswer, DiskError, DiskOp, SegmentId};
+use hw_store::{DiskAnswer, DiskError, DiskOp, SegmentId, Vault};
 
 use crate::folder::Folder;
 use crate::lock::StoreDir;
@@ -17,9 +17,9 @@ use crate::lock::StoreDir;
 const HANDLES_MAX: usize = 128;
 
 /// The pages of a shard's indexes, of which about so many bytes stay in memory.
-pub fn index_pages(store: &StoreDir, shard: ShardId, budget: usize) -> Arc<Pages> {
+pub fn index_pages(store: &StoreDir, (shard, vault): (ShardId, &Vault), budget: usize) -> Arc<Pages> {
     let folder = Folder::with_handles(store.shard_path(shard), HANDLES_MAX);
-    Arc::new(Pages::new(Box::new(IndexFiles(Mutex::new(folder))), budget))
+    Arc::new(Pages::new(Box::new(IndexFiles(Mutex::new(folder))), budget, vault.clone()))
 }
 
 #[derive(Debug)]

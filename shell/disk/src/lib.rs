@@ -16,6 +16,7 @@
 mod background;
 mod folder;
 mod index;
+mod keys;
 mod lock;
 mod offline;
 mod queue;
@@ -26,6 +27,7 @@ mod writer;
 
 pub use folder::Folder;
 pub use index::index_pages;
+pub use keys::{KeyError, KeyOptions, Unlocked, look_in, unlock};
 pub use lock::{LockError, StoreDir};
 pub use offline::{RepairError, inspect_shard, repair_shard, salvage_segments};
 pub use queue::QueueFull;

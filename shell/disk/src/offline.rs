@@ -3,7 +3,7 @@
 use hw_kit::ShardId;
 use hw_store::{
     CheckpointJob, CheckpointWork, DiskError, DiskOp, RecoverError, Recovered, RecoveryReport, Salvaged,
-    SegmentId, StorageOptions, recover, salvage,
+    SegmentId, StorageOptions, Vault, recover, salvage,
 };
 
 use crate::folder::Folder;
@@ -26,21 +26,21 @@ pub enum RepairError {
 /// Hands out everything that is on disk and changes nothing.
 pub fn inspect_shard(
     store: &StoreDir,
-    shard: ShardId,
+    (shard, vault): (ShardId, &Vault),
     each: &mut dyn FnMut(Recovered),
 ) -> Result<RecoveryReport, RecoverError> {
     let mut folder = Folder::new(store.shard_path(shard));
-    hw_store::inspect(shard, &mut |op| folder.run(op), each)
+    hw_store::inspect(shard, vault, &mut |op| folder.run(op), each)
 }
 
 /// Replaces damaged segments by what is left of them; see [`hw_store::salvage`].
 pub fn salvage_segments(
     store: &StoreDir,
-    shard: ShardId,
+    (shard, vault): (ShardId, &Vault),
     damaged: &[SegmentId],
 ) -> Result<Vec<(SegmentId, Salvaged)>, DiskError> {
     let mut folder = Folder::new(store.shard_path(shard));
-    damaged.iter().map(|&id| Ok((id, salvage(id, &mut |op: DiskOp| folder.run(op))?))).collect()
+    damaged.iter().map(|&id| Ok((id, salvage(id, vault, &mut |op: DiskOp| folder.run(op))?))).collect()
 }
 
 /// Opens a shard giving up what is lost, and makes what is there the truth: with a full checkpoint of what `job` makes

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hw_kit::GroupId;
 use hw_store::messages::{BlockId, Message};
-use hw_store::{DiskError, DiskOp, ReadError, SegmentId, SegmentReader};
+use hw_store::{DiskError, DiskOp, ReadError, SegmentId, SegmentReader, Vault};
 
 use crate::folder::Folder;
 use crate::shard::{Completion, OnCompletion};
@@ -28,8 +28,8 @@ struct Open {
 }
 
 impl Reads {
-    pub(crate) fn new(path: PathBuf, tables_max: usize) -> Reads {
-        let tables = SegmentReader::new(tables_max);
+    pub(crate) fn new(path: PathBuf, tables_max: usize, vault: Vault) -> Reads {
+        let tables = SegmentReader::new(tables_max, vault);
         Reads(Arc::new(Mutex::new(Open { folder: Folder::new(path), tables })))
     }
 

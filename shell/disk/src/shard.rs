@@ -11,7 +11,7 @@ use hw_kit::{GroupId, ShardId};
 use hw_store::messages::{BlockId, Message};
 use hw_store::{
     AppendError, CheckReport, CheckpointDone, CheckpointJob, CheckpointRefused, DiskError, Frame, ReadError,
-    RecoverError, Recovered, RecoveryReport, StorageOptions, check_store, recover,
+    RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, check_store, recover,
 };
 
 use crate::background::run_background;
@@ -169,13 +169,14 @@ impl ShardDisk {
         let shard = options.storage.shard;
         let path = store.shard_path(shard);
         let mut folder = Folder::new(path.clone());
-        let sync = options.storage.sync;
+        let (sync, vault) = (options.storage.sync, options.storage.vault.clone());
         let (storage, report) = recover(options.storage, &mut |op| folder.run(op), each)
             .map_err(|error| OpenError::Recover { path: path.clone(), error })?;
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
         let gauges = Arc::new(Gauges::default());
         // Before the channels: where a thread cannot be started, this is dropped after their senders.
-        let (reads, threads, store) = (Reads::new(path.clone(), TABLES_MAX), Vec::new(), store.clone());
+        let (reads, threads, store) =
+            (Reads::new(path.clone(), TABLES_MAX, vault), Vec::new(), store.clone());
         let mut disk = ShardDisk { queue, reader: None, reads: reads.clone(), gauges, threads, store };
         let (background, background_jobs) = sync_channel(BACKGROUND_MAX);
         let (reader, reader_jobs) = sync_channel(READS_MAX);
@@ -284,9 +285,9 @@ impl Drop for ShardDisk {
 }
 
 /// Checks one shard of a store that no server uses.
-pub fn check_shard(store: &StoreDir, shard: ShardId) -> Result<CheckReport, DiskError> {
+pub fn check_shard(store: &StoreDir, shard: ShardId, vault: &Vault) -> Result<CheckReport, DiskError> {
     let mut folder = Folder::new(store.shard_path(shard));
-    check_store(shard, &mut |op| folder.run(op))
+    check_store(shard, vault, &mut |op| folder.run(op))
 }
 
 #[cfg(test)]

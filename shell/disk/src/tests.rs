@@ -189,7 +189,7 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
     assert_eq!(rest.len(), 3, "three segments, nothing to replay");
     drop(shard);
     let store = StoreDir::open(&path).unwrap();
-    let report = check_shard(&store, ShardId(0)).unwrap();
+    let report = check_shard(&store, ShardId(0), &hw_store::Vault::default()).unwrap();
     assert!(report.is_sound() && report.messages == 300, "{report:?}");
     std::fs::remove_dir_all(path).unwrap();
 }

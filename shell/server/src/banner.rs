@@ -51,6 +51,9 @@ pub(crate) fn jetstream(facts: &JetStreamFacts, took: Duration) {
     if !facts.domain.is_empty() {
         tracing::info!("  Domain:          {}", facts.domain);
     }
+    if let Some(cipher) = &facts.encryption {
+        tracing::info!("  Encryption:      {cipher}");
+    }
     tracing::info!("  API Level:       {}", hw_jsapi::API_LEVEL);
     match facts.sync_interval.is_zero() {
         true => tracing::info!("  Acknowledged:    after fsync"),

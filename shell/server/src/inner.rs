@@ -86,6 +86,8 @@ pub(crate) struct Live {
 pub(crate) struct JetStreamFacts {
     pub(crate) store_dir: PathBuf,
     pub(crate) domain: String,
+    /// The cipher, if the store is encrypted.
+    pub(crate) encryption: Option<String>,
     pub(crate) long_acks: bool,
     pub(crate) strict: bool,
     pub(crate) max_memory: i64,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hw_disk::{
-    Folder, LockError, RepairError, StoreDir, check_shard, index_pages, inspect_shard, repair_shard,
-    salvage_segments,
+    Folder, KeyError, KeyOptions, LockError, RepairError, StoreDir, Unlocked, check_shard, index_pages,
+    inspect_shard, look_in, repair_shard, salvage_segments,
 };
 use hw_kit::{GroupId, Map, Seq, ShardId};
 use hw_node::{Recovery, StoredStream};
@@ -14,10 +14,12 @@ use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::{Fetch, Message};
 use hw_store::{
     CheckReport, Damage, Dir, DiskError, FileId, RecoverError, Recovered, SegmentId, SegmentReader,
-    StorageOptions,
+    StorageOptions, Vault,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+
+const BLIND: &str = "it is encrypted and no key was given: checksums were compared, seals were not";
 
 /// Why a store cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,12 @@ pub enum OfflineError {
     /// A server uses it, or it cannot be locked.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The key is not the store's.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It is encrypted and there is no key.
+    #[error("it is encrypted: its key is needed (--key-file, or HEADWATER_STORE_KEY)")]
+    NoKey,
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -81,15 +89,24 @@ pub struct Repair {
 /// A store's folder, locked.
 pub struct OfflineStore {
     store: StoreDir,
+    /// None: it is encrypted and there is no key.
+    unlocked: Option<Unlocked>,
 }
 
 impl OfflineStore {
-    /// Takes the folder that a server was given, or the one inside it.
-    pub fn open(folder: &Path) -> Result<OfflineStore, OfflineError> {
+    /// Takes the folder that a server was given, or the one inside it, and the key of a store that is encrypted. Without
+    /// that, checksums can be checked and nothing else.
+    pub fn open(folder: &Path, key: Option<&str>) -> Result<OfflineStore, OfflineError> {
         let candidates = [folder.join("jetstream"), folder.to_owned()];
         let found = candidates.iter().find(|path| path.join("shard-0").is_dir());
         let found = found.ok_or_else(|| OfflineError::NoStore(folder.to_owned()))?;
-        Ok(OfflineStore { store: StoreDir::open(found)? })
+        let store = StoreDir::open(found)?;
+        let unlocked = look_in(&store, &KeyOptions { key, ..KeyOptions::default() })?;
+        Ok(OfflineStore { store, unlocked })
+    }
+
+    fn vault(&self, shard: ShardId) -> Result<Vault, OfflineError> {
+        Ok(self.unlocked.as_ref().ok_or(OfflineError::NoKey)?.vault(shard)?)
     }
 
     fn shards(&self) -> Result<Vec<ShardId>, OfflineError> {
@@ -107,7 +124,13 @@ impl OfflineStore {
     pub fn check(&self) -> Result<Vec<ShardCheck>, OfflineError> {
         self.shards()?
             .into_iter()
-            .map(|shard| Ok(self.summary(shard, check_shard(&self.store, shard)?)))
+            .map(|shard| {
+                let vault = match &self.unlocked {
+                    Some(unlocked) => unlocked.vault(shard)?,
+                    None => Vault::default(),
+                };
+                Ok(self.summary(shard, check_shard(&self.store, shard, &vault)?))
+            })
             .collect()
     }
 
@@ -125,6 +148,9 @@ impl OfflineStore {
         if recovery.torn_windows > 0 {
             let torn = recovery.torn_windows;
             notes.push(format!("{torn} unfinished writes at the log's end, never acknowledged, will be cut"));
+        }
+        if report.is_blind {
+            notes.push(BLIND.to_owned());
         }
         notes.extend(recovery.foreign.iter().map(|name| format!("{name} is not a file of the store")));
         ShardCheck {
@@ -162,7 +188,7 @@ impl OfflineStore {
         for shard in self.shards()? {
             let mut recovery = self.inspect(shard)?;
             let mut folder = Folder::new(self.store.shard_path(shard));
-            let mut reader = SegmentReader::new(64);
+            let mut reader = SegmentReader::new(64, self.vault(shard)?);
             let mut result = Ok(());
             recovery.for_each_stream(|mut stream| {
                 if result.is_ok() && only.is_none_or(|name| name == stream.name) {
@@ -180,6 +206,7 @@ impl OfflineStore {
     pub fn dump_segments(&self, out: &mut dyn Write) -> Result<(), OfflineError> {
         for shard in self.shards()? {
             let folder = self.store.shard_path(shard).join(Dir::Segments.path());
+            let vault = self.vault(shard)?;
             let mut names: Vec<String> = std::fs::read_dir(&folder)?
                 .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.to_owned()))
                 .collect();
@@ -189,7 +216,7 @@ impl OfflineStore {
                     continue;
                 };
                 let bytes = Bytes::from(std::fs::read(folder.join(&name))?);
-                let found = hw_store::read_what_is_left(SegmentId { group, number }, &bytes);
+                let found = hw_store::read_what_is_left(SegmentId { group, number }, &bytes, &vault);
                 for message in found.messages {
                     writeln!(out, "{}", json!({ "group": group.0, "message": message_value(&message) }))?;
                 }
@@ -199,8 +226,10 @@ impl OfflineStore {
     }
 
     fn inspect(&self, shard: ShardId) -> Result<Recovery, OfflineError> {
-        let mut recovery = Recovery::new(Some(index_pages(&self.store, shard, INDEX_CACHE_BYTES)));
-        let read = inspect_shard(&self.store, shard, &mut |piece| recovery.handle(piece));
+        let vault = self.vault(shard)?;
+        let pages = index_pages(&self.store, (shard, &vault), INDEX_CACHE_BYTES);
+        let mut recovery = Recovery::new(Some(pages));
+        let read = inspect_shard(&self.store, (shard, &vault), &mut |piece| recovery.handle(piece));
         match read {
             Ok(_) => Ok(recovery),
             Err(RecoverError::Disk(error)) => Err(error.into()),
@@ -213,7 +242,7 @@ impl OfflineStore {
     pub fn repair(&self, dry: bool) -> Result<Repair, OfflineError> {
         let mut repair = Repair::default();
         for shard in self.shards()? {
-            let report = check_shard(&self.store, shard)?;
+            let report = check_shard(&self.store, shard, &self.vault(shard)?)?;
             if report.is_sound() {
                 continue;
             }
@@ -238,14 +267,15 @@ impl OfflineStore {
         let mut segments: Vec<SegmentId> = report.damage.iter().filter_map(segment_of).collect();
         segments.sort_unstable();
         segments.dedup();
-        for (id, left) in salvage_segments(&self.store, shard, &segments)? {
+        for (id, left) in salvage_segments(&self.store, (shard, &self.vault(shard)?), &segments)? {
             let (file, count) = (id.file(), left.messages.len());
             repair
                 .done
                 .push(format!("{file}: {count} messages were saved; the file is in quarantine as it was"));
         }
-        let options = StorageOptions::new(shard, crate::start::seed());
-        let pages = index_pages(&self.store, shard, INDEX_CACHE_BYTES);
+        let vault = self.vault(shard)?;
+        let pages = index_pages(&self.store, (shard, &vault), INDEX_CACHE_BYTES);
+        let options = StorageOptions { vault, ..StorageOptions::new(shard, crate::start::seed()) };
         let recovery = std::cell::RefCell::new(Recovery::accepting_loss(Some(pages)));
         let mut each = |piece: Recovered| recovery.borrow_mut().handle(piece);
         let job = || {

@@ -313,6 +313,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
     JetStreamFacts {
         store_dir: opened.folder.clone(),
         domain: js.domain.clone().unwrap_or_default(),
+        encryption: opened.cipher.map(|cipher| cipher.to_string()),
         strict: js.strict,
         long_acks: options.features.js_ack_fc_v2,
         max_memory: opened.max_memory,

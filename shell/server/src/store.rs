@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hw_conf::{JetStreamOptions, Options};
-use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir, index_pages};
+use hw_conf::{JetStreamOptions, Options, Secret, StoreCipher};
+use hw_disk::{Completion, DiskOptions, KeyOptions, ShardDisk, StoreDir, Unlocked, index_pages};
 use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
 use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::BlockId;
-use hw_store::{StorageOptions, SyncPolicy};
+use hw_store::{Cipher, StorageOptions, SyncPolicy};
 
 use crate::StartError;
 
@@ -27,6 +27,8 @@ pub(crate) struct Opened {
     pub(crate) max_storage: i64,
     pub(crate) recovery: Recovery,
     pub(crate) disk: Arc<ShardDisk>,
+    /// What the store is encrypted with.
+    pub(crate) cipher: Option<Cipher>,
 }
 
 /// Opens the folder and reads everything but the messages. What the disk completes is posted to the shard.
@@ -39,7 +41,9 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     let longest = hw_node::FRAME_BYTES as u64 + u64::from(options.limits.max_payload) + COMMAND_BYTES;
     storage.frame_bytes_max = storage.frame_bytes_max.max(longest);
     let store = StoreDir::open(&folder).map_err(|error| StartError::Store(error.to_string()))?;
-    let pages = index_pages(&store, storage.shard, INDEX_CACHE_BYTES);
+    let unlocked = unlock(&store, js)?;
+    storage.vault = unlocked.vault(storage.shard).map_err(|error| StartError::Store(error.to_string()))?;
+    let pages = index_pages(&store, (storage.shard, &storage.vault), INDEX_CACHE_BYTES);
     let options_of_disk = DiskOptions { queue_bytes_max: QUEUE_BYTES, ..DiskOptions::new(storage) };
     let mut recovery = Recovery::new(Some(pages));
     let post = move |completion| {
@@ -67,7 +71,40 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     }
     let max_memory = js.max_memory.unwrap_or_else(three_quarters_of_memory);
     let max_storage = js.max_storage.unwrap_or_else(|| three_quarters_of_disk(&folder));
-    Ok(Opened { folder, max_memory, max_storage, recovery, disk: Arc::new(disk) })
+    let cipher = unlocked.cipher();
+    Ok(Opened { folder, max_memory, max_storage, recovery, disk: Arc::new(disk), cipher })
+}
+
+/// Finds the store's key, and seals what is to be sealed.
+fn unlock(store: &StoreDir, js: &JetStreamOptions) -> Result<Unlocked, StartError> {
+    let options = KeyOptions {
+        key: js.encryption.key.as_ref().map(Secret::reveal),
+        previous: js.encryption.previous.as_ref().map(Secret::reveal),
+        cipher: js.encryption.cipher.map(|cipher| match cipher {
+            StoreCipher::Aes => Cipher::Aes,
+            StoreCipher::Chacha => Cipher::Chacha,
+        }),
+    };
+    let mut begun = |cipher| tracing::info!("  Encrypting the store with {cipher}");
+    let unlocked =
+        hw_disk::unlock(store, &options, &mut begun).map_err(|error| StartError::Store(error.to_string()))?;
+    if unlocked.has_rotated {
+        tracing::info!("  The store's key was changed: prev_key is not needed any more");
+    }
+    if let Some(converted) = &unlocked.converted {
+        if converted.segments > 0 {
+            tracing::info!("  {} segments were encrypted", converted.segments);
+        }
+        for damage in &converted.damaged {
+            tracing::info!("  A segment cannot be read and stays as it is: {damage}");
+        }
+    }
+    match unlocked.converted.is_some() {
+        true if unlocked.is_changing() => tracing::info!("  Log and checkpoints follow within a minute"),
+        true => tracing::info!("  All of the store is encrypted now"),
+        false => {}
+    }
+    Ok(unlocked)
 }
 
 /// Reads a block that is in memory. Damage is left to the reader's thread, which reads the disk and tells.

@@ -160,6 +160,7 @@ fn jetstream_blocks() {
     let options = good(
         "jetstream {store_dir: \"d\", max_mem_store: 64MiB, max_file: \"10GiB\", domain: hub, strict: false
          sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, checkpoint_bytes: 1MiB
+         encryption_key: a, prev_ek: \"b c\", cipher: ChachaPoly
          limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\",
          batch {max_inflight_per_stream: 3, max_inflight_total: 4, max_msgs: 5, timeout: \"6s\"}}}",
     );
@@ -177,6 +178,11 @@ fn jetstream_blocks() {
             checkpoint_bytes: 1 << 20,
             max_buffered_size: Some(1_000_000),
             max_buffered_msgs: Some(10),
+            encryption: EncryptionOptions {
+                key: Some(Secret::new("a")),
+                previous: Some(Secret::new("b c")),
+                cipher: Some(StoreCipher::Chacha),
+            },
             limits: JetStreamLimits {
                 max_ack_pending: Some(1),
                 max_request_batch: Some(2),
@@ -358,7 +364,12 @@ fn refused_with_place() {
         ("jetstream: x", "1:1: Expected 'enabled' or 'disabled' for string value, got 'x'"),
         ("jetstream: 1", "1:1: jetstream: expected map, bool or string to define JetStream, got an integer"),
         ("jetstream {max_mem: \"1X\"}", "1:12: max_mem: \"1X\" is not a size such as 64MB"),
-        ("jetstream {key: k}", "1:12: \"key\" is not supported yet: streams are stored without encryption"),
+        ("jetstream {tpm {keys_file: k}}", "1:12: \"tpm\" is not supported yet: use key"),
+        ("jetstream {cipher: rot13, key: k}", "1:12: Unknown cipher type: \"rot13\""),
+        ("jetstream {key: 5}", "1:12: key: expected a string, got an integer"),
+        ("jetstream {ek: \"\"}", "1:12: ek is empty: nothing would be encrypted"),
+        ("jetstream {cipher: aes}", "1:1: cipher has no effect without a key: nothing would be encrypted"),
+        ("jetstream {prev_ek: k}", "1:1: prev_key has no effect without a key: nothing would be encrypted"),
         ("jetstream {limits {max_ha_assets: 1}}", "1:20: \"max_ha_assets\" is not supported yet"),
         ("tls {cert_file: x}", "1:1: missing 'key_file' in TLS configuration"),
         ("tls {verify_and_map: true}", "1:6: \"verify_and_map\" is not supported yet"),

@@ -12,13 +12,14 @@ use crate::bytes_io::u32_at;
 use crate::damage::{Damage, Flaw};
 use crate::op::DiskError;
 use crate::segment::SegmentId;
+use crate::vault::{self, SEAL_BYTES, Vault};
 
 /// A page in the file.
 pub(super) const PAGE_BYTES: usize = 4096;
-/// Before its content: its checksum, and 16 bytes that are reserved.
-const PAGE_HEAD_BYTES: usize = 20;
-/// Its content.
-pub(super) const PAGE_DATA_BYTES: usize = PAGE_BYTES - PAGE_HEAD_BYTES;
+/// Before its content: its checksum.
+const PAGE_HEAD_BYTES: usize = 4;
+/// Its content; what remains is for the seal, or zero.
+pub(super) const PAGE_DATA_BYTES: usize = PAGE_BYTES - PAGE_HEAD_BYTES - SEAL_BYTES;
 /// What an entry costs beside its content.
 const ENTRY_BYTES: usize = 96;
 
@@ -38,6 +39,7 @@ pub struct Pages {
     files: Box<dyn ReadSegment>,
     cache: Mutex<Cache>,
     failures: AtomicU64,
+    vault: Vault,
 }
 
 /// The bytes of one index, read beforehand: for checking and repairing without a server.
@@ -85,11 +87,11 @@ enum Item {
 }
 
 impl Pages {
-    /// Reads through `files` and keeps about so many bytes.
-    pub fn new(files: Box<dyn ReadSegment>, budget: usize) -> Pages {
+    /// Reads through `files`, opens with `vault` and keeps about so many bytes.
+    pub fn new(files: Box<dyn ReadSegment>, budget: usize, vault: Vault) -> Pages {
         let (entries, order) = (Map::default(), VecDeque::new());
         let cache = Mutex::new(Cache { budget, used: 0, entries, order });
-        Pages { files, cache, failures: AtomicU64::new(0) }
+        Pages { files, cache, failures: AtomicU64::new(0), vault }
     }
 
     /// How many times somebody asked in vain: what could not be read or was damaged.
@@ -158,7 +160,7 @@ impl Pages {
         let raw = self.raw(id, offset, pages * PAGE_BYTES)?;
         for number in 0..pages {
             let page = raw.slice(number * PAGE_BYTES..(number + 1) * PAGE_BYTES);
-            bytes.extend_from_slice(&open_page(id, place.offset, (first + number) as u32, &page)?);
+            bytes.extend_from_slice(&self.open(id, place, (first + number) as u32, &page)?);
         }
         let bytes = Bytes::from(bytes).slice(skip..skip + len);
         let directory = Directory::decode(bytes, place)
@@ -174,9 +176,32 @@ impl Pages {
             return Ok(page);
         }
         let raw = self.raw(id, place.offset + u64::from(number) * PAGE_BYTES as u64, PAGE_BYTES)?;
-        let page = open_page(id, place.offset, number, &raw)?;
+        let page = self.open(id, place, number, &raw)?;
         self.lock().put((id, number), Item::Page(page.clone()), PAGE_BYTES);
         Ok(page)
+    }
+
+    /// Compares the checksums of all pages, and the seals if there is a key.
+    pub(crate) fn check(&self, id: SegmentId, place: &Place) -> Result<(), Damage> {
+        for number in 0..(place.end as usize).div_ceil(PAGE_DATA_BYTES) {
+            match self.page(id, place, number as u32) {
+                Ok(_) | Err(Damage { flaw: Flaw::NoKey, .. }) => {}
+                Err(damage) => return Err(damage),
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of a page after its check.
+    fn open(&self, id: SegmentId, index: &Place, number: u32, page: &Bytes) -> Result<Bytes, Damage> {
+        let offset = index.offset + u64::from(number) * PAGE_BYTES as u64;
+        if page.len() != PAGE_BYTES || u32_at(page, 0) != page_crc(id, number, page) {
+            return Err(Damage::checksum(id.file(), offset, "page of the index"));
+        }
+        let end = if index.cipher.is_some() { PAGE_BYTES } else { PAGE_HEAD_BYTES + PAGE_DATA_BYTES };
+        let place = vault::Place::index(id, u64::from(number));
+        let content = self.vault.open(index.cipher, place, page.slice(PAGE_HEAD_BYTES..end));
+        content.map_err(|flaw| Damage::new(id.file(), offset, flaw))
     }
 
     fn raw(&self, id: SegmentId, offset: u64, len: usize) -> Result<Bytes, Damage> {
@@ -235,21 +260,13 @@ impl Cache {
     }
 }
 
-/// The content of a page after its check.
-fn open_page(id: SegmentId, index: u64, number: u32, page: &Bytes) -> Result<Bytes, Damage> {
-    if page.len() != PAGE_BYTES || u32_at(page, 0) != page_crc(id, number, page) {
-        let offset = index + u64::from(number) * PAGE_BYTES as u64;
-        return Err(Damage::checksum(id.file(), offset, "page of the index"));
-    }
-    Ok(page.slice(PAGE_HEAD_BYTES..))
-}
-
 /// Appends content as pages; the last one is filled with zeros.
-pub(super) fn put_pages(out: &mut Vec<u8>, id: SegmentId, content: &[u8]) {
+pub(super) fn put_pages(out: &mut Vec<u8>, (id, vault): (SegmentId, &Vault), content: &[u8]) {
+    const ZEROS: [u8; PAGE_DATA_BYTES] = [0; PAGE_DATA_BYTES];
     for (number, data) in content.chunks(PAGE_DATA_BYTES).enumerate() {
         let start = out.len();
         out.resize(start + PAGE_HEAD_BYTES, 0);
-        out.extend_from_slice(data);
+        vault.seal(vault::Place::index(id, number as u64), &[data, &ZEROS[data.len()..]], out);
         out.resize(start + PAGE_BYTES, 0);
         let crc = page_crc(id, number as u32, &out[start..]);
         out[start..start + 4].copy_from_slice(&crc.to_le_bytes());

@@ -10,6 +10,7 @@ use crate::bytes_io::{Varints, put_signed_varint, put_varint};
 use crate::messages::Keep;
 use crate::record::Record;
 use crate::segment::SegmentId;
+use crate::vault::Vault;
 
 /// The index of a segment that is being written.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl IndexWriter {
     }
 
     /// Appends the index as pages; it begins at this place of the file.
-    pub fn finish(self, id: SegmentId, offset: u64, out: &mut Vec<u8>) -> Place {
+    pub fn finish(self, (id, vault): (SegmentId, &Vault), offset: u64, out: &mut Vec<u8>) -> Place {
         let mut names: Vec<(&Bytes, u32)> =
             self.subjects.iter().map(|(name, &number)| (name, number)).collect();
         names.sort_unstable();
@@ -96,7 +97,7 @@ impl IndexWriter {
         content.extend_from_slice(&postings);
         let directory_at = position(&content);
         directory.encode(&mut content);
-        put_pages(out, id, &content);
+        put_pages(out, (id, vault), &content);
         Place {
             offset,
             records: self.records,
@@ -108,6 +109,7 @@ impl IndexWriter {
             postings: postings_at,
             directory: directory_at,
             end: position(&content),
+            cipher: vault.cipher(),
         }
     }
 

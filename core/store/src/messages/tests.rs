@@ -8,7 +8,8 @@ use hw_kit::{GroupId, Rng};
 use super::*;
 use crate::index::{Pages, ReadSegment};
 use crate::op::DiskError;
-use crate::segment::{Block, SegmentId, encode, read_block, read_trailer};
+use crate::segment::{Block, SegmentId, SegmentWriter, encode, read_block, read_trailer};
+use crate::vault::Vault;
 
 /// Segments as files, in memory.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +29,17 @@ const GROUP: GroupId = GroupId(1);
 impl Files {
     /// Few pages, so that they come and go.
     fn source(&self) -> IndexSource {
-        IndexSource { group: GROUP, pages: Arc::new(Pages::new(Box::new(self.clone()), 30_000)) }
+        IndexSource {
+            group: GROUP,
+            pages: Arc::new(Pages::new(Box::new(self.clone()), 30_000, Vault::default())),
+        }
     }
 
     fn write(&self, number: u64, messages: &[Message], packed: bool) -> Written {
-        let (bytes, written) = encode(SegmentId { group: GROUP, number }, messages, packed);
+        let (bytes, written) = encode(
+            SegmentWriter::new(SegmentId { group: GROUP, number }, packed, Vault::default()),
+            messages,
+        );
         self.0.lock().expect("nobody panics with it").insert(number, bytes);
         written
     }
@@ -54,7 +61,8 @@ impl Files {
         let block = &blocks[id.block as usize];
         let file = self.file(id.segment);
         let bytes = file.slice(block.offset as usize..(block.offset + u64::from(block.len)) as usize);
-        read_block(SegmentId { group: GROUP, number: id.segment }, block, &bytes).expect("just written")
+        read_block(SegmentId { group: GROUP, number: id.segment }, block, &bytes, &Vault::default())
+            .expect("just written")
     }
 
     fn remove(&self, number: u64) -> Vec<Message> {

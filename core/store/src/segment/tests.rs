@@ -6,6 +6,10 @@ use crate::messages::Keep;
 
 const ID: SegmentId = SegmentId { group: GroupId(7), number: 3 };
 
+fn encode(id: SegmentId, messages: &[Message], packed: bool) -> (Bytes, Written) {
+    super::encode(SegmentWriter::new(id, packed, Vault::default()), messages)
+}
+
 fn message(seq: u64, subject: &str, header: &[u8], payload: &[u8]) -> Message {
     let record = Record::join(subject.as_bytes(), header, payload).unwrap();
     Message { seq: Seq(seq), ts: Time(1_000_000_000 + seq as i64 * 1000), record }
@@ -13,6 +17,14 @@ fn message(seq: u64, subject: &str, header: &[u8], payload: &[u8]) -> Message {
 
 /// Everything that a segment says: its blocks, its messages, and what its index says of each.
 fn read_all(id: SegmentId, file: &Bytes) -> Result<(Vec<Block>, Vec<Message>, Place), Damage> {
+    read_all_with(&Vault::default(), id, file)
+}
+
+fn read_all_with(
+    vault: &Vault,
+    id: SegmentId,
+    file: &Bytes,
+) -> Result<(Vec<Block>, Vec<Message>, Place), Damage> {
     read_header(id, file)?;
     let trailer = read_trailer(id, file.len() as u64, file)?;
     let table_end = (trailer.table_offset() + trailer.table_len()) as usize;
@@ -20,10 +32,10 @@ fn read_all(id: SegmentId, file: &Bytes) -> Result<(Vec<Block>, Vec<Message>, Pl
     let mut messages = Vec::new();
     for block in &blocks {
         let start = block.offset as usize;
-        messages.extend(read_block(id, block, &file.slice(start..start + block.len as usize))?);
+        messages.extend(read_block(id, block, &file.slice(start..start + block.len as usize), vault)?);
     }
     let place = trailer.place();
-    let pages = Pages::new(Box::new(Preloaded { offset: 0, bytes: file.clone() }), 20_000);
+    let pages = Pages::new(Box::new(Preloaded { offset: 0, bytes: file.clone() }), 20_000, vault.clone());
     let view = View { pages: &pages, id, place: &place };
     let mut at = 0;
     view.check(|slot, subject| {
@@ -121,18 +133,43 @@ fn every_flip_and_every_cut_shows() {
     let (plain, _) = encode(ID, &messages, false);
     let (packed, _) = encode(ID, &messages, true);
     assert!(packed.len() < plain.len());
+    let nobody = Vault::default();
     for file in [plain, packed] {
-        every_flip_and_every_cut_of(&file);
+        every_flip_and_every_cut_of(&nobody, &file);
+    }
+    for (cipher, packed) in [(Cipher::Aes, false), (Cipher::Chacha, true)] {
+        let vault = crate::vault::tests::vault(cipher, 1);
+        let (file, _) = super::encode(SegmentWriter::new(ID, packed, vault.clone()), &messages);
+        assert_eq!(read_all_with(&vault, ID, &file).unwrap().1, messages);
+        assert_eq!(read_all(ID, &file).unwrap_err().flaw, Flaw::NoKey);
+        assert!(!file.windows(4).any(|part| part == b"yyyy" || part == b"\x03a.b"));
+        every_flip_and_every_cut_of(&vault, &file);
     }
 }
 
-fn every_flip_and_every_cut_of(file: &Bytes) {
+#[test]
+fn sealed_segments_are_written_in_pieces() {
+    let vault = crate::vault::tests::vault(Cipher::Aes, 1);
+    let messages: Vec<Message> =
+        (1..=5000).map(|seq| message(seq * 3, &format!("k.{}", seq % 70), b"", &[seq as u8; 300])).collect();
+    for packed in [false, true] {
+        let (file, _) = super::encode(SegmentWriter::new(ID, packed, vault.clone()), &messages);
+        assert_eq!(file[8..10], [if packed { 2 } else { 1 }, 1]);
+        assert_eq!(read_all_with(&vault, ID, &file).unwrap().1, messages);
+        // Whole is whole: a segment that is not sealed was not written by the store.
+        let (plain, _) = encode(ID, &messages, packed);
+        assert_eq!(read_all_with(&vault, ID, &plain).unwrap_err().flaw, Flaw::Unsealed { part: "index" });
+    }
+}
+
+fn every_flip_and_every_cut_of(vault: &Vault, file: &Bytes) {
+    let read_all = |id, file: &Bytes| read_all_with(vault, id, file);
     for at in 0..file.len() {
         // Flips of the index take long to look for everything: one bit of each byte is enough.
         for bit in [1 << (at % 8)] {
             let mut flipped = file.to_vec();
             flipped[at] ^= bit;
-            let damage = read_all(ID, &flipped.into()).expect_err(&format!("byte {at}"));
+            let damage = read_all(ID, &Bytes::from(flipped)).expect_err(&format!("byte {at}"));
             assert_eq!(damage.file, ID.file());
         }
     }
@@ -152,7 +189,7 @@ fn bytes_of_another_segment_do_not_pass() {
             Flaw::Misplaced { .. }
         ));
         let start = blocks[0].offset as usize;
-        assert!(read_block(other, &blocks[0], &file.slice(start..)).is_err());
+        assert!(read_block(other, &blocks[0], &file.slice(start..), &Vault::default()).is_err());
     }
 }
 

@@ -1,9 +1,9 @@
 //! Power cuts at every operation: what was acknowledged is there, in order, and nothing else is.
 
 use crate::disk::MemDisk;
-use crate::model::{Node, open};
+use crate::model::{Node, open, seal};
 use hw_kit::{Rng, Span};
-use hw_store::SyncPolicy;
+use hw_store::{Cipher, SyncPolicy};
 
 const STEPS: u64 = 110;
 const POLICIES: [SyncPolicy; 2] = [SyncPolicy::Always, SyncPolicy::Interval(Span(1))];
@@ -69,6 +69,15 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
                 check(1, sync, ops, damage);
             }
         }
+    }
+}
+
+#[test]
+fn power_cuts_in_sealed_stores() {
+    for seed in 300..360 {
+        seal(Some(if seed % 2 == 0 { Cipher::Aes } else { Cipher::Chacha }), false);
+        let mut rng = Rng::new(seed);
+        check(seed, POLICIES[seed as usize % 2], rng.below(400), seed);
     }
 }
 

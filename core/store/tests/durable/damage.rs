@@ -1,10 +1,10 @@
 //! Flipped bytes and missing files: found and named, or harmless; what is served is what was written.
 
 use hw_kit::ShardId;
-use hw_store::{DiskOp, FileId, RecoverError, SyncPolicy, check_store};
+use hw_store::{Cipher, DiskOp, FileId, RecoverError, SyncPolicy, check_store};
 
 use crate::disk::MemDisk;
-use crate::model::{Groups, Node, open};
+use crate::model::{Groups, Node, open, seal, vault};
 
 /// A store with segments, two checkpoints and a log tail, closed cleanly; and what it holds.
 fn sample(seed: u64) -> (MemDisk, Groups) {
@@ -37,7 +37,7 @@ fn check(mut disk: MemDisk, groups: &Groups, what: &str) -> &'static str {
     let mut as_found = disk.clone();
     let opened = open(SyncPolicy::Always, &mut disk);
     let mut is_sound =
-        || check_store(ShardId(2), &mut |op| as_found.run(op)).expect("the disk works").is_sound();
+        || check_store(ShardId(2), &vault(), &mut |op| as_found.run(op)).expect("the disk works").is_sound();
     match opened {
         Err(RecoverError::Damaged(damage)) => {
             assert!(!is_sound(), "{what}: the check sees {damage}, too");
@@ -65,7 +65,7 @@ fn check(mut disk: MemDisk, groups: &Groups, what: &str) -> &'static str {
 #[test]
 fn a_sound_store_is_sound() {
     let (mut disk, groups) = sample(5);
-    let report = check_store(ShardId(2), &mut |op| disk.run(op)).unwrap();
+    let report = check_store(ShardId(2), &vault(), &mut |op| disk.run(op)).unwrap();
     assert!(report.is_sound() && report.messages > 5, "{report:?}");
     let reborn = open(SyncPolicy::Always, &mut disk).unwrap();
     assert_eq!(reborn.groups, groups);
@@ -74,6 +74,17 @@ fn a_sound_store_is_sound() {
 
 #[test]
 fn every_flipped_byte_is_found_or_harmless() {
+    flip_all(1);
+}
+
+#[test]
+fn every_flipped_byte_of_a_sealed_store_is_found_or_harmless() {
+    seal(Some(Cipher::Chacha), false);
+    flip_all(3);
+}
+
+/// Flips one byte in so many of all that are in use.
+fn flip_all(every: usize) {
     let (disk, groups) = sample(5);
     let mut seen = std::collections::BTreeMap::new();
     let newest = disk.files().into_iter().filter(|file| matches!(file, FileId::Checkpoint(_))).max();
@@ -82,7 +93,7 @@ fn every_flipped_byte_is_found_or_harmless() {
         // Long runs of zeros are never read or all alike: some of them stand for all.
         let is_used =
             |at: usize| content[at.saturating_sub(64)..(at + 64).min(content.len())].iter().any(|&b| b != 0);
-        for at in (0..content.len()).filter(|&at| is_used(at) || at % 509 == 0) {
+        for at in (0..content.len()).step_by(every).filter(|&at| is_used(at) || at % 509 == 0) {
             let mut damaged = disk.clone();
             damaged.content_mut(file).unwrap()[at] ^= 1 << (at % 8);
             let outcome = check(damaged, &groups, &format!("{file} byte {at}"));

@@ -7,5 +7,6 @@ mod disk;
 mod full;
 mod model;
 mod points;
+mod sealing;
 mod snapshot;
 mod stream;

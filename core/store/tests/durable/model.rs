@@ -1,14 +1,16 @@
 //! A node in small: groups with logs, a commit index and notes, on a disk that can lose power, and what must come back.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, ShardId, Time};
 use hw_store::messages::{BlockId, Message};
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, FrameBuilder,
-    FrameKind, FrameMeta, GroupCheckpoint, NewSegment, ReadError, Record, RecoverError, Recovered,
-    RecoveryReport, SegmentReader, SpareJob, Storage, StorageOptions, SyncPolicy, recover,
+    AppendError, Appended, CheckpointJob, CheckpointWork, Cipher, DiskError, DiskOp, Erase, Frame,
+    FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment, ReadError, Record, RecoverError,
+    Recovered, RecoveryReport, SESSION_SALT_BYTES, SegmentReader, SpareJob, Storage, StorageOptions,
+    StoreKey, SyncPolicy, Vault, recover,
 };
 
 use crate::disk::{self, MemDisk};
@@ -60,9 +62,39 @@ pub struct Node {
     cleanup: VecDeque<DiskOp>,
 }
 
+/// How the stores of a test are sealed, and how often one was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sealing {
+    pub cipher: Option<Cipher>,
+    /// Not everything is sealed yet.
+    pub changing: bool,
+    opened: u64,
+}
+
+thread_local! {
+    static SEALING: Cell<Sealing> = const { Cell::new(Sealing { cipher: None, changing: false, opened: 0 }) };
+}
+
+/// From here on, this test's stores are sealed.
+pub fn seal(cipher: Option<Cipher>, changing: bool) {
+    SEALING.set(Sealing { cipher, changing, ..SEALING.get() });
+}
+
+/// What a store is opened with: as in production, no two openings have the same salt.
+pub fn vault() -> Vault {
+    let Sealing { cipher, changing, opened } = SEALING.get();
+    SEALING.set(Sealing { cipher, changing, opened: opened + 1 });
+    let mut salt = [0; SESSION_SALT_BYTES];
+    salt[..8].copy_from_slice(&opened.to_le_bytes());
+    cipher.map_or_else(Vault::default, |cipher| {
+        Vault::new(StoreKey::new([9; 32]), ShardId(2), cipher, !changing, salt)
+    })
+}
+
 pub fn options(sync: SyncPolicy) -> StorageOptions {
     StorageOptions {
         sync,
+        vault: vault(),
         frame_bytes_max: 3000,
         wal_first_bytes: 12 << 10,
         wal_file_bytes: 24 << 10,
@@ -143,7 +175,7 @@ impl Reborn {
                 self.live.insert(found.group.0, live);
             }
             Recovered::Segment(info) => {
-                let mut reader = SegmentReader::new(2);
+                let mut reader = SegmentReader::new(2, vault());
                 for block in 0.. {
                     let id = BlockId { segment: info.id.number, block };
                     let messages = match reader.load(info.id.group, id, &mut |op| disk.run(op)) {

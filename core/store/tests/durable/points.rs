@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use hw_store::Cipher;
+
 use crate::disk::{Fate, MemDisk};
+use crate::model::seal;
 use crate::stream::{Load, Machine, open, read_all};
 
 /// So many open items are tried in all combinations; with more, each alone, all but each, and all up to each.
@@ -84,6 +87,16 @@ fn run(load: Load, seed: u64, steps: u64, counts: &mut BTreeMap<&'static str, u6
 
 #[test]
 fn every_crash_point_leaves_what_the_model_accepts() {
+    check_all();
+}
+
+#[test]
+fn every_crash_point_of_a_sealed_store_leaves_what_the_model_accepts() {
+    seal(Some(Cipher::Aes), false);
+    check_all();
+}
+
+fn check_all() {
     let mut counts = BTreeMap::new();
     let (seeds, steps) = (number("HEADWATER_CRASH_SEEDS", 1), number("HEADWATER_CRASH_STEPS", 150));
     for load in Load::ALL {

@@ -15,7 +15,7 @@ use hw_store::{
 };
 
 use crate::disk::MemDisk;
-use crate::model::options;
+use crate::model::{options, vault};
 
 const GROUP: GroupId = GroupId(9);
 const SYNC: SyncPolicy = SyncPolicy::Always;
@@ -132,7 +132,7 @@ pub fn open(disk: &mut MemDisk) -> Result<Opened, RecoverError> {
     let mut items = Vec::new();
     let (storage, _) = recover(options(SYNC), &mut |op| disk.run(op), &mut |item| items.push(item))?;
     // Hardly a page: they come and go all the time.
-    let pages = Arc::new(Pages::new(Box::new(disk.share()), 10_000));
+    let pages = Arc::new(Pages::new(Box::new(disk.share()), 10_000, vault()));
     let source = IndexSource { group: GROUP, pages };
     let finish = |restore: Option<Restore>| {
         let Some(restore) = restore else {
@@ -175,7 +175,7 @@ pub fn open(disk: &mut MemDisk) -> Result<Opened, RecoverError> {
 
 /// Everything that can be read, through the disk where it must.
 pub fn read_all(messages: &mut Messages, disk: &mut MemDisk) -> Plain {
-    let mut reader = SegmentReader::new(4);
+    let mut reader = SegmentReader::new(4, vault());
     let mut plain = Plain { last: messages.last_seq().0, ..Plain::default() };
     let seqs: Vec<Seq> = messages.seqs().collect();
     for seq in seqs {
@@ -380,7 +380,7 @@ impl Machine {
             add(self.last_segment, unwritten);
         }
         if let Some(chosen) = self.messages.worth_rewriting(1500, &BTreeSet::new()) {
-            let mut reader = SegmentReader::new(4);
+            let mut reader = SegmentReader::new(4, vault());
             let (mut messages, mut at): (Vec<Message>, Seq) = (Vec::new(), Seq(0));
             while let Some(block) = self.messages.next_block(&chosen, at) {
                 messages.extend(reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there"));

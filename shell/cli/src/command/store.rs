@@ -12,6 +12,29 @@ use super::units::{bytes, comma};
 /// The exit code where something is damaged, so that a script can tell it from a failure to look.
 const DAMAGED: u8 = 2;
 
+/// Holds the key of an encrypted store, where no file is named.
+const KEY_VARIABLE: &str = "HEADWATER_STORE_KEY";
+
+/// Where the key of an encrypted store is.
+#[derive(Debug, clap::Args)]
+pub struct KeySource {
+    /// The file with the key of an encrypted store, one line; without it HEADWATER_STORE_KEY is used
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl KeySource {
+    fn read(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.key_file else { return Ok(std::env::var(KEY_VARIABLE).ok()) };
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))?;
+        Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+    }
+
+    fn open(&self, doing: &'static str, folder: &Path) -> Result<OfflineStore, Failure> {
+        OfflineStore::open(folder, self.read()?.as_deref()).map_err(failed(doing, folder))
+    }
+}
+
 /// What can be done with a store.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -20,6 +43,8 @@ pub enum Command {
         /// The folder that the server was given (-sd), or the one inside it
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        #[command(flatten)]
+        key: KeySource,
         /// Print what was found as JSON
         #[arg(short, long)]
         json: bool,
@@ -29,6 +54,8 @@ pub enum Command {
         /// The folder that the server was given (-sd), or the one inside it
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        #[command(flatten)]
+        key: KeySource,
         /// Write the messages that a server would have; exit code 2 if some cannot be read
         #[arg(long)]
         messages: bool,
@@ -50,6 +77,8 @@ pub enum Command {
         /// The folder that the server was given (-sd), or the one inside it
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        #[command(flatten)]
+        key: KeySource,
         /// Do it; without this it is only said what there is to do
         #[arg(short, long)]
         force: bool,
@@ -59,8 +88,8 @@ pub enum Command {
 /// Runs a store command.
 pub fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Check { folder, json } => check(&folder, json),
-        Command::Dump { folder, messages, stream, raw } => {
+        Command::Check { folder, key, json } => check(&folder, &key, json),
+        Command::Dump { folder, key, messages, stream, raw } => {
             let what = if raw {
                 What::Raw
             } else if messages {
@@ -68,9 +97,9 @@ pub fn run(command: Command) -> Result<(), Failure> {
             } else {
                 What::Streams
             };
-            dump(&folder, &what)
+            dump(&folder, &key, &what)
         }
-        Command::Repair { folder, force } => repair(&folder, force),
+        Command::Repair { folder, key, force } => repair(&folder, &key, force),
     }
 }
 
@@ -78,9 +107,8 @@ fn failed(doing: &'static str, folder: &Path) -> impl Fn(OfflineError) -> Failur
     move |error| Failure::file(doing, folder, error)
 }
 
-fn check(folder: &Path, json: bool) -> Result<(), Failure> {
-    let found =
-        OfflineStore::open(folder).and_then(|store| store.check()).map_err(failed("check", folder))?;
+fn check(folder: &Path, key: &KeySource, json: bool) -> Result<(), Failure> {
+    let found = key.open("check", folder)?.check().map_err(failed("check", folder))?;
     if json {
         output::print_json(&found)?;
     } else {
@@ -122,13 +150,14 @@ enum What {
     Raw,
 }
 
-fn dump(folder: &Path, what: &What) -> Result<(), Failure> {
+fn dump(folder: &Path, key: &KeySource, what: &What) -> Result<(), Failure> {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = OfflineStore::open(folder).and_then(|store| match what {
+    let store = key.open("dump", folder)?;
+    let written = match what {
         What::Streams => store.dump_streams(&mut out).map(|()| 0),
         What::Messages(only) => store.dump_messages(only.as_deref(), &mut out),
         What::Raw => store.dump_segments(&mut out).map(|()| 0),
-    });
+    };
     let unreadable =
         written.and_then(|count| Ok(out.flush().map(|()| count)?)).map_err(failed("dump", folder))?;
     if unreadable == 0 {
@@ -138,8 +167,8 @@ fn dump(folder: &Path, what: &What) -> Result<(), Failure> {
     Err(Failure::Silent(DAMAGED))
 }
 
-fn repair(folder: &Path, force: bool) -> Result<(), Failure> {
-    let store = OfflineStore::open(folder).map_err(failed("repair", folder))?;
+fn repair(folder: &Path, key: &KeySource, force: bool) -> Result<(), Failure> {
+    let store = key.open("repair", folder)?;
     let result = match store.repair(!force) {
         Err(OfflineError::Beyond(reason)) => {
             say!("It cannot be repaired: {reason}");

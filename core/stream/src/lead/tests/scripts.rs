@@ -879,8 +879,10 @@ fn blocks_are_loaded_and_damage_does_not_hold_up() {
     }
     let mut all = world.messages.take_unwritten(1);
     let (group, number) = (hw_kit::GroupId(1), 1);
-    let (file, written) = hw_store::segment::encode(hw_store::SegmentId { group, number }, &all, false);
-    let pages = hw_store::index::Pages::new(Box::new(File(file)), 10_000);
+    let id = hw_store::SegmentId { group, number };
+    let writer = hw_store::segment::SegmentWriter::new(id, false, hw_store::Vault::default());
+    let (file, written) = hw_store::segment::encode(writer, &all);
+    let pages = hw_store::index::Pages::new(Box::new(File(file)), 10_000, hw_store::Vault::default());
     world.messages.set_source(IndexSource { group, pages: std::sync::Arc::new(pages) });
     world.messages.handle_written(written);
     world.messages.set_cache_budget(0);
