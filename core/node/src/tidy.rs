@@ -157,6 +157,12 @@ impl JetStream {
                 rewrite.missing.pop_front();
             }
             Err(LoadError::Busy) => {}
+            Err(LoadError::Failed(_)) => {
+                // Another checkpoint may find it readable.
+                group.rewrite = None;
+                self.disk.tidy.by(now + REWRITE_PAUSE);
+                return false;
+            }
             Err(LoadError::Damaged(_)) => {
                 group.spared.insert(block.segment);
                 group.rewrite = None;

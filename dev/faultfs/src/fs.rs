@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub power: Power,
     /// How long a sync takes.
     pub sync_delay: Duration,
+    /// Requests that are still answered; then the power goes.
+    pub cut_after: Option<u64>,
     pub counts: Counts,
 }
 
@@ -62,7 +64,27 @@ impl Shared {
 
     /// The state while there is power; none is answered while it is gone.
     fn powered(&self) -> Result<MutexGuard<'_, State>, Errno> {
-        self.settle(self.lock())
+        let mut state = self.lock();
+        if state.cut_after == Some(0) && state.power == Power::On {
+            state.power = Power::Cut;
+            self.wake.notify_all();
+        }
+        state.cut_after = state.cut_after.map(|left| left.saturating_sub(1));
+        self.settle(state)
+    }
+
+    /// Waits until the power is gone, but not longer than that; gives whether it is.
+    pub(crate) fn wait_for_cut(&self, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        let mut state = self.lock();
+        while state.power == Power::On {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     fn settle<'a>(&self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>, Errno> {

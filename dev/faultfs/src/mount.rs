@@ -52,6 +52,7 @@ impl FaultDisk {
             faults: Faults::default(),
             power: Power::On,
             sync_delay: Duration::ZERO,
+            cut_after: None,
             counts: Counts::default(),
         });
         let mut disk = FaultDisk { path: path.to_owned(), shared, survival, session: None };
@@ -89,10 +90,25 @@ impl FaultDisk {
         self.shared.lock().sync_delay = delay;
     }
 
+    /// Everything is written and synced, as after a quiet minute.
+    pub fn settle(&self) {
+        self.shared.lock().tree.settle();
+    }
+
     /// The power is gone, now: nothing that is asked from here on is done or answered. Whoever used the disk is to be killed
     /// next, then [`FaultDisk::end_waiting`] lets the kernel go.
     pub fn freeze(&self) {
         self.shared.set_power(Power::Cut);
+    }
+
+    /// The power goes after so many further requests, in the middle of whatever that is.
+    pub fn freeze_after(&self, requests: u64) {
+        self.shared.lock().cut_after = Some(requests);
+    }
+
+    /// Waits until the power is gone, but not longer than that; gives whether it is.
+    pub fn wait_for_cut(&self, patience: Duration) -> bool {
+        self.shared.wait_for_cut(patience)
     }
 
     /// Requests that were under way when the power went end with an error, for nobody.
@@ -108,6 +124,7 @@ impl FaultDisk {
             let mut state = self.shared.lock();
             state.tree.cut(self.survival, rng);
             state.counts.cuts += 1;
+            state.cut_after = None;
             state.power = Power::On;
         }
         self.open()

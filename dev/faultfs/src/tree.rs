@@ -235,6 +235,15 @@ impl Tree {
         }
     }
 
+    /// What a process sees is what is durable.
+    pub(crate) fn settle(&mut self) {
+        let serial = self.serial;
+        let all: Vec<u64> = self.inodes.keys().copied().collect();
+        all.into_iter().for_each(|ino| self.sync_content(ino, serial));
+        self.sync_names(|_| true, serial);
+        self.collect();
+    }
+
     fn sync_content(&mut self, ino: u64, serial: u64) {
         let Ok(Inode { body: Body::File(file), .. }) = self.get_mut(ino) else { return };
         let at = file.open.partition_point(|change| change.serial <= serial);

@@ -9,7 +9,7 @@ use hw_kit::{GroupId, Rng, Span, Time};
 use hw_node::{DiskCompletion, DiskRequest, LoadError};
 use hw_store::messages::BlockId;
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, SegmentReader,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, ReadError, SegmentReader,
     SpareJob, Storage, WalPosition,
 };
 use hw_testkit::disk::{MemDisk, SyncBegun};
@@ -375,7 +375,10 @@ impl Volume {
             disk.run(op)
         };
         let messages =
-            self.reader.load(group, block, &mut run).map_err(|error| LoadError::Damaged(error.to_string()));
+            self.reader.load(group, block, &mut run).map_err(|error| match error {
+                ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
+                ReadError::Damaged(_) | ReadError::NoBlock { .. } => LoadError::Damaged(error.to_string()),
+            });
         self.done.push(DiskCompletion::Loaded { group, block, messages });
     }
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hw_conf::{JetStreamOptions, Options};
-use hw_disk::{Completion, DiskOptions, ShardDisk, StoreDir};
+use hw_disk::{Completion, DiskOptions, LockError, ShardDisk, StoreDir};
 use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
 use hw_store::messages::BlockId;
-use hw_store::{StorageOptions, SyncPolicy};
+use hw_store::{ReadError, StorageOptions, SyncPolicy};
 
 use crate::StartError;
 
@@ -36,7 +36,7 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     storage.sync = policy(js);
     let longest = u64::from(options.limits.max_payload) + COMMAND_BYTES;
     storage.frame_bytes_max = storage.frame_bytes_max.max(longest);
-    let store = StoreDir::open(&folder).map_err(|error| StartError::Store(error.to_string()))?;
+    let store = StoreDir::open(&folder).map_err(|error| StartError::Store(refused(&error)))?;
     let options_of_disk = DiskOptions { queue_bytes_max: QUEUE_BYTES, ..DiskOptions::new(storage) };
     let mut recovery = Recovery::new();
     let post = move |completion| {
@@ -106,7 +106,10 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
         Completion::Block { group, block, result, .. } => {
             let messages = result.map_err(|error| {
                 tracing::error!("messages cannot be read: {error}");
-                LoadError::Damaged(error.to_string())
+                match error {
+                    ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
+                    ReadError::Damaged(_) | ReadError::NoBlock { .. } => LoadError::Damaged(error.to_string()),
+                }
             });
             DiskCompletion::Loaded { group, block, messages }
         }
@@ -127,10 +130,14 @@ fn folder(js: &JetStreamOptions) -> Result<PathBuf, StartError> {
     if root.exists() && !root.is_dir() {
         return Err(StartError::Store("storage directory is not a directory".to_owned()));
     }
-    let folder = root.join("jetstream");
-    let made = std::fs::create_dir_all(&folder);
-    made.map_err(|error| StartError::Store(format!("could not create storage directory - {error}")))?;
-    Ok(folder)
+    Ok(root.join("jetstream"))
+}
+
+fn refused(error: &LockError) -> String {
+    match error {
+        LockError::Folder { error, .. } => format!("could not create storage directory - {error}"),
+        LockError::InUse { .. } | LockError::Io { .. } => error.to_string(),
+    }
 }
 
 /// Acknowledged means on disk, unless an interval says otherwise.
