@@ -231,6 +231,11 @@ impl Run {
         let health = self.health();
         self.note("healthz", &health);
         self.must(health.contains("unavailable") && health.contains("error"), "healthz says that the store has stopped")?;
+        let log = self.server.log();
+        let told = log.lines().rfind(|line| line.contains("(os error") || line.contains("error: "));
+        let told = told.unwrap_or_default().to_owned();
+        self.note("the log", &told);
+        self.must(told.contains("stopped"), "the log says that the store has stopped, and why")?;
         // A sync that succeeds after one that failed says nothing.
         self.disk.set(|disk| disk.list.clear());
         let (is_acked, answer) = self.try_publish(&mut js, next);

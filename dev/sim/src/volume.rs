@@ -240,6 +240,11 @@ impl Volume {
                 }
                 Err(error) => {
                     self.storage.handle_failed(&error);
+                    for op in self.storage.void(&error) {
+                        io.trace.disk(io.now, &op);
+                        // Where this fails, too, the next start may find what is not durable.
+                        let _ = io.disk.run(op);
+                    }
                     self.writing = None;
                     self.done.push(DiskCompletion::Failed { reason: error.to_string() });
                 }

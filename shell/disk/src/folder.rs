@@ -38,11 +38,11 @@ impl Folder {
 
     /// Runs one operation to its end.
     pub fn run(&mut self, op: DiskOp) -> DiskResult {
-        let place = op.place();
+        let (place, act) = (op.place(), act(&op));
         self.apply(op).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { place },
             io::ErrorKind::NotFound => DiskError::NotFound { place },
-            _ => DiskError::Failed { place, reason: error.to_string() },
+            _ => DiskError::Failed { place, reason: format!("{act}: {error}") },
         })
     }
 
@@ -142,6 +142,19 @@ impl Folder {
 
     fn file_path(&self, file: FileId) -> PathBuf {
         self.path.join(file.path())
+    }
+}
+
+/// What failed, for people.
+fn act(op: &DiskOp) -> &'static str {
+    match op {
+        DiskOp::MakeDir(_) | DiskOp::Create(_) => "cannot be made",
+        DiskOp::List(_) => "cannot be listed",
+        DiskOp::Fill { .. } | DiskOp::Write { .. } | DiskOp::Erase(_) => "cannot be written",
+        DiskOp::Sync(_) | DiskOp::SyncDir(_) => "cannot be synced",
+        DiskOp::Rename { .. } => "cannot be renamed",
+        DiskOp::Remove(_) => "cannot be removed",
+        DiskOp::Length(_) | DiskOp::Read { .. } => "cannot be read",
     }
 }
 

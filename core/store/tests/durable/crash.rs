@@ -80,3 +80,31 @@ fn power_cuts_in_many_different_runs() {
         check(seed, sync, rng.below(400), seed);
     }
 }
+
+/// What a failed sync left behind is shown by the system as if it were written, until the power goes.
+#[test]
+fn a_failed_sync_and_a_new_start_without_a_new_boot() {
+    let (mut failed, runs) = (0, 400);
+    for seed in 0..runs {
+        let (mut rng, sync) = (Rng::new(seed ^ 77), POLICIES[seed as usize % 2]);
+        let mut disk = MemDisk::default();
+        let reborn = open(sync, &mut disk).expect("a new store opens");
+        disk.fail_sync_in = Some(rng.below(150));
+        let mut node = Node::new(reborn, disk, sync, seed);
+        live(&mut node, STEPS);
+        let Node { mut disk, model, .. } = node;
+        failed += u64::from(disk.fail_sync_in == Some(0));
+        (disk.fail_sync_in, disk.ops_left) = (None, None);
+        let reborn = open(sync, &mut disk).unwrap_or_else(|error| panic!("{seed} {sync:?}: {error}"));
+        model.check(&reborn.groups);
+        disk.ops_left = Some(rng.below(200));
+        let mut node = Node::new(reborn, disk, sync, seed + 1000);
+        live(&mut node, 40);
+        let Node { mut disk, model, .. } = node;
+        disk.crash(&mut rng);
+        let reborn = open(sync, &mut disk).unwrap_or_else(|error| panic!("{seed} {sync:?}, cut: {error}"));
+        assert_eq!((reborn.damaged_segments, reborn.quarantined.len()), (0, 0), "{seed} {sync:?}");
+        model.check(&reborn.groups);
+    }
+    assert!(failed > runs / 2, "{failed} of {runs} runs had a failed sync");
+}
