@@ -220,7 +220,11 @@ impl Wal {
             let FileHeader { number, len, .. } = file.header;
             let offset = if number == self.durable.file { self.durable.offset } else { WAL_HEADER_BYTES };
             let data = vec![Bytes::from_static(&[0; WINDOW_ALIGN as usize])];
-            (offset + WINDOW_ALIGN <= len).then_some(DiskOp::Write { file: FileId::Wal(number), offset, data })
+            (offset + WINDOW_ALIGN <= len).then_some(DiskOp::Write {
+                file: FileId::Wal(number),
+                offset,
+                data,
+            })
         });
         heads.collect()
     }

@@ -131,13 +131,16 @@ impl Keys {
         for key in 0..KEYS {
             let subject = self.subject(key);
             let body = json!({ "last_by_subj": subject });
-            let got = js.api(&format!("STREAM.MSG.GET.{STREAM}"), &body).map_err(|error| error.to_string())?;
+            let got =
+                js.api(&format!("STREAM.MSG.GET.{STREAM}"), &body).map_err(|error| error.to_string())?;
             let found = match got["error"]["err_code"].as_u64() {
                 Some(10037) => None,
                 Some(_) => return Err(format!("{subject}: {got}")),
                 None => {
                     let bytes = got["message"]["data"].as_str().map(unbase64).unwrap_or_default();
-                    let number = self.read(&bytes).ok_or_else(|| format!("{subject} holds what nobody wrote: {got}"))?;
+                    let number = self
+                        .read(&bytes)
+                        .ok_or_else(|| format!("{subject} holds what nobody wrote: {got}"))?;
                     Some((got["message"]["seq"].as_u64().unwrap_or_default(), number))
                 }
             };
@@ -149,7 +152,9 @@ impl Keys {
             };
             if found != held && !is_open {
                 let open = self.open;
-                return Err(format!("{subject} holds {found:?}, confirmed was {held:?}; not answered: {open:?}"));
+                return Err(format!(
+                    "{subject} holds {found:?}, confirmed was {held:?}; not answered: {open:?}"
+                ));
             }
             self.values.insert(key, found);
         }
@@ -159,7 +164,8 @@ impl Keys {
 
     /// Nothing that was removed is still counted.
     pub(crate) fn check_count(js: &mut Js, live: u64) -> Result<(), String> {
-        let info = js.api(&format!("STREAM.INFO.{STREAM}"), &Value::Null).map_err(|error| error.to_string())?;
+        let info =
+            js.api(&format!("STREAM.INFO.{STREAM}"), &Value::Null).map_err(|error| error.to_string())?;
         match info["state"]["messages"].as_u64() {
             Some(count) if count == live => Ok(()),
             _ => Err(format!("{live} keys hold something, but the stream's state is {}", info["state"])),

@@ -32,7 +32,13 @@ fn main() -> ExitCode {
             }
             false => {
                 cases.push(case(&target, "", "", Survival::Ordered, rounds));
-                cases.push(case(&target, "sync_interval always, ", "sync_interval: always", Survival::Ordered, rounds));
+                cases.push(case(
+                    &target,
+                    "sync_interval always, ",
+                    "sync_interval: always",
+                    Survival::Ordered,
+                    rounds,
+                ));
             }
         }
     }
@@ -114,7 +120,13 @@ fn mounted(survival: Survival) -> Result<(), String> {
     FaultDisk::mount(dir.path(), survival).map(drop).map_err(|error| format!("no FUSE here: {error}"))
 }
 
-fn lives(target: &Target, options: &str, survival: Survival, rounds: u64, sum: &mut Sum) -> Result<(), String> {
+fn lives(
+    target: &Target,
+    options: &str,
+    survival: Survival,
+    rounds: u64,
+    sum: &mut Sum,
+) -> Result<(), String> {
     let mut left = rounds;
     while left > 0 {
         let life = left.min(LIFE);
@@ -156,7 +168,8 @@ impl Run {
         let is_kept_to_promise = target.name == "headwater" && !options.contains("sync_interval");
         let config = Some(format!("jetstream {{ {options} }}"));
         let launch = Launch { binary, flags: vec!["-js".to_owned()], config };
-        let server = Server::start_on(launch, &dir.path().join("store")).map_err(|error| error.to_string())?;
+        let server =
+            Server::start_on(launch, &dir.path().join("store")).map_err(|error| error.to_string())?;
         let mut dice = Dice::from_env("HEADWATER_POWER_SEED");
         for _ in 0..life {
             dice.below(2);
@@ -215,6 +228,8 @@ impl Run {
         let _ = self.server.signal("KILL");
         self.disk.end_waiting();
         self.server.kill();
-        self.disk.power_on(&mut self.rng).map_err(|error| format!("the disk cannot be mounted again: {error}"))
+        self.disk
+            .power_on(&mut self.rng)
+            .map_err(|error| format!("the disk cannot be mounted again: {error}"))
     }
 }

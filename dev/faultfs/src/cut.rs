@@ -30,7 +30,9 @@ impl Tree {
             if let Body::File(file) = &mut inode.body {
                 let open = std::mem::take(&mut file.open);
                 match survival {
-                    Survival::Any => open.iter().for_each(|change| tear(change, &mut file.durable, keep, rng)),
+                    Survival::Any => {
+                        open.iter().for_each(|change| tear(change, &mut file.durable, keep, rng))
+                    }
                     Survival::Ordered => cut_short(&open, &mut file.durable, rng),
                 }
                 file.current.clone_from(&file.durable);
@@ -56,7 +58,9 @@ impl Tree {
         let mut found = BTreeMap::from([(ROOT, (ROOT, std::ffi::OsString::new()))]);
         let mut open = vec![ROOT];
         while let Some(dir) = open.pop() {
-            let Some(Body::Dir(body)) = self.inodes.get_mut(&dir).map(|inode| &mut inode.body) else { continue };
+            let Some(Body::Dir(body)) = self.inodes.get_mut(&dir).map(|inode| &mut inode.body) else {
+                continue;
+            };
             body.current = body.durable.clone();
             for (name, ino) in body.durable.clone() {
                 if found.insert(ino, (dir, name)).is_none() {
@@ -104,4 +108,3 @@ fn cut_short(open: &[Change], durable: &mut Vec<u8>, rng: &mut Rng) {
         What::Write { offset: *offset, data: data[..end].to_vec() }.apply(durable);
     }
 }
-

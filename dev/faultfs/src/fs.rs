@@ -264,9 +264,7 @@ impl Filesystem for Door {
             Ok(attr)
         };
         match self.0.powered().and_then(make) {
-            Ok(attr) => {
-                reply.created(&TTL, &attr, Generation(0), FileHandle(0), FopenFlags::FOPEN_DIRECT_IO)
-            }
+            Ok(attr) => reply.created(&TTL, &attr, Generation(0), FileHandle(0), FopenFlags::FOPEN_DIRECT_IO),
             Err(error) => reply.error(error),
         }
     }

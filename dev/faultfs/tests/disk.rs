@@ -96,7 +96,9 @@ fn it_fails_as_it_is_told_to() {
     assert!(file.read_at(&mut bytes, 0).is_ok());
     assert_eq!(file.read_at(&mut bytes, 5000).unwrap_err().raw_os_error(), Some(5), "EIO where it is");
 
-    disk.set(|faults| faults.list = vec![Fault { skip: 1, times: 1, ..Fault::every(Act::Write, "", Trouble::Io) }]);
+    disk.set(|faults| {
+        faults.list = vec![Fault { skip: 1, times: 1, ..Fault::every(Act::Write, "", Trouble::Io) }]
+    });
     assert!(file.write_at(b"1", 0).is_ok());
     assert!(file.write_at(b"2", 0).is_err());
     assert!(file.write_at(b"3", 0).is_ok());
@@ -125,5 +127,9 @@ fn it_fails_as_it_is_told_to() {
     file.sync_all().unwrap();
     drop(file);
     disk.power_on(&mut Rng::new(1)).unwrap();
-    assert_eq!(fs::read(&name).unwrap()[..64], [b'x'; 64], "the first content, for nothing else was ever durable");
+    assert_eq!(
+        fs::read(&name).unwrap()[..64],
+        [b'x'; 64],
+        "the first content, for nothing else was ever durable"
+    );
 }

@@ -149,10 +149,8 @@ impl Server {
 
     /// The same without waiting for its INFO line.
     pub fn begin_start(&mut self) -> Result<(), ServerError> {
-        self.try_spawn().map_err(|source| ServerError::Start {
-            binary: self.launch.binary.display().to_string(),
-            source,
-        })
+        self.try_spawn()
+            .map_err(|source| ServerError::Start { binary: self.launch.binary.display().to_string(), source })
     }
 
     /// Asks it to end and waits until it has; kills it if it does not listen.

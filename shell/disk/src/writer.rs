@@ -304,7 +304,10 @@ impl Writer {
         self.storage.handle_failed(error);
         for op in self.storage.void(error) {
             if let Err(error) = self.folder.run(op) {
-                tracing::warn!("{}: the log's end cannot be made void: {error}", self.folder.path().display());
+                tracing::warn!(
+                    "{}: the log's end cannot be made void: {error}",
+                    self.folder.path().display()
+                );
             }
         }
         self.report_failure();

@@ -94,7 +94,10 @@ pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest)
 fn translate(completion: Completion) -> Option<DiskCompletion> {
     Some(match completion {
         Completion::Synced { ticket } => DiskCompletion::Synced { ticket },
-        Completion::Failed { reason } => DiskCompletion::Failed { reason },
+        Completion::Failed { reason } => {
+            tracing::error!("the store has stopped, nothing is acknowledged any more: {reason}");
+            DiskCompletion::Failed { reason }
+        }
         // What was proposed after it builds on it: nothing more can be written in this run.
         Completion::Refused { error, .. } => DiskCompletion::Failed { reason: error.to_string() },
         Completion::Checkpoint(result) => {
@@ -108,7 +111,9 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
                 tracing::error!("messages cannot be read: {error}");
                 match error {
                     ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
-                    ReadError::Damaged(_) | ReadError::NoBlock { .. } => LoadError::Damaged(error.to_string()),
+                    ReadError::Damaged(_) | ReadError::NoBlock { .. } => {
+                        LoadError::Damaged(error.to_string())
+                    }
                 }
             });
             DiskCompletion::Loaded { group, block, messages }
