@@ -372,7 +372,8 @@ impl Storage {
             }
             Err(error) => {
                 self.handle_failed(error);
-                Vec::new()
+                // With an interval between syncs, a checkpoint is the one to sync the log.
+                self.void(error)
             }
         }
     }

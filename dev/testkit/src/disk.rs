@@ -110,7 +110,7 @@ impl MemDisk {
         let is_read = matches!(op, DiskOp::List(_) | DiskOp::Length(_) | DiskOp::Read { .. });
         if is_read {
             let every = self.fail_reads.unwrap_or(u64::MAX);
-            if every != u64::MAX && self.ops_done % every == 0 {
+            if every != u64::MAX && self.ops_done.is_multiple_of(every) {
                 self.failures += 1;
                 return Err(failed("the device reports an error"));
             }
