@@ -369,7 +369,7 @@ impl Run {
         self.disk.set(|disk| disk.list.clear());
         let request = json!({ "batch": 20, "expires": 5_000_000_000_u64 });
         js.set_patience(Duration::from_secs(8));
-        let after = js.pull(STREAM, "c", &request).map_or_else(|_| Vec::new(), |got| got);
+        let after = js.pull(STREAM, "c", &request).unwrap_or_default();
         js.set_patience(self.patience());
         let (first, wanted) =
             (after.first().map(|message| message.seq), seq.saturating_sub(2).max(1) + before as u64);

@@ -452,6 +452,11 @@ impl Node {
                 self.run(undo)?;
                 panic!("this model does not go on after a checkpoint that failed");
             }
+            Err(error) if self.disk.fail_sync_in == Some(0) => {
+                let ops = self.storage.handle_checkpoint(work, &Err(error.clone()));
+                self.run(ops)?;
+                return Err(error);
+            }
             Err(error) => return Err(error),
         }
         Ok(())
