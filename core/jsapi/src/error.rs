@@ -7,6 +7,7 @@ use hw_stream::stream::ConfigError;
 use serde::Serialize;
 
 use crate::codes::ERRORS;
+use crate::response::Kind;
 
 /// The `error` object of a response.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -40,6 +41,29 @@ impl ApiError {
         }
         self
     }
+}
+
+/// What a request that changes something is refused with once the store has stopped; None for those that change nothing.
+/// Codes are those of the real server's for a write that fails.
+pub fn store_stopped(kind: Kind, reason: &str) -> Option<ApiError> {
+    let err_code = match kind {
+        Kind::StreamCreate => return Some(ApiError::with(10049, "error creating store for stream")),
+        Kind::ConsumerCreate | Kind::ConsumerDurableCreate => {
+            return Some(ApiError::with(10012, "error creating store for consumer"));
+        }
+        Kind::StreamUpdate => 10069,
+        Kind::StreamDelete => 10067,
+        Kind::StreamRestore => 10062,
+        Kind::StreamPurge => 10051,
+        Kind::MessageDelete => 10057,
+        Kind::ConsumerDelete | Kind::ConsumerPause | Kind::ConsumerReset => 10012,
+        _ => return None,
+    };
+    Some(ApiError::with(err_code, stopped(reason)))
+}
+
+fn stopped(reason: &str) -> String {
+    format!("the store has stopped: {reason}")
 }
 
 fn lookup(err_code: u16) -> (u16, &'static str) {
@@ -98,6 +122,7 @@ impl From<&PublishError> for ApiError {
             PublishError::AccountLimit => ApiError::new(10002),
             PublishError::ServerLimit => ApiError::new(10023),
             PublishError::DiskFull => ApiError::with(10077, "no space left on device"),
+            PublishError::StoreStopped(reason) => ApiError::with(10077, stopped(reason)),
         }
     }
 }

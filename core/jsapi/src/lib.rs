@@ -22,7 +22,7 @@ pub use backup::{
     restore_begun, restore_subject, snapshot_ack_prefix, snapshot_begun,
 };
 pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
-pub use error::ApiError;
+pub use error::{ApiError, store_stopped};
 pub use fast::{fast_report, fast_slot, is_fast};
 pub use json::to_json;
 pub use pub_ack::pub_ack;

@@ -108,6 +108,9 @@ impl JetStream {
         if self.limits_of(call.account).is_none() {
             return Handled::Answer(Err(ApiError::new(10039)));
         }
+        if let Some(error) = self.stopped(call, &request) {
+            return Handled::Answer(Err(error));
+        }
         match request {
             Request::StreamCreate { config, pedantic } => self.stream_create(now, call, *config, pedantic),
             Request::StreamUpdate { config, pedantic } => self.stream_update(now, call, *config, pedantic),
@@ -146,6 +149,24 @@ impl JetStream {
                 }
             },
         }
+    }
+
+    /// The store has stopped: what would wait for it forever is refused. Streams in memory go on.
+    fn stopped(&self, call: &Call, request: &Request) -> Option<ApiError> {
+        let reason = self.disk.failed.as_deref()?;
+        let error = hw_jsapi::store_stopped(call.kind, reason)?;
+        let stream = match request {
+            Request::StreamPurge { stream, .. }
+            | Request::MessageDelete { stream, .. }
+            | Request::ConsumerDelete { stream, .. }
+            | Request::ConsumerPause { stream, .. }
+            | Request::ConsumerReset { stream, .. } => stream,
+            Request::ConsumerCreate(create) => &create.stream,
+            _ => return Some(error),
+        };
+        // One that is not there is another error, and theirs to tell.
+        let group = self.groups.get(&self.group_named(call.account, stream)?)?;
+        (!group.is_volatile()).then_some(error)
     }
 
     fn stream_create(&mut self, now: Time, call: &Call, config: StreamConfig, pedantic: bool) -> Handled {

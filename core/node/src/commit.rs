@@ -289,7 +289,7 @@ impl JetStream {
                     self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
                 }
                 Effect::Advise(advisory) => self.advise_stream(now, hub, id, &Event::Consumer(&advisory)),
-                Effect::Load(block) => self.load(id, block),
+                Effect::Load(block) => self.load_patiently(now, id, block),
                 Effect::Propose(command) => group.log.propose(Origin::None, |out| command.encode(out)),
             }
         }

@@ -9,6 +9,8 @@ use hw_store::messages::{BlockId, Message};
 pub enum LoadError {
     /// Too many reads wait: ask again.
     Busy,
+    /// The disk failed to read it; it may succeed another time.
+    Failed(String),
     /// The bytes on disk are not what was written.
     Damaged(String),
 }

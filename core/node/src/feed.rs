@@ -19,6 +19,7 @@ use crate::group::Group;
 use crate::jetstream::JetStream;
 use crate::limits::{FEED_BATCH, FEED_BATCH_BYTES, FEED_BATCHES};
 use crate::log::Origin;
+use crate::read::UNREADABLE;
 
 /// How long a feed waits before it tries again what was refused.
 const RETRY: Span = Span::from_secs(1);
@@ -423,6 +424,11 @@ impl JetStream {
             let command = match feed.next_command(now, &group.stream, origin) {
                 Ok(Some(command)) => command,
                 Ok(None) => return,
+                Err(block) if origin.is_failing(now, block) => {
+                    feed.error = Some(ApiError::with(10051, UNREADABLE));
+                    feed.retry = Some(now + RETRY);
+                    return;
+                }
                 Err(block) => return self.load(from, block),
             };
             feed.round.1 += 1;

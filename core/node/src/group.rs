@@ -37,6 +37,8 @@ pub(crate) struct Group {
     pub(crate) waiting: BTreeMap<BlockId, Vec<Waiting>>,
     /// Blocks that were asked for.
     pub(crate) loading: Vec<BlockId>,
+    /// Blocks that the disk failed to read, and until when those that ask by themselves wait.
+    pub(crate) failing: BTreeMap<BlockId, Time>,
     /// Whether it is on the list of groups to act.
     pub(crate) dirty: bool,
     /// Whether it has commands that are not in a frame yet.
@@ -92,6 +94,7 @@ impl Group {
             leads: BTreeMap::new(),
             waiting: BTreeMap::new(),
             loading: Vec::new(),
+            failing: BTreeMap::new(),
             dirty: false,
             open: false,
             expiring: false,
@@ -145,6 +148,7 @@ impl Group {
         let leads =
             self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
         let schedule = self.schedule_deadline();
+        let schedule = schedule.into_iter().chain(self.failing.values().copied().min());
         expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).chain(schedule).min()
     }
 
@@ -267,6 +271,7 @@ impl Group {
 
     /// Time has passed: the stream's own deadline, and its consumers'.
     pub(crate) fn handle_timeout(&mut self, now: Time, interest: Interest<'_>, effects: &mut Vec<Effect>) {
+        self.failing.retain(|_, again| *again > now);
         if !self.expiring && self.stream.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.expiring = true;
             let command = hw_stream::Command::Expire { ts: now };

@@ -59,10 +59,9 @@ impl JetStream {
 
     /// Why no file stream takes a publish at the moment.
     pub(crate) fn refusal(&self) -> Option<PublishError> {
-        match &self.disk {
-            disk if disk.failed.is_some() => Some(PublishError::ServerLimit),
-            disk if disk.full => Some(PublishError::DiskFull),
-            _ => None,
+        match &self.disk.failed {
+            Some(reason) => Some(PublishError::StoreStopped(reason.clone())),
+            None => self.disk.full.then_some(PublishError::DiskFull),
         }
     }
 }

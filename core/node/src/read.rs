@@ -5,7 +5,7 @@ use hw_hub::{Hub, Message as Incoming};
 use hw_jsapi::{
     ApiError, DirectGet, DirectRefusal, GetMessage, Kind, Request, direct_headers, status_header,
 };
-use hw_kit::{AccountId, GroupId, Seq, Time};
+use hw_kit::{AccountId, GroupId, Seq, Span, Time};
 use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
@@ -34,6 +34,12 @@ enum Progress {
 
 /// Damaged bytes are never served: whoever asks gets an error, not a guess.
 const DAMAGED: &str = "message is damaged";
+
+/// The disk failed to read it, which is no damage yet: who asks again has it read again.
+pub(crate) const UNREADABLE: &str = "message could not be read";
+
+/// When those that would ask again at once read what the disk failed to read.
+const READ_RETRY: Span = Span::from_secs(1);
 
 /// How many names or counts a page of a stream's subjects holds.
 const SUBJECTS_PAGE: u64 = 100_000;
@@ -220,6 +226,13 @@ impl JetStream {
         }
     }
 
+    /// The same for what asks by itself, again and again: not right after the disk failed to read it.
+    pub(crate) fn load_patiently(&mut self, now: Time, id: GroupId, block: BlockId) {
+        if self.groups.get(&id).is_some_and(|group| !group.is_failing(now, block)) {
+            self.load(id, block);
+        }
+    }
+
     /// A block was read, or is damaged: whatever waits goes on.
     pub(crate) fn handle_block(
         &mut self,
@@ -238,8 +251,15 @@ impl JetStream {
         match messages {
             // What only the background reads does not drive out what clients read.
             Ok(_) if is_mine => {}
-            Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
+            Ok(messages) => {
+                group.failing.remove(&block);
+                group.stream.messages_mut().handle_block(block, messages);
+            }
             Err(LoadError::Busy) => {}
+            Err(LoadError::Failed(_)) => {
+                group.waiting.insert(block, waiting);
+                return self.handle_unreadable(now, hub, id, block);
+            }
             Err(LoadError::Damaged(reason)) => {
                 if group.handle_damaged(block, &reason) {
                     let account = group.account;
@@ -253,6 +273,31 @@ impl JetStream {
         self.touch(id);
         self.touch_followers(id);
         self.snapshots.touch(id);
+    }
+
+    /// The disk failed to read a block: who waits for it is told, and nothing else stops.
+    fn handle_unreadable(&mut self, now: Time, hub: &Hub, id: GroupId, block: BlockId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.failing.insert(block, now + READ_RETRY);
+        let account = group.account;
+        for waiting in group.waiting.remove(&block).unwrap_or_default() {
+            match waiting {
+                Waiting::Message { call, .. } => {
+                    self.answer(now, hub, &call, Err(ApiError::with(10051, UNREADABLE)));
+                }
+                Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
+                    self.refuse_read(account, reply, UNREADABLE);
+                }
+            }
+        }
+        self.touch(id);
+        self.touch_followers(id);
+        self.snapshots.touch(id);
+    }
+
+    fn refuse_read(&mut self, account: AccountId, to: Bytes, why: &str) {
+        let header = status_header(&format!("500 {why}"), &[]);
+        self.outbox.push(Outgoing::Send { account, to, reply: Bytes::new(), header, payload: Bytes::new() });
     }
 
     fn advance(&mut self, now: Time, hub: &Hub, id: GroupId, waiting: Waiting) -> Progress {
@@ -274,11 +319,7 @@ impl JetStream {
                 Some(Fetch::OnDisk(block)) => {
                     return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
                 }
-                None => {
-                    let header = status_header(&format!("500 {DAMAGED}"), &[]);
-                    let (to, reply, payload) = (reply, Bytes::new(), Bytes::new());
-                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
-                }
+                None => self.refuse_read(account, reply, DAMAGED),
                 Some(Fetch::Absent) => self.refuse_direct(account, reply, DirectRefusal::NotFound),
                 Some(Fetch::Message(message)) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
@@ -325,6 +366,11 @@ impl Group {
         {
             self.damage = Some(fault.to_string());
         }
+    }
+
+    /// Whether the disk has just failed to read a block.
+    pub(crate) fn is_failing(&self, now: Time, block: BlockId) -> bool {
+        self.failing.get(&block).is_some_and(|again| *again > now)
     }
 
     /// A block is not what was written: its messages count as there, but nobody gets them. Says whether it matters.

@@ -55,11 +55,12 @@ impl JetStream {
             match group.stream.firing(now, &group.schedules.skip) {
                 Firing::Nothing => return,
                 Firing::Load(block) => {
-                    self.load(id, block);
+                    let failing = group.is_failing(now, block);
                     if let Some(group) = self.groups.get_mut(&id) {
-                        group.schedules.loading = true;
+                        group.schedules.loading = !failing;
+                        group.schedules.retry = failing.then(|| now + RETRY);
                     }
-                    return;
+                    return self.load_patiently(now, id, block);
                 }
                 Firing::Unreadable(seq) => {
                     if let Some(group) = self.groups.get_mut(&id) {

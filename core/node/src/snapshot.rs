@@ -18,6 +18,7 @@ use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::{SNAPSHOT_ROUND_BYTES, TRANSFER_ROUND};
 use crate::outbox::Outgoing;
+use crate::read::UNREADABLE;
 
 /// How long somebody may take to listen to the pieces. Clients subscribe after they have read the answer, and some have a
 /// wildcard subscription for all their inboxes beside it: only the subject itself says that they are ready.
@@ -64,6 +65,8 @@ struct Snapshot {
     limit: Time,
     /// When to look at it again; not set: now.
     wake: Time,
+    /// The block that was asked for last.
+    asked: Option<BlockId>,
 }
 
 /// How far a round came.
@@ -195,6 +198,7 @@ impl JetStream {
             heard: false,
             limit: now + INTEREST_WAIT,
             wake: Time(0),
+            asked: None,
         };
         self.snapshots.running.insert(number, snapshot);
         Handled::Answer(Ok(hw_jsapi::snapshot_begun(&info)))
@@ -244,8 +248,12 @@ impl JetStream {
             }
             match snapshot.fill(group) {
                 Err(why) => return Some(format!("500 {why}")),
+                Ok(Step::Load(block)) if snapshot.asked == Some(block) && group.is_failing(now, block) => {
+                    return Some(format!("500 {UNREADABLE}"));
+                }
                 Ok(Step::Load(block)) => {
                     let group = snapshot.group;
+                    snapshot.asked = Some(block);
                     // The block's arrival wakes it.
                     snapshot.wake = Time::NEVER;
                     self.load(group, block);

@@ -155,6 +155,12 @@ impl JetStream {
                 rewrite.next = group.stream.messages().next_block(&rewrite.plan, after);
             }
             Err(LoadError::Busy) => {}
+            Err(LoadError::Failed(_)) => {
+                // Another checkpoint may find it readable.
+                group.rewrite = None;
+                self.disk.tidy.by(now + REWRITE_PAUSE);
+                return false;
+            }
             Err(LoadError::Damaged(_)) => {
                 group.spared.insert(block.segment);
                 group.rewrite = None;

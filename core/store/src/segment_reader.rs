@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hw_kit::{GroupId, Map};
 
 use crate::damage::{Damage, Flaw};
+use crate::layout::FileId;
 use crate::messages::{BlockId, Message};
 use crate::op::{Disk, DiskError, length, read};
 use crate::segment::{Block, SegmentId, SegmentInfo, TRAILER_BYTES, Trailer, read_block, read_trailer};
@@ -16,7 +17,17 @@ use crate::vault::Vault;
 pub enum ReadError {
     /// The bytes are not what was written.
     #[error(transparent)]
-    Damaged(#[from] Damage),
+    Damaged(Damage),
+    /// The disk failed to read them, this time: nothing is known about the bytes.
+    #[error("{file} cannot be read at byte {offset}: {reason}")]
+    Failed {
+        /// The file.
+        file: FileId,
+        /// Where the read began.
+        offset: u64,
+        /// What the system said.
+        reason: String,
+    },
     /// The segment has no such block.
     #[error("segment {} has no block {block}", .id.file())]
     NoBlock {
@@ -25,6 +36,16 @@ pub enum ReadError {
         /// The position that was asked for.
         block: u32,
     },
+}
+
+impl From<Damage> for ReadError {
+    fn from(damage: Damage) -> ReadError {
+        let Damage { file, offset, flaw } = damage;
+        match flaw {
+            Flaw::Unreadable { reason } => ReadError::Failed { file, offset, reason },
+            flaw => ReadError::Damaged(Damage { file, offset, flaw }),
+        }
+    }
 }
 
 /// What a segment whose file is `len` long says of itself: its end is read, nothing else.

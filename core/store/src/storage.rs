@@ -266,6 +266,18 @@ impl Storage {
         }
     }
 
+    /// What to run after a write or a sync of the log has failed; what fails among these is only told. Makes void what was
+    /// written and is not durable: the system may show it as if it were, call it clean and never write it, so that a
+    /// server that is started without a new boot would build on what the disk does not have.
+    pub fn void(&self, error: &DiskError) -> Vec<DiskOp> {
+        let DiskError::Failed { place, .. } = error else { return Vec::new() };
+        match FileId::parse(Dir::Root, place) {
+            Some(FileId::Wal(_)) => self.wal.void(),
+            // What the log has is durable, and the witness may say so already.
+            _ => Vec::new(),
+        }
+    }
+
     /// Why the store stopped.
     pub fn failure(&self) -> Option<&str> {
         self.stopped.as_deref()
@@ -297,7 +309,8 @@ impl Storage {
             }
             Err(error) => {
                 self.handle_failed(&error);
-                Vec::new()
+                // The system may show it whole though it is not: the next start must not take it for a spare.
+                vec![DiskOp::Remove(FileId::Wal(job.header.number))]
             }
         }
     }
@@ -364,7 +377,8 @@ impl Storage {
             }
             Err(error) => {
                 self.handle_failed(error);
-                Vec::new()
+                // With an interval between syncs, a checkpoint is the one to sync the log.
+                self.void(error)
             }
         }
     }

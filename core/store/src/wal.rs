@@ -13,7 +13,8 @@ use hw_kit::{GroupId, LogIndex, Map, ShardId};
 use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
 use crate::limits::{
-    FRAME_BYTES_MAX, GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX,
+    FRAME_BYTES_MAX, GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_ALIGN, WINDOW_BYTES_MAX,
+    WINDOW_FRAMES_MAX,
 };
 use crate::op::DiskOp;
 use crate::vault::{Place, Vault};
@@ -219,6 +220,22 @@ impl Wal {
     /// What makes all that was written so far durable, for somebody else to run; `sync` will still sync it, too.
     pub(crate) fn sync_ops(&self) -> Vec<DiskOp> {
         self.unsynced.iter().map(|&number| DiskOp::Sync(FileId::Wal(number))).collect()
+    }
+
+    /// Takes the head off the first window of each file that is not durable: whoever reads the log ends there.
+    pub(crate) fn void(&self) -> Vec<DiskOp> {
+        let files = self.files.iter().filter(|file| file.header.number >= self.durable.file);
+        let heads = files.filter_map(|file| {
+            let FileHeader { number, len, .. } = file.header;
+            let offset = if number == self.durable.file { self.durable.offset } else { WAL_HEADER_BYTES };
+            let data = vec![Bytes::from_static(&[0; WINDOW_ALIGN as usize])];
+            (offset + WINDOW_ALIGN <= len).then_some(DiskOp::Write {
+                file: FileId::Wal(number),
+                offset,
+                data,
+            })
+        });
+        heads.collect()
     }
 
     /// All before the position is durable.

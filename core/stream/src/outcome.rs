@@ -167,6 +167,8 @@ pub enum PublishError {
     ServerLimit,
     #[error("no space left on the disk")]
     DiskFull,
+    #[error("the store has stopped: {0}")]
+    StoreStopped(String),
 }
 
 /// Why a purge or delete was refused.

@@ -19,7 +19,7 @@ pub enum Lost {
     #[error("the connection is gone: {0}")]
     Gone(String),
     /// It is there and says nothing.
-    #[error("no answer within {PATIENCE:?}: {0}")]
+    #[error("no answer: {0}")]
     Silent(String),
 }
 
@@ -28,6 +28,7 @@ pub struct Js {
     conn: Conn,
     inbox: String,
     next: u64,
+    patience: Duration,
 }
 
 /// A message that a pull brought.
@@ -55,7 +56,7 @@ impl Js {
     pub fn open_as(port: u16, more: &Value) -> Result<Self, Lost> {
         let conn = Conn::open(port, None).map_err(|error| Lost::Gone(error.to_string()))?;
         let inbox = format!("_I.{}.{}", std::process::id(), NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        let mut js = Self { conn, inbox, next: 0 };
+        let mut js = Self { conn, inbox, next: 0, patience: PATIENCE };
         let mut connect = json!({ "verbose": false, "headers": true, "no_responders": true, "lang": "test",
             "version": "1", "protocol": 1 });
         for (name, value) in more.as_object().into_iter().flatten() {
@@ -76,6 +77,11 @@ impl Js {
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         self.conn.send(bytes).map_err(|error| Lost::Gone(error.to_string()))
+    }
+
+    /// How long an answer may take; without this, far longer than any should.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Publishes with a reply subject.
@@ -104,7 +110,7 @@ impl Js {
 
     /// The next frame other than INFO and the server's pings, which are answered.
     pub fn frame(&mut self, what: &str) -> Result<Frame, Lost> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             if let Some(frame) = self.conn.queue.pop_front() {
                 match frame.line.as_str() {

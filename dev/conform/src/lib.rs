@@ -6,10 +6,14 @@
 
 mod cases;
 mod js;
+mod judge;
+mod keys;
+mod load;
 mod rng;
 mod target;
 
 pub use cases::{Case, Cases, Outcome, run_all};
 pub use js::{Delivered, Js, Lost};
+pub use load::Load;
 pub use rng::Dice;
 pub use target::{Target, targets};

@@ -38,6 +38,8 @@ pub struct StreamDump {
     pub messages: BTreeMap<u64, Stored>,
     /// The consumers' infos.
     pub consumers: BTreeMap<String, Value>,
+    /// The last sequence after all messages were read: some may have come and driven out others meanwhile.
+    pub last: u64,
     /// Whether nothing moved while the messages were read.
     pub steady: bool,
 }
@@ -92,7 +94,8 @@ fn stream(world: &mut World, workload: &mut Workload, name: &str) -> Result<Stre
     let again = ask(world, workload, &format!("$JS.API.STREAM.INFO.{name}"), &details)?;
     let consumers_again = self::consumers(world, workload, name)?;
     let steady = again["state"] == info["state"] && consumers_again == consumers;
-    Ok(StreamDump { info, messages, consumers, steady })
+    let last = again["state"]["last_seq"].as_u64().unwrap_or(last);
+    Ok(StreamDump { info, messages, consumers, last, steady })
 }
 
 type Messages = BTreeMap<u64, Stored>;

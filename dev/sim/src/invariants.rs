@@ -64,6 +64,19 @@ impl Case<'_> {
     }
 }
 
+/// A store that has stopped: what was acknowledged can be read; nothing else need have happened.
+pub fn check_stopped(history: &History, dump: &Dump, now: Time) -> Result<(), Violation> {
+    for (name, log) in history.streams.iter().filter(|(_, log)| log.existence == Existence::Yes) {
+        let Some(found) = dump.streams.get(name) else {
+            let text = format!("stream {name} is gone, and nobody deleted it");
+            return Err(Violation { invariant: "acked", text });
+        };
+        let attempts = history.attempts_of(name, log.generation).collect();
+        acked::check(history, &Case { name, log, dump: found, attempts, now })?;
+    }
+    Ok(())
+}
+
 /// Checks everything that can be checked at rest.
 pub fn check(history: &History, dump: &Dump, now: Time) -> Result<(), Violation> {
     for (name, log) in &history.streams {

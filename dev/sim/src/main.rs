@@ -1,19 +1,22 @@
-//! Runs seeds: `hw-sim --seeds 2000 --from 0`, or one with everything that happens: `hw-sim --seed 1234`.
+//! Runs seeds: `hw-sim --seeds 2000 --from 0`, as many as bring so many power cuts: `hw-sim --cuts 10000`, or one with
+//! everything that happens: `hw-sim --seed 1234`.
 
 use std::process::ExitCode;
 
 use hw_sim::{Plan, Planted, simulate};
 
-const USAGE: &str = "hw-sim [--seeds N] [--from N] [--planted NAME] | --seed N";
+const USAGE: &str = "hw-sim [--seeds N | --cuts N] [--from N] [--planted NAME] | --seed N";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (mut seeds, mut from, mut one, mut planted) = (100, 0, None, Planted::Nothing);
+    let mut cuts = None;
     for pair in args.chunks(2) {
         let (Some(name), value) = (pair.first(), pair.get(1)) else { continue };
         let number = value.and_then(|value| value.parse::<u64>().ok());
         match (name.as_str(), number) {
             ("--seeds", Some(number)) => seeds = number,
+            ("--cuts", Some(number)) => cuts = Some(number),
             ("--from", Some(number)) => from = number,
             ("--seed", Some(number)) => one = Some(number),
             ("--planted", None) => {
@@ -32,16 +35,22 @@ fn main() -> ExitCode {
         }
     }
     match one {
-        Some(seed) => run(seed..seed + 1, planted, true),
-        None => run(from..from + seeds, planted, false),
+        Some(seed) => run(seed..seed + 1, None, planted, true),
+        None if cuts.is_some() => run(from..u64::MAX, cuts, planted, false),
+        None => run(from..from + seeds, None, planted, false),
     }
 }
 
-fn run(seeds: std::ops::Range<u64>, planted: Planted, trace: bool) -> ExitCode {
+/// Runs seeds, all of them or until there were so many power cuts.
+fn run(seeds: std::ops::Range<u64>, cuts: Option<u64>, planted: Planted, trace: bool) -> ExitCode {
     let (mut failed, mut events, mut time) = (0, 0, 0);
     let mut counts = std::collections::BTreeMap::<_, u64>::new();
-    let all = seeds.end - seeds.start;
+    let mut all = 0;
     for seed in seeds {
+        if cuts.is_some_and(|cuts| counts.get("power cuts").copied().unwrap_or(0) >= cuts) {
+            break;
+        }
+        all += 1;
         match simulate(Plan { seed, planted, trace }) {
             Ok(report) => {
                 events += report.events;

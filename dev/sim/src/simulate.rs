@@ -142,10 +142,63 @@ impl Run {
                 self.work()?;
                 let failed = self.world.is_in_trouble().0;
                 self.workload.history.count(if failed { "failed syncs" } else { "no sync failed" });
-                Ok(failed)
+                if failed { self.stopped() } else { Ok(false) }
+            }
+            2 => self.unreadable(),
+            3 => {
+                self.workload.lenient = true;
+                self.world.disk.fail_write_in = Some(self.rng.below(60));
+                self.work()?;
+                self.end_trouble("failed writes")
+            }
+            4 => {
+                self.workload.lenient = true;
+                self.world.disk.read_only = true;
+                self.work()?;
+                self.end_trouble("read-only disks")
             }
             _ => Ok(false),
         }
+    }
+
+    /// Some reads fail for a while: who asked is told, nothing else stops, and later everything is read after all.
+    fn unreadable(&mut self) -> Result<bool, Violation> {
+        let before = self.world.disk.failures;
+        self.world.disk.fail_reads = Some(2 + self.rng.below(4));
+        self.work()?;
+        self.world.disk.fail_reads = None;
+        if self.world.is_in_trouble().0 {
+            return Err(stuck("the store has stopped because of reads".to_owned()));
+        }
+        let failed = self.world.disk.failures - before;
+        self.workload.history.count(if failed > 0 { "disks with failed reads" } else { "no read failed" });
+        self.audit("after reads failed")?;
+        Ok(false)
+    }
+
+    fn end_trouble(&mut self, what: &'static str) -> Result<bool, Violation> {
+        let (failures, (failed, _)) = (self.world.disk.failures, self.world.is_in_trouble());
+        (self.world.disk.fail_write_in, self.world.disk.read_only) = (None, false);
+        if failed {
+            self.workload.history.count(what);
+            return self.stopped();
+        }
+        // What tidies up may fail alone, which is told and no more.
+        self.workload.history.count(if failures > 0 { "failures without an end" } else { "no write failed" });
+        Ok(false)
+    }
+
+    /// The store has stopped: what is there can still be read, and stays so now that the disk works again.
+    fn stopped(&mut self) -> Result<bool, Violation> {
+        self.world.disk.fail_sync_in = None;
+        let Run { world, workload, .. } = self;
+        // Whether what was asked for when it stopped has happened is seen at the next start.
+        let dump = audit(world, workload).map_err(stuck)?;
+        invariants::check_stopped(&workload.history, &dump, world.now()).map_err(|found| self.mark(found))?;
+        if !self.world.is_in_trouble().0 {
+            return Err(stuck("a store that has stopped goes on".to_owned()));
+        }
+        Ok(true)
     }
 
     /// No space is left: writes may be refused, everything else goes on, and writes do once there is space again.
@@ -194,7 +247,8 @@ impl Run {
         // What the network still carries arrives; clients wait for the server.
         self.go(Span::from_millis(20))?;
         self.workload.lenient = false;
-        (self.world.disk.capacity, self.world.disk.fail_sync_in) = (None, None);
+        let disk = &mut self.world.disk;
+        (disk.capacity, disk.fail_sync_in, disk.fail_write_in) = (None, None, None);
         self.world.boot(fault == Fault::PowerCut).map_err(refused)?;
         self.workload.restarted();
         Ok(())

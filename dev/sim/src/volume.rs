@@ -9,8 +9,8 @@ use hw_kit::{GroupId, Rng, Span, Time};
 use hw_node::{DiskCompletion, DiskRequest, LoadError};
 use hw_store::messages::BlockId;
 use hw_store::{
-    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, SegmentReader,
-    SpareJob, Storage, WalPosition,
+    AppendError, Appended, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, Frame, ReadError,
+    SegmentReader, SpareJob, Storage, WalPosition,
 };
 use hw_testkit::disk::{MemDisk, SyncBegun};
 
@@ -253,6 +253,11 @@ impl Volume {
                 }
                 Err(error) => {
                     self.storage.handle_failed(&error);
+                    for op in self.storage.void(&error) {
+                        io.trace.disk(io.now, &op);
+                        // Where this fails, too, the next start may find what is not durable.
+                        let _ = io.disk.run(op);
+                    }
                     self.writing = None;
                     self.done.push(DiskCompletion::Failed { reason: error.to_string() });
                 }
@@ -384,8 +389,10 @@ impl Volume {
             trace.disk(*now, &op);
             disk.run(op)
         };
-        let messages =
-            self.reader.load(group, block, &mut run).map_err(|error| LoadError::Damaged(error.to_string()));
+        let messages = self.reader.load(group, block, &mut run).map_err(|error| match error {
+            ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
+            ReadError::Damaged(_) | ReadError::NoBlock { .. } => LoadError::Damaged(error.to_string()),
+        });
         self.done.push(DiskCompletion::Loaded { group, block, messages });
     }
 }

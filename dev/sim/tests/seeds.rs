@@ -65,6 +65,11 @@ fn no_seed_fails() {
         ("power cuts", 1),
         ("kills", 1),
     ];
+    // Not in every seed, but in a share of them.
+    for what in ["full disks", "failed syncs", "failed writes", "read-only disks", "disks with failed reads"]
+    {
+        assert!(total(what) > SEEDS / 40, "only {} {what} in {SEEDS} seeds", total(what));
+    }
     for (what, each) in all {
         assert!(total(what) > each * SEEDS, "only {} {what} in {SEEDS} seeds", total(what));
     }

@@ -104,6 +104,14 @@ pub struct MemDisk {
     pub capacity: Option<u64>,
     /// Fails the sync that comes after so many others.
     pub fail_sync_in: Option<u64>,
+    /// Fails the write that comes after so many others, and each one after it; a part of it is written.
+    pub fail_write_in: Option<u64>,
+    /// Every so-manieth read fails.
+    pub fail_reads: Option<u64>,
+    /// Nothing can be changed, as after a kernel has given up on a disk.
+    pub read_only: bool,
+    /// Operations that were made to fail, power cuts and want of space aside.
+    pub failures: u64,
     /// Syncs report success and do nothing: a disk that lies.
     pub ignores_syncs: bool,
 }
@@ -146,7 +154,43 @@ impl MemDisk {
         }
         self.ops_left = self.ops_left.map(|left| left - 1);
         self.ops_done += 1;
+        self.fail(&op)?;
         self.apply(op)
+    }
+
+    /// Whether an operation fails, as it was asked for.
+    fn fail(&mut self, op: &DiskOp) -> Result<(), DiskError> {
+        let failed = |reason: &str| DiskError::Failed { place: op.place(), reason: reason.to_owned() };
+        let is_read = matches!(op, DiskOp::List(_) | DiskOp::Length(_) | DiskOp::Read { .. });
+        if is_read {
+            let every = self.fail_reads.unwrap_or(u64::MAX);
+            if every != u64::MAX && self.ops_done.is_multiple_of(every) {
+                self.failures += 1;
+                return Err(failed("the device reports an error"));
+            }
+            return Ok(());
+        }
+        if self.read_only {
+            self.failures += 1;
+            return Err(failed("read-only file system"));
+        }
+        match &mut self.fail_write_in {
+            None => Ok(()),
+            Some(0) => {
+                self.failures += 1;
+                if let DiskOp::Write { file, offset, data } = op {
+                    // How far it came is anybody's guess: its first half, here.
+                    let data = data.concat();
+                    let half = Bytes::copy_from_slice(&data[..data.len() / 2]);
+                    let _ = self.write(*file, *offset, Content::Pieces(vec![half]));
+                }
+                Err(failed("the device reports an error"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
     }
 
     /// Begins a `Sync` or `SyncDir`; None for other operations.
@@ -166,8 +210,15 @@ impl MemDisk {
     pub fn finish_sync(&mut self, begun: SyncBegun) -> DiskResult {
         if begun.inode.is_some() {
             if self.fail_sync_in == Some(0) {
+                self.failures += 1;
+                if let Some(inode) = begun.inode.and_then(|inode| self.inodes.get_mut(&inode)) {
+                    // The kernel calls clean what it could not write: a later sync finds nothing to do.
+                    inode.unsynced.clear();
+                }
                 let reason = "the device reports an error".to_owned();
-                return Err(DiskError::Failed { place: "disk".to_owned(), reason });
+                let named = self.names.iter().find(|(_, inode)| Some(**inode) == begun.inode);
+                let place = named.map_or_else(|| "disk".to_owned(), |(file, _)| file.path());
+                return Err(DiskError::Failed { place, reason });
             }
             self.fail_sync_in = self.fail_sync_in.map(|left| left - 1);
         }

@@ -63,6 +63,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Server {
     launch: Launch,
     dir: TempDir,
+    store: PathBuf,
     ports: [Port; 3],
     child: Option<Child>,
 }
@@ -70,10 +71,20 @@ pub struct Server {
 impl Server {
     /// Starts it and waits for its INFO line.
     pub fn start(launch: Launch) -> Result<Self, ServerError> {
+        Self::start_with(launch, None)
+    }
+
+    /// The same with its store in a folder that is not removed with the rest.
+    pub fn start_on(launch: Launch, store: &Path) -> Result<Self, ServerError> {
+        Self::start_with(launch, Some(store))
+    }
+
+    fn start_with(launch: Launch, store: Option<&Path>) -> Result<Self, ServerError> {
         let fail = |source| ServerError::Start { binary: launch.binary.display().to_string(), source };
         let dir = TempDir::new().map_err(fail)?;
         let ports = [Port::take().map_err(fail)?, Port::take().map_err(fail)?, Port::take().map_err(fail)?];
-        let mut server = Self { launch: launch.clone(), dir, ports, child: None };
+        let store = store.map_or_else(|| dir.path().join("store"), Path::to_owned);
+        let mut server = Self { launch: launch.clone(), dir, store, ports, child: None };
         server.spawn()?;
         Ok(server)
     }
@@ -131,6 +142,17 @@ impl Server {
         self.spawn()
     }
 
+    /// Starts it again after it has ended.
+    pub fn start_again(&mut self) -> Result<(), ServerError> {
+        self.spawn()
+    }
+
+    /// The same without waiting for its INFO line.
+    pub fn begin_start(&mut self) -> Result<(), ServerError> {
+        self.try_spawn()
+            .map_err(|source| ServerError::Start { binary: self.launch.binary.display().to_string(), source })
+    }
+
     /// Asks it to end and waits until it has; kills it if it does not listen.
     pub fn stop(&mut self) -> Result<(), ServerError> {
         if self.signal("TERM").is_ok() {
@@ -153,7 +175,8 @@ impl Server {
         if status.success() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
-    fn kill(&mut self) {
+    /// Kills it without warning and waits until it is gone.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // Both fail only for a child that is gone, which is what is wanted.
             let _ = child.kill();
@@ -162,10 +185,7 @@ impl Server {
     }
 
     fn spawn(&mut self) -> Result<(), ServerError> {
-        self.try_spawn().map_err(|source| ServerError::Start {
-            binary: self.launch.binary.display().to_string(),
-            source,
-        })?;
+        self.begin_start()?;
         let deadline = Instant::now() + READY_TIMEOUT;
         while Instant::now() < deadline {
             if info_arrives(self.port()) {
@@ -173,12 +193,12 @@ impl Server {
             }
             if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 self.child = None;
-                let (binary, log) = (self.launch.binary.display().to_string(), self.log_tail());
+                let (binary, log) = (self.launch.binary.display().to_string(), self.log_end());
                 return Err(ServerError::Ended { binary, status: status.to_string(), log });
             }
             std::thread::park_timeout(PAUSE);
         }
-        let (binary, log) = (self.launch.binary.display().to_string(), self.log_tail());
+        let (binary, log) = (self.launch.binary.display().to_string(), self.log_end());
         self.kill();
         Err(ServerError::Silent { binary, seconds: READY_TIMEOUT.as_secs(), log })
     }
@@ -187,7 +207,7 @@ impl Server {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(&self.launch.binary);
         command.args(["-a", "127.0.0.1", "-p", &self.port().to_string()]);
-        command.arg("-sd").arg(self.dir.path().join("store"));
+        command.arg("-sd").arg(&self.store);
         command.args(self.launch.flags.iter().map(|flag| self.fill(flag)));
         if let Some(config) = &self.launch.config {
             std::fs::write(self.config_path(), self.fill(config))?;
@@ -214,7 +234,8 @@ impl Server {
         self.dir.path().join("server.conf")
     }
 
-    fn log_tail(&self) -> String {
+    /// The last lines of that.
+    pub fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")

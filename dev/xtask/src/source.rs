@@ -34,7 +34,7 @@ pub fn scan(text: &str, is_test: bool) -> Result<Findings, String> {
         let at = error.span().start();
         format!("{}: {error}", at.line)
     })?;
-    let mut scan = Scan { findings: Findings::default(), in_test: usize::from(is_test) };
+    let mut scan = Scan { findings: Findings::default(), in_test: usize::from(is_test), in_trait: false };
     scan.visit_file(&file);
     Ok(scan.findings)
 }
@@ -43,6 +43,8 @@ struct Scan {
     findings: Findings,
     /// How many test modules or functions are around.
     in_test: usize,
+    /// Whether this implements a trait: what its methods take was decided, and is measured, where that is declared.
+    in_trait: bool,
 }
 
 impl Scan {
@@ -56,7 +58,7 @@ impl Scan {
             name: signature.ident.to_string(),
             line: start,
             lines: whole.end().line + 1 - start,
-            parameters: signature.inputs.iter().filter(is_typed).count(),
+            parameters: if self.in_trait { 0 } else { signature.inputs.iter().filter(is_typed).count() },
         });
     }
 
@@ -82,6 +84,12 @@ impl<'ast> Visit<'ast> for Scan {
             scan.function(&item.sig, item.span());
             syn::visit::visit_item_fn(scan, item);
         });
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        let before = std::mem::replace(&mut self.in_trait, item.trait_.is_some());
+        syn::visit::visit_item_impl(self, item);
+        self.in_trait = before;
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
@@ -141,6 +149,13 @@ mod tests {
         let want = "[\"a@2 2 lines 2 parameters\", \"b@6 3 lines 1 parameters\"] 4 [] []";
         assert_eq!(shown(text, false), want);
         assert_eq!(shown(text, true), "[] 0 [] []");
+    }
+
+    #[test]
+    fn what_a_trait_asks_for_is_not_the_implementations_fault() {
+        let text = "trait T {\n    fn a(&self, x: u8, y: u8);\n}\nimpl T for S {\n    fn a(&self, x: u8, y: u8) {}\n}\nfn b(x: u8) {}\n";
+        let want = "[\"a@2 1 lines 2 parameters\", \"a@5 1 lines 0 parameters\", \"b@7 1 lines 1 parameters\"] 0 [] []";
+        assert_eq!(shown(text, false), want);
     }
 
     #[test]

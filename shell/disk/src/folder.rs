@@ -44,11 +44,11 @@ impl Folder {
 
     /// Runs one operation to its end.
     pub fn run(&mut self, op: DiskOp) -> DiskResult {
-        let place = op.place();
+        let (place, act) = (op.place(), act(&op));
         self.apply(op).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { place },
             io::ErrorKind::NotFound => DiskError::NotFound { place },
-            _ => DiskError::Failed { place, reason: error.to_string() },
+            _ => DiskError::Failed { place, reason: format!("{act}: {error}") },
         })
     }
 
@@ -151,22 +151,45 @@ impl Folder {
     }
 }
 
-/// Makes a folder and those above it, each with a durable name.
+/// What failed, for people.
+fn act(op: &DiskOp) -> &'static str {
+    match op {
+        DiskOp::MakeDir(_) | DiskOp::Create(_) => "cannot be made",
+        DiskOp::List(_) => "cannot be listed",
+        DiskOp::Fill { .. } | DiskOp::Write { .. } | DiskOp::Erase(_) => "cannot be written",
+        DiskOp::Sync(_) | DiskOp::SyncDir(_) => "cannot be synced",
+        DiskOp::Rename { .. } => "cannot be renamed",
+        DiskOp::Remove(_) => "cannot be removed",
+        DiskOp::Length(_) | DiskOp::Read { .. } => "cannot be read",
+    }
+}
+
+/// Makes a folder and those above it, each with a durable name. The name of one that is there is made durable as well:
+/// whoever made it may have been killed before it was.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    let parent = parent_of(path);
+    if !path.is_dir() {
+        make_dir(parent)?;
+        match fs::create_dir(path) {
+            // Another shard's thread may make the same folder above both.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
     }
-    let parent = match path.parent() {
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // A folder that others keep and that cannot be listed here: what is in it is theirs to keep.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
+/// The folder that a folder is in.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    make_dir(parent)?;
-    match fs::create_dir(path) {
-        // Another shard's thread may make the same folder above both.
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Some(_) => Path::new("."),
+        None => path,
     }
-    File::open(parent)?.sync_all()
 }
 
 fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hw_kit::ShardId;
 
-use crate::folder::make_dir;
+use crate::folder::{make_dir, parent_of};
 
 const LOCK_NAME: &str = "lock";
 
@@ -29,7 +29,15 @@ pub enum LockError {
         /// What the other process wrote about itself.
         owner: String,
     },
-    /// The folder cannot be made or the lock cannot be taken.
+    /// The folder cannot be made.
+    #[error("the folder {path} cannot be made: {error}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The lock cannot be taken.
     #[error("the store {path} cannot be opened: {error}")]
     Io {
         /// The folder.
@@ -43,7 +51,9 @@ impl StoreDir {
     /// Makes the folder if there is none, and locks it.
     pub fn open(path: &Path) -> Result<StoreDir, LockError> {
         let failed = |error| LockError::Io { path: path.to_owned(), error };
-        make_dir(path).map_err(failed)?;
+        // Without the name of the folder above, which is made for this one as a rule, everything below is lost.
+        let made = make_dir(parent_of(path)).and_then(|()| make_dir(path));
+        made.map_err(|error| LockError::Folder { path: path.to_owned(), error })?;
         let lock_path = path.join(LOCK_NAME);
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock_path);
         let mut lock = options.map_err(failed)?;

@@ -329,6 +329,14 @@ impl Writer {
 
     fn fail(&mut self, error: &DiskError) -> AppendError {
         self.storage.handle_failed(error);
+        for op in self.storage.void(error) {
+            if let Err(error) = self.folder.run(op) {
+                tracing::warn!(
+                    "{}: the log's end cannot be made void: {error}",
+                    self.folder.path().display()
+                );
+            }
+        }
         self.report_failure();
         AppendError::Stopped { reason: error.to_string() }
     }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hw_conf::{JetStreamOptions, Options, Secret, StoreCipher};
-use hw_disk::{Completion, DiskOptions, KeyOptions, ShardDisk, StoreDir, Unlocked, index_pages};
+use hw_disk::{Completion, DiskOptions, KeyOptions, LockError, ShardDisk, StoreDir, Unlocked, index_pages};
 use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
 use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::BlockId;
-use hw_store::{Cipher, StorageOptions, SyncPolicy};
+use hw_store::{Cipher, ReadError, StorageOptions, SyncPolicy};
 
 use crate::StartError;
 
@@ -40,7 +40,7 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     // A longer one, after a reload, makes the log's files longer.
     let longest = hw_node::FRAME_BYTES as u64 + u64::from(options.limits.max_payload) + COMMAND_BYTES;
     storage.frame_bytes_max = storage.frame_bytes_max.max(longest);
-    let store = StoreDir::open(&folder).map_err(|error| StartError::Store(error.to_string()))?;
+    let store = StoreDir::open(&folder).map_err(|error| StartError::Store(refused(&error)))?;
     let unlocked = unlock(&store, js)?;
     storage.vault = unlocked.vault(storage.shard).map_err(|error| StartError::Store(error.to_string()))?;
     let pages = index_pages(&store, (storage.shard, &storage.vault), INDEX_CACHE_BYTES);
@@ -135,7 +135,10 @@ pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest)
 fn translate(completion: Completion) -> Option<DiskCompletion> {
     Some(match completion {
         Completion::Synced { ticket } => DiskCompletion::Synced { ticket },
-        Completion::Failed { reason } => DiskCompletion::Failed { reason },
+        Completion::Failed { reason } => {
+            tracing::error!("the store has stopped, nothing is acknowledged any more: {reason}");
+            DiskCompletion::Failed { reason }
+        }
         // What was proposed after it builds on it: nothing more can be written in this run.
         Completion::Refused { error, .. } => DiskCompletion::Failed { reason: error.to_string() },
         Completion::Checkpoint(result) => {
@@ -147,7 +150,12 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
         Completion::Block { group, block, result, .. } => {
             let messages = result.map_err(|error| {
                 tracing::error!("messages cannot be read: {error}");
-                LoadError::Damaged(error.to_string())
+                match error {
+                    ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
+                    ReadError::Damaged(_) | ReadError::NoBlock { .. } => {
+                        LoadError::Damaged(error.to_string())
+                    }
+                }
             });
             DiskCompletion::Loaded { group, block, messages }
         }
@@ -168,10 +176,14 @@ fn folder(js: &JetStreamOptions) -> Result<PathBuf, StartError> {
     if root.exists() && !root.is_dir() {
         return Err(StartError::Store("storage directory is not a directory".to_owned()));
     }
-    let folder = root.join("jetstream");
-    let made = std::fs::create_dir_all(&folder);
-    made.map_err(|error| StartError::Store(format!("could not create storage directory - {error}")))?;
-    Ok(folder)
+    Ok(root.join("jetstream"))
+}
+
+fn refused(error: &LockError) -> String {
+    match error {
+        LockError::Folder { error, .. } => format!("could not create storage directory - {error}"),
+        LockError::InUse { .. } | LockError::Io { .. } => error.to_string(),
+    }
 }
 
 /// Acknowledged means on disk, unless an interval says otherwise.

@@ -154,7 +154,7 @@ fn sealed_segments_are_written_in_pieces() {
         (1..=5000).map(|seq| message(seq * 3, &format!("k.{}", seq % 70), b"", &[seq as u8; 300])).collect();
     for packed in [false, true] {
         let (file, _) = super::encode(SegmentWriter::new(ID, packed, vault.clone()), &messages);
-        assert_eq!(file[8..10], [if packed { 2 } else { 1 }, 1]);
+        assert_eq!(file[8..10], [if packed { 4 } else { 3 }, 1]);
         assert_eq!(read_all_with(&vault, ID, &file).unwrap().1, messages);
         // Whole is whole: a segment that is not sealed was not written by the store.
         let (plain, _) = encode(ID, &messages, packed);

@@ -140,6 +140,10 @@ impl MemDisk {
             DiskOp::Write { file, offset, data } => self.write(file, offset, &data.concat(), missing)?,
             DiskOp::Sync(file) => {
                 if self.fail_sync_in == Some(0) {
+                    // The system calls clean what it could not write, and shows it all the same.
+                    if let Some(inode) = self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)) {
+                        inode.unsynced.clear();
+                    }
                     return Err(DiskError::Failed {
                         place,
                         reason: "the device reports an error".to_owned(),
@@ -148,8 +152,11 @@ impl MemDisk {
                 self.fail_sync_in = self.fail_sync_in.map(|left| left - 1);
                 let inode =
                     self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)).ok_or_else(missing)?;
-                inode.durable = inode.current.clone();
-                inode.unsynced.clear();
+                for (offset, data) in std::mem::take(&mut inode.unsynced) {
+                    let end = offset as usize + data.len();
+                    inode.durable.resize(inode.durable.len().max(end), 0);
+                    inode.durable[offset as usize..end].copy_from_slice(&data);
+                }
                 self.reflect(file);
             }
             DiskOp::SyncDir(dir) => {

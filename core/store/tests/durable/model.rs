@@ -181,6 +181,7 @@ impl Reborn {
                     let messages = match reader.load(info.id.group, id, &mut |op| disk.run(op)) {
                         Ok(messages) => messages,
                         Err(ReadError::NoBlock { .. }) => break,
+                        Err(error @ ReadError::Failed { .. }) => panic!("{error}"),
                         Err(ReadError::Damaged(damage)) => {
                             self.damaged_segments += 1;
                             // Without the table of blocks nothing of it can be read.
@@ -287,6 +288,9 @@ impl Node {
 
     /// One random step; an error is a power cut.
     pub fn step(&mut self) -> Result<(), DiskError> {
+        if let (Some(reason), Some(0)) = (self.storage.failure(), self.disk.fail_sync_in) {
+            return Err(DiskError::Failed { place: "store".to_owned(), reason: reason.to_owned() });
+        }
         match self.rng.below(10) {
             0..=5 => self.append(),
             6 => self.checkpoint(),
@@ -327,6 +331,9 @@ impl Node {
                     self.start_spare();
                     assert!(self.spare.is_some(), "there is a spare to wait for");
                     self.background()?;
+                }
+                Err(AppendError::Stopped { reason }) if self.disk.fail_sync_in == Some(0) => {
+                    return Err(DiskError::Failed { place: "store".to_owned(), reason });
                 }
                 Err(other) => panic!("{other}"),
             }
@@ -486,6 +493,11 @@ impl Node {
                 self.run(undo)?;
                 panic!("this model does not go on after a checkpoint that failed");
             }
+            Err(error) if self.disk.fail_sync_in == Some(0) => {
+                let ops = self.storage.handle_checkpoint(work, &Err(error.clone()));
+                self.run(ops)?;
+                return Err(error);
+            }
             Err(error) => return Err(error),
         }
         Ok(())
@@ -540,6 +552,13 @@ impl Node {
     }
 
     pub fn run(&mut self, ops: Vec<DiskOp>) -> Result<(), DiskError> {
-        ops.into_iter().try_for_each(|op| self.disk.run(op).map(|_| ()))
+        let result = ops.into_iter().try_for_each(|op| self.disk.run(op).map(|_| ()));
+        if let (Err(error), Some(0)) = (&result, self.disk.fail_sync_in) {
+            self.storage.handle_failed(error);
+            for op in self.storage.void(error) {
+                self.disk.run(op)?;
+            }
+        }
+        result
     }
 }

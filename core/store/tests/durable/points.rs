@@ -16,7 +16,7 @@ use crate::stream::{Load, Machine, open, read_all};
 const ALL_SUBSETS: usize = 3;
 
 #[allow(clippy::disallowed_methods)] // A test asks for nothing else, and there is nobody to hand it in.
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

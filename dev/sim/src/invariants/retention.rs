@@ -22,7 +22,7 @@ pub fn may_be_gone(case: &Case<'_>, seq: u64, index: usize) -> bool {
     if shape.max_age.is_some_and(|age| case.now.since(attempt.sent) >= age) {
         return true;
     }
-    let last = case.dump.info["state"]["last_seq"].as_u64().unwrap_or(0).max(case.log.last_seq);
+    let last = case.dump.last.max(case.log.last_seq);
     if shape.max_msgs.is_some_and(|max| !shape.discard_new && last - seq.min(last) >= max) {
         return true;
     }
