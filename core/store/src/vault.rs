@@ -4,9 +4,10 @@
 //! authentication tag is behind. Session and number make a nonce that is never used again under one key, whatever is
 //! written to the same place later, and the place is authenticated too: a piece that lies elsewhere does not open.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -27,6 +28,8 @@ const FRONT_BYTES: usize = SESSION_SALT_BYTES + 8;
 const TAG_BYTES: usize = 16;
 /// A sealed piece is so much longer than what is in it.
 pub const SEAL_BYTES: usize = FRONT_BYTES + TAG_BYTES;
+/// Keys of other sessions that are kept.
+const SESSIONS_KEPT: usize = 16;
 /// What a session's key is derived for, beside the cipher's number and the shard.
 const PURPOSE: &[u8] = b"headwater session key";
 
@@ -193,6 +196,13 @@ impl KeyType for Length {
     }
 }
 
+#[derive(Debug)]
+struct OtherSession {
+    cipher: Cipher,
+    salt: [u8; SESSION_SALT_BYTES],
+    key: Arc<LessSafeKey>,
+}
+
 /// What seals and opens the pieces of one shard. Clones share the count of pieces. The default is no encryption.
 #[derive(Clone, Debug, Default)]
 pub struct Vault(Option<Arc<Keyed>>);
@@ -206,7 +216,9 @@ struct Keyed {
     is_whole: bool,
     salt: [u8; SESSION_SALT_BYTES],
     /// This session's key, for sealing.
-    session: LessSafeKey,
+    session: Arc<LessSafeKey>,
+    /// Those of other sessions that were derived last: to derive one costs more than to open a small piece.
+    others: Mutex<VecDeque<OtherSession>>,
     key_check: u32,
     /// Pieces sealed in this session.
     sealed: AtomicU64,
@@ -222,9 +234,17 @@ impl Vault {
         is_whole: bool,
         salt: [u8; SESSION_SALT_BYTES],
     ) -> Vault {
-        let session = key.session_key(cipher, shard, &salt);
-        let (key_check, sealed) = (key.check(), AtomicU64::new(0));
-        Vault(Some(Arc::new(Keyed { key, shard, cipher, is_whole, salt, session, key_check, sealed })))
+        Vault(Some(Arc::new(Keyed {
+            session: Arc::new(key.session_key(cipher, shard, &salt)),
+            key_check: key.check(),
+            sealed: AtomicU64::new(0),
+            others: Mutex::default(),
+            key,
+            shard,
+            cipher,
+            is_whole,
+            salt,
+        })))
     }
 
     /// What new files are sealed with.
@@ -297,17 +317,29 @@ impl Keyed {
         let (inside, tag) = sealed.split_at_checked(sealed.len().checked_sub(TAG_BYTES)?)?;
         let (salt, number) = front.split_at(SESSION_SALT_BYTES);
         let number = u64::from_le_bytes(number.try_into().ok()?);
-        let other;
-        let key = if salt == self.salt && cipher == self.cipher {
-            &self.session
-        } else {
-            other = self.key.session_key(cipher, self.shard, salt);
-            &other
-        };
+        let key = self.session_key(cipher, salt.try_into().ok()?);
         let mut out = vec![0; inside.len()];
         let aad = Aad::from(place.bytes(self.shard));
         key.open_separate_gather(nonce(number), aad, inside, tag, &mut out).ok()?;
         Some(out.into())
+    }
+}
+
+impl Keyed {
+    fn session_key(&self, cipher: Cipher, salt: [u8; SESSION_SALT_BYTES]) -> Arc<LessSafeKey> {
+        if salt == self.salt && cipher == self.cipher {
+            return self.session.clone();
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = others.iter().find(|other| other.salt == salt && other.cipher == cipher) {
+            return known.key.clone();
+        }
+        let key = Arc::new(self.key.session_key(cipher, self.shard, &salt));
+        if others.len() == SESSIONS_KEPT {
+            others.pop_front();
+        }
+        others.push_back(OtherSession { cipher, salt, key: key.clone() });
+        key
     }
 }
 
@@ -361,6 +393,19 @@ pub(crate) mod tests {
                     assert!(open(&writer, Place::block(ID, 32), &piece[..at.min(piece.len() - 1)]).is_err());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn many_sessions_are_told_apart() {
+        let writers: Vec<Vault> = (0..40).map(|salt| vault(Cipher::Aes, salt)).collect();
+        let pieces: Vec<Bytes> =
+            writers.iter().map(|writer| sealed(writer, Place::index(ID, 0), b"one of many").into()).collect();
+        let reader = vault(Cipher::Chacha, 1);
+        for piece in pieces.iter().chain(pieces.iter().rev()).chain(&pieces[30..]) {
+            let opened = reader.open(Some(Cipher::Aes), Place::index(ID, 0), piece.clone());
+            assert_eq!(opened.unwrap()[..], *b"one of many");
+            assert!(reader.open(Some(Cipher::Chacha), Place::index(ID, 0), piece.clone()).is_err());
         }
     }
 

@@ -80,7 +80,7 @@ fn every_flipped_byte_is_found_or_harmless() {
 #[test]
 fn every_flipped_byte_of_a_sealed_store_is_found_or_harmless() {
     seal(Some(Cipher::Chacha), false);
-    flip_all(3);
+    flip_all(5);
 }
 
 /// Flips one byte in so many of all that are in use.
