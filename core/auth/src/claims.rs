@@ -118,6 +118,9 @@ pub(crate) struct Limits {
     pub payload: i64,
     pub conn: i64,
     pub leaf: i64,
+    /// How many imports and exports the account may have; negative: no limit.
+    pub imports: i64,
+    pub exports: i64,
     pub disallow_bearer: bool,
     #[serde(flatten)]
     pub jetstream: JetStream,

@@ -84,9 +84,12 @@ impl Signed {
                 let why = crate::claims::JwtError::WrongType;
                 return Err(SpecError::AccountJwt { account: key.clone(), why });
             }
-            match keys.contains(&account.iss) {
-                true => claims.push(account),
-                false => remarks.push(format!("account {key} is signed by {:?}: not trusted", account.iss)),
+            if !keys.contains(&account.iss) {
+                remarks.push(format!("account {key} is signed by {:?}: not trusted", account.iss));
+            } else if let Some(flaw) = flaw(&account.nats) {
+                remarks.push(format!("account {key} is left out: {flaw}"));
+            } else {
+                claims.push(account);
             }
         }
         let accounts = claims.iter().map(|account| spec_of(account, &claims, spec, &mut remarks)).collect();
@@ -103,6 +106,22 @@ impl Signed {
             |claims: Claims<Account>| Some((claims.sub.clone(), Trusted { id: id(&claims.sub)?, claims }));
         Trust { accounts: self.claims.into_iter().filter_map(trusted).collect() }
     }
+}
+
+/// Why an account cannot be what its JWT says: then nobody gets in.
+fn flaw(account: &Account) -> Option<String> {
+    for (what, count, limit) in [
+        ("imports", account.imports.len(), account.limits.imports),
+        ("exports", account.exports.len(), account.limits.exports),
+    ] {
+        if usize::try_from(limit).is_ok_and(|limit| count > limit) {
+            return Some(format!("it has {count} {what} and may have {limit}"));
+        }
+    }
+    let subjects = account.exports.iter().map(|export| &export.subject);
+    let mut subjects = subjects.chain(account.imports.iter().map(|import| &import.subject));
+    let wrong = subjects.find(|subject| !hw_subject::is_valid_filter(subject.as_bytes()))?;
+    Some(format!("{wrong:?} is no subject"))
 }
 
 fn spec_of(

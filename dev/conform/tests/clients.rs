@@ -1,6 +1,7 @@
 //! Runs the clients that others wrote (`clients/`), each against a server of its own.
 //!
-//! `PYTHON_WITH_NATS` names a Python that has nats-py, `NATS_CLI` the nats tool.
+//! `PYTHON_WITH_NATS` names a Python that has nats-py, `NATS_CLI` the nats tool, `NATS_JS` the folder
+//! with the packages of nats.js.
 
 use std::{
     env,
@@ -31,6 +32,7 @@ fn clients() -> Vec<Client> {
     vec![
         Client { script: "intro.py", runner: named("PYTHON_WITH_NATS"), tool: Ok(()) },
         Client { script: "intro.sh", runner: Ok("bash".into()), tool },
+        Client { script: "batches.cjs", runner: Ok("node".into()), tool: packages() },
     ]
 }
 
@@ -40,6 +42,15 @@ fn named(variable: &str) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("{variable} names {}, which is no file", path.display()))
+    }
+}
+
+/// The packages of nats.js are found by the script itself.
+fn packages() -> Result<(), String> {
+    let folder = env::var_os("NATS_JS").map(PathBuf::from).ok_or("NATS_JS is not set")?;
+    match folder.join("node_modules").is_dir() {
+        true => Ok(()),
+        false => Err(format!("NATS_JS names {}, which has no packages", folder.display())),
     }
 }
 

@@ -252,6 +252,11 @@ fn buckets_hold_values_and_objects() {
     assert!(watched.contains("PUT cfg > a: 3") && watched.contains("DELETE cfg > b"), "{watched}");
     server.fails(&["kv", "get", "cfg", "b"], "key not found");
     assert_eq!(server.ok(&["stream", "ls", "-n"]), "", "a bucket is not listed among the streams");
+    server.ok(&["kv", "edit", "cfg", "--history", "7", "--description", "settings"]);
+    let config = &server.json(&["kv", "info", "cfg", "-j"])["config"];
+    assert_eq!((&config["max_msgs_per_subject"], &config["description"]), (&7.into(), &"settings".into()));
+    assert_eq!(config["allow_direct"], true, "what was not named stays");
+    server.fails(&["kv", "edit", "none", "--history", "7"], "10059");
     server.ok(&["kv", "del", "cfg", "-f"]);
     server.fails(&["kv", "info", "cfg"], "10059");
 
@@ -483,13 +488,15 @@ fn contexts_supply_the_connection() {
 fn measurements_measure() {
     let server = Server::start("measurements_measure");
     let common = ["--msgs", "500", "--no-progress", "--clients", "2"];
-    let lines: [(&[&str], &str); 7] = [
+    let lines: [(&[&str], &str); 9] = [
         (&["bench", "pub", "b"], "Core NATS publisher"),
         (&["bench", "js", "pub", "sync", "b", "--create"], "JetStream synchronous publisher"),
         (&["bench", "js", "pub", "async", "b", "--purge"], "JetStream asynchronous publisher"),
         (&["bench", "js", "fetch", "--batch", "50"], "JetStream durable consumer (fetch)"),
         (&["bench", "js", "consume", "--batch", "50"], "JetStream durable consumer (callback)"),
         (&["bench", "js", "ordered"], "JetStream ordered ephemeral consumer"),
+        (&["bench", "js", "get", "sync"], "JetStream synchronous getter"),
+        (&["bench", "js", "get", "batch", "--batch", "50"], "JetStream batched direct getter"),
         (&["bench", "kv", "put"], "JetStream KV putter"),
     ];
     for (args, title) in lines {

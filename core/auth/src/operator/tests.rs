@@ -43,7 +43,8 @@ fn account_jwt(letter: u8, name: &str, exp: i64, mut nats: Value) -> (String, St
     let key = account(letter).public_key();
     nats["type"] = json!("account");
     if nats.get("limits").is_none() {
-        nats["limits"] = json!({ "conn": -1, "subs": -1, "payload": -1, "leaf": -1 });
+        nats["limits"] =
+            json!({ "conn": -1, "subs": -1, "payload": -1, "leaf": -1, "imports": -1, "exports": -1 });
     }
     (key.clone(), sign(&operator(), json!({ "sub": key, "name": name, "exp": exp, "nats": nats })))
 }
@@ -237,6 +238,29 @@ fn accounts_count_when_an_operator_signed_them() {
     };
     let wrong = Directory::new(&spec(vec![(key.clone(), account_jwt(3, "OTHER", 0, json!({})).1)]));
     assert!(matches!(wrong.map(|_| ()), Err(SpecError::AccountJwt { account, .. }) if account == key));
+}
+
+#[test]
+fn accounts_share_as_much_as_they_may() {
+    let export = |subject: &str| json!({ "subject": subject, "type": "stream" });
+    let import = json!({ "subject": "x", "account": account(3).public_key(), "type": "stream" });
+    let cases = [
+        (json!({ "exports": [export("a"), export("b.>")], "limits": { "exports": 2 } }), true),
+        (json!({ "exports": [export("a"), export("b")], "limits": { "exports": 1 } }), false),
+        (json!({ "exports": [export("a"), export("b")], "limits": { "exports": -1 } }), true),
+        (json!({ "exports": [export("a")], "limits": {} }), false),
+        (json!({ "imports": [import], "limits": { "imports": 1 } }), true),
+        (json!({ "imports": [import], "limits": { "imports": 0 } }), false),
+        (json!({ "exports": [export("a..b")] }), false),
+        (json!({ "limits": { "data": 1, "wildcards": false }, "exports": [] }), true),
+    ];
+    for (nats, is_there) in cases {
+        let text = nats.to_string();
+        let (key, jwt) = account_jwt(2, "APP", 0, nats);
+        let directory = directory(vec![(key.clone(), jwt)]);
+        assert_eq!(directory.account_id(&key).is_some(), is_there, "{text}");
+        assert!(is_there || directory.remarks().len() == 1, "{text}: {:?}", directory.remarks());
+    }
 }
 
 fn key_of_stranger() -> KeyPair {

@@ -272,8 +272,9 @@ impl Lead {
         self.refresh_interest(m);
         let Some(push) = self.push.as_deref_mut().filter(|push| push.active) else { return };
         let by_flow = m.consumer.acks_by_flow();
-        let asked = push.flow.as_ref().filter(|flow| by_flow || flow.reserved >= flow.window);
-        let stalled = asked.and_then(|flow| flow.asked.as_ref()).map(|(subject, _)| subject.clone());
+        // A question that is open, whether or not more would fit the window.
+        let asked = push.flow.as_ref().and_then(|flow| flow.asked.as_ref());
+        let stalled = asked.map(|(subject, _)| subject.clone());
         let header = status::heartbeat(m.consumer.delivered(), &stalled.unwrap_or_default());
         push.sent_at = m.now;
         out.effects.push(status::send(&push.target, header));

@@ -2,6 +2,7 @@
 
 mod core;
 mod crew;
+mod get;
 mod js;
 mod kv;
 mod stats;
@@ -55,6 +56,18 @@ pub enum Js {
     Consume(js::ConsumeArgs),
     /// Receive from an ordered consumer
     Ordered(js::OrderedArgs),
+    /// Read without a consumer
+    #[command(subcommand)]
+    Get(JsGet),
+}
+
+/// How many messages one request asks for.
+#[derive(Debug, clap::Subcommand)]
+pub enum JsGet {
+    /// One message with each request
+    Sync(get::SyncArgs),
+    /// Many messages with each request
+    Batch(get::BatchArgs),
 }
 
 /// How to wait for acknowledgements.
@@ -185,6 +198,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Js(Js::Fetch(args)) => js::fetch(global, args).await,
         Command::Js(Js::Consume(args)) => js::consume(global, args).await,
         Command::Js(Js::Ordered(args)) => js::ordered(global, args).await,
+        Command::Js(Js::Get(JsGet::Sync(args))) => get::sync(global, args).await,
+        Command::Js(Js::Get(JsGet::Batch(args))) => get::batch(global, args).await,
         Command::Kv(Kv::Put(args)) => kv::put(global, args).await,
         Command::Kv(Kv::Get(args)) => kv::get(global, args).await,
     }

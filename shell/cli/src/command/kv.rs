@@ -1,6 +1,7 @@
 //! `kv`: key-value buckets.
 
 mod bucket;
+mod edit;
 mod entries;
 
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub enum Command {
     /// Create a bucket
     #[command(visible_alias = "new")]
     Add(bucket::AddArgs),
+    /// Change a bucket's configuration
+    Edit(edit::EditArgs),
     /// List the buckets, or the keys of one
     #[command(visible_alias = "list")]
     Ls(LsArgs),
@@ -147,6 +150,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let session = &Session::open(global).await?;
     match command {
         Command::Add(args) => bucket::add(session, &args).await,
+        Command::Edit(args) => edit::run(session, &args).await,
         Command::Ls(LsArgs { bucket: Some(bucket), key, names, verbose, display_value, json }) => {
             let shown = KeysShown { names, verbose, values: display_value, json };
             keys(session, &bucket, key.as_deref().unwrap_or(">"), &shown).await

@@ -201,7 +201,7 @@ pub async fn info(session: &Session, bucket: &str, json: bool) -> Result<(), Fai
     Ok(())
 }
 
-fn print(bucket: &str, info: &StreamInfo) {
+pub fn print(bucket: &str, info: &StreamInfo) {
     let config = &info.config;
     let created = local_time(&info.created);
     let mut facts =
