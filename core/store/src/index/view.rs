@@ -11,6 +11,9 @@ use crate::bytes_io::Varints;
 use crate::damage::Damage;
 use crate::segment::SegmentId;
 
+/// Gets subjects with their numbers, until it breaks.
+pub(crate) type OnSubject<'a> = dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()> + 'a;
+
 /// What an index says of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Slot {
@@ -149,11 +152,7 @@ impl View<'_> {
     }
 
     /// Calls `f` with every subject that matches, in the order of the names, until it breaks.
-    pub fn each_match(
-        &self,
-        filter: &[u8],
-        f: &mut dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Damage> {
+    pub fn each_match(&self, filter: &[u8], f: &mut OnSubject<'_>) -> Result<ControlFlow<()>, Damage> {
         let directory = self.directory()?;
         let prefix = literal_prefix(filter);
         let first = directory.blocks.partition_point(|start| directory.name(start) <= prefix);
@@ -180,7 +179,7 @@ impl View<'_> {
         &self,
         directory: &Directory,
         block: usize,
-        f: &mut dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()>,
+        f: &mut OnSubject<'_>,
     ) -> Result<ControlFlow<()>, Damage> {
         let (start, end) = directory.block_range(block, self.place);
         let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;

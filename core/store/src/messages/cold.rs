@@ -14,7 +14,7 @@ use super::live::Live;
 use super::segments::{Segment, Segments};
 use super::{BlockId, Messages};
 use crate::damage::Damage;
-use crate::index::{Pages, Postings, Slot, View};
+use crate::index::{OnSubject, Pages, Postings, Slot, View};
 use crate::segment::SegmentId;
 
 /// Where the indexes of a stream's segments are read.
@@ -261,12 +261,7 @@ impl Cold {
     }
 
     /// Every subject of a segment that matches, in the order of the names, until `f` breaks.
-    pub fn each_match(
-        &self,
-        segment: &Segment,
-        filter: &[u8],
-        f: &mut dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    pub fn each_match(&self, segment: &Segment, filter: &[u8], f: &mut OnSubject<'_>) -> ControlFlow<()> {
         let Some(view) = self.view(segment) else { return ControlFlow::Continue(()) };
         match view.each_match(filter, f) {
             Ok(flow) => flow,

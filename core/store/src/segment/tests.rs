@@ -82,7 +82,7 @@ fn ask(view: &View<'_>, messages: &[Message]) -> Result<(), Damage> {
         names.push(name.to_vec());
         std::ops::ControlFlow::Continue(())
     })?;
-    let expected = by_subject.keys().filter(|name| hw_subject::matches(b"k.*", **name));
+    let expected = by_subject.keys().filter(|name| hw_subject::matches(b"k.*", name));
     assert!(names.iter().map(Vec::as_slice).eq(expected.copied()));
     Ok(())
 }
@@ -166,12 +166,10 @@ fn every_flip_and_every_cut_of(vault: &Vault, file: &Bytes) {
     let read_all = |id, file: &Bytes| read_all_with(vault, id, file);
     for at in 0..file.len() {
         // Flips of the index take long to look for everything: one bit of each byte is enough.
-        for bit in [1 << (at % 8)] {
-            let mut flipped = file.to_vec();
-            flipped[at] ^= bit;
-            let damage = read_all(ID, &Bytes::from(flipped)).expect_err(&format!("byte {at}"));
-            assert_eq!(damage.file, ID.file());
-        }
+        let mut flipped = file.to_vec();
+        flipped[at] ^= 1 << (at % 8);
+        let damage = read_all(ID, &Bytes::from(flipped)).expect_err(&format!("byte {at}"));
+        assert_eq!(damage.file, ID.file());
     }
     for len in 0..file.len() {
         assert!(read_all(ID, &file.slice(..len)).is_err(), "cut to {len}");
