@@ -40,8 +40,8 @@ impl JetStream {
                 self.handle_shutdown();
             }
             DiskCompletion::Checkpointed { result } => self.handle_checkpoint(now, result),
-            DiskCompletion::Loaded { group, block, messages } => {
-                self.handle_block(now, hub, group, block, messages)
+            DiskCompletion::Loaded { group, block, loaded } => {
+                self.handle_block(now, hub, (group, block), loaded)
             }
             DiskCompletion::Space { full } => {
                 self.disk.full = full;

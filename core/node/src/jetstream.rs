@@ -82,6 +82,8 @@ pub enum DiskRequest {
         group: GroupId,
         /// Which.
         block: BlockId,
+        /// Whether all its records are to be checked, not only those that are asked for.
+        check: bool,
     },
 }
 

@@ -6,6 +6,7 @@ use hw_jsapi::{
     ApiError, DirectGet, DirectRefusal, GetMessage, Kind, Request, direct_headers, status_header,
 };
 use hw_kit::{AccountId, GroupId, Seq, Time};
+use hw_store::LoadedBlock;
 use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
@@ -216,7 +217,8 @@ impl JetStream {
         group.share_rewrite(block);
         if !group.loading.contains(&block) {
             group.loading.push(block);
-            self.disk.requests.push(DiskRequest::Load { group: id, block });
+            let check = group.stream.messages().is_loaded(block) || group.is_rewriting(block);
+            self.disk.requests.push(DiskRequest::Load { group: id, block, check });
         }
     }
 
@@ -225,19 +227,18 @@ impl JetStream {
         &mut self,
         now: Time,
         hub: &Hub,
-        id: GroupId,
-        block: BlockId,
-        messages: Result<Vec<Message>, LoadError>,
+        (id, block): (GroupId, BlockId),
+        loaded: Result<LoadedBlock, LoadError>,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
         group.wake_schedules();
-        let is_mine = self.take_for_rewrite(now, id, block, &messages);
+        let (loaded, is_mine) = self.take_for_rewrite(now, (id, block), loaded);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        match messages {
+        match loaded {
             // What only the background reads does not drive out what clients read.
             Ok(_) if is_mine => {}
-            Ok(messages) => group.stream.messages_mut().handle_block(block, messages),
+            Ok(loaded) => group.stream.messages_mut().handle_block(block, loaded),
             Err(LoadError::Busy) => {}
             Err(LoadError::Damaged(reason)) => group.handle_damaged(block, reason),
         }
@@ -317,7 +318,7 @@ impl Group {
         let messages = self.stream.messages_mut();
         // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
         if messages.live_segments().iter().any(|segment| segment.segment == block.segment) {
-            messages.handle_block(block, Vec::new());
+            messages.handle_block(block, LoadedBlock::damaged());
             self.damage = Some(reason);
         }
     }

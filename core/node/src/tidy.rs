@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use hw_kit::{GroupId, Span, Time};
-use hw_store::Erase;
 use hw_store::messages::{self, BlockId, Message};
+use hw_store::{Erase, LoadedBlock};
 
 use crate::completion::LoadError;
 use crate::group::Group;
@@ -135,32 +135,33 @@ impl JetStream {
         }
     }
 
-    /// A block of a segment that is being rewritten was read, or not. Whether nobody else waits for it.
+    /// A block of a segment that is being rewritten was read, or not. Gives it back, and whether nobody else waits for it.
     pub(crate) fn take_for_rewrite(
         &mut self,
         now: Time,
-        id: GroupId,
-        block: BlockId,
-        loaded: &Result<Vec<Message>, LoadError>,
-    ) -> bool {
-        let Some(group) = self.groups.get_mut(&id) else { return false };
+        (id, block): (GroupId, BlockId),
+        loaded: Result<LoadedBlock, LoadError>,
+    ) -> (Result<LoadedBlock, LoadError>, bool) {
+        let Some(group) = self.groups.get_mut(&id) else { return (loaded, false) };
         let Some(rewrite) = group.rewrite.as_mut().filter(|one| one.missing.front() == Some(&block)) else {
-            return false;
+            return (loaded, false);
         };
         let is_shared = std::mem::take(&mut rewrite.shared);
-        match loaded {
+        // What somebody else asked for first was not checked yet.
+        let loaded = loaded.and_then(|loaded| match loaded.messages() {
             Ok(messages) => {
                 let existing =
                     messages.iter().filter(|message| group.stream.messages().contains(message.seq));
                 // A copy: a few messages must not keep the whole block in memory.
                 rewrite.messages.extend(existing.map(Message::detached));
                 rewrite.missing.pop_front();
+                Ok(loaded)
             }
-            Err(LoadError::Busy) => {}
-            Err(LoadError::Damaged(_)) => {
-                group.spared.insert(block.segment);
-                group.rewrite = None;
-            }
+            Err(damage) => Err(LoadError::Damaged(damage.to_string())),
+        });
+        if let Err(LoadError::Damaged(_)) = &loaded {
+            group.spared.insert(block.segment);
+            group.rewrite = None;
         }
         match group.rewrite.as_ref().map(|rewrite| rewrite.missing.front().copied()) {
             Some(Some(next)) => self.load_for_rewrite(id, next),
@@ -169,7 +170,8 @@ impl JetStream {
             Some(None) => self.disk.tidy.by(now + REWRITE_PAUSE),
             None => self.disk.tidy.by(now),
         }
-        !is_shared && loaded.is_ok()
+        let is_mine = !is_shared && loaded.is_ok();
+        (loaded, is_mine)
     }
 
     /// Chooses what is worth rewriting, and begins to read it.
@@ -226,6 +228,11 @@ impl Group {
 
     fn must_erase(&self) -> bool {
         self.stream.messages().must_erase_segments()
+    }
+
+    /// Whether this block is the next one that a rewrite waits for.
+    pub(crate) fn is_rewriting(&self, block: BlockId) -> bool {
+        self.rewrite.as_ref().is_some_and(|one| one.missing.front() == Some(&block))
     }
 
     /// A client waits for this block, too.

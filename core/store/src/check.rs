@@ -2,10 +2,11 @@
 
 use hw_kit::ShardId;
 
+use crate::block::LoadedBlock;
 use crate::damage::{Damage, Flaw};
 use crate::op::Disk;
 use crate::recover::{RecoverError, Recovered, RecoveryReport, load};
-use crate::segment::{HEADER_BYTES, SegmentIndex, read_block, read_header};
+use crate::segment::{HEADER_BYTES, SegmentIndex, read_header};
 use crate::segment_reader::read_exact;
 
 /// What a check found.
@@ -55,7 +56,7 @@ pub fn check_store(shard: ShardId, disk: &mut Disk<'_>) -> Result<CheckReport, c
 fn check_blocks(index: &SegmentIndex, report: &mut CheckReport, disk: &mut Disk<'_>) {
     for block in &index.blocks {
         let bytes = read_exact(index.id, block.offset, u64::from(block.len), disk);
-        match bytes.and_then(|bytes| read_block(index.id, block, &bytes)) {
+        match bytes.and_then(|bytes| LoadedBlock::open(index.id, block, &bytes)?.messages()) {
             Ok(messages) => {
                 report.messages += messages.len() as u64;
                 report.segment_bytes += u64::from(block.len);

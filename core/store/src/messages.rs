@@ -4,6 +4,7 @@
 //! are in memory until a checkpoint has written them to a segment; afterwards a bounded amount stays, the rest is
 //! loaded by block when somebody asks. Messages of memory streams always stay.
 
+mod blocks;
 mod live;
 mod matcher;
 mod rewrite;

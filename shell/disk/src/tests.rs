@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Span, Time};
+use hw_store::messages::Message;
 use hw_store::{FileId, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record, SyncPolicy};
 
 use super::*;
@@ -144,18 +145,17 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
         let Completion::Checkpoint(Ok(done)) = shard.next() else { panic!("the checkpoint is made") };
         assert_eq!((done.number, done.written.len(), done.removed.len()), (round, 1, usize::from(round > 3)));
         for block in 0..done.written[0].1.blocks.len() as u32 {
-            shard
-                .disk
-                .load_block(GroupId(1), BlockId { segment: round, block }, 40 + u64::from(block))
-                .unwrap();
-            let Completion::Block { token, result: Ok(messages), .. } = shard.next() else {
+            let id = BlockId { segment: round, block };
+            shard.disk.load_block(GroupId(1), id, block % 2 == 0).unwrap();
+            let Completion::Block { block, result: Ok(loaded), .. } = shard.next() else {
                 panic!("it is read")
             };
-            assert_eq!(token, 40 + u64::from(block));
+            assert_eq!(block, id);
+            let messages = loaded.messages().unwrap();
             assert!(messages.iter().all(|read| *read == message(read.seq.0)));
         }
     }
-    shard.disk.load_block(GroupId(1), BlockId { segment: 1, block: 0 }, 1).unwrap();
+    shard.disk.load_block(GroupId(1), BlockId { segment: 1, block: 0 }, false).unwrap();
     assert!(
         matches!(shard.next(), Completion::Block { result: Err(ReadError::Damaged(_)), .. }),
         "it was removed"

@@ -69,8 +69,8 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
 
 /// Reads a block that is in memory. Damage is left to the reader's thread, which reads the disk and tells.
 pub(crate) fn read_cached(disk: &ShardDisk, group: GroupId, block: BlockId) -> Option<DiskCompletion> {
-    let messages = Ok(disk.load_cached(group, block)?.ok()?);
-    Some(DiskCompletion::Loaded { group, block, messages })
+    let loaded = Ok(disk.load_cached(group, block)?.ok()?);
+    Some(DiskCompletion::Loaded { group, block, loaded })
 }
 
 /// Has the disk do what a shard wants. What it cannot even queue comes back as a failure.
@@ -82,10 +82,10 @@ pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest)
             }
         }
         DiskRequest::Checkpoint(job) => disk.checkpoint(job),
-        DiskRequest::Load { group, block } => {
-            if disk.load_block(group, block, 0).is_err() {
-                let messages = Err(LoadError::Busy);
-                mailbox.post(Mail::Disk(DiskCompletion::Loaded { group, block, messages }));
+        DiskRequest::Load { group, block, check } => {
+            if disk.load_block(group, block, check).is_err() {
+                let loaded = Err(LoadError::Busy);
+                mailbox.post(Mail::Disk(DiskCompletion::Loaded { group, block, loaded }));
             }
         }
     }
@@ -104,11 +104,11 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
             DiskCompletion::Checkpointed { result: result.map_err(|error| error.to_string()) }
         }
         Completion::Block { group, block, result, .. } => {
-            let messages = result.map_err(|error| {
+            let loaded = result.map_err(|error| {
                 tracing::error!("messages cannot be read: {error}");
                 LoadError::Damaged(error.to_string())
             });
-            DiskCompletion::Loaded { group, block, messages }
+            DiskCompletion::Loaded { group, block, loaded }
         }
         Completion::Space { full } => DiskCompletion::Space { full },
     })

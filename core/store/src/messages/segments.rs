@@ -1,15 +1,13 @@
 //! Where the bytes of written messages are: which segment and block, and the blocks that were loaded.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use hw_kit::{Map, Seq};
+use hw_kit::Seq;
 
+use super::blocks::{BUDGET, Blocks};
 use super::rewrite::{Rewriting, Unerased};
 use super::{BlockId, Fetch, Message, Messages};
-
-/// Bytes of written messages that stay in memory, unless the node says otherwise.
-const BUDGET: u64 = 1 << 20;
 
 /// What a segment holds, as the disk layer reports it.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +79,8 @@ pub(super) struct Segments {
     resident_from: u64,
     /// Size of the written messages whose records are still in their slots.
     resident: u64,
-    budget: u64,
-    loaded: Map<BlockId, Vec<Message>>,
-    /// The loaded blocks, oldest first, with their sizes.
-    order: VecDeque<(BlockId, u64)>,
-    loaded_bytes: u64,
+    pub budget: u64,
+    pub blocks: Blocks,
     /// What the running checkpoint rewrites.
     pub rewriting: Option<Rewriting>,
     pub unerased: Unerased,
@@ -109,9 +104,7 @@ impl Default for Segments {
             resident_from: 0,
             resident: 0,
             budget: BUDGET,
-            loaded: Map::default(),
-            order: VecDeque::new(),
-            loaded_bytes: 0,
+            blocks: Blocks::default(),
             rewriting: None,
             unerased: Unerased::default(),
             buried_bytes: 0,
@@ -196,38 +189,11 @@ impl Segments {
             return Fetch::Absent;
         };
         let id = BlockId { segment: segment.id, block: block as u32 };
-        let Some(messages) = self.loaded.get(&id) else { return Fetch::OnDisk(id) };
-        match messages.binary_search_by_key(&Seq(seq), |message| message.seq) {
-            Ok(at) => Fetch::Message(messages[at].clone()),
-            // The block was read without this message: it was reported as damaged.
-            Err(_) => Fetch::Absent,
-        }
-    }
-
-    fn load(&mut self, id: BlockId, messages: Vec<Message>) {
-        let size = messages.iter().map(|message| message.record.joined().len() as u64 + 64).sum();
-        if self.loaded.insert(id, messages).is_some() {
-            return;
-        }
-        self.order.push_back((id, size));
-        self.loaded_bytes += size;
-        // The newest always stays: it is what somebody waits for.
-        while self.loaded_bytes > self.budget && self.order.len() > 1 {
-            let (oldest, size) = self.order.pop_front().expect("more than one");
-            self.loaded.remove(&oldest);
-            self.loaded_bytes -= size;
-        }
+        self.blocks.fetch(id, seq)
     }
 
     pub fn unload(&mut self, segment: u64) {
-        let (loaded, bytes) = (&mut self.loaded, &mut self.loaded_bytes);
-        self.order.retain(|(id, size)| {
-            if id.segment == segment {
-                loaded.remove(id);
-                *bytes -= size;
-            }
-            id.segment != segment
-        });
+        self.blocks.unload(segment);
     }
 }
 
@@ -294,11 +260,6 @@ impl Messages {
         // Later ones, if any, are handed out again too, so that segments never overlap.
         self.segments.by_first.retain(|&at, s| at < first || s.is_on_disk());
         self.segments.taken_to = first - 1;
-    }
-
-    /// A block was read: its messages can be fetched for a while.
-    pub fn handle_block(&mut self, id: BlockId, messages: Vec<Message>) {
-        self.segments.load(id, messages);
     }
 
     /// Segments that hold nothing that exists; each is reported once.

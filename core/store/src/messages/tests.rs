@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hw_kit::Rng;
+use hw_kit::{GroupId, Rng};
 
 use super::*;
+use crate::block::LoadedBlock;
+use crate::segment::{SegmentId, encode};
 
 /// What is obviously right: sequence to (time, record).
 #[derive(Default)]
@@ -123,11 +125,19 @@ fn blocks_of(messages: &[Message]) -> Vec<Seq> {
     messages.chunks(100).map(|chunk| chunk[0].seq).collect()
 }
 
+/// A block of these messages, through its bytes.
+fn as_read(id: BlockId, messages: &[Message]) -> LoadedBlock {
+    let id = SegmentId { group: GroupId(1), number: id.segment };
+    let (file, blocks) = encode(id, messages, true);
+    assert_eq!(blocks.len(), 1, "they fit into one");
+    LoadedBlock::open(id, &blocks[0], &file.slice(blocks[0].offset as usize..)).expect("just written")
+}
+
 /// Loads what is on disk.
 fn load(m: &mut Messages, disk: &BTreeMap<u64, Vec<Message>>, seq: Seq) {
     if let Fetch::OnDisk(id) = m.fetch(seq) {
         let block = disk[&id.segment].chunks(100).nth(id.block as usize).expect("there is such a block");
-        m.handle_block(id, block.to_vec());
+        m.handle_block(id, as_read(id, block));
         assert!(matches!(m.fetch(seq), Fetch::Message(_)));
     }
 }

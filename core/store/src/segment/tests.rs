@@ -1,6 +1,7 @@
 //! Tables of segments: what goes in comes out, and every flipped byte shows.
 
 use super::*;
+use crate::block::LoadedBlock;
 
 const ID: SegmentId = SegmentId { group: GroupId(7), number: 3 };
 
@@ -19,7 +20,9 @@ fn read_all(id: SegmentId, file: &Bytes) -> Result<(SegmentIndex, Vec<Message>),
     let mut messages = Vec::new();
     for block in &index.blocks {
         let start = block.offset as usize;
-        messages.extend(read_block(id, block, &file.slice(start..start + block.len as usize))?);
+        messages.extend(
+            LoadedBlock::open(id, block, &file.slice(start..start + block.len as usize))?.messages()?,
+        );
     }
     Ok((index, messages))
 }
@@ -106,7 +109,11 @@ fn bytes_of_another_segment_do_not_pass() {
             Flaw::Misplaced { .. }
         ));
         let start = blocks[0].offset as usize;
-        assert!(read_block(other, &blocks[0], &file.slice(start..)).is_err());
+        assert!(
+            LoadedBlock::open(other, &blocks[0], &file.slice(start..))
+                .and_then(LoadedBlock::checked)
+                .is_err()
+        );
     }
 }
 

@@ -146,7 +146,8 @@ impl Reborn {
                 let mut reader = SegmentReader::new(2);
                 for block in 0..index.blocks.len() as u32 {
                     let id = BlockId { segment: index.id.number, block };
-                    let Ok(messages) = reader.load(index.id.group, id, &mut |op| disk.run(op)) else {
+                    let loaded = reader.load(index.id.group, id, &mut |op| disk.run(op));
+                    let Ok(messages) = loaded.and_then(|loaded| Ok(loaded.messages()?)) else {
                         self.damaged_segments += 1;
                         continue;
                     };

@@ -378,8 +378,10 @@ impl Machine {
         }
         if let Some(chosen) = self.messages.worth_rewriting(1500, &BTreeSet::new()) {
             let mut reader = SegmentReader::new(4);
-            let mut read =
-                |&block: &BlockId| reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there");
+            let mut read = |&block: &BlockId| {
+                let loaded = reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there");
+                loaded.messages().expect("it is what was written")
+            };
             let mut messages: Vec<Message> = chosen.blocks.iter().flat_map(&mut read).collect();
             let number = self.last_segment + 1;
             if self.messages.begin_rewrite(&chosen.segments, number, &mut messages) {

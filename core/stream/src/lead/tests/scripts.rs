@@ -1,8 +1,9 @@
 //! The tables. Statuses, numbers and order are those of `nats-server` 2.15.1 where it was asked.
 
 use hw_kit::Seq;
-use hw_store::Messages;
 use hw_store::messages::{BlockId, Keep, Written};
+use hw_store::segment::encode;
+use hw_store::{LoadedBlock, Messages, SegmentId};
 
 use super::world::World;
 use crate::outcome::{ConsumerError, Effect};
@@ -874,7 +875,10 @@ fn blocks_are_loaded_and_damage_does_not_hold_up() {
     assert!(world.out.proposals.is_empty());
     world.out.clear();
     all.remove(1);
-    world.messages.handle_block(block, all);
+    let id = SegmentId { group: hw_kit::GroupId(1), number: 1 };
+    let (file, rows) = encode(id, &all, false);
+    let loaded = LoadedBlock::open(id, &rows[0], &file.slice(rows[0].offset as usize..)).unwrap();
+    world.messages.handle_block(block, loaded.checked().unwrap());
     // The damaged one is delivered in name only, and tried again with the next chance.
     world.settle();
     let came: Vec<String> = world.effects.drain(..).map(|effect| super::world::text(&effect)).collect();
