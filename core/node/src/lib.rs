@@ -13,6 +13,7 @@ mod consumers;
 mod external;
 mod feed;
 mod group;
+mod groups;
 mod held;
 mod inside;
 mod jetstream;

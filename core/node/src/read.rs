@@ -172,28 +172,30 @@ impl JetStream {
     /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
     pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
         if !msg.reply.is_empty() {
-            let (subject, reply) = (owned(msg.subject), owned(msg.reply));
-            let body = if hw_jsapi::has_level(msg.header) {
-                Ok(owned(msg.payload))
-            } else {
-                Err(DirectRefusal::RequiredApiLevel)
+            let Some(group) = self.groups.get(&id) else { return };
+            let reply = owned(msg.reply);
+            let read = match hw_jsapi::has_level(msg.header) {
+                true => group.direct_read(msg.subject, &reply, msg.payload),
+                false => Err(DirectRefusal::RequiredApiLevel),
             };
-            self.direct.push((id, subject, reply, body));
+            self.direct.push((id, read.map_err(|refusal| (reply, refusal))));
         }
     }
 
     /// Answers the direct gets that came in since the last time.
     pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
-        for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
-            let Some(group) = self.groups.get(&id) else { continue };
-            match body.and_then(|body| group.direct_read(&subject, &reply, &body)) {
+        let mut direct = std::mem::take(&mut self.direct);
+        for (id, read) in direct.drain(..) {
+            match read {
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
-                Err(refusal) => {
+                Err((reply, refusal)) => {
+                    let Some(group) = self.groups.get(&id) else { continue };
                     let account = group.account;
                     self.refuse_direct(account, reply, refusal);
                 }
             }
         }
+        self.direct = direct;
     }
 
     fn refuse_direct(&mut self, account: AccountId, to: Bytes, refusal: DirectRefusal) {
@@ -340,11 +342,11 @@ impl Group {
     /// What a direct get wants to read.
     fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
         let reply = reply.clone();
-        let text = String::from_utf8_lossy(subject);
         let stream = &self.stream;
-        if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
+        if let Some(last) = last_wanted(subject, name_of(self)) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
+            let get = GetMessage::Last(String::from_utf8_lossy(last).into_owned());
+            return Ok(Waiting::Direct { reply, get, no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
@@ -379,6 +381,14 @@ fn name_of(group: &Group) -> &str {
     &group.stream.config().name
 }
 
+/// The subject whose last message a direct get wants: what follows the stream's name in the request's own subject.
+fn last_wanted<'a>(subject: &'a [u8], stream: &str) -> Option<&'a [u8]> {
+    const GET: &[u8] = b".DIRECT.GET.";
+    let behind =
+        |at: usize| subject[at..].strip_prefix(GET)?.strip_prefix(stream.as_bytes())?.strip_prefix(b".");
+    (0..subject.len()).filter(|&at| subject[at] == b'.').find_map(behind)
+}
+
 /// A message as the answer to a direct get.
 fn direct(
     account: AccountId,
@@ -388,6 +398,6 @@ fn direct(
     more: Option<(u64, Seq)>,
 ) -> Outgoing {
     let header = if no_hdr { Bytes::new() } else { direct_headers(stream, message, more) };
-    let payload = Bytes::copy_from_slice(message.record.payload());
+    let payload = message.record.shared_payload();
     Outgoing::Send { account, to, reply: Bytes::new(), header, payload }
 }

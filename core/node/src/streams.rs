@@ -116,18 +116,18 @@ impl JetStream {
         let Some(account) = self.directory.account_id(account) else { return };
         let stream = Stream::new(asset.config.clone(), asset.created());
         let group = Group::new(id, account, asset.revision, stream, Log::new(id, LogIndex(0)));
-        self.add_group(now, hub, group);
+        self.add_group(now, hub, Box::new(group));
     }
 
     /// Adds a group and everything that its stream and consumers listen to.
-    pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Group) {
+    pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Box<Group>) {
         let id = group.id;
         let consumers: Vec<Bytes> =
             group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
-        self.groups.insert(id, group);
+        self.groups.insert(group);
         self.recount(id);
         for name in consumers {
             self.lead_consumer(now, hub, id, &name);
