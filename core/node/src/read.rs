@@ -377,7 +377,7 @@ impl Group {
     }
 }
 
-fn name_of(group: &Group) -> &str {
+pub(crate) fn name_of(group: &Group) -> &str {
     &group.stream.config().name
 }
 
