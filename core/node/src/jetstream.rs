@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
-use hw_jsapi::DirectRefusal;
 use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::messages::BlockId;
@@ -24,7 +22,7 @@ use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
-use crate::read::Waiting;
+use crate::read::DirectRead;
 use crate::restore::Restores;
 use crate::snapshot::Snapshots;
 use crate::tidy::Tidy;
@@ -110,7 +108,7 @@ pub(crate) struct JetStream {
     /// Groups whose deadline has passed.
     pub(crate) due: Vec<GroupId>,
     /// Direct gets that came in: what to read, or why nothing is and whom to tell.
-    pub(crate) direct: Vec<(GroupId, Result<Waiting, (Bytes, DirectRefusal)>)>,
+    pub(crate) direct: Vec<(GroupId, DirectRead)>,
     /// Streams that cannot be used.
     pub(crate) aside: Aside,
     /// Backups on their way out, and on their way in.

@@ -27,6 +27,9 @@ pub(crate) enum Waiting {
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
 
+/// A direct get that came in: what to read, or whom to tell why nothing is.
+pub(crate) type DirectRead = Result<Waiting, (Bytes, DirectRefusal)>;
+
 /// How far a read came.
 enum Progress {
     Done,
