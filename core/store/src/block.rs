@@ -130,8 +130,7 @@ mod tests {
     const ID: SegmentId = SegmentId { group: GroupId(7), number: 3 };
 
     fn block(packed: bool) -> (Vec<Message>, Block, Vec<u8>) {
-        let record =
-            |seq: u64| Record::join(b"a.b", b"hh", &vec![b'a' + seq as u8; 40]).expect("it is short");
+        let record = |seq: u64| Record::join(b"a.b", b"hh", &[b'a' + seq as u8; 40]).expect("it is short");
         let message = |seq| Message { seq: Seq(seq), ts: Time(seq as i64), record: record(seq) };
         let messages: Vec<Message> = [3, 4, 9, 12].map(message).into();
         let (file, blocks) = encode(ID, &messages, packed);
