@@ -40,8 +40,8 @@ impl JetStream {
                 self.handle_shutdown();
             }
             DiskCompletion::Checkpointed { result } => self.handle_checkpoint(now, result),
-            DiskCompletion::Loaded { group, block, messages } => {
-                self.handle_block(now, hub, group, block, messages)
+            DiskCompletion::Loaded { group, block, loaded } => {
+                self.handle_block(now, hub, (group, block), loaded)
             }
             DiskCompletion::Space { full } => {
                 self.disk.full = full;
@@ -78,7 +78,14 @@ impl JetStream {
         let (_, origin) = self.meta_log.apply_next(entry.len());
         self.meta_changed = true;
         let command = MetaCommand::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let new = match &command {
+            MetaCommand::Create { account, config, .. } => Some((account.clone(), config.name.clone())),
+            _ => None,
+        };
         let answer = self.meta.apply(command);
+        if let (MetaAnswer::Created(Ok((_, Created::New))), Some((account, name))) = (&answer, new) {
+            self.open_group(now, hub, (&account, &name));
+        }
         self.carry_out(now, hub, &answer);
         let Origin::Api(call) = origin else { return };
         if let MetaAnswer::RestoreBegun(Ok(id)) = answer {
@@ -100,7 +107,6 @@ impl JetStream {
     fn carry_out(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
         match answer {
             MetaAnswer::Created(Ok((id, Created::New))) => {
-                self.open_group(now, hub, *id);
                 self.advise_stream(now, hub, *id, &Event::Stream("CREATED", "create"));
             }
             MetaAnswer::Updated(Ok(id)) => {

@@ -1,8 +1,8 @@
 //! What the disk tells a shard.
 
 use hw_kit::GroupId;
-use hw_store::CheckpointDone;
-use hw_store::messages::{BlockId, Message};
+use hw_store::messages::BlockId;
+use hw_store::{CheckpointDone, LoadedBlock};
 
 /// Why a block could not be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,8 +39,8 @@ pub enum DiskCompletion {
         group: GroupId,
         /// Which.
         block: BlockId,
-        /// Its messages, or why there are none.
-        messages: Result<Vec<Message>, LoadError>,
+        /// What is in it, or why nothing is.
+        loaded: Result<LoadedBlock, LoadError>,
     },
     /// Only the reserve is left, or there is space again.
     Space {

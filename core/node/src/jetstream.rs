@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
-use hw_jsapi::DirectRefusal;
 use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::index::Pages;
@@ -20,11 +18,13 @@ use hw_stream::{Command, Stream, StreamConfig};
 use crate::api::Call;
 use crate::batch::AllBatches;
 use crate::damage::Findings;
-use crate::group::{Group, interest_in};
+use crate::group::interest_in;
+use crate::groups::Groups;
 use crate::limits::{APPEND_BYTES, UNSYNCED_BYTES_MAX};
 use crate::log::{Log, Origin};
 use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
+use crate::read::DirectRead;
 use crate::restore::Restores;
 use crate::snapshot::Snapshots;
 use crate::tidy::Tidy;
@@ -84,6 +84,8 @@ pub enum DiskRequest {
         group: GroupId,
         /// Which.
         block: BlockId,
+        /// Whether all its records are to be checked, not only those that are asked for.
+        check: bool,
     },
     /// The end of the last checkpoint was taken notice of: nothing of what it superseded is read any more.
     Tidy,
@@ -98,7 +100,7 @@ pub(crate) struct JetStream {
     pub(crate) meta: Meta,
     pub(crate) meta_log: Log,
     pub(crate) meta_changed: bool,
-    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) groups: Groups,
     /// Groups that something happened to, in the order in which it did.
     pub(crate) dirty: VecDeque<GroupId>,
     /// Groups with commands that are not in a frame yet.
@@ -109,8 +111,8 @@ pub(crate) struct JetStream {
     pub(crate) said: Vec<(GroupId, Said)>,
     /// Groups whose deadline has passed.
     pub(crate) due: Vec<GroupId>,
-    /// Direct gets: group, subject, reply subject, body or why it is not read.
-    pub(crate) direct: Vec<(GroupId, Bytes, Bytes, Result<Bytes, DirectRefusal>)>,
+    /// Direct gets that came in: what to read, or why nothing is and whom to tell.
+    pub(crate) direct: Vec<(GroupId, DirectRead)>,
     /// Streams that cannot be used.
     pub(crate) aside: Aside,
     /// Damage that was found.
@@ -141,7 +143,7 @@ pub(crate) struct Aside {
     /// Their data is damaged: the store keeps it as it is.
     pub(crate) quarantined: BTreeMap<GroupId, Damaged>,
     /// Their account is not configured: they are saved with the others, and open again when it is.
-    pub(crate) parked: BTreeMap<GroupId, Group>,
+    pub(crate) parked: Groups,
 }
 
 /// What is on its way to the disk.
@@ -180,7 +182,7 @@ impl JetStream {
             meta: Meta::default(),
             meta_log: Log::new(GroupId(0), LogIndex(0)),
             meta_changed: false,
-            groups: BTreeMap::new(),
+            groups: Groups::default(),
             dirty: VecDeque::new(),
             open: Vec::new(),
             calls: VecDeque::new(),

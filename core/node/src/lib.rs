@@ -14,6 +14,7 @@ mod damage;
 mod external;
 mod feed;
 mod group;
+mod groups;
 mod held;
 mod inside;
 mod jetstream;

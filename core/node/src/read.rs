@@ -6,6 +6,7 @@ use hw_jsapi::{
     ApiError, DirectGet, DirectRefusal, GetMessage, Kind, Request, direct_headers, status_header,
 };
 use hw_kit::{AccountId, GroupId, Seq, Span, Time};
+use hw_store::LoadedBlock;
 use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
@@ -25,6 +26,9 @@ pub(crate) enum Waiting {
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
 }
+
+/// A direct get that came in: what to read, or whom to tell why nothing is.
+pub(crate) type DirectRead = Result<Waiting, (Bytes, DirectRefusal)>;
 
 /// How far a read came.
 enum Progress {
@@ -177,28 +181,30 @@ impl JetStream {
     /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
     pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
         if !msg.reply.is_empty() {
-            let (subject, reply) = (owned(msg.subject), owned(msg.reply));
-            let body = if hw_jsapi::has_level(msg.header) {
-                Ok(owned(msg.payload))
-            } else {
-                Err(DirectRefusal::RequiredApiLevel)
+            let Some(group) = self.groups.get(&id) else { return };
+            let reply = owned(msg.reply);
+            let read = match hw_jsapi::has_level(msg.header) {
+                true => group.direct_read(msg.subject, &reply, msg.payload),
+                false => Err(DirectRefusal::RequiredApiLevel),
             };
-            self.direct.push((id, subject, reply, body));
+            self.direct.push((id, read.map_err(|refusal| (reply, refusal))));
         }
     }
 
     /// Answers the direct gets that came in since the last time.
     pub(crate) fn answer_direct(&mut self, now: Time, hub: &Hub) {
-        for (id, subject, reply, body) in std::mem::take(&mut self.direct) {
-            let Some(group) = self.groups.get(&id) else { continue };
-            match body.and_then(|body| group.direct_read(&subject, &reply, &body)) {
+        let mut direct = std::mem::take(&mut self.direct);
+        for (id, read) in direct.drain(..) {
+            match read {
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
-                Err(refusal) => {
+                Err((reply, refusal)) => {
+                    let Some(group) = self.groups.get(&id) else { continue };
                     let account = group.account;
                     self.refuse_direct(account, reply, refusal);
                 }
             }
         }
+        self.direct = direct;
     }
 
     fn refuse_direct(&mut self, account: AccountId, to: Bytes, refusal: DirectRefusal) {
@@ -222,7 +228,8 @@ impl JetStream {
         group.share_rewrite(block);
         if !group.loading.contains(&block) {
             group.loading.push(block);
-            self.disk.requests.push(DiskRequest::Load { group: id, block });
+            let check = group.stream.messages().is_loaded(block) || group.is_rewriting(block);
+            self.disk.requests.push(DiskRequest::Load { group: id, block, check });
         }
     }
 
@@ -238,22 +245,21 @@ impl JetStream {
         &mut self,
         now: Time,
         hub: &Hub,
-        id: GroupId,
-        block: BlockId,
-        messages: Result<Vec<Message>, LoadError>,
+        (id, block): (GroupId, BlockId),
+        loaded: Result<LoadedBlock, LoadError>,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
         group.wake_schedules();
-        let is_mine = self.take_for_rewrite(now, id, block, &messages);
+        let (loaded, is_mine) = self.take_for_rewrite(now, (id, block), loaded);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let waiting = group.waiting.remove(&block).unwrap_or_default();
-        match messages {
+        match loaded {
             // What only the background reads does not drive out what clients read.
             Ok(_) if is_mine => {}
-            Ok(messages) => {
+            Ok(loaded) => {
                 group.failing.remove(&block);
-                group.stream.messages_mut().handle_block(block, messages);
+                group.stream.messages_mut().handle_block(block, loaded);
             }
             Err(LoadError::Busy) => {}
             Err(LoadError::Failed(_)) => {
@@ -379,7 +385,7 @@ impl Group {
         // A checkpoint may have removed the segment after all that it held was deleted: then it is not missed.
         let is_live = messages.live_segments().iter().any(|segment| segment.segment == block.segment);
         if is_live {
-            messages.handle_block(block, Vec::new());
+            messages.handle_block(block, LoadedBlock::damaged());
             self.damage = Some(reason.to_owned());
         }
         is_live
@@ -402,11 +408,11 @@ impl Group {
     /// What a direct get wants to read.
     fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
         let reply = reply.clone();
-        let text = String::from_utf8_lossy(subject);
         let stream = &self.stream;
-        if let Some((_, last)) = text.split_once(&format!(".DIRECT.GET.{}.", name_of(self))) {
+        if let Some(last) = last_wanted(subject, name_of(self)) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
-            return Ok(Waiting::Direct { reply, get: GetMessage::Last(last.to_owned()), no_hdr });
+            let get = GetMessage::Last(String::from_utf8_lossy(last).into_owned());
+            return Ok(Waiting::Direct { reply, get, no_hdr });
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
@@ -437,8 +443,16 @@ impl Group {
     }
 }
 
-fn name_of(group: &Group) -> &str {
+pub(crate) fn name_of(group: &Group) -> &str {
     &group.stream.config().name
+}
+
+/// The subject whose last message a direct get wants: what follows the stream's name in the request's own subject.
+fn last_wanted<'a>(subject: &'a [u8], stream: &str) -> Option<&'a [u8]> {
+    const GET: &[u8] = b".DIRECT.GET.";
+    let behind =
+        |at: usize| subject[at..].strip_prefix(GET)?.strip_prefix(stream.as_bytes())?.strip_prefix(b".");
+    (0..subject.len()).filter(|&at| subject[at] == b'.').find_map(behind)
 }
 
 /// A message as the answer to a direct get.
@@ -450,6 +464,6 @@ fn direct(
     more: Option<(u64, Seq)>,
 ) -> Outgoing {
     let header = if no_hdr { Bytes::new() } else { direct_headers(stream, message, more) };
-    let payload = Bytes::copy_from_slice(message.record.payload());
+    let payload = message.record.shared_payload();
     Outgoing::Send { account, to, reply: Bytes::new(), header, payload }
 }

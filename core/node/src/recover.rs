@@ -341,10 +341,10 @@ impl Recovery {
             }
             group.damage = found.damage;
             if account.is_none() {
-                js.aside.parked.insert(id, group);
+                js.aside.parked.insert(Box::new(group));
                 continue;
             }
-            js.add_group(now, hub, group);
+            js.add_group(now, hub, Box::new(group));
             js.configure_group(now, hub, id);
         }
         js.disk.tidy.unerased = self.unerased;

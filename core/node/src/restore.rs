@@ -462,7 +462,7 @@ impl JetStream {
         let Some(restore) = self.restores.running.remove(&id) else { return };
         let Restore { group, mut replies, client, received, begun, .. } = restore;
         hub.unsubscribe_internal(group.account, restore.subject.as_bytes(), None, Target::Restore(id).id());
-        self.add_group(now, hub, group);
+        self.add_group(now, hub, Box::new(group));
         self.advise_stream(now, hub, id, &Event::Stream("CREATED", "create"));
         let event = Transfer::RestoreDone { start: begun, end: now, bytes: received };
         self.advise_stream(now, hub, id, &Event::Backup(&event, &client));

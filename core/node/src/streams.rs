@@ -14,6 +14,7 @@ use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::log::{Log, Origin};
 use crate::outbox::Outgoing;
+use crate::read::name_of;
 
 impl JetStream {
     /// The complete configuration of a new stream, or why it is refused.
@@ -111,23 +112,24 @@ impl JetStream {
     }
 
     /// A stream was created: its machine starts, and publishes on its subjects reach it.
-    pub(crate) fn open_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
-        let Some((account, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+    pub(crate) fn open_group(&mut self, now: Time, hub: &mut Hub, (account, name): (&str, &str)) {
+        let Some(asset) = self.meta.stream(account, name) else { return };
+        let id = asset.group();
         let Some(account) = self.directory.account_id(account) else { return };
         let stream = self.stream(id, asset.config.clone(), asset.created());
         let group = Group::new(id, account, asset.revision, stream, Log::new(id, LogIndex(0)));
-        self.add_group(now, hub, group);
+        self.add_group(now, hub, Box::new(group));
     }
 
     /// Adds a group and everything that its stream and consumers listen to.
-    pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Group) {
+    pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Box<Group>) {
         let id = group.id;
         let consumers: Vec<Bytes> =
             group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
         for (filter, target) in interest_of(&group, &self.config.domain) {
             hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
-        self.groups.insert(id, group);
+        self.groups.insert(group);
         self.recount(id);
         for name in consumers {
             self.lead_consumer(now, hub, id, &name);
@@ -138,12 +140,14 @@ impl JetStream {
 
     /// A stream has a new configuration: its interest follows at once, its machine when the command is applied.
     pub(crate) fn configure_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
-        let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let Some(group) = self.groups.get(&id) else { return };
+        let asset = self.meta.stream(&self.account_name(group.account), name_of(group));
+        let Some(asset) = asset.filter(|asset| asset.group() == id && asset.revision != group.revision)
+        else {
+            return;
+        };
         let (revision, config) = (asset.revision, asset.config.clone());
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.revision == revision {
-            return;
-        }
         group.revision = revision;
         let before = interest_of(group, &self.config.domain);
         let command = Command::Configure { ts: now, revision, config: config.to_document().into() };

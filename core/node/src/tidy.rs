@@ -5,8 +5,8 @@
 //! of the next checkpoint. At most half as much as may be in the log between two checkpoints is rewritten by one.
 
 use hw_kit::{GroupId, Seq, Span, Time};
-use hw_store::Erase;
 use hw_store::messages::{self, BlockId, Message};
+use hw_store::{Erase, LoadedBlock};
 
 use crate::completion::LoadError;
 use crate::group::Group;
@@ -132,20 +132,20 @@ impl JetStream {
         }
     }
 
-    /// A block of a segment that is being rewritten was read, or not. Whether nobody else waits for it.
+    /// A block of a segment that is being rewritten was read, or not. Gives it back, and whether nobody else waits for it.
     pub(crate) fn take_for_rewrite(
         &mut self,
         now: Time,
-        id: GroupId,
-        block: BlockId,
-        loaded: &Result<Vec<Message>, LoadError>,
-    ) -> bool {
-        let Some(group) = self.groups.get_mut(&id) else { return false };
+        (id, block): (GroupId, BlockId),
+        loaded: Result<LoadedBlock, LoadError>,
+    ) -> (Result<LoadedBlock, LoadError>, bool) {
+        let Some(group) = self.groups.get_mut(&id) else { return (loaded, false) };
         let Some(rewrite) = group.rewrite.as_mut().filter(|one| one.next == Some(block)) else {
-            return false;
+            return (loaded, false);
         };
         let is_shared = std::mem::take(&mut rewrite.shared);
-        match loaded {
+        // What somebody else asked for first was not checked yet.
+        let loaded = loaded.and_then(|loaded| match loaded.messages() {
             Ok(messages) => {
                 let existing =
                     messages.iter().filter(|message| group.stream.messages().contains(message.seq));
@@ -153,13 +153,17 @@ impl JetStream {
                 rewrite.messages.extend(existing.map(Message::detached));
                 let after = messages.last().map_or(Seq(0), |last| last.seq.next());
                 rewrite.next = group.stream.messages().next_block(&rewrite.plan, after);
+                Ok(loaded)
             }
-            Err(LoadError::Busy) => {}
+            Err(damage) => Err(LoadError::Damaged(damage.to_string())),
+        });
+        match &loaded {
+            Ok(_) | Err(LoadError::Busy) => {}
             Err(LoadError::Failed(_)) => {
                 // Another checkpoint may find it readable.
                 group.rewrite = None;
                 self.disk.tidy.by(now + REWRITE_PAUSE);
-                return false;
+                return (loaded, false);
             }
             Err(LoadError::Damaged(_)) => {
                 group.spared.insert(block.segment);
@@ -173,7 +177,8 @@ impl JetStream {
             Some(None) => self.disk.tidy.by(now + REWRITE_PAUSE),
             None => self.disk.tidy.by(now),
         }
-        !is_shared && loaded.is_ok()
+        let is_mine = !is_shared && loaded.is_ok();
+        (loaded, is_mine)
     }
 
     /// Chooses what is worth rewriting, and begins to read it.
@@ -230,6 +235,11 @@ impl Group {
 
     fn must_erase(&self) -> bool {
         self.stream.messages().must_erase_segments()
+    }
+
+    /// Whether this block is the next one that a rewrite waits for.
+    pub(crate) fn is_rewriting(&self, block: BlockId) -> bool {
+        self.rewrite.as_ref().is_some_and(|one| one.next == Some(block))
     }
 
     /// A client waits for this block, too.

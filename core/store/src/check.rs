@@ -2,6 +2,7 @@
 
 use hw_kit::ShardId;
 
+use crate::block::LoadedBlock;
 use crate::checkpoint::decode;
 use crate::damage::{Damage, Flaw};
 use crate::index::{Pages, Preloaded, View};
@@ -9,7 +10,7 @@ use crate::layout::{Dir, FileId};
 use crate::messages::Message;
 use crate::op::{Disk, DiskError, list, read};
 use crate::recover::{Reading, RecoverError, Recovered, RecoveryReport, load};
-use crate::segment::{HEADER_BYTES, SegmentId, SegmentInfo, read_block, read_header};
+use crate::segment::{HEADER_BYTES, SegmentId, SegmentInfo, read_header};
 use crate::segment_reader::{read_exact, read_segment_info, read_table};
 use crate::vault::Vault;
 use crate::wal_scan::{ScanError, WalScan};
@@ -79,7 +80,7 @@ fn check_segment(
     let (mut all, mut is_whole) = (Vec::new(), true);
     for block in read_table(info.id, disk)? {
         let bytes = read_exact(info.id, block.offset, u64::from(block.len), disk);
-        let read = bytes.and_then(|bytes| read_block(info.id, &block, &bytes, vault));
+        let read = bytes.and_then(|bytes| LoadedBlock::open(info.id, &block, &bytes, vault)?.messages());
         is_whole &= read.is_ok();
         match read {
             Ok(messages) => all.extend(messages),

@@ -5,14 +5,13 @@
 
 use bytes::Bytes;
 
+use crate::block::LoadedBlock;
 use crate::checkpoint::decode;
 use crate::damage::Damage;
 use crate::layout::{Dir, FileId};
 use crate::limits::WAL_HEADER_BYTES;
 use crate::op::{Disk, DiskError, DiskOp, length, list, read, run_all};
-use crate::segment::{
-    Block, HEADER_BYTES, SegmentId, SegmentWriter, Trailer, encode, read_block, read_header,
-};
+use crate::segment::{Block, HEADER_BYTES, SegmentId, SegmentWriter, Trailer, encode, read_header};
 use crate::segment_reader::{read_exact, read_trailer_and_table};
 use crate::vault::Vault;
 use crate::wal_window::{FileHeader, HeaderFound};
@@ -141,7 +140,7 @@ fn sealed_anew(
     let mut messages = Vec::new();
     for block in blocks {
         let bytes = read_exact(id, block.offset, u64::from(block.len), disk)?;
-        messages.extend(read_block(id, block, &bytes, vault)?);
+        messages.extend(LoadedBlock::open(id, block, &bytes, vault)?.messages()?);
     }
     let writer = SegmentWriter::new(id, trailer.is_packed(), vault.clone());
     Ok(encode(writer, &messages).0)

@@ -22,8 +22,9 @@
 //!    that tidy up. One at a time. The job holds the groups that changed since they were last in one; `full` ones all.
 //! 5. [`Storage::spare_job`] / [`Storage::handle_spare`]: the next log file, made ready beside the writer.
 //!    [`Storage::is_full`] says that only the reserve is left: publishes must be refused, deletes still fit.
-//! 6. [`SegmentReader::load`] → the messages of one block. [`check_store`] verifies all.
+//! 6. [`SegmentReader::load`] → one [`LoadedBlock`], whose messages are checked as they are taken. [`check_store`] verifies all.
 
+mod block;
 mod bytes_io;
 mod check;
 mod checkpoint;
@@ -51,6 +52,7 @@ mod wal_scan;
 mod wal_window;
 mod witness;
 
+pub use block::LoadedBlock;
 pub use check::{CheckReport, check_store};
 pub use checkpoint_work::{
     CheckpointDone, CheckpointJob, CheckpointRefused, CheckpointWork, Erase, GroupCheckpoint, NewSegment,

@@ -5,6 +5,7 @@
 //! from then on the segment's index answers for it, read by the page, and memory holds a bit for each sequence. Blocks
 //! of messages are loaded when somebody asks. Messages of memory streams always stay.
 
+mod blocks;
 mod cold;
 mod head;
 mod live;

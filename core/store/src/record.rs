@@ -56,6 +56,11 @@ impl Record {
         &self.bytes[self.payload_start()..]
     }
 
+    /// The payload, sharing the buffer.
+    pub fn shared_payload(&self) -> Bytes {
+        self.bytes.slice(self.payload_start()..)
+    }
+
     /// A copy that keeps nothing else in memory.
     pub fn detached(&self) -> Record {
         Record { bytes: Bytes::copy_from_slice(&self.bytes), ..*self }

@@ -12,9 +12,9 @@ use crate::layout::FileId;
 use crate::limits::{BLOCK_BYTES_MAX, PACKED_BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
 use crate::messages::{Message, Written};
 use crate::op::DiskOp;
-use crate::packed::{is_packed, pack, unpack};
+use crate::packed::pack;
 use crate::record::Record;
-use crate::sealed::{open_block, seal_block};
+use crate::sealed::seal_block;
 use crate::vault::{Cipher, Form, Vault};
 
 /// The newest version that is read.
@@ -293,42 +293,6 @@ fn record_crc(id: SegmentId, record: &[u8]) -> u32 {
     hasher.update(&record[..4]);
     hasher.update(&record[8..]);
     hasher.finalize()
-}
-
-/// All records of a block; they share `bytes`.
-pub fn read_block(
-    id: SegmentId,
-    block: &Block,
-    bytes: &Bytes,
-    vault: &Vault,
-) -> Result<Vec<Message>, Damage> {
-    let file = id.file();
-    if bytes.len() < block.len as usize {
-        return Err(Damage::new(
-            file,
-            block.offset,
-            Flaw::Truncated { len: block.offset + bytes.len() as u64 },
-        ));
-    }
-    let mut records = open_block(vault, (id, block.offset), bytes.slice(..block.len as usize))?;
-    if is_packed(&records) {
-        records = unpack(id, &records).ok_or_else(|| Damage::checksum(file, block.offset, "packed block"))?;
-    }
-    let mut messages = Vec::with_capacity((block.count as usize).min(records.len() / RECORD_HEAD_BYTES));
-    let mut at = 0;
-    while at < records.len() {
-        let (message, len) = record_at(id, &records.slice(at..))
-            .ok_or_else(|| Damage::checksum(file, block.offset + at as u64, "record"))?;
-        at += len;
-        messages.push(message);
-    }
-    let ascending = messages.is_sorted_by(|one, next| one.seq < next.seq);
-    let ends = (messages.first().map(|one| one.seq), messages.last().map(|one| one.seq));
-    let expected = (Some(block.first), Some(block.last));
-    if !ascending || messages.len() != block.count as usize || ends != expected {
-        return Err(Damage::malformed(file, block.offset, "order of records"));
-    }
-    Ok(messages)
 }
 
 pub(crate) fn record_at(id: SegmentId, bytes: &Bytes) -> Option<(Message, usize)> {

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use hw_kit::{GroupId, Map};
 
+use crate::block::LoadedBlock;
 use crate::damage::{Damage, Flaw};
 use crate::layout::FileId;
-use crate::messages::{BlockId, Message};
+use crate::messages::BlockId;
 use crate::op::{Disk, DiskError, length, read};
-use crate::segment::{Block, SegmentId, SegmentInfo, TRAILER_BYTES, Trailer, read_block, read_trailer};
+use crate::segment::{Block, SegmentId, SegmentInfo, TRAILER_BYTES, Trailer, read_trailer};
 use crate::vault::Vault;
 
 /// Why a read gave nothing.
@@ -106,19 +107,19 @@ impl SegmentReader {
         SegmentReader { tables: Map::default(), order: VecDeque::new(), tables_max: tables_max.max(1), vault }
     }
 
-    /// The messages of one block, all checked.
+    /// One block. Its messages are checked when they are taken, or with [`LoadedBlock::checked`].
     pub fn load(
         &mut self,
         group: GroupId,
         id: BlockId,
         disk: &mut Disk<'_>,
-    ) -> Result<Vec<Message>, ReadError> {
+    ) -> Result<LoadedBlock, ReadError> {
         let BlockId { segment: number, block } = id;
         let id = SegmentId { group, number };
         let row =
             self.table(id, disk)?.get(block as usize).copied().ok_or(ReadError::NoBlock { id, block })?;
         let bytes = read_exact(id, row.offset, u64::from(row.len), disk)?;
-        Ok(read_block(id, &row, &bytes, &self.vault)?)
+        Ok(LoadedBlock::open(id, &row, &bytes, &self.vault)?)
     }
 
     /// Forgets a segment that is gone.

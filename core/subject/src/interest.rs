@@ -94,8 +94,10 @@ impl<T> Interest<T> {
         if let Some(known) = self.cache.find(subject) {
             return known;
         }
-        let mut matched = Matched::new();
-        self.matches(subject, &mut matched);
+        let mut matched = self.cache.take_spare();
+        if let Some(out) = Arc::get_mut(&mut matched) {
+            self.matches(subject, out);
+        }
         self.cache.keep(subject, matched)
     }
 

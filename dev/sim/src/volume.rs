@@ -83,7 +83,7 @@ pub struct Volume {
     sparing: Option<SpareJob>,
     /// After a failure for want of space the next attempt waits.
     spare_after: Time,
-    loads: VecDeque<(GroupId, BlockId)>,
+    loads: VecDeque<(GroupId, BlockId, bool)>,
     loading: bool,
     was_full: bool,
     /// An append was refused: nothing that was proposed after it can be written.
@@ -131,7 +131,7 @@ impl Volume {
                 self.waiting.push_back(Waiting::Append { ticket, frames })
             }
             DiskRequest::Checkpoint(job) => self.waiting.push_back(Waiting::Checkpoint(job)),
-            DiskRequest::Load { group, block } => self.loads.push_back((group, block)),
+            DiskRequest::Load { group, block, check } => self.loads.push_back((group, block, check)),
             DiskRequest::Tidy => self.may_tidy = true,
         }
     }
@@ -380,7 +380,7 @@ impl Volume {
 
     fn read(&mut self, io: &mut Io<'_>) {
         self.loading = false;
-        let Some((group, block)) = self.loads.pop_front() else { return };
+        let Some((group, block, check)) = self.loads.pop_front() else { return };
         if self.planted == Planted::LostReads && io.rng.chance(1, 4) {
             return;
         }
@@ -389,11 +389,15 @@ impl Volume {
             trace.disk(*now, &op);
             disk.run(op)
         };
-        let messages = self.reader.load(group, block, &mut run).map_err(|error| match error {
+        let loaded = self.reader.load(group, block, &mut run).and_then(|loaded| match check {
+            true => Ok(loaded.checked()?),
+            false => Ok(loaded),
+        });
+        let loaded = loaded.map_err(|error| match error {
             ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
             ReadError::Damaged(_) | ReadError::NoBlock { .. } => LoadError::Damaged(error.to_string()),
         });
-        self.done.push(DiskCompletion::Loaded { group, block, messages });
+        self.done.push(DiskCompletion::Loaded { group, block, loaded });
     }
 }
 

@@ -13,6 +13,9 @@ use hw_store::{Dir, DiskAnswer, DiskError, DiskOp, DiskResult, FileId};
 const HANDLES_MAX: usize = 16;
 /// Writes of this size are parts of long files: see [`start_writing_back`].
 const LARGE_WRITE_BYTES: usize = 512 << 10;
+/// Reads that are no longer than this are tried without asking for the file's length before.
+#[cfg(target_os = "linux")]
+const LOOK_BYTES: u64 = 1 << 20;
 /// A page at a time: what is filled in larger pieces sits in larger pieces in the page cache, and a kernel may then write
 /// all of such a piece back for every small window in it.
 const ZEROS: &[u8; 4 << 10] = &[0; 4 << 10];
@@ -231,8 +234,11 @@ fn start_writing_back(_: &File, _: u64, _: u64) {}
 #[cfg(target_os = "linux")]
 fn read_cached(file: &File, offset: u64, len: u64) -> Option<Bytes> {
     use rustix::io::{ReadWriteFlags, preadv2};
-    let left = file.metadata().ok()?.len().checked_sub(offset)?;
-    let mut buffer = BytesMut::zeroed(usize::try_from(len).ok().filter(|_| len <= left)?);
+    // A long read is worth a look whether there is so much: its length may come from damaged bytes.
+    if len > LOOK_BYTES && file.metadata().ok()?.len().checked_sub(offset)? < len {
+        return None;
+    }
+    let mut buffer = BytesMut::zeroed(usize::try_from(len).ok()?);
     let count =
         preadv2(file, &mut [io::IoSliceMut::new(&mut buffer)], offset, ReadWriteFlags::NOWAIT).ok()?;
     (count as u64 == len).then(|| buffer.freeze())

@@ -9,7 +9,7 @@
 //! let (disk, report) = ShardDisk::open(&store, options, &mut |recovered| …, Arc::new(|completion| …))?;
 //! disk.append(frames, ticket)?;                            // → Completion::Synced { ticket }
 //! disk.checkpoint(job)?;                                   // → Completion::Checkpoint(result)
-//! disk.load_block(group, block, token)?;                   // → Completion::Block { token, .. }
+//! disk.load_block(group, block, check)?;                   // → Completion::Block { block, .. }
 //! disk.close();                                            // flushes and joins
 //! ```
 

@@ -5,8 +5,8 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hw_kit::GroupId;
-use hw_store::messages::{BlockId, Message};
-use hw_store::{DiskError, DiskOp, ReadError, SegmentId, SegmentReader, Vault};
+use hw_store::messages::BlockId;
+use hw_store::{DiskError, DiskOp, LoadedBlock, ReadError, SegmentId, SegmentReader, Vault};
 
 use crate::folder::Folder;
 use crate::shard::{Completion, OnCompletion};
@@ -14,7 +14,7 @@ use crate::shard::{Completion, OnCompletion};
 /// What the reader's thread is asked to do.
 #[derive(Debug)]
 pub(crate) enum ReadJob {
-    Block { group: GroupId, block: BlockId, token: u64 },
+    Block { group: GroupId, block: BlockId, check: bool },
     Dropped(Vec<SegmentId>),
 }
 
@@ -37,12 +37,16 @@ impl Reads {
     pub(crate) fn run(&self, jobs: &Receiver<ReadJob>, done: &Arc<OnCompletion>) {
         while let Ok(job) = jobs.recv() {
             match job {
-                ReadJob::Block { group, block, token } => {
+                ReadJob::Block { group, block, check } => {
                     let result = {
                         let Open { folder, tables } = &mut *self.lock();
                         tables.load(group, block, &mut |op| folder.run(op))
                     };
-                    done(Completion::Block { group, block, token, result });
+                    let result = match result {
+                        Ok(loaded) if check => loaded.checked().map_err(ReadError::from),
+                        other => other,
+                    };
+                    done(Completion::Block { group, block, result });
                 }
                 ReadJob::Dropped(segments) => {
                     let Open { folder, tables } = &mut *self.lock();
@@ -55,12 +59,12 @@ impl Reads {
         }
     }
 
-    /// A block's messages if no disk need be waited for, nor the other thread.
+    /// A block if no disk need be waited for, nor the other thread.
     pub(crate) fn load_cached(
         &self,
         group: GroupId,
         block: BlockId,
-    ) -> Option<Result<Vec<Message>, ReadError>> {
+    ) -> Option<Result<LoadedBlock, ReadError>> {
         let mut open = self.0.try_lock().ok()?;
         let Open { folder, tables } = &mut *open;
         let mut is_cached = true;

@@ -8,10 +8,11 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use hw_kit::{GroupId, ShardId};
-use hw_store::messages::{BlockId, Message};
+use hw_store::messages::BlockId;
 use hw_store::{
-    AppendError, CheckReport, CheckpointDone, CheckpointJob, CheckpointRefused, DiskError, Frame, ReadError,
-    RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, check_store, recover,
+    AppendError, CheckReport, CheckpointDone, CheckpointJob, CheckpointRefused, DiskError, Frame,
+    LoadedBlock, ReadError, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, check_store,
+    recover,
 };
 
 use crate::background::run_background;
@@ -72,10 +73,8 @@ pub enum Completion {
         group: GroupId,
         /// Which.
         block: BlockId,
-        /// What `load_block` was given.
-        token: u64,
-        /// Its messages, all checked.
-        result: Result<Vec<Message>, ReadError>,
+        /// What is in it.
+        result: Result<LoadedBlock, ReadError>,
     },
     /// The disk became full, or has space again: see [`ShardDisk::is_full`].
     Space {
@@ -220,17 +219,17 @@ impl ShardDisk {
         self.queue.control(Job::Tidy);
     }
 
-    /// Queues the read of a block; `token` comes back with it.
-    pub fn load_block(&self, group: GroupId, block: BlockId, token: u64) -> Result<(), Busy> {
+    /// Queues the read of a block; `check`: as one whose records are all what was written, or not at all.
+    pub fn load_block(&self, group: GroupId, block: BlockId, check: bool) -> Result<(), Busy> {
         let reader = self.reader.as_ref().ok_or(Busy)?;
-        reader.try_send(ReadJob::Block { group, block, token }).map_err(|error| match error {
+        reader.try_send(ReadJob::Block { group, block, check }).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Busy,
         })
     }
 
-    /// A block's messages, if they can be had without waiting for the disk; otherwise ask for it with
+    /// A block, if it can be had without waiting for the disk; otherwise ask for it with
     /// [`ShardDisk::load_block`].
-    pub fn load_cached(&self, group: GroupId, block: BlockId) -> Option<Result<Vec<Message>, ReadError>> {
+    pub fn load_cached(&self, group: GroupId, block: BlockId) -> Option<Result<LoadedBlock, ReadError>> {
         self.reads.load_cached(group, block)
     }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Span, Time};
+use hw_store::messages::Message;
 use hw_store::{FileId, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record, SyncPolicy};
 
 use super::*;
@@ -145,14 +146,12 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
         assert_eq!((done.number, done.written.len(), done.removed.len()), (round, 1, usize::from(round > 3)));
         let mut read = 0;
         for block in 0.. {
-            shard
-                .disk
-                .load_block(GroupId(1), BlockId { segment: round, block }, 40 + u64::from(block))
-                .unwrap();
-            let Completion::Block { token, result, .. } = shard.next() else { panic!("it is read") };
-            assert_eq!(token, 40 + u64::from(block));
+            let id = BlockId { segment: round, block };
+            shard.disk.load_block(GroupId(1), id, block % 2 == 0).unwrap();
+            let Completion::Block { block, result, .. } = shard.next() else { panic!("it is read") };
+            assert_eq!(block, id);
             let messages = match result {
-                Ok(messages) => messages,
+                Ok(loaded) => loaded.messages().unwrap(),
                 Err(ReadError::NoBlock { .. }) => break,
                 Err(error) => panic!("{error}"),
             };
@@ -163,12 +162,12 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
         if round > 3 {
             // Whoever still reads what was superseded can do so until he says that he does not.
             let old = BlockId { segment: round - 3, block: 0 };
-            shard.disk.load_block(GroupId(1), old, 1).unwrap();
+            shard.disk.load_block(GroupId(1), old, false).unwrap();
             assert!(matches!(shard.next(), Completion::Block { result: Ok(_), .. }));
         }
         shard.disk.tidy();
     }
-    shard.disk.load_block(GroupId(1), BlockId { segment: 1, block: 0 }, 1).unwrap();
+    shard.disk.load_block(GroupId(1), BlockId { segment: 1, block: 0 }, false).unwrap();
     assert!(
         matches!(shard.next(), Completion::Block { result: Err(ReadError::Damaged(_)), .. }),
         "it was removed"

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hw_hub::CloseReason;
 use hw_kit::ConnId;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::Driver;
@@ -71,7 +72,7 @@ fn read_once(driver: &Driver, conn: ConnId, socket: &TcpStream, kept: &mut Vec<u
         let mut scratch = std::mem::take(&mut state.scratch);
         scratch.clear();
         scratch.reserve(READ_BYTES);
-        let read = socket.try_read_buf(&mut scratch);
+        let read = read_some(socket, &mut scratch);
         if matches!(read, Ok(count) if count > 0) {
             let now = state.clock.now();
             let consumed = state.shard.handle_bytes(now, conn, &scratch);
@@ -81,7 +82,7 @@ fn read_once(driver: &Driver, conn: ConnId, socket: &TcpStream, kept: &mut Vec<u
         return read;
     }
     kept.reserve(READ_BYTES);
-    let count = socket.try_read_buf(kept)?;
+    let count = read_some(socket, kept)?;
     if count > 0 {
         let now = state.clock.now();
         let consumed = state.shard.handle_bytes(now, conn, kept);
@@ -91,6 +92,17 @@ fn read_once(driver: &Driver, conn: ConnId, socket: &TcpStream, kept: &mut Vec<u
         if rest == 0 {
             *kept = Vec::new();
         }
+    }
+    Ok(count)
+}
+
+/// Reads what is there, as far as there is room. Where room is left nothing more is there, and a second call would only
+/// hear so from the system: the next readiness is waited for at once. What comes meanwhile, or the end, raises it again.
+fn read_some(socket: &TcpStream, into: &mut Vec<u8>) -> io::Result<usize> {
+    let room = into.capacity() - into.len();
+    let count = socket.try_read_buf(into)?;
+    if cfg!(unix) && (1..room).contains(&count) {
+        let _ = socket.try_io(Interest::READABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
     }
     Ok(count)
 }

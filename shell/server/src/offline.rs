@@ -13,8 +13,8 @@ use hw_node::{Recovery, StoredStream};
 use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::{Fetch, Message};
 use hw_store::{
-    CheckReport, Damage, Dir, DiskError, FileId, RecoverError, Recovered, SegmentId, SegmentReader,
-    StorageOptions, Vault,
+    CheckReport, Damage, Dir, DiskError, FileId, LoadedBlock, RecoverError, Recovered, SegmentId,
+    SegmentReader, StorageOptions, Vault,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -376,8 +376,9 @@ fn load(
     block: hw_store::messages::BlockId,
     reader: &mut SegmentReader,
     folder: &mut Folder,
-) -> Result<Vec<Message>, String> {
-    reader.load(group, block, &mut |op| folder.run(op)).map_err(|error| error.to_string())
+) -> Result<LoadedBlock, String> {
+    let loaded = reader.load(group, block, &mut |op| folder.run(op)).map_err(|error| error.to_string())?;
+    loaded.checked().map_err(|damage| damage.to_string())
 }
 
 /// A message as `STREAM.MSG.GET` shows it.

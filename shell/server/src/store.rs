@@ -109,8 +109,8 @@ fn unlock(store: &StoreDir, js: &JetStreamOptions) -> Result<Unlocked, StartErro
 
 /// Reads a block that is in memory. Damage is left to the reader's thread, which reads the disk and tells.
 pub(crate) fn read_cached(disk: &ShardDisk, group: GroupId, block: BlockId) -> Option<DiskCompletion> {
-    let messages = Ok(disk.load_cached(group, block)?.ok()?);
-    Some(DiskCompletion::Loaded { group, block, messages })
+    let loaded = Ok(disk.load_cached(group, block)?.ok()?);
+    Some(DiskCompletion::Loaded { group, block, loaded })
 }
 
 /// Has the disk do what a shard wants. What it cannot even queue comes back as a failure.
@@ -123,10 +123,10 @@ pub(crate) fn perform(disk: &ShardDisk, mailbox: &Mailbox, request: DiskRequest)
         }
         DiskRequest::Checkpoint(job) => disk.checkpoint(job),
         DiskRequest::Tidy => disk.tidy(),
-        DiskRequest::Load { group, block } => {
-            if disk.load_block(group, block, 0).is_err() {
-                let messages = Err(LoadError::Busy);
-                mailbox.post(Mail::Disk(DiskCompletion::Loaded { group, block, messages }));
+        DiskRequest::Load { group, block, check } => {
+            if disk.load_block(group, block, check).is_err() {
+                let loaded = Err(LoadError::Busy);
+                mailbox.post(Mail::Disk(DiskCompletion::Loaded { group, block, loaded }));
             }
         }
     }
@@ -148,7 +148,7 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
             DiskCompletion::Checkpointed { result: result.map_err(|error| error.to_string()) }
         }
         Completion::Block { group, block, result, .. } => {
-            let messages = result.map_err(|error| {
+            let loaded = result.map_err(|error| {
                 tracing::error!("messages cannot be read: {error}");
                 match error {
                     ReadError::Failed { .. } => LoadError::Failed(error.to_string()),
@@ -157,7 +157,7 @@ fn translate(completion: Completion) -> Option<DiskCompletion> {
                     }
                 }
             });
-            DiskCompletion::Loaded { group, block, messages }
+            DiskCompletion::Loaded { group, block, loaded }
         }
         Completion::Space { full } => DiskCompletion::Space { full },
     })

@@ -1,15 +1,14 @@
 //! The segments that hold written messages, how much of each is still needed, and the blocks that were loaded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use hw_kit::{Map, Seq};
+use hw_kit::Seq;
 
+use super::blocks::{BUDGET, Blocks};
 use super::rewrite::{Rewriting, Unerased};
 use super::{BlockId, Fetch, Message, Messages};
 use crate::index::Place;
 
-/// Bytes of written messages that stay in memory, unless the node says otherwise.
-const BUDGET: u64 = 1 << 20;
 /// Messages that leave memory at once when a segment was written; the others follow with what is appended, so that no
 /// other stream waits for long.
 const SHED_AT_ONCE: usize = 16_384;
@@ -81,10 +80,7 @@ pub(super) struct Segments {
     pub budget: u64,
     /// How many times the segments that hold what is not in memory have changed.
     pub layout: u64,
-    loaded: Map<BlockId, Vec<Message>>,
-    /// The loaded blocks, oldest first, with their sizes.
-    order: VecDeque<(BlockId, u64)>,
-    loaded_bytes: u64,
+    pub blocks: Blocks,
     /// What the running checkpoint rewrites.
     pub rewriting: Option<Rewriting>,
     pub unerased: Unerased,
@@ -108,9 +104,7 @@ impl Default for Segments {
             resident: 0,
             budget: BUDGET,
             layout: 0,
-            loaded: Map::default(),
-            order: VecDeque::new(),
-            loaded_bytes: 0,
+            blocks: Blocks::default(),
             rewriting: None,
             unerased: Unerased::default(),
             buried_bytes: 0,
@@ -170,38 +164,11 @@ impl Segments {
 
     /// A message of a block, if that was loaded.
     pub fn fetch(&self, id: BlockId, seq: u64) -> Fetch {
-        let Some(messages) = self.loaded.get(&id) else { return Fetch::OnDisk(id) };
-        match messages.binary_search_by_key(&Seq(seq), |message| message.seq) {
-            Ok(at) => Fetch::Message(messages[at].clone()),
-            // The block was read without this message: it was reported as damaged.
-            Err(_) => Fetch::Absent,
-        }
-    }
-
-    fn load(&mut self, id: BlockId, messages: Vec<Message>) {
-        let size = messages.iter().map(|message| message.record.joined().len() as u64 + 64).sum();
-        if self.loaded.insert(id, messages).is_some() {
-            return;
-        }
-        self.order.push_back((id, size));
-        self.loaded_bytes += size;
-        // The newest always stays: it is what somebody waits for.
-        while self.loaded_bytes > self.budget && self.order.len() > 1 {
-            let (oldest, size) = self.order.pop_front().expect("more than one");
-            self.loaded.remove(&oldest);
-            self.loaded_bytes -= size;
-        }
+        self.blocks.fetch(id, seq)
     }
 
     pub fn unload(&mut self, segment: u64) {
-        let (loaded, bytes) = (&mut self.loaded, &mut self.loaded_bytes);
-        self.order.retain(|(id, size)| {
-            if id.segment == segment {
-                loaded.remove(id);
-                *bytes -= size;
-            }
-            id.segment != segment
-        });
+        self.blocks.unload(segment);
     }
 }
 
@@ -264,11 +231,6 @@ impl Messages {
         // Later ones, if any, are handed out again too, so that segments never overlap.
         self.segments.by_first.retain(|&at, s| at < first || s.is_on_disk());
         self.segments.taken_to = first - 1;
-    }
-
-    /// A block was read: its messages can be fetched for a while.
-    pub fn handle_block(&mut self, id: BlockId, messages: Vec<Message>) {
-        self.segments.load(id, messages);
     }
 
     /// Segments that hold nothing that exists; each is reported once.

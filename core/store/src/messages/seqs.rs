@@ -94,8 +94,11 @@ impl Seqs {
             Seqs::One(only) => (*only >= from).then_some(*only),
             Seqs::Few(list) => list.get(list.partition_point(|&seq| seq < from)).copied(),
             Seqs::Many(many) if from > many.last => None,
+            // Going there looks at one part of the set; counting up to there would look at all before it.
             Seqs::Many(many) => {
-                many.set.select(from.checked_sub(1).map_or(0, |before| many.set.rank(before)))
+                let mut rest = many.set.iter();
+                rest.advance_to(from);
+                rest.next()
             }
         }
     }
@@ -106,7 +109,11 @@ impl Seqs {
             Seqs::One(only) => (*only <= up_to).then_some(*only),
             Seqs::Few(list) => list[..list.partition_point(|&seq| seq <= up_to)].last().copied(),
             Seqs::Many(many) if up_to >= many.last => Some(many.last),
-            Seqs::Many(many) => many.set.select(many.set.rank(up_to).checked_sub(1)?),
+            Seqs::Many(many) => {
+                let mut rest = many.set.iter();
+                rest.advance_back_to(up_to);
+                rest.next_back()
+            }
         }
     }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use hw_kit::{GroupId, Rng};
 
 use super::*;
+use crate::block::LoadedBlock;
 use crate::index::{Pages, ReadSegment};
 use crate::op::DiskError;
-use crate::segment::{Block, SegmentId, SegmentWriter, encode, read_block, read_trailer};
+use crate::segment::{Block, SegmentId, SegmentWriter, encode, read_trailer};
 use crate::vault::Vault;
 
 /// Segments as files, in memory.
@@ -56,18 +57,22 @@ impl Files {
         (blocks, Written { segment: number, place: trailer.place() })
     }
 
-    fn block(&self, id: BlockId) -> Vec<Message> {
+    fn block(&self, id: BlockId) -> LoadedBlock {
         let (blocks, _) = self.blocks(id.segment);
         let block = &blocks[id.block as usize];
         let file = self.file(id.segment);
         let bytes = file.slice(block.offset as usize..(block.offset + u64::from(block.len)) as usize);
-        read_block(SegmentId { group: GROUP, number: id.segment }, block, &bytes, &Vault::default())
-            .expect("just written")
+        let id = SegmentId { group: GROUP, number: id.segment };
+        LoadedBlock::open(id, block, &bytes, &Vault::default()).expect("just written")
+    }
+
+    fn messages(&self, id: BlockId) -> Vec<Message> {
+        self.block(id).messages().expect("just written")
     }
 
     fn remove(&self, number: u64) -> Vec<Message> {
         let count = self.blocks(number).0.len() as u32;
-        let all = (0..count).flat_map(|block| self.block(BlockId { segment: number, block })).collect();
+        let all = (0..count).flat_map(|block| self.messages(BlockId { segment: number, block })).collect();
         self.0.lock().expect("nobody panics with it").remove(&number);
         all
     }
@@ -214,7 +219,7 @@ fn rewrite(m: &mut Messages, model: &mut Model, disk: &Files, segments: &mut u64
     let Some(chosen) = m.worth_rewriting(budget, &BTreeSet::new()) else { return };
     let (mut messages, mut at): (Vec<Message>, Seq) = (Vec::new(), Seq(0));
     while let Some(block) = m.next_block(&chosen, at) {
-        messages.extend(disk.block(block));
+        messages.extend(disk.messages(block));
         at = messages.last().expect("a block has messages").seq.next();
     }
     *segments += 1;

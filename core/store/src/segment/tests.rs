@@ -1,6 +1,7 @@
 //! Tables of segments: what goes in comes out, and every flipped byte shows.
 
 use super::*;
+use crate::block::LoadedBlock;
 use crate::index::{Pages, Preloaded, View};
 use crate::messages::Keep;
 
@@ -32,7 +33,8 @@ fn read_all_with(
     let mut messages = Vec::new();
     for block in &blocks {
         let start = block.offset as usize;
-        messages.extend(read_block(id, block, &file.slice(start..start + block.len as usize), vault)?);
+        let block = LoadedBlock::open(id, block, &file.slice(start..start + block.len as usize), vault)?;
+        messages.extend(block.messages()?);
     }
     let place = trailer.place();
     let pages = Pages::new(Box::new(Preloaded { offset: 0, bytes: file.clone() }), 20_000, vault.clone());
@@ -187,7 +189,8 @@ fn bytes_of_another_segment_do_not_pass() {
             Flaw::Misplaced { .. }
         ));
         let start = blocks[0].offset as usize;
-        assert!(read_block(other, &blocks[0], &file.slice(start..), &Vault::default()).is_err());
+        let opened = LoadedBlock::open(other, &blocks[0], &file.slice(start..), &Vault::default());
+        assert!(opened.and_then(LoadedBlock::checked).is_err());
     }
 }
 

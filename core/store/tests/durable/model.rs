@@ -178,7 +178,8 @@ impl Reborn {
                 let mut reader = SegmentReader::new(2, vault());
                 for block in 0.. {
                     let id = BlockId { segment: info.id.number, block };
-                    let messages = match reader.load(info.id.group, id, &mut |op| disk.run(op)) {
+                    let loaded = reader.load(info.id.group, id, &mut |op| disk.run(op));
+                    let messages = match loaded.and_then(|loaded| Ok(loaded.messages()?)) {
                         Ok(messages) => messages,
                         Err(ReadError::NoBlock { .. }) => break,
                         Err(error @ ReadError::Failed { .. }) => panic!("{error}"),

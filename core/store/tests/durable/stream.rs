@@ -383,7 +383,8 @@ impl Machine {
             let mut reader = SegmentReader::new(4, vault());
             let (mut messages, mut at): (Vec<Message>, Seq) = (Vec::new(), Seq(0));
             while let Some(block) = self.messages.next_block(&chosen, at) {
-                messages.extend(reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there"));
+                let loaded = reader.load(GROUP, block, &mut |op| disk.run(op)).expect("it is there");
+                messages.extend(loaded.messages().expect("it is what was written"));
                 at = messages.last().expect("a block has messages").seq.next();
             }
             let number = self.last_segment + 1;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use hw_kit::{Seq, Time};
 use hw_store::messages::{BlockId, Fetch, Matcher, Message};
+use hw_subject::is_valid_subject;
 
 use super::Stream;
 
@@ -76,7 +77,10 @@ impl Stream {
 
     /// The last message whose subject matches.
     pub fn last_by_subject(&self, filter: &str) -> Option<Seq> {
-        self.messages.last_matching(filter, self.messages.last_seq())
+        match is_valid_subject(filter.as_bytes()) {
+            true => self.messages.last_of(filter.as_bytes()),
+            false => self.messages.last_matching(filter, self.messages.last_seq()),
+        }
     }
 
     /// The first message at or after a sequence whose subject matches; an empty filter matches all.

@@ -1,5 +1,9 @@
 //! The results of recent lookups, in two halves so that forgetting the oldest costs nothing per lookup.
+//!
+//! A result is kept when its subject is asked for again: replies to requests, and requests that name a key, have subjects
+//! that come once, and keeping them would cost more than looking them up, and drive out those that return.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +11,11 @@ use hw_kit::Map;
 
 use super::Matched;
 use crate::limits::{CACHED_SUBJECT_LEN, CACHED_SUBJECTS, CACHED_SUBSCRIBERS};
+
+/// The place of a result with more subscribers than this is not kept for the next one.
+const SPARE_SUBSCRIBERS: usize = 64;
+/// Subjects that are remembered as having been looked up.
+const SEEN: usize = 4096;
 
 /// Results by subject. A result counts only while its generation is the current one.
 #[derive(Debug)]
@@ -16,8 +25,13 @@ pub(super) struct Cache<T> {
     old: Map<Bytes, Cached<T>>,
     /// Subscribers in `young`.
     subscribers: usize,
+    /// Parts of the hashes of subjects that were looked up, each in the place that it has by its hash; empty before the
+    /// first.
+    seen: Box<[u16]>,
     /// The result for subjects without interest, shared by all of them.
     nobody: Arc<Matched<T>>,
+    /// The last result that was not kept: when whoever asked is done with it, its place serves the next one.
+    spare: Option<Arc<Matched<T>>>,
 }
 
 #[derive(Debug)]
@@ -33,7 +47,9 @@ impl<T> Cache<T> {
             young: Map::default(),
             old: Map::default(),
             subscribers: 0,
+            seen: Box::default(),
             nobody: Arc::new(Matched::new()),
+            spare: None,
         }
     }
 
@@ -51,9 +67,19 @@ impl<T> Cache<T> {
         Some(matched)
     }
 
-    pub(super) fn keep(&mut self, subject: &[u8], matched: Matched<T>) -> Arc<Matched<T>> {
-        let matched = if matched.is_empty() { self.nobody.clone() } else { Arc::new(matched) };
-        if subject.len() > CACHED_SUBJECT_LEN {
+    /// A place for a result, which nobody else holds.
+    pub(super) fn take_spare(&mut self) -> Arc<Matched<T>> {
+        let spare = self.spare.take().filter(|spare| Arc::strong_count(spare) == 1);
+        spare.unwrap_or_else(|| Arc::new(Matched::new()))
+    }
+
+    pub(super) fn keep(&mut self, subject: &[u8], found: Arc<Matched<T>>) -> Arc<Matched<T>> {
+        let matched = if found.is_empty() { self.nobody.clone() } else { found.clone() };
+        let is_wanted = subject.len() <= CACHED_SUBJECT_LEN && self.was_seen(subject);
+        if (!is_wanted || found.is_empty()) && found.len() <= SPARE_SUBSCRIBERS {
+            self.spare = Some(found);
+        }
+        if !is_wanted {
             return matched;
         }
         let cached = Cached { generation: self.generation, matched: matched.clone() };
@@ -66,6 +92,16 @@ impl<T> Cache<T> {
             None => self.put(Bytes::copy_from_slice(subject), cached),
         }
         matched
+    }
+
+    /// Whether a subject was looked up before, not long ago; another one may be taken for it.
+    fn was_seen(&mut self, subject: &[u8]) -> bool {
+        let hash = self.young.hasher().hash_one(subject);
+        let mark = (hash >> 48) as u16 | 1;
+        if self.seen.is_empty() {
+            self.seen = vec![0; SEEN].into();
+        }
+        std::mem::replace(&mut self.seen[hash as usize % SEEN], mark) == mark
     }
 
     /// The result for one subject no longer holds.

@@ -102,8 +102,10 @@ fn removing_takes_one_and_leaves_no_nodes() {
 #[test]
 fn a_result_lasts_until_a_subscription_concerns_it() {
     let mut all = interest(&[("a.b", None, 1), ("a.*", None, 2), ("c", None, 3)]);
+    let first = all.lookup(b"a.b");
     let before = all.lookup(b"a.b");
-    assert!(Arc::ptr_eq(&before, &all.lookup(b"a.b")), "asked again, nothing is computed");
+    assert!(!Arc::ptr_eq(&first, &before), "one that may never come again is not kept");
+    assert!(Arc::ptr_eq(&before, &all.lookup(b"a.b")), "once it has come again, nothing is computed");
     all.insert(b"c", None, 4);
     assert!(Arc::ptr_eq(&before, &all.lookup(b"a.b")), "another literal subject does not matter");
     all.insert(b"a.b", None, 5);
@@ -122,7 +124,14 @@ fn a_result_lasts_until_a_subscription_concerns_it() {
 fn the_cache_is_bounded() {
     let mut all = interest(&[("a.*", None, 1)]);
     for i in 0..3 * CACHED_SUBJECTS {
-        all.lookup(format!("a.{i}").as_bytes());
+        all.lookup(format!("a.once.{i}").as_bytes());
+    }
+    assert!(all.cache.held().0 < CACHED_SUBJECTS / 100, "{} came once", all.cache.held().0);
+    all.lookup(b"a.hot");
+    for i in 0..3 * CACHED_SUBJECTS {
+        let subject = format!("a.{i}");
+        all.lookup(subject.as_bytes());
+        all.lookup(subject.as_bytes());
         // One that is asked for all the time outlives the turns.
         let hot = all.lookup(b"a.hot");
         assert!(Arc::ptr_eq(&hot, &all.lookup(b"a.hot")));
@@ -135,6 +144,10 @@ fn the_cache_is_bounded() {
         &all.lookup(&[b"a.", &long[..]].concat()),
         &all.lookup(&[b"a.", &long[..]].concat())
     ));
+    assert!(!Arc::ptr_eq(
+        &all.lookup(&[b"a.", &long[..]].concat()),
+        &all.lookup(&[b"a.", &long[..]].concat())
+    ));
     assert_eq!(all.cache.held().0, subjects);
 
     let fan_out = CACHED_SUBSCRIBERS / 8;
@@ -142,6 +155,7 @@ fn the_cache_is_bounded() {
         all.insert(b"b.*", None, id as u32);
     }
     for i in 0..100 {
+        all.lookup(format!("b.{i}").as_bytes());
         all.lookup(format!("b.{i}").as_bytes());
     }
     let (_, subscribers) = all.cache.held();

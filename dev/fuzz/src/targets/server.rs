@@ -128,11 +128,9 @@ fn settle(shard: &mut Shard, now: Time, frames: &mut Vec<Frame>) {
                 }
                 DiskRequest::Checkpoint(_) => DiskCompletion::Checkpointed { result: Err("no".to_owned()) },
                 DiskRequest::Tidy => continue,
-                DiskRequest::Load { group, block } => DiskCompletion::Loaded {
-                    group,
-                    block,
-                    messages: Err(LoadError::Damaged("no".to_owned())),
-                },
+                DiskRequest::Load { group, block, .. } => {
+                    DiskCompletion::Loaded { group, block, loaded: Err(LoadError::Damaged("no".to_owned())) }
+                }
             };
             shard.handle_disk(now, completion);
         }

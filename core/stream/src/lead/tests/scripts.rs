@@ -1,8 +1,9 @@
 //! The tables. Statuses, numbers and order are those of `nats-server` 2.15.1 where it was asked.
 
 use hw_kit::Seq;
-use hw_store::Messages;
 use hw_store::messages::{BlockId, IndexSource, Keep};
+use hw_store::segment::{SegmentWriter, encode};
+use hw_store::{LoadedBlock, Messages, SegmentId, Vault};
 
 use super::world::World;
 use crate::outcome::{ConsumerError, Effect};
@@ -879,10 +880,9 @@ fn blocks_are_loaded_and_damage_does_not_hold_up() {
     }
     let mut all = world.messages.take_unwritten(1);
     let (group, number) = (hw_kit::GroupId(1), 1);
-    let id = hw_store::SegmentId { group, number };
-    let writer = hw_store::segment::SegmentWriter::new(id, false, hw_store::Vault::default());
-    let (file, written) = hw_store::segment::encode(writer, &all);
-    let pages = hw_store::index::Pages::new(Box::new(File(file)), 10_000, hw_store::Vault::default());
+    let id = SegmentId { group, number };
+    let (file, written) = encode(SegmentWriter::new(id, false, Vault::default()), &all);
+    let pages = hw_store::index::Pages::new(Box::new(File(file)), 10_000, Vault::default());
     world.messages.set_source(IndexSource { group, pages: std::sync::Arc::new(pages) });
     world.messages.handle_written(written);
     world.messages.set_cache_budget(0);
@@ -895,7 +895,12 @@ fn blocks_are_loaded_and_damage_does_not_hold_up() {
     assert!(world.out.proposals.is_empty());
     world.out.clear();
     all.remove(1);
-    world.messages.handle_block(block, all);
+    let mut writer = SegmentWriter::new(id, false, Vault::default());
+    all.iter().for_each(|message| writer.push(message));
+    let ((_, file), rows, _) = writer.finish();
+    let bytes = file.slice(rows[0].offset as usize..);
+    let loaded = LoadedBlock::open(id, &rows[0], &bytes, &Vault::default()).unwrap();
+    world.messages.handle_block(block, loaded.checked().unwrap());
     // The damaged one is delivered in name only, and tried again with the next chance.
     world.settle();
     let came: Vec<String> = world.effects.drain(..).map(|effect| super::world::text(&effect)).collect();
