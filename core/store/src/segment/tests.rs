@@ -160,7 +160,7 @@ fn sealed_segments_are_written_in_pieces() {
         assert_eq!(read_all_with(&vault, ID, &file).unwrap().1, messages);
         // Whole is whole: a segment that is not sealed was not written by the store.
         let (plain, _) = encode(ID, &messages, packed);
-        assert_eq!(read_all_with(&vault, ID, &plain).unwrap_err().flaw, Flaw::Unsealed { part: "index" });
+        assert_eq!(read_all_with(&vault, ID, &plain).unwrap_err().flaw, Flaw::Unsealed { part: "block" });
     }
 }
 
