@@ -230,7 +230,7 @@ impl Messages {
     fn remove_from_cold(&mut self, seq: u64) -> Option<Removed> {
         let slot = self.cold_slot(seq)?;
         let (&first, segment) = self.segments.find(seq)?;
-        let name = self.cold.name(segment, slot.rank);
+        let name = self.cold.name(segment, slot.rank)?;
         self.cold.live.remove(seq);
         let last_of_subject = match self.head.subjects.find(&name) {
             Some(id) => {
@@ -295,7 +295,7 @@ impl Messages {
             return Some(self.head.subjects.name(slot.subject).clone());
         }
         let slot = self.cold_slot(seq.0)?;
-        Some(self.cold.name(self.segments.find(seq.0)?.1, slot.rank))
+        self.cold.name(self.segments.find(seq.0)?.1, slot.rank)
     }
 
     /// What a message counts in `bytes`.

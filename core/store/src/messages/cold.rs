@@ -64,6 +64,10 @@ impl Cold {
         self.fault.borrow().clone()
     }
 
+    pub fn has_fault(&self) -> bool {
+        self.fault.borrow().is_some()
+    }
+
     /// The answer, or as if there were nothing.
     pub fn guard<T: Default>(&self, result: Result<T, Damage>) -> T {
         result.unwrap_or_else(|damage| {
@@ -273,8 +277,8 @@ impl Cold {
     }
 
     /// The name of a subject of a segment.
-    pub fn name(&self, segment: &Segment, rank: u32) -> Bytes {
-        self.view(segment).map(|view| self.guard(view.name(rank))).unwrap_or_default()
+    pub fn name(&self, segment: &Segment, rank: u32) -> Option<Bytes> {
+        self.guard(self.view(segment)?.name(rank).map(Some))
     }
 }
 
@@ -288,6 +292,11 @@ impl Messages {
     /// lack messages.
     pub fn fault(&self) -> Option<Damage> {
         self.cold.fault()
+    }
+
+    /// Whether there is such a [`Messages::fault`].
+    pub fn has_fault(&self) -> bool {
+        self.cold.has_fault()
     }
 
     /// Lets written messages leave memory, at most so many, until what stays fits into the budget.

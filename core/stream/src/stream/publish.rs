@@ -257,7 +257,8 @@ impl Stream {
         if self.config.retention != Retention::Interest {
             return true;
         }
-        let Some(subject) = self.messages.subject_of(seq) else { return false };
+        // What cannot be read is not known to be unneeded.
+        let Some(subject) = self.messages.subject_of(seq) else { return self.messages.contains(seq) };
         self.consumers.values().any(|consumer| consumer.needs(seq, &subject))
     }
 }

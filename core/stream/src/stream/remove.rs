@@ -19,7 +19,8 @@ use crate::outcome::{Effect, StreamError};
 const EXPIRED_AT_ONCE: usize = 10_000;
 
 impl Stream {
-    /// Takes a message out and tells the consumers that it matters to.
+    /// Takes a message out and tells the consumers that it matters to. None where there is none, or where what the store
+    /// knows of it cannot be read: then it stays.
     pub(super) fn drop_message(&mut self, seq: Seq, fx: &mut Vec<Effect>) -> Option<Removed> {
         let removed = self.messages.remove(seq)?;
         self.forget(seq);
@@ -45,13 +46,17 @@ impl Stream {
 
     pub(super) fn drop_subject_before(&mut self, subject: &[u8], end: Seq, fx: &mut Vec<Effect>) {
         while let Some(first) = self.messages.first_of(subject).filter(|first| *first < end) {
-            self.drop_message(first, fx);
+            if self.drop_message(first, fx).is_none() {
+                return;
+            }
         }
     }
 
     pub(super) fn drop_before(&mut self, end: Seq, fx: &mut Vec<Effect>) {
         while let Some(first) = self.messages.next(Seq(0)).filter(|first| *first < end) {
-            self.drop_message(first, fx);
+            if self.drop_message(first, fx).is_none() {
+                return;
+            }
         }
     }
 
@@ -59,9 +64,8 @@ impl Stream {
         let Ok(limit @ 1..) = u64::try_from(self.config.max_msgs_per_subject) else { return };
         while self.messages.count_of(subject) > limit
             && let Some(first) = self.messages.first_of(subject)
-        {
-            self.drop_message(first, fx);
-        }
+            && self.drop_message(first, fx).is_some()
+        {}
     }
 
     /// Discard policy `old`: the first messages go until the limits are met. With `new`, nothing that was accepted goes.
@@ -73,7 +77,9 @@ impl Stream {
         let (max_msgs, max_bytes) = (limit(self.config.max_msgs), limit(self.config.max_bytes));
         while self.messages.len() > max_msgs || self.messages.bytes() > max_bytes {
             let Some(first) = self.messages.next(Seq(0)) else { return };
-            self.drop_message(first, fx);
+            if self.drop_message(first, fx).is_none() {
+                return;
+            }
         }
     }
 
@@ -155,8 +161,9 @@ impl Stream {
             while left > 0
                 && let Some(found) = self.messages.next_match(at, &mut matcher).filter(|found| *found < end)
             {
-                self.messages.remove(found);
-                self.forget(found);
+                if self.messages.remove(found).is_some() {
+                    self.forget(found);
+                }
                 (at, left) = (found.next(), left - 1);
             }
         }
@@ -175,6 +182,9 @@ impl Stream {
 
     /// When the next message leaves by age or TTL: the leader proposes `Expire` then.
     pub fn next_deadline(&self) -> Option<Time> {
+        if self.messages.has_fault() {
+            return None;
+        }
         let ttl = self.expiry.first().map(|(expires, _)| expires);
         let age = self
             .oldest_aging()
@@ -203,10 +213,8 @@ impl Stream {
             let ttl = self.expiry.first().filter(|(expires, _)| *expires <= self.clock).map(|(_, seq)| seq);
             let Some(seq) = ttl.or_else(|| self.aged()) else { break };
             let is_marker = self.expiry.get(seq).is_some_and(|special| special.is_marker);
-            if let Some(removed) = self.drop_message(seq, fx)
-                && removed.last_of_subject
-                && !is_marker
-            {
+            let Some(removed) = self.drop_message(seq, fx) else { break };
+            if removed.last_of_subject && !is_marker {
                 marked.push(removed.name);
             }
         }

@@ -93,8 +93,8 @@ impl Messages {
         }
         let subjects = segment.place.map_or(0, |place| u64::from(place.subjects));
         let verdicts = &mut part.verdicts;
-        let mut verdict =
-            |rank: u32| verdicts.get(rank, subjects, || filters.matches(&self.cold.name(segment, rank)));
+        let matches = |name: Option<Bytes>| name.is_some_and(|name| filters.matches(&name));
+        let mut verdict = |rank: u32| verdicts.get(rank, subjects, || matches(self.cold.name(segment, rank)));
         let limit = if matches!(part.matches, Matches::Many) { usize::MAX } else { LOOK };
         let next = match self.cold.scan(segment, from, limit, |slot| verdict(slot.rank)) {
             Ok(found) => return Some(found),
