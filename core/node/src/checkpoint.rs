@@ -74,6 +74,7 @@ impl JetStream {
                     let restoring = self.restores.group(id);
                     if let Some(group) = self.groups.get_mut(&id).or(parked).or(restoring) {
                         group.stream.messages_mut().handle_written(written);
+                        self.disk.shedding.insert(id);
                         group.writing = None;
                     }
                 }

@@ -163,6 +163,8 @@ pub(crate) struct DiskQueue {
     pub(crate) dropped: Vec<GroupId>,
     /// Those of them that the running checkpoint removes.
     pub(crate) dropping: Vec<GroupId>,
+    /// Groups whose messages are on disk and may have to leave memory.
+    pub(crate) shedding: BTreeSet<GroupId>,
     /// How many checkpoints were begun.
     pub(crate) checkpoints: u64,
     /// What is to be cleaned, and when.
@@ -260,6 +262,7 @@ impl JetStream {
         while let Some(id) = self.dirty.pop_front() {
             self.settle_group(now, hub, id);
         }
+        self.shed();
         self.advise_abandoned(now, hub);
         self.look_for_faults(now);
         self.tell_damage(now, hub);
@@ -323,7 +326,10 @@ impl JetStream {
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let transfers = [self.snapshots.next_deadline(), self.restores.next_deadline()];
         let group = self.deadlines.first().map(|(deadline, _)| *deadline);
-        group.into_iter().chain(self.tidy_deadline()).chain(transfers.into_iter().flatten()).min()
+        // As soon as there is nothing else to do.
+        let shedding = self.disk.shedding.first().map(|_| Time(0));
+        let others = transfers.into_iter().flatten().chain(shedding);
+        group.into_iter().chain(self.tidy_deadline()).chain(others).min()
     }
 
     /// Time has passed: groups that are due act.
@@ -337,6 +343,15 @@ impl JetStream {
                 group.armed = None;
             }
             self.due.push(id);
+        }
+    }
+
+    /// Lets messages that are on disk leave memory, some of one group.
+    fn shed(&mut self) {
+        let Some(id) = self.disk.shedding.pop_first() else { return };
+        let more = self.groups.get_mut(&id).is_some_and(|group| group.stream.messages_mut().shed_some());
+        if more {
+            self.disk.shedding.insert(id);
         }
     }
 

@@ -127,5 +127,6 @@ fn a_failed_disk_ends_acknowledgements() {
     let mut machine = Machine::new();
     machine.create("A", ",\"persist_mode\":\"async\"");
     machine.shard.handle_disk(NOW, DiskCompletion::Failed { reason: "it broke".to_owned() });
-    assert!(machine.says("PUB A _I.a 1\r\nx\r\n").contains("\"err_code\":10023"));
+    let refused = machine.says("PUB A _I.a 1\r\nx\r\n");
+    assert!(refused.contains("\"err_code\":10077") && refused.contains("it broke"), "{refused}");
 }

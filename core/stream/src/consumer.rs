@@ -282,6 +282,15 @@ impl Consumer {
             || self.exhausted.contains(&seq)
     }
 
+    /// As if nothing had been counted yet: whoever asks counts. A start must not depend on what is stored.
+    fn count_later(&mut self) {
+        let seen = self.delivered.stream_seq;
+        (self.counted, self.counted_to) = match &self.lasts {
+            None => (0, seen),
+            Some(lasts) => (lasts.seqs.len() as u64, seen.max(lasts.resume.prev())),
+        };
+    }
+
     fn recount(&mut self, messages: &Messages) {
         let from = self.delivered.stream_seq.next();
         self.counted_to = messages.last_seq();

@@ -17,6 +17,9 @@ use crate::damage::Damage;
 use crate::index::{OnSubject, Pages, Postings, Slot, View};
 use crate::segment::SegmentId;
 
+/// Messages that leave memory at once, so that no other stream waits for long.
+pub(super) const SHED_AT_ONCE: usize = 4096;
+
 /// Where the indexes of a stream's segments are read.
 #[derive(Clone, Debug)]
 pub struct IndexSource {
@@ -297,6 +300,12 @@ impl Messages {
     /// Whether there is such a [`Messages::fault`].
     pub fn has_fault(&self) -> bool {
         self.cold.has_fault()
+    }
+
+    /// Lets some of the written messages leave memory; whether more should follow soon.
+    pub fn shed_some(&mut self) -> bool {
+        self.shed(SHED_AT_ONCE);
+        self.cold.source.is_some() && self.segments.resident > self.segments.budget
     }
 
     /// Lets written messages leave memory, at most so many, until what stays fits into the budget.

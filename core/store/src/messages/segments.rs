@@ -9,10 +9,6 @@ use super::rewrite::{Rewriting, Unerased};
 use super::{BlockId, Fetch, Message, Messages};
 use crate::index::Place;
 
-/// Messages that leave memory at once when a segment was written; the others follow with what is appended, so that no
-/// other stream waits for long.
-const SHED_AT_ONCE: usize = 16_384;
-
 /// What a segment holds, as the disk layer reports it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
@@ -218,7 +214,7 @@ impl Messages {
         self.segments.written_to = self.segments.written_to.max(segment.last);
         self.segments.layout += 1;
         self.segments.bury(first);
-        self.shed(SHED_AT_ONCE);
+        self.shed(super::cold::SHED_AT_ONCE);
     }
 
     /// A segment could not be written: its messages are handed out again with the next one.

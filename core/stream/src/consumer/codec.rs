@@ -94,7 +94,7 @@ impl Consumer {
             revision,
             shifted: flags & SHIFTED != 0,
         };
-        consumer.recount(messages);
+        consumer.count_later();
         Some((consumer, input.0))
     }
 }
