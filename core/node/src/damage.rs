@@ -1,5 +1,7 @@
 //! Damage that was found: kept for whoever looks, and told once to whoever listens.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use hw_hub::Hub;
 use hw_jsapi::{DamageFound, Event};
@@ -21,6 +23,8 @@ pub(crate) struct Findings {
     untold: usize,
     /// Failures to read indexes when it was last looked for them.
     failures_seen: u64,
+    /// Streams of which that is in the log, or will be.
+    faulty: BTreeSet<GroupId>,
     /// What was found then and is not in the log yet.
     lines: Vec<String>,
 }
@@ -35,24 +39,24 @@ struct Finding {
 }
 
 impl Findings {
-    /// Notes something, unless it is known: whether it was not.
-    fn add(&mut self, now: Time, group: GroupId, damaged: Damaged) -> bool {
+    /// Notes something, unless it is known.
+    fn add(&mut self, now: Time, group: GroupId, damaged: Damaged) {
         let is_known = |one: &Finding| one.group == group && one.damaged.reason == damaged.reason;
         if self.list.iter().any(is_known) {
-            return false;
+            return;
         }
         if self.list.len() >= FINDINGS_MAX {
             self.left_out += 1;
-            return true;
+            return;
         }
         self.list.push(Finding { group, damaged, found: now, told: (false, false) });
         self.untold += 1;
         self.interest_seen = None;
-        true
     }
 
     /// A stream is gone, and its damage with it.
     pub(crate) fn forget(&mut self, group: GroupId) {
+        self.faulty.remove(&group);
         self.list.retain(|one| one.group != group);
         self.untold = self.list.iter().filter(|one| one.told != (true, true)).count();
     }
@@ -83,7 +87,9 @@ impl JetStream {
         }
         for (id, account, reason) in found {
             let account = self.account_name(account);
-            if self.note_damage(now, id, account, reason.clone()) {
+            self.note_damage(now, id, account, reason.clone());
+            // What was found while the store was read back is noted, and not in the log yet.
+            if self.findings.faulty.insert(id) {
                 self.findings.lines.push(format!("a segment is damaged: {reason}"));
             }
         }
@@ -94,10 +100,10 @@ impl JetStream {
         std::mem::take(&mut self.findings.lines)
     }
 
-    /// Something of a stream in an account turned out to be damaged. Whether that is news.
-    pub(crate) fn note_damage(&mut self, now: Time, id: GroupId, account: String, reason: String) -> bool {
+    /// Something of a stream in an account turned out to be damaged.
+    pub(crate) fn note_damage(&mut self, now: Time, id: GroupId, account: String, reason: String) {
         let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
-        let Some(stream) = asset.map(|(_, asset)| asset.config.name.clone()) else { return false };
+        let Some(stream) = asset.map(|(_, asset)| asset.config.name.clone()) else { return };
         let quarantined = self.aside.quarantined.contains_key(&id);
         self.findings.add(now, id, Damaged { account, stream, reason, quarantined })
     }

@@ -99,6 +99,8 @@ impl Run {
 
     /// With these settings, ours does not start and says why; the real server starts and has no streams.
     fn is_refused_with(&mut self, settings: &str, why: &str) -> Result<(), String> {
+        // A server that runs writes now and then, also without anybody asking.
+        self.server.stop().map_err(|error| error.to_string())?;
         let before = files(&self.store())?;
         match self.restart_with(settings) {
             Ok(()) if self.ours => return Err(format!("it started with {settings}")),
