@@ -296,6 +296,15 @@ impl MemDisk {
         Some(&mut self.inodes.get_mut(self.names.get(&file)?)?.current)
     }
 
+    /// Makes a file with a content, durably.
+    pub fn put(&mut self, file: FileId, content: Vec<u8>) {
+        self.next_inode += 1;
+        let inode = Inode { durable: content.clone(), current: content, unsynced: Vec::new() };
+        self.inodes.insert(self.next_inode, inode);
+        self.names.insert(file, self.next_inode);
+        self.durable_names.insert(file, self.next_inode);
+    }
+
     pub fn remove(&mut self, file: FileId) {
         self.names.remove(&file);
     }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod disk;
 mod full;
+mod golden;
 mod model;
 mod points;
 mod sealing;

@@ -49,8 +49,8 @@ enum Command {
 /// What a naive reader of the commands expects: sequence to subject and payload, and the last sequence.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plain {
-    messages: BTreeMap<u64, (String, String)>,
-    last: u64,
+    pub messages: BTreeMap<u64, (String, String)>,
+    pub last: u64,
 }
 
 impl Command {
