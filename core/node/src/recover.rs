@@ -234,6 +234,15 @@ impl Recovery {
                 Err(error) => self.refuse(id, &error.to_string()),
             }
         }
+        // A checkpoint may have the list of streams and not yet one that was created shortly before, as on a full disk:
+        // all of that one is in the log.
+        let assets = self.meta.all().chain(self.meta.restoring());
+        let absent = assets
+            .map(|(_, asset)| asset.group())
+            .filter(|id| !self.streams.contains_key(id) && !self.quarantined.contains_key(id));
+        for id in absent.collect::<Vec<GroupId>>() {
+            self.start_stream(id);
+        }
     }
 
     fn replay(&mut self, replay: &Replay) {
