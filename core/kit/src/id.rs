@@ -40,6 +40,14 @@ number! {
     /// A shard: one thread in production, one slot in the simulator.
     ShardId(u16)
 }
+number! {
+    /// A server's store in a cluster: drawn when the store is made, so that a store that was lost is another one. 0 means "none".
+    NodeId(u64)
+}
+number! {
+    /// A link to another server; never reused while the server runs.
+    LinkId(u64)
+}
 
 impl AccountId {
     /// `$G`, where connections live when no accounts are configured.

@@ -18,6 +18,9 @@ pub enum MetaCommand {
         config: Box<hw_stream::StreamConfig>,
         /// The most streams that the account may have; negative means no limit.
         max_streams: i64,
+        /// The servers that are to have it, the first to lead first; none on a server on its own.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        peers: Vec<u64>,
     },
     /// Replace a stream's configuration.
     Update {
@@ -27,6 +30,9 @@ pub enum MetaCommand {
         account: String,
         /// The configuration, already checked against the old one.
         config: Box<hw_stream::StreamConfig>,
+        /// The servers that are to have it from now on; none: as before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        peers: Vec<u64>,
     },
     /// Delete a stream and what it holds.
     Delete {
@@ -63,6 +69,32 @@ pub enum MetaCommand {
         /// Whose.
         group: u64,
     },
+    /// A server belongs to the cluster, or has another name than before.
+    Join {
+        /// Its number.
+        node: u64,
+        /// Its name.
+        name: String,
+    },
+    /// A server does not belong to the cluster any more.
+    Leave {
+        /// Its number.
+        node: u64,
+    },
+    /// Streams that were made before there was a cluster are on this server.
+    Settle {
+        /// Its number.
+        node: u64,
+    },
+    /// A command that another server than the leader proposed: it answers its client when it has applied it.
+    Asked {
+        /// Which server.
+        node: u64,
+        /// What it calls the command.
+        id: u64,
+        /// The command.
+        command: Box<MetaCommand>,
+    },
 }
 
 impl MetaCommand {
@@ -83,9 +115,13 @@ impl MetaCommand {
             | MetaCommand::Update { ts, .. }
             | MetaCommand::Delete { ts, .. }
             | MetaCommand::BeginRestore { ts, .. } => Some(Time(*ts)),
+            MetaCommand::Asked { command, .. } => command.time(),
             MetaCommand::EndRestore { .. }
             | MetaCommand::AbandonRestore { .. }
-            | MetaCommand::Dropped { .. } => None,
+            | MetaCommand::Dropped { .. }
+            | MetaCommand::Join { .. }
+            | MetaCommand::Leave { .. }
+            | MetaCommand::Settle { .. } => None,
         }
     }
 

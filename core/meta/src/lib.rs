@@ -8,4 +8,4 @@ mod origins;
 mod state;
 
 pub use command::MetaCommand;
-pub use state::{Asset, Created, Meta, MetaAnswer, MetaError};
+pub use state::{Asset, Created, Meta, MetaAnswer, MetaError, Node};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hw_kit::{GroupId, Time};
+use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::StreamConfig;
 use hw_subject::Filter;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,12 @@ pub struct Asset {
     pub revision: u64,
     /// What the user set.
     pub config: StreamConfig,
+    /// The servers that are to have it; none on a server on its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<u64>,
+    /// Those that had it first, and agree on that without asking each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub founders: Vec<u64>,
 }
 
 impl Asset {
@@ -32,6 +38,23 @@ impl Asset {
     pub fn created(&self) -> Time {
         Time(self.created)
     }
+
+    /// Whether it began on one server, without a replicated log.
+    pub fn is_alone(&self) -> bool {
+        self.founders.len() <= 1
+    }
+
+    /// The servers that are to have it.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().map(|&node| NodeId(node))
+    }
+}
+
+/// A server of the cluster.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
 }
 
 /// All streams of all accounts. Accounts are known by name: their numbers belong to one run of the server.
@@ -43,6 +66,9 @@ pub struct Meta {
     /// Streams that are being restored, by group.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     restoring: BTreeMap<u64, Restoring>,
+    /// The cluster's servers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<u64, Node>,
 }
 
 /// A stream that is being restored from a backup.
@@ -104,12 +130,29 @@ impl Meta {
     /// Applies a command: total and deterministic.
     pub fn apply(&mut self, command: MetaCommand) -> MetaAnswer {
         match command {
-            MetaCommand::Create { ts, account, config, max_streams } => {
-                MetaAnswer::Created(self.create(Time(ts), account, *config, max_streams))
+            MetaCommand::Create { ts, account, config, max_streams, peers } => {
+                MetaAnswer::Created(self.create(Time(ts), account, *config, (max_streams, peers)))
             }
-            MetaCommand::Update { account, config, .. } => {
-                MetaAnswer::Updated(self.update(&account, *config))
+            MetaCommand::Update { account, config, peers, .. } => {
+                MetaAnswer::Updated(self.update(&account, *config, peers))
             }
+            MetaCommand::Join { node, name } => {
+                self.nodes.insert(node, Node { name });
+                MetaAnswer::Done
+            }
+            MetaCommand::Leave { node } => {
+                self.nodes.remove(&node);
+                MetaAnswer::Done
+            }
+            MetaCommand::Settle { node } => {
+                for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {
+                    if asset.peers.is_empty() {
+                        asset.peers = vec![node];
+                    }
+                }
+                MetaAnswer::Done
+            }
+            MetaCommand::Asked { command, .. } => self.apply(*command),
             MetaCommand::Delete { account, name, .. } => MetaAnswer::Deleted(self.delete(&account, &name)),
             MetaCommand::BeginRestore { ts, account, config, max_streams } => {
                 MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, *config, max_streams))
@@ -145,6 +188,39 @@ impl Meta {
         self.restoring.values().map(|restoring| (restoring.account.as_str(), &restoring.asset))
     }
 
+    /// The cluster's servers.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().map(|(&node, about)| (NodeId(node), about))
+    }
+
+    /// The highest group number that was ever given.
+    pub fn last_group(&self) -> GroupId {
+        GroupId(self.last_group)
+    }
+
+    /// Places for a new stream among the servers that can be reached: those with the fewest streams, and the one that leads
+    /// the fewest of them first. None: there are not as many.
+    pub fn place(&self, replicas: usize, reached: &[NodeId]) -> Option<Vec<u64>> {
+        let mut load: BTreeMap<u64, (usize, usize)> = reached
+            .iter()
+            .filter(|node| self.nodes.contains_key(&node.0))
+            .map(|node| (node.0, (0, 0)))
+            .collect();
+        for (_, asset) in self.all() {
+            for (at, node) in asset.peers.iter().enumerate() {
+                if let Some((all, first)) = load.get_mut(node) {
+                    *all += 1;
+                    *first += usize::from(at == 0);
+                }
+            }
+        }
+        let mut nodes: Vec<u64> = load.keys().copied().collect();
+        nodes.sort_by_key(|node| (load[node].0, *node));
+        nodes.truncate(replicas);
+        nodes.sort_by_key(|node| (load[node].1, *node));
+        (nodes.len() == replicas).then_some(nodes)
+    }
+
     /// Groups that were deleted and whose files may still be there.
     pub fn tombstones(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.tombstones.iter().map(|&group| GroupId(group))
@@ -172,13 +248,14 @@ impl Meta {
         ts: Time,
         account: String,
         config: StreamConfig,
-        max_streams: i64,
+        (max_streams, peers): (i64, Vec<u64>),
     ) -> Result<(GroupId, Created), MetaError> {
         if let Some(asset) = self.stream(&account, &config.name) {
             let same = asset.config == config;
             return if same { Ok((asset.group(), Created::Same)) } else { Err(MetaError::NameInUse) };
         }
-        let asset = self.new_asset(ts, &account, config, max_streams)?;
+        let mut asset = self.new_asset(ts, &account, config, max_streams)?;
+        (asset.peers, asset.founders) = (peers.clone(), peers);
         let group = asset.group();
         self.accounts.entry(account).or_default().insert(asset.config.name.clone(), asset);
         Ok((group, Created::New))
@@ -203,7 +280,8 @@ impl Meta {
             return Err(MetaError::TooMany);
         }
         self.last_group += 1;
-        Ok(Asset { group: self.last_group, created: ts.0, revision: 1, config })
+        let (group, created) = (self.last_group, ts.0);
+        Ok(Asset { group, created, revision: 1, config, peers: Vec::new(), founders: Vec::new() })
     }
 
     fn begin_restore(
@@ -239,7 +317,12 @@ impl Meta {
         self.restoring().filter(move |(of, _)| *of == account).map(|(_, asset)| asset)
     }
 
-    fn update(&mut self, account: &str, config: StreamConfig) -> Result<GroupId, MetaError> {
+    fn update(
+        &mut self,
+        account: &str,
+        config: StreamConfig,
+        peers: Vec<u64>,
+    ) -> Result<GroupId, MetaError> {
         if self.stream(account, &config.name).is_none() {
             return Err(MetaError::NotFound);
         }
@@ -251,6 +334,9 @@ impl Meta {
         if asset.config != config {
             asset.revision += 1;
             asset.config = config;
+        }
+        if !peers.is_empty() {
+            asset.peers = peers;
         }
         Ok(asset.group())
     }
@@ -281,7 +367,8 @@ mod tests {
     fn create(meta: &mut Meta, name: &str, subjects: &[&str]) -> MetaAnswer {
         let subjects = subjects.iter().map(|s| (*s).to_owned()).collect();
         let config = Box::new(StreamConfig { name: name.into(), subjects, ..StreamConfig::default() });
-        meta.apply(MetaCommand::Create { ts: 1, account: "$G".into(), config, max_streams: 2 })
+        let account = "$G".into();
+        meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: 2, peers: Vec::new() })
     }
 
     #[test]

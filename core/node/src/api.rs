@@ -64,6 +64,7 @@ impl JetStream {
             let old = !hw_jsapi::has_level(&call.header);
             let (kind, handled) = match hw_jsapi::parse(verb, &call.body, self.config.strict) {
                 Parsed::Silent => continue,
+                parsed if !self.is_mine(call.account, &parsed) => continue,
                 Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _) if old => {
                     (kind, Handled::Answer(Err(ApiError::new(10185))))
                 }
@@ -177,7 +178,16 @@ impl JetStream {
         };
         let account = self.account_name(call.account);
         let max_streams = self.limits_of(call.account).map_or(-1, |limits| limits.max_streams);
-        self.propose_meta(call, &MetaCommand::Create { ts: now.0, account, config, max_streams });
+        let peers = match self.meta.stream(&account, &config.name) {
+            Some(asset) => Ok(asset.peers.clone()),
+            None => self.peers_for(config.num_replicas),
+        };
+        let peers = match peers {
+            Ok(peers) => peers,
+            Err(error) => return Handled::Answer(Err(error)),
+        };
+        let ts = now.0;
+        self.propose_meta(now, call, &MetaCommand::Create { ts, account, config, max_streams, peers });
         Handled::Proposed
     }
 
@@ -187,7 +197,11 @@ impl JetStream {
             Err(error) => return Handled::Answer(Err(error)),
         };
         let account = self.account_name(call.account);
-        self.propose_meta(call, &MetaCommand::Update { ts: now.0, account, config });
+        let peers = match self.peers_after(&account, &config) {
+            Ok(peers) => peers,
+            Err(error) => return Handled::Answer(Err(error)),
+        };
+        self.propose_meta(now, call, &MetaCommand::Update { ts: now.0, account, config, peers });
         Handled::Proposed
     }
 
@@ -196,7 +210,7 @@ impl JetStream {
         if self.meta.stream(&account, &name).is_none() {
             return Handled::Answer(Err(ApiError::new(10059)));
         }
-        self.propose_meta(call, &MetaCommand::Delete { ts: now.0, account, name });
+        self.propose_meta(now, call, &MetaCommand::Delete { ts: now.0, account, name });
         Handled::Proposed
     }
 

@@ -17,7 +17,9 @@ impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
         let due =
-            self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes || !self.disk.dropped.is_empty();
+            self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes
+            || !self.disk.dropped.is_empty()
+            || self.disk.must_checkpoint;
         if due && !self.disk.tidy.is_waiting() && !self.disk.checkpoint_running && self.disk.failed.is_none()
         {
             self.checkpoint();
@@ -28,6 +30,7 @@ impl JetStream {
     pub(crate) fn checkpoint(&mut self) {
         // A full one now and then lets the partial ones before it go.
         self.disk.checkpoints += 1;
+        self.disk.must_checkpoint = false;
         let lean = self.disk.tidy.is_lean();
         let erase = self.begin_erase();
         let full = (self.disk.checkpoints % FULL_EVERY == 1 || erase.log || self.disk.tidy.unerased) && !lean;
@@ -35,6 +38,7 @@ impl JetStream {
         let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full, erase };
         if full || self.meta_changed {
             let mut state = Vec::new();
+            self.meta_log.put_note(&mut state);
             self.meta.snapshot(&mut state);
             job.groups.push(GroupCheckpoint {
                 group: META,
@@ -45,6 +49,7 @@ impl JetStream {
             });
             self.meta_changed = false;
         }
+        job.groups.extend(self.store_checkpoint());
         let restoring = self.restores.going_on().map(|restore| &mut restore.group);
         let groups = self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring);
         for group in groups.filter(|group| !group.is_volatile()) {
@@ -83,6 +88,7 @@ impl JetStream {
                         group.stream.messages_mut().handle_checkpointed();
                     }
                 }
+                self.handle_replicas_saved(true);
                 for group in std::mem::take(&mut self.disk.dropping) {
                     let gone = MetaCommand::dropped(group);
                     self.meta_log.propose(Origin::None, |out| gone.encode(out));
@@ -90,6 +96,7 @@ impl JetStream {
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
+                self.handle_replicas_saved(false);
                 let restoring = self.restores.going_on().map(|restore| &mut restore.group);
                 for group in self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring) {
                     group.changed = true;
@@ -131,6 +138,7 @@ impl crate::group::Group {
         self.in_checkpoint = true;
         let live_segments = messages.segment_numbers();
         let mut state = Vec::new();
+        self.log.put_note(&mut state);
         self.stream.snapshot(&mut state);
         self.changed = false;
         GroupCheckpoint {

@@ -5,7 +5,7 @@ use hw_hub::Hub;
 use hw_jsapi::{ApiError, Event, Kind};
 use hw_kit::{GroupId, Seq, Time};
 use hw_meta::{Created, MetaAnswer, MetaCommand};
-use hw_store::Frame;
+use hw_store::{Frame, FrameMeta};
 use hw_stream::Command;
 use hw_stream::outcome::{Answer, Effect};
 
@@ -19,6 +19,9 @@ use crate::outbox::Outgoing;
 /// The meta group's number.
 pub(crate) const META: GroupId = GroupId(0);
 
+/// The number under which the store keeps what it is in the cluster: no group has it.
+pub(crate) const STORE: GroupId = GroupId(u64::MAX);
+
 impl JetStream {
     /// The disk finished something.
     pub(crate) fn handle_disk(&mut self, now: Time, hub: &mut Hub, completion: DiskCompletion) {
@@ -31,10 +34,12 @@ impl JetStream {
                         }
                     }
                 }
+                self.handle_replicas_synced(ticket);
                 self.begin_checkpoint();
             }
             DiskCompletion::Failed { reason } => {
                 self.disk.fail(reason);
+                self.abdicate_all(now, hub);
                 self.release_all(now, hub);
                 // Nothing can be delivered any more without being forgotten: who waits is told, and asks elsewhere.
                 self.handle_shutdown();
@@ -66,18 +71,19 @@ impl JetStream {
         let id = frame.group();
         for entry in frame.entries() {
             if id == META {
-                self.apply_meta(now, hub, &entry);
-            } else if !self.apply_command(now, hub, id, &entry) {
+                self.apply_meta(now, hub, frame.meta(), &entry);
+            } else if !self.apply_command(now, hub, frame.meta(), &entry) {
                 return; // The stream was deleted after this was proposed.
             }
         }
         self.release(now, hub, id);
     }
 
-    fn apply_meta(&mut self, now: Time, hub: &mut Hub, entry: &Bytes) {
-        let (_, origin) = self.meta_log.apply_next(entry.len());
+    fn apply_meta(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) {
+        let (_, origin) = self.meta_log.apply_next(frame, entry.len());
         self.meta_changed = true;
         let command = MetaCommand::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let (command, origin) = self.find_asker(command, origin);
         let new = match &command {
             MetaCommand::Create { account, config, .. } => Some((account.clone(), config.name.clone())),
             _ => None,
@@ -85,8 +91,10 @@ impl JetStream {
         let answer = self.meta.apply(command);
         if let (MetaAnswer::Created(Ok((_, Created::New))), Some((account, name))) = (&answer, new) {
             self.open_group(now, hub, (&account, &name));
+            self.elect_opened();
         }
         self.carry_out(now, hub, &answer);
+        self.follow_meta(now, hub, &answer);
         let Origin::Api(call) = origin else { return };
         if let MetaAnswer::RestoreBegun(Ok(id)) = answer {
             let subject = self.begin_restore(now, hub, id, &call);
@@ -98,6 +106,11 @@ impl JetStream {
         {
             return;
         }
+        if let MetaAnswer::Created(Ok((id, _))) | MetaAnswer::Updated(Ok(id)) = &answer
+            && self.ask_leader(now, hub, *id, &call)
+        {
+            return;
+        }
         let reply = self.meta_reply(now, &answer, call.kind);
         let mark = hub.interest_mark();
         self.answer_after(now, hub, &call, reply, mark);
@@ -106,12 +119,14 @@ impl JetStream {
     /// Streams come, change and go with the meta group's decisions.
     fn carry_out(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
         match answer {
-            MetaAnswer::Created(Ok((id, Created::New))) => {
+            MetaAnswer::Created(Ok((id, Created::New))) if self.leads_meta() => {
                 self.advise_stream(now, hub, *id, &Event::Stream("CREATED", "create"));
             }
             MetaAnswer::Updated(Ok(id)) => {
                 self.configure_group(now, hub, *id);
-                self.advise_stream(now, hub, *id, &Event::Stream("UPDATED", "modify"));
+                if self.leads_meta() {
+                    self.advise_stream(now, hub, *id, &Event::Stream("UPDATED", "modify"));
+                }
             }
             MetaAnswer::Deleted(Ok(id)) => {
                 self.close_group(now, hub, *id);
@@ -144,9 +159,10 @@ impl JetStream {
     }
 
     /// Applies one command of a stream; false when the stream is gone.
-    fn apply_command(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Bytes) -> bool {
-        let Some(group) = self.groups.get_mut(&id) else { return self.apply_restored(id, entry) };
-        let (index, origin) = group.log.apply_next(entry.len());
+    fn apply_command(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) -> bool {
+        let id = frame.group;
+        let Some(group) = self.groups.get_mut(&id) else { return self.apply_restored(id, frame, entry) };
+        let (index, origin) = group.log.apply_next(frame, entry.len());
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;
         let note = Note::of(&command);
@@ -156,6 +172,12 @@ impl JetStream {
         let mut effects = Vec::new();
         let answer = group.stream.apply(index, command, &mut effects);
         group.look_for_fault();
+        if !group.log.is_leading() {
+            // Others see to it that clients hear of it.
+            self.recount(id);
+            self.look_for_waste(now, id);
+            return true;
+        }
         if let Note::Delivered(consumer, seqs) = &note {
             let interest = interest_in(hub, group.account);
             group.hand_out(now, (consumer, seqs), &interest, &mut effects);

@@ -67,7 +67,7 @@ impl JetStream {
             max_consumers,
             default_max_consumers: DEFAULT_MAX_CONSUMERS,
             in_flight: 0,
-            clustered: false,
+            clustered: self.cluster.is_some(),
         }
     }
 

@@ -127,9 +127,9 @@ impl Group {
         }
     }
 
-    /// Whether its log is in memory only: its commands commit at once.
+    /// Whether its log is in memory only: its commands commit at once. A replicated log is on disk, whatever its stream.
     pub(crate) fn is_volatile(&self) -> bool {
-        self.stream.config().storage == Storage::Memory
+        self.stream.config().storage == Storage::Memory && self.log.replicated.is_none()
     }
 
     /// Whether its commands count before they are durable: its user wants it so.
@@ -144,6 +144,9 @@ impl Group {
 
     /// When anything of it is next due.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
+        if !self.log.is_leading() {
+            return None;
+        }
         let expiry = if self.expiring { None } else { self.stream.next_deadline() };
         let leads =
             self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();

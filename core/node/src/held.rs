@@ -3,7 +3,7 @@
 
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Kind, Request};
-use hw_kit::{GroupId, LogIndex, Time};
+use hw_kit::{GroupId, Time};
 
 use crate::api::{Call, Handled, Reply};
 use crate::jetstream::JetStream;
@@ -11,7 +11,7 @@ use crate::jetstream::JetStream;
 /// An answer that waits.
 pub(crate) struct Held {
     /// For this command.
-    until: LogIndex,
+    until: u64,
     call: Box<Call>,
     /// What to look up; without it the call is a stream update whose configuration is being applied.
     request: Option<Request>,
@@ -30,7 +30,7 @@ impl JetStream {
         let Some(group) = id.and_then(|id| self.groups.get_mut(&id)) else { return Some(request) };
         let until = group.log.proposed();
         // After a failed write nothing more is applied: what there is must do.
-        if until == group.log.applied() || self.disk.failed.is_some() {
+        if until == group.log.settled() || self.disk.failed.is_some() {
             return Some(request);
         }
         group.held.push_back(Held { until, call: Box::new(call.clone()), request: Some(request) });
@@ -41,7 +41,7 @@ impl JetStream {
     pub(crate) fn hold_update(&mut self, id: GroupId, call: &Call) -> bool {
         let Some(group) = self.groups.get_mut(&id) else { return false };
         let until = group.log.proposed();
-        if until == group.log.applied() {
+        if until == group.log.settled() {
             return false;
         }
         group.held.push_back(Held { until, call: Box::new(call.clone()), request: None });
@@ -51,8 +51,8 @@ impl JetStream {
     /// Answers what waited for the commands that are applied by now.
     pub(crate) fn release(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         while let Some(group) = self.groups.get_mut(&id) {
-            let applied = group.log.applied();
-            let Some(held) = group.held.pop_front_if(|held| held.until <= applied) else { return };
+            let settled = group.log.settled();
+            let Some(held) = group.held.pop_front_if(|held| held.until <= settled) else { return };
             self.answer_held(now, hub, id, held);
         }
     }

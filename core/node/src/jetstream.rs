@@ -9,7 +9,7 @@ use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{BlockId, IndexSource};
-use hw_store::{CheckpointJob, Frame};
+use hw_store::{CheckpointJob, Frame, FrameKind};
 use hw_stream::batch::BatchLimits;
 use hw_stream::lead::PumpOut;
 use hw_stream::outcome::{Effect, PublishError, Stored};
@@ -17,6 +17,7 @@ use hw_stream::{Command, Stream, StreamConfig};
 
 use crate::api::Call;
 use crate::batch::AllBatches;
+use crate::cluster::{Cluster, ClusterConfig};
 use crate::damage::Findings;
 use crate::group::interest_in;
 use crate::groups::Groups;
@@ -64,6 +65,8 @@ pub struct JetStreamConfig {
     pub erase_after: Span,
     /// What names and ids are drawn from.
     pub seed: u64,
+    /// The cluster that the server belongs to; None: it is on its own.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// What JetStream wants from the disk. Frames are synced in the order of their tickets.
@@ -100,6 +103,8 @@ pub(crate) struct JetStream {
     pub(crate) meta: Meta,
     pub(crate) meta_log: Log,
     pub(crate) meta_changed: bool,
+    /// The servers that replicate with this one.
+    pub(crate) cluster: Option<Box<Cluster>>,
     pub(crate) groups: Groups,
     /// Groups that something happened to, in the order in which it did.
     pub(crate) dirty: VecDeque<GroupId>,
@@ -150,13 +155,15 @@ pub(crate) struct Aside {
 #[derive(Default)]
 pub(crate) struct DiskQueue {
     pub(crate) requests: Vec<DiskRequest>,
-    pub(crate) unsynced: VecDeque<(u64, Vec<Frame>)>,
+    pub(crate) unsynced: VecDeque<(u64, usize, Vec<Frame>)>,
     pub(crate) unsynced_bytes: usize,
     /// Frames of this round that are applied before they are durable.
     pub(crate) ahead: Vec<Frame>,
     pub(crate) last_ticket: u64,
     pub(crate) bytes_since_checkpoint: u64,
     pub(crate) checkpoint_running: bool,
+    /// Something waits for the next checkpoint.
+    pub(crate) must_checkpoint: bool,
     pub(crate) failed: Option<String>,
     pub(crate) full: bool,
     /// Deleted groups whose files are still there.
@@ -184,6 +191,7 @@ impl JetStream {
             meta: Meta::default(),
             meta_log: Log::new(GroupId(0), LogIndex(0)),
             meta_changed: false,
+            cluster: None,
             groups: Groups::default(),
             dirty: VecDeque::new(),
             open: Vec::new(),
@@ -228,7 +236,10 @@ impl JetStream {
     }
 
     /// Proposes a command to the meta group.
-    pub(crate) fn propose_meta(&mut self, call: &Call, command: &MetaCommand) {
+    pub(crate) fn propose_meta(&mut self, now: Time, call: &Call, command: &MetaCommand) {
+        if !self.meta_log.is_leading() {
+            return self.ask_meta(now, call, command);
+        }
         let origin = Origin::Api(Box::new(call.clone()));
         self.meta_log.propose(origin, |out| command.encode(out));
     }
@@ -253,14 +264,20 @@ impl JetStream {
     /// Everything that this round's inputs caused, until nothing more happens without the disk or a client.
     pub(crate) fn settle(&mut self, now: Time, hub: &mut Hub) {
         self.act_on_time(now, hub);
+        self.run_cluster(now, hub);
         self.follow_interest(now, hub);
         self.run_calls(now, hub);
         self.hear(now, hub);
         self.answer_direct(now, hub);
         self.run_snapshots(now, hub);
         self.run_restores(now, hub);
-        while let Some(id) = self.dirty.pop_front() {
-            self.settle_group(now, hub, id);
+        loop {
+            while let Some(id) = self.dirty.pop_front() {
+                self.settle_group(now, hub, id);
+            }
+            if !self.drive(now, hub) {
+                break;
+            }
         }
         self.shed();
         self.advise_abandoned(now, hub);
@@ -274,6 +291,9 @@ impl JetStream {
     fn settle_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.dirty = false;
+        if !group.log.is_leading() {
+            return self.rearm(id);
+        }
         let mut effects = Vec::new();
         group.pump(now, &interest_in(hub, group.account), &mut effects);
         self.perform(now, hub, id, effects);
@@ -281,7 +301,11 @@ impl JetStream {
         self.run_batches(now, id);
         self.run_schedules(now, id);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.is_volatile() {
+        if group.log.replicated.is_some() {
+            if group.log.is_open() {
+                self.wake_replica(id);
+            }
+        } else if group.is_volatile() {
             for frame in group.log.cut() {
                 self.apply_frame(now, hub, &frame);
             }
@@ -328,7 +352,8 @@ impl JetStream {
         let group = self.deadlines.first().map(|(deadline, _)| *deadline);
         // As soon as there is nothing else to do.
         let shedding = self.disk.shedding.first().map(|_| Time(0));
-        let others = transfers.into_iter().flatten().chain(shedding);
+        let cluster = self.cluster.as_ref().and_then(|cluster| cluster.next_deadline());
+        let others = transfers.into_iter().flatten().chain(shedding).chain(cluster);
         group.into_iter().chain(self.tidy_deadline()).chain(others).min()
     }
 
@@ -372,7 +397,10 @@ impl JetStream {
 
     /// Sends what was proposed to the disk.
     pub(crate) fn cut_frames(&mut self) {
-        let mut frames = self.meta_log.cut();
+        let mut frames = self.cut_replica_frames();
+        if self.meta_log.replicated.is_none() {
+            frames.append(&mut self.meta_log.cut());
+        }
         frames.append(&mut self.disk.ahead);
         for id in std::mem::take(&mut self.open) {
             if let Some(group) = self.groups.get_mut(&id) {
@@ -382,6 +410,7 @@ impl JetStream {
         }
         frames.extend(self.restores.cut());
         self.disk.append(frames);
+        self.note_ticket(self.disk.last_ticket);
     }
 
     /// Whether input should wait because too much waits for the disk.
@@ -427,8 +456,8 @@ impl DiskQueue {
         if self.unsynced.front()?.0 > ticket {
             return None;
         }
-        let (_, frames) = self.unsynced.pop_front()?;
-        self.unsynced_bytes -= frames.iter().map(|frame| frame.body().len()).sum::<usize>();
+        let (_, bytes, frames) = self.unsynced.pop_front()?;
+        self.unsynced_bytes -= bytes;
         Some(frames)
     }
 
@@ -459,7 +488,9 @@ impl DiskQueue {
         self.last_ticket += 1;
         self.unsynced_bytes += bytes;
         self.bytes_since_checkpoint += bytes as u64;
-        self.unsynced.push_back((self.last_ticket, frames.clone()));
+        // Frames of replicas are applied when a majority has them.
+        let own = frames.iter().filter(|frame| frame.kind() == FrameKind::Entries).cloned().collect();
+        self.unsynced.push_back((self.last_ticket, bytes, own));
         self.requests.push(DiskRequest::Append { ticket: self.last_ticket, frames });
     }
 }

@@ -7,6 +7,7 @@ mod advise;
 mod api;
 mod batch;
 mod checkpoint;
+mod cluster;
 mod commit;
 mod completion;
 mod consumers;
@@ -39,6 +40,7 @@ mod view;
 
 pub use hw_stream::batch::BatchLimits;
 
+pub use cluster::ClusterConfig;
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
 pub use limits::{DEFAULT_MAX_CONSUMERS, ERASE_AFTER, FRAME_BYTES};

@@ -74,3 +74,18 @@ pub(crate) const FULL_RETRY_MAX: Span = Span::from_secs(16);
 const _: () = assert!(FEED_BATCH_BYTES * FEED_BATCHES <= FRAME_BYTES, "one feed fills one frame");
 const _: () = assert!(APPEND_BYTES * 4 <= UNSYNCED_BYTES_MAX, "several appends fit the wait for one sync");
 const _: () = assert!(FRAME_BYTES <= APPEND_BYTES, "one frame is not more than one append");
+
+/// A leader sends a follower up to so many bytes in one message,
+pub(crate) const APPEND_MAX_BYTES: u64 = 1024 * 1024;
+
+/// and so many messages before the follower has answered the first.
+pub(crate) const INFLIGHT_APPENDS: usize = 64;
+
+/// Entries that are in a checkpoint stay in memory for followers that are behind, up to so many bytes for each group.
+pub(crate) const LOG_TAIL_BYTES: u64 = 8 * 1024 * 1024;
+
+/// and all groups together so many.
+pub(crate) const LOG_TAILS_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A follower that fetches a group's state gets so many bytes of messages in one piece.
+pub(crate) const PIECE_BYTES: usize = 128 * 1024;

@@ -1,4 +1,7 @@
 //! A group's log on this server: what was proposed, in which frame, and who waits for the answer.
+//!
+//! A group of one commits what its disk has synced: its frames go to the disk as they are cut. A replicated group hands
+//! its batches to its replica, and what is committed there comes back as frames.
 
 use std::collections::VecDeque;
 
@@ -8,6 +11,7 @@ use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use crate::api::Call;
 use crate::batch::Committer;
+use crate::cluster::Replicated;
 use crate::limits::FRAME_BYTES;
 
 /// Who waits for the answer to a proposed command.
@@ -27,36 +31,68 @@ pub(crate) enum Origin {
     Api(Box<Call>),
 }
 
-/// The log of one group: a group of one commits what its disk has synced.
+/// The log of one group.
 pub(crate) struct Log {
     group: GroupId,
+    /// The term of the last command that is applied; 1 in a group of one, which has no other.
     term: u64,
     next: LogIndex,
     applied: LogIndex,
     builder: FrameBuilder,
-    /// Frames that were full before the round ended.
+    /// Frames that were full before the round ended; those of a replicated group have no place in the log yet.
     full: Vec<Frame>,
     origins: VecDeque<Origin>,
     /// The bytes of the commands that are proposed and not applied yet.
     pending_bytes: u64,
+    /// How many commands were proposed here, and for how many of them it is known what became of them.
+    proposed: u64,
+    settled: u64,
+    /// Its replica, where it has others.
+    pub(crate) replicated: Option<Box<Replicated>>,
 }
 
 impl Log {
     /// A log whose commands up to `applied` are in the group's state.
     pub(crate) fn new(group: GroupId, applied: LogIndex) -> Log {
-        let builder = FrameBuilder::new();
-        let (full, origins) = (Vec::new(), VecDeque::new());
-        Log { group, term: 1, next: applied.next(), applied, builder, full, origins, pending_bytes: 0 }
+        Log {
+            group,
+            term: 1,
+            next: applied.next(),
+            applied,
+            builder: FrameBuilder::new(),
+            full: Vec::new(),
+            origins: VecDeque::new(),
+            pending_bytes: 0,
+            proposed: 0,
+            settled: 0,
+            replicated: None,
+        }
     }
 
-    /// Proposes a command: `encode` appends its bytes.
+    /// It gets a replica: the last applied command has this term.
+    pub(crate) fn replicate(&mut self, term: u64, replicated: Replicated) {
+        self.term = term;
+        self.replicated = Some(Box::new(replicated));
+    }
+
+    /// Whether this server decides what is proposed.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.replicated.as_ref().is_none_or(|replicated| replicated.is_leading())
+    }
+
+    /// Proposes a command: `encode` appends its bytes. Only a leader can.
     pub(crate) fn propose(&mut self, origin: Origin, encode: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(self.is_leading(), "group {}: a follower proposes nothing", self.group);
+        if !self.is_leading() {
+            return;
+        }
         let entry = self.builder.begin_entry();
         let before = entry.len();
         encode(entry);
         self.pending_bytes += (entry.len() - before) as u64;
         self.builder.end_entry();
         self.origins.push_back(origin);
+        self.proposed += 1;
         if self.builder.bytes() >= FRAME_BYTES {
             self.close_frame();
         }
@@ -67,7 +103,7 @@ impl Log {
         !self.builder.is_empty() || !self.full.is_empty()
     }
 
-    /// Gives what was proposed since the last cut.
+    /// Gives what was proposed since the last cut: for the disk in a group of one, for the replica elsewhere.
     pub(crate) fn cut(&mut self) -> Vec<Frame> {
         if !self.builder.is_empty() {
             self.close_frame();
@@ -76,29 +112,80 @@ impl Log {
     }
 
     fn close_frame(&mut self) {
-        let meta =
-            FrameMeta { group: self.group, term: self.term, first: self.next, kind: FrameKind::Entries };
-        let frame = self.builder.finish(meta);
+        let (group, term, first) = (self.group, self.term, self.next);
+        if self.replicated.is_some() {
+            // The replica knows where it goes.
+            let meta = FrameMeta { group, term, first: LogIndex(1), kind: FrameKind::Batch };
+            return self.full.push(self.builder.finish(meta));
+        }
+        let frame = self.builder.finish(FrameMeta { group, term, first, kind: FrameKind::Entries });
         self.next = frame.last().next();
         self.full.push(frame);
     }
 
-    /// The next command, of so many bytes, is applied: its index and who waits. Commands are applied in the order of
-    /// their proposal.
-    pub(crate) fn apply_next(&mut self, bytes: usize) -> (LogIndex, Origin) {
-        self.applied = self.applied.next();
+    /// The next command of a frame is applied: its index, and who waits. Commands are applied in the order of their proposal;
+    /// those that another leader proposed have nobody here.
+    pub(crate) fn apply_next(&mut self, frame: FrameMeta, bytes: usize) -> (LogIndex, Origin) {
+        let is_own = match &self.replicated {
+            None => {
+                self.applied = self.applied.next();
+                true
+            }
+            Some(replicated) => {
+                self.applied = frame.first;
+                self.term = frame.term;
+                replicated.leads_in(frame.term)
+            }
+        };
+        if !is_own {
+            return (self.applied, Origin::None);
+        }
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes as u64);
-        (self.applied, self.origins.pop_front().unwrap_or(Origin::None))
+        let origin = self.origins.pop_front();
+        self.settled += u64::from(origin.is_some());
+        (self.applied, origin.unwrap_or(Origin::None))
     }
 
-    /// The term of its commands: a group of one has one term.
+    /// An entry without commands is applied.
+    pub(crate) fn pass(&mut self, frame: FrameMeta) {
+        (self.applied, self.term, self.next) = (frame.first, frame.term, frame.first.next());
+    }
+
+    /// The state was replaced by the leader's.
+    pub(crate) fn handle_installed(&mut self, applied: LogIndex, term: u64) {
+        (self.applied, self.term, self.next) = (applied, term, applied.next());
+    }
+
+    /// Another server leads: what was proposed here may be lost, and whoever waits is not answered.
+    pub(crate) fn handle_stepdown(&mut self) {
+        self.builder = FrameBuilder::new();
+        self.full.clear();
+        self.origins.clear();
+        self.settled = self.proposed;
+        self.pending_bytes = 0;
+    }
+
+    /// What is saved in front of the state, if it has a replica.
+    pub(crate) fn put_note(&mut self, out: &mut Vec<u8>) {
+        let base = (self.applied, self.term);
+        if let Some(replicated) = &mut self.replicated {
+            replicated.saved_with(base).encode(out);
+        }
+    }
+
+    /// The term of the last applied command.
     pub(crate) fn term(&self) -> u64 {
         self.term
     }
 
-    /// The last command that was proposed.
-    pub(crate) fn proposed(&self) -> LogIndex {
-        LogIndex(self.applied.0 + self.origins.len() as u64)
+    /// How many commands were proposed here.
+    pub(crate) fn proposed(&self) -> u64 {
+        self.proposed
+    }
+
+    /// Of how many of them it is known what became of them.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
     }
 
     /// The bytes of the commands that are proposed and not applied yet.

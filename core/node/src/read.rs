@@ -279,6 +279,7 @@ impl JetStream {
         self.touch(id);
         self.touch_followers(id);
         self.snapshots.touch(id);
+        self.touch_transfers(id, block);
     }
 
     /// The disk failed to read a block: who waits for it is told, and nothing else stops.

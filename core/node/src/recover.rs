@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hw_auth::Directory;
+use hw_cluster::{Cause, ReplicaNote, Standing, StoreNote};
 use hw_hub::Hub;
 use hw_kit::{AccountId, GroupId, LogIndex, Seq, Time};
-use hw_meta::{Meta, MetaAnswer, MetaCommand};
+use hw_meta::{Asset, Meta, MetaAnswer, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{IndexSource, Written};
-use hw_store::{CheckpointJob, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentInfo};
+use hw_store::{
+    CheckpointJob, FrameKind, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentInfo,
+};
 use hw_stream::config::Storage;
 use hw_stream::stream::StreamRestore;
 use hw_stream::{Command, Stream};
 
-use crate::commit::META;
+use crate::cluster::{Cluster, Saved};
+use crate::commit::{META, STORE};
 use crate::group::Group;
 use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
@@ -42,6 +46,10 @@ pub struct Recovery {
     pages: Option<Arc<Pages>>,
     /// What was lost, as stream and sentence.
     lost: Vec<(String, String)>,
+    /// What replicated groups have beside their states.
+    saved: BTreeMap<GroupId, Saved>,
+    /// What this server is in its cluster.
+    store: StoreNote,
 }
 
 /// A stream as it is on disk.
@@ -67,11 +75,18 @@ struct State {
 }
 
 /// A stream as of the commands that were applied so far.
-struct Restored {
-    stream: Stream,
-    applied: LogIndex,
-    last_segment: u64,
-    damage: Option<String>,
+pub(crate) struct Restored {
+    pub(crate) stream: Stream,
+    pub(crate) applied: LogIndex,
+    pub(crate) last_segment: u64,
+    pub(crate) damage: Option<String>,
+}
+
+impl Restored {
+    /// Nothing happened yet.
+    pub(crate) fn begin(stream: Stream) -> Restored {
+        Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None }
+    }
 }
 
 impl Recovery {
@@ -84,8 +99,16 @@ impl Recovery {
     /// Takes one piece.
     pub fn handle(&mut self, piece: Recovered) {
         match piece {
-            Recovered::Group(group) if group.group == META => self.meta_state(&group),
-            Recovered::Group(group) => self.stream_state(group),
+            Recovered::Group(group) if group.group == STORE => self.store_note(group.state),
+            Recovered::Group(mut group) => {
+                if ReplicaNote::is_in(&group.state) && !self.take_note(&mut group) {
+                    return;
+                }
+                match group.group {
+                    META => self.meta_state(&group),
+                    _ => self.stream_state(group),
+                }
+            }
             Recovered::Segment(info) => self.segment(info),
             Recovered::SegmentDamaged { id, damage } => {
                 if let Some(state) = self.states.get_mut(&id.group) {
@@ -245,9 +268,52 @@ impl Recovery {
         }
     }
 
+    fn store_note(&mut self, mut state: bytes::Bytes) {
+        match StoreNote::take(&mut state) {
+            Ok(note) => self.store = note,
+            Err(error) => self.refuse(STORE, &error.to_string()),
+        }
+    }
+
+    /// The note in front of a group's state.
+    fn take_note(&mut self, group: &mut RecoveredGroup) -> bool {
+        match ReplicaNote::take(&mut group.state) {
+            Ok(mut note) => {
+                note.base = (group.applied, group.term);
+                self.saved.insert(group.group, Saved { note: Some(note), is_stated: true, ..Saved::default() });
+                true
+            }
+            Err(error) => {
+                self.refuse(group.group, &error.to_string());
+                false
+            }
+        }
+    }
+
+    /// A frame of a replicated log is not applied before it is known to be committed.
+    fn keep(&mut self, frame: &hw_store::Frame) {
+        let id = frame.group();
+        let saved = self.saved.entry(id).or_default();
+        if frame.kind() != FrameKind::Note {
+            return saved.take(frame.clone());
+        }
+        let mut body = frame.entries().next().unwrap_or_default();
+        match ReplicaNote::take(&mut body) {
+            Ok(note) => saved.take_note(note),
+            Err(error) => self.refuse(id, &error.to_string()),
+        }
+    }
+
     fn replay(&mut self, replay: &Replay) {
         self.begin_replay();
         let id = replay.frame.group();
+        match replay.frame.kind() {
+            FrameKind::Entries => {}
+            FrameKind::Note if id == STORE => {
+                return self.store_note(replay.frame.entries().next().unwrap_or_default());
+            }
+            _ => return self.keep(&replay.frame),
+        }
         for (index, entry) in replay.entries() {
             let done = if id == META {
                 self.replay_meta(index, &entry)
@@ -283,12 +349,7 @@ impl Recovery {
         if let Some(source) = self.source(id) {
             stream.messages_mut().set_source(source);
         }
-        self.streams.entry(id).or_insert(Restored {
-            stream,
-            applied: LogIndex(0),
-            last_segment: 0,
-            damage: None,
-        });
+        self.streams.entry(id).or_insert(Restored::begin(stream));
     }
 
     fn replay_stream(&mut self, id: GroupId, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
@@ -312,9 +373,10 @@ impl Recovery {
     ) -> JetStream {
         self.begin_replay();
         let mut js = JetStream::new(config, directory);
-        js.pages = self.pages;
-        js.meta = self.meta;
+        js.pages = std::mem::take(&mut self.pages);
+        js.meta = std::mem::take(&mut self.meta);
         js.meta_log = Log::new(META, self.meta_applied);
+        self.join_cluster(&mut js);
         js.forget_memory_streams(now);
         js.forget_restores();
         js.meta_changed = true;
@@ -335,14 +397,15 @@ impl Recovery {
             }
             let account_name = account;
             let account = js.directory.account_id(&account_name);
-            let found = self.streams.remove(&id).unwrap_or_else(|| Restored {
-                stream: js.stream(id, asset.config.clone(), asset.created()),
-                applied: LogIndex(0),
-                last_segment: 0,
-                damage: None,
+            if !js.is_placed_here(&asset) {
+                continue; // What there is of it stays until the cluster says that it is not needed.
+            }
+            let found = self.streams.remove(&id).unwrap_or_else(|| {
+                Restored::begin(js.stream(id, asset.config.clone(), asset.created()))
             });
             let revision = found.stream.revision().max(1);
-            let log = Log::new(id, found.applied);
+            let mut log = Log::new(id, found.applied);
+            self.replicate(&mut js, &asset, &mut log);
             let mut group = Group::new(id, account.unwrap_or(NOBODY), revision, found.stream, log);
             group.last_segment = found.last_segment;
             if let Some(reason) = &found.damage {
@@ -356,6 +419,8 @@ impl Recovery {
             js.add_group(now, hub, Box::new(group));
             js.configure_group(now, hub, id);
         }
+        js.keep_for_later(self.saved, self.streams);
+        js.start_elections(now);
         js.disk.tidy.unerased = self.unerased;
         js.disk.tidy.by(now + js.config.erase_after);
         // What was deleted before its files went: they go with the next checkpoint.
@@ -364,10 +429,68 @@ impl Recovery {
     }
 }
 
+impl Recovery {
+    /// What the server was in its cluster, it is again; a store that was in none gets its number.
+    fn join_cluster(&mut self, js: &mut JetStream) {
+        let Some(config) = js.config.cluster.clone() else { return };
+        let is_new = self.store.node.0 == 0;
+        if is_new {
+            self.store.node = config.new_node;
+        }
+        let saved = self.saved.remove(&META);
+        let standing = Standing {
+            member: saved.as_ref().is_some_and(|saved| saved.note.is_some()),
+            founder: self.store.founder.0,
+            has_streams: js.meta_log.applied() > LogIndex(0) && saved.is_none(),
+            expected: config.expected,
+        };
+        let mut cluster = Cluster::new(config, self.store.clone(), standing, js.config.seed);
+        if is_new {
+            cluster.frames.push(crate::cluster::store_frame(&self.store));
+        }
+        if let Some((term, replicated)) = saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied)) {
+            js.meta_log.replicate(term, replicated);
+        }
+        js.cluster = Some(Box::new(cluster));
+    }
+
+    /// A stream that others have too gets its replica.
+    fn replicate(&mut self, js: &mut JetStream, asset: &Asset, log: &mut Log) {
+        let (id, applied) = (asset.group(), log.applied());
+        let Some(cluster) = &js.cluster else { return };
+        let opened = match self.saved.remove(&id) {
+            Some(saved) => saved.open_or(js.founding_note(asset), (cluster.me, id), applied),
+            None => js.new_replica(asset).map(|replicated| (0, replicated)),
+        };
+        if let Some((term, replicated)) = opened {
+            log.replicate(term, replicated);
+        }
+    }
+}
+
 impl JetStream {
+    /// Groups that are here and that the meta group, as far as it is known, has not created yet: its log may say so.
+    fn keep_for_later(&mut self, saved: BTreeMap<GroupId, Saved>, streams: BTreeMap<GroupId, Restored>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for (id, saved) in saved {
+            cluster.found.entry(id).or_default().0 = Some(saved);
+        }
+        for (id, restored) in streams {
+            cluster.found.entry(id).or_default().1 = Some(restored);
+        }
+    }
+
+    /// Nobody is known to lead.
+    fn start_elections(&mut self, now: Time) {
+        for id in self.replicated() {
+            self.plan_election(now, id, Cause::Started);
+            self.wake_replica(id);
+        }
+    }
+
     /// Restores that were going on when the server stopped are over: the log says so, and what they brought goes.
     fn forget_restores(&mut self) {
-        for (_, asset) in self.meta.restoring() {
+        for (_, asset) in self.meta.restoring().filter(|_| self.cluster.is_none()) {
             let gone = MetaCommand::AbandonRestore { group: asset.group };
             self.meta_log.propose(Origin::None, |out| gone.encode(out));
         }
@@ -396,6 +519,9 @@ impl JetStream {
 
     /// Streams in memory did not survive. The log says so as well: a later recovery reads what follows in the same state.
     fn forget_memory_streams(&mut self, now: Time) {
+        if self.cluster.is_some() {
+            return; // Where they are alone, their server says so when it leads them.
+        }
         for (account, asset) in self.meta.all().filter(|(_, asset)| asset.config.storage == Storage::Memory) {
             let (account, name) = (account.to_owned(), asset.config.name.clone());
             let gone = MetaCommand::Delete { ts: now.0, account, name };

@@ -10,7 +10,7 @@ use hw_hub::{Hub, Message as Incoming};
 use hw_jsapi::{ApiError, ArchivedState, Event, Kind, Transfer};
 use hw_kit::{GroupId, LogIndex, Seq, Span, Time};
 use hw_meta::{Asset, MetaCommand};
-use hw_store::Record;
+use hw_store::{FrameMeta, Record};
 use hw_stream::command::{Fed, RestoreStep};
 use hw_stream::outcome::{Answer, Feeding};
 use hw_stream::{Command, Stream, StreamConfig};
@@ -253,8 +253,8 @@ impl Restore {
     }
 
     /// Applies one command; gives whether it was the last, or why it is refused.
-    fn apply(&mut self, entry: &Bytes) -> Result<bool, String> {
-        let (index, _) = self.group.log.apply_next(entry.len());
+    fn apply(&mut self, frame: FrameMeta, entry: &Bytes) -> Result<bool, String> {
+        let (index, _) = self.group.log.apply_next(frame, entry.len());
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         let last = matches!(&command, Command::Restore { step: RestoreStep::End { .. }, .. });
         self.group.changed = true;
@@ -283,7 +283,7 @@ impl JetStream {
             return Handled::Answer(Err((&error).into()));
         }
         let max_streams = self.limits_of(call.account).map_or(-1, |limits| limits.max_streams);
-        self.propose_meta(call, &MetaCommand::BeginRestore { ts: now.0, account, config, max_streams });
+        self.propose_meta(now, call, &MetaCommand::BeginRestore { ts: now.0, account, config, max_streams });
         Handled::Proposed
     }
 
@@ -378,18 +378,18 @@ impl JetStream {
         };
         for frame in restore.group.log.cut() {
             for entry in frame.entries() {
-                self.apply_restored(id, &entry);
+                self.apply_restored(id, frame.meta(), &entry);
             }
         }
     }
 
     /// A command of a restore is durable; false when there is no such restore any more.
-    pub(crate) fn apply_restored(&mut self, id: GroupId, entry: &Bytes) -> bool {
+    pub(crate) fn apply_restored(&mut self, id: GroupId, frame: FrameMeta, entry: &Bytes) -> bool {
         let Some(restore) = self.restores.running.get_mut(&id) else { return false };
         if restore.over {
             return true;
         }
-        match restore.apply(entry) {
+        match restore.apply(frame, entry) {
             Ok(last) => restore.complete |= last,
             Err(why) => {
                 restore.failed.get_or_insert(why);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Event};
-use hw_kit::{AccountId, GroupId, LogIndex, Time};
+use hw_kit::{AccountId, GroupId, Time};
 use hw_stream::config::Storage;
 use hw_stream::lead::PumpOut;
 use hw_stream::stream::{StreamLimits, check, check_restored, check_update};
@@ -12,9 +12,10 @@ use hw_stream::{Command, StreamConfig};
 use crate::group::{Group, interest_in};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
-use crate::log::{Log, Origin};
+use crate::log::Origin;
 use crate::outbox::Outgoing;
 use crate::read::name_of;
+use crate::recover::Restored;
 
 impl JetStream {
     /// The complete configuration of a new stream, or why it is refused.
@@ -75,7 +76,7 @@ impl JetStream {
     }
 
     fn stream_limits(&self) -> StreamLimits {
-        StreamLimits { clustered: false, duplicate_window: self.config.max_duplicate_window }
+        StreamLimits { clustered: self.cluster.is_some(), duplicate_window: self.config.max_duplicate_window }
     }
 
     /// Whether account and server have room for what the stream reserves beyond `held`.
@@ -111,31 +112,57 @@ impl JetStream {
         of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
     }
 
-    /// A stream was created: its machine starts, and publishes on its subjects reach it.
+    /// A stream was created: if it has a place here, its machine starts, and publishes on its subjects reach who leads it.
     pub(crate) fn open_group(&mut self, now: Time, hub: &mut Hub, (account, name): (&str, &str)) {
-        let Some(asset) = self.meta.stream(account, name) else { return };
+        let Some(asset) = self.meta.stream(account, name).filter(|asset| self.is_placed_here(asset)) else {
+            return;
+        };
+        let asset = asset.clone();
         let id = asset.group();
         let Some(account) = self.directory.account_id(account) else { return };
-        let stream = self.stream(id, asset.config.clone(), asset.created());
-        let group = Group::new(id, account, asset.revision, stream, Log::new(id, LogIndex(0)));
+        let (saved, restored) =
+            self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
+        let found = restored.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        let log = self.new_log(now, &asset, (saved, found.applied));
+        let mut group = Group::new(id, account, asset.revision, found.stream, log);
+        (group.last_segment, group.damage) = (found.last_segment, found.damage);
         self.add_group(now, hub, Box::new(group));
     }
 
-    /// Adds a group and everything that its stream and consumers listen to.
+    /// Adds a group; who leads it listens.
     pub(crate) fn add_group(&mut self, now: Time, hub: &mut Hub, group: Box<Group>) {
-        let id = group.id;
-        let consumers: Vec<Bytes> =
-            group.stream.consumers().map(|consumer| consumer.name().clone()).collect();
-        for (filter, target) in interest_of(&group, &self.config.domain) {
-            hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
-        }
+        let (id, leads) = (group.id, group.log.is_leading());
         self.groups.insert(group);
         self.recount(id);
-        for name in consumers {
+        if leads {
+            self.listen_to(now, hub, id);
+        }
+    }
+
+    /// Everything that a stream and its consumers listen to reaches it.
+    pub(crate) fn listen_to(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        for (filter, target) in interest_of(group, &self.config.domain) {
+            hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        }
+        for name in self.consumer_names(id) {
             self.lead_consumer(now, hub, id, &name);
         }
         self.link_feeds(id);
         self.offer_origin(id);
+    }
+
+    /// Nothing reaches it any more.
+    pub(crate) fn stop_listening(&mut self, hub: &mut Hub, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        for (filter, target) in interest_of(group, &self.config.domain) {
+            hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        }
+        for name in group.leads.keys() {
+            for filter in pull_subjects(group, name, &self.config.domain) {
+                hub.unsubscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
+            }
+        }
     }
 
     /// A stream has a new configuration: its interest follows at once, its machine when the command is applied.
@@ -147,7 +174,7 @@ impl JetStream {
             return;
         };
         let (revision, config) = (asset.revision, asset.config.clone());
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.log.is_leading()) else { return };
         group.revision = revision;
         let before = interest_of(group, &self.config.domain);
         let command = Command::Configure { ts: now, revision, config: config.to_document().into() };
@@ -178,22 +205,17 @@ impl JetStream {
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }
+        if self.groups.get(&id).is_some_and(|group| group.log.is_leading()) {
+            self.stop_listening(hub, id);
+        }
+        self.forget_replica(id);
         let Some(mut group) = self.groups.remove(&id) else { return };
         // Whoever cleans may have waited for it.
         self.disk.tidy.by(now);
-        for (filter, target) in interest_of(&group, &self.config.domain) {
-            hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
-        }
-        let names: Vec<Bytes> = group.leads.keys().cloned().collect();
         let mut effects = Vec::new();
-        for name in names {
-            for filter in pull_subjects(&group, &name, &self.config.domain) {
-                hub.unsubscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
-            }
+        for lead in group.leads.values_mut() {
             let mut out = PumpOut::default();
-            if let Some(lead) = group.leads.get_mut(&name) {
-                lead.handle_deleted(&mut out);
-            }
+            lead.handle_deleted(&mut out);
             effects.append(&mut out.effects);
         }
         if let Some(armed) = group.armed {

@@ -13,6 +13,11 @@ pub enum FrameKind {
     Entries = 1,
     /// The group's small state outside of its log, one entry; it takes no index. The last one counts.
     Note = 2,
+    /// Commands that are applied together, in a replicated log: all of them take the one index `first`, which replaces what
+    /// the log has from there on.
+    Batch = 3,
+    /// A change of a replicated group's members, one entry; it takes an index as a batch does.
+    Change = 4,
 }
 
 /// Consecutive commands of one group. Clones share the bytes.
@@ -46,8 +51,21 @@ impl FrameKind {
         match number {
             1 => Some(FrameKind::Entries),
             2 => Some(FrameKind::Note),
+            3 => Some(FrameKind::Batch),
+            4 => Some(FrameKind::Change),
             _ => None,
         }
+    }
+
+    /// Whether it is part of a log, and not beside it.
+    pub fn is_logged(self) -> bool {
+        self != FrameKind::Note
+    }
+
+    /// The last index of a frame of `count` entries that begins at `first`.
+    pub(crate) fn last(self, first: LogIndex, count: u32) -> LogIndex {
+        let indexes = if self == FrameKind::Entries { u64::from(count) } else { 1 };
+        LogIndex(first.0.saturating_add(indexes).saturating_sub(1))
     }
 }
 
@@ -56,6 +74,23 @@ impl Frame {
     pub fn from_body(meta: FrameMeta, count: u32, body: Bytes) -> Option<Frame> {
         let crc = crc32fast::hash(&body);
         Frame::with_crc(meta, count, body, crc)
+    }
+
+    /// A frame of a replicated log, whose body travels without its count. A body without bytes is that of a new leader's
+    /// first batch. Commands are never empty, so that the first empty one is padding.
+    pub fn from_log(meta: FrameMeta, body: Bytes) -> Option<Frame> {
+        if body.is_empty() {
+            return Frame::from_body(meta, 1, Bytes::from_static(&[0; BODY_ALIGN]));
+        }
+        let entries = Entries { body: &body, at: 0, left: u32::MAX };
+        let count = entries.take_while(|entry| !entry.is_empty()).count();
+        Frame::from_body(meta, u32::try_from(count).ok()?, body)
+    }
+
+    /// The body as it travels: what [`Frame::from_log`] makes this frame of.
+    pub fn log_body(&self) -> Bytes {
+        let is_empty = self.count == 1 && self.entries().all(|entry| entry.is_empty());
+        if is_empty { Bytes::new() } else { self.body.clone() }
     }
 
     /// As `from_body` for bytes whose checksum is known to be `crc`.
@@ -82,7 +117,7 @@ impl Frame {
 
     /// The index of the last entry.
     pub fn last(&self) -> LogIndex {
-        LogIndex(self.first.0 + u64::from(self.count) - 1)
+        self.kind.last(self.first, self.count)
     }
 
     /// How many entries; never 0.
@@ -120,6 +155,8 @@ impl Frame {
             FrameKind::Entries => {
                 self.first.0 > 0 && self.first.0.checked_add(u64::from(self.count)).is_some()
             }
+            FrameKind::Batch => self.first.0 > 0,
+            FrameKind::Change => self.first.0 > 0 && self.count == 1,
             FrameKind::Note => self.count == 1,
         }
     }
@@ -244,6 +281,23 @@ mod tests {
         let mut builder = FrameBuilder::new();
         entries.iter().for_each(|entry| builder.push(entry));
         builder.finish(meta(5))
+    }
+
+    #[test]
+    fn a_replicated_log_counts_what_it_got() {
+        let meta = FrameMeta { kind: FrameKind::Batch, ..meta(5) };
+        for entries in [vec![&b"a"[..]], vec![b"abcd"], vec![b"ab", b"0123456789abcdef", b"xyz"]] {
+            let mut builder = FrameBuilder::new();
+            entries.iter().for_each(|entry| builder.push(entry));
+            let frame = builder.finish(meta);
+            assert_eq!(frame.last(), LogIndex(5), "a batch takes one index");
+            assert_eq!(Frame::from_log(meta, frame.log_body()), Some(frame));
+        }
+        let empty = Frame::from_log(meta, Bytes::new()).unwrap();
+        assert_eq!(empty.entries().collect::<Vec<_>>(), [Bytes::new()]);
+        assert_eq!(empty.log_body(), Bytes::new());
+        assert_eq!(Frame::from_log(meta, Bytes::from_static(b"12345678")), None);
+        assert_eq!(Frame::from_log(meta, Bytes::from_static(b"\x02\0\0\0ab")), None, "not padded");
     }
 
     #[test]

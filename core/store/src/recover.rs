@@ -420,9 +420,10 @@ impl Found {
             }
             return;
         }
-        let last = head.meta.first.0.saturating_add(u64::from(head.count)).saturating_sub(1);
+        let last = head.meta.kind.last(head.meta.first, head.count);
         // A term below that of the state's last entry: left over from before a snapshot replaced this part of the log.
-        if last <= applied.0 || head.meta.term < term {
+        let voids = last == applied && matches!(head.meta.kind, FrameKind::Batch | FrameKind::Change);
+        if last < applied || last == applied && !voids || head.meta.term < term {
             return;
         }
         let tail = self.tails.get(&group).copied().unwrap_or_default();

@@ -401,7 +401,7 @@ impl Wal {
     /// Moves the groups' tails, or leaves them all as they were.
     fn advance_tails(&mut self, frames: &[Frame]) -> Result<(), AppendError> {
         let mut undo: Vec<(GroupId, LogIndex)> = Vec::with_capacity(frames.len());
-        for frame in frames.iter().filter(|frame| frame.kind() == FrameKind::Entries) {
+        for frame in frames.iter().filter(|frame| frame.kind().is_logged()) {
             let tail = self.tails.entry(frame.group()).or_default();
             if frame.first() > tail.next() {
                 let gap =
@@ -492,8 +492,8 @@ impl Wal {
         for frame in frames {
             let seen = file.groups.entry(frame.group()).or_default();
             match frame.kind() {
-                FrameKind::Entries => seen.last = seen.last.max(frame.last()),
                 FrameKind::Note => seen.note = mark,
+                _ => seen.last = seen.last.max(frame.last()),
             }
         }
         if self.unsynced.last() != Some(&file.header.number) {

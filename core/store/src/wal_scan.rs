@@ -286,12 +286,8 @@ impl<'a, 'd> WalScan<'a, 'd> {
                 for (head, _) in &frames {
                     let seen = groups.entry(head.meta.group).or_default();
                     match head.meta.kind {
-                        FrameKind::Entries => {
-                            let last =
-                                head.meta.first.0.saturating_add(u64::from(head.count)).saturating_sub(1);
-                            seen.last = seen.last.max(hw_kit::LogIndex(last));
-                        }
                         FrameKind::Note => seen.note = mark,
+                        kind => seen.last = seen.last.max(kind.last(head.meta.first, head.count)),
                     }
                 }
             }

@@ -182,6 +182,25 @@ impl Restore {
         Ok(())
     }
 
+    /// The messages of another server, made of what this one has: `own` has all of them already, and may have others that
+    /// were removed since. Gives `own` back, and the first sequence that is missing, if one is.
+    pub fn adopt(self, mut own: Messages) -> Result<Messages, (Messages, Seq)> {
+        if let Some(missing) = self.live.iter().map(Seq).find(|seq| !own.contains(*seq)) {
+            return Err((own, missing));
+        }
+        let gone: Vec<Seq> = own.seqs().filter(|seq| !self.live.contains(seq.0)).collect();
+        for seq in gone {
+            own.remove(seq);
+        }
+        own.advance_to(self.last, self.last_ts);
+        (own.last, own.last_ts) = (self.last, self.last_ts);
+        if own.is_empty() {
+            own.first = self.first;
+        }
+        debug_assert_eq!(own.num_subjects, self.num_subjects, "the same messages have the same subjects");
+        Ok(own)
+    }
+
     /// The messages, and the stretches (first and last sequence) that the snapshot has but nobody handed in: they are
     /// lost here.
     pub fn finish(mut self, source: Option<IndexSource>) -> (Messages, Vec<(Seq, Seq)>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
-use hw_store::Record;
+use hw_store::{Messages, Record};
 use hw_store::messages::{self, IndexSource, Restore};
 
 use super::counter::{Sources, shown};
@@ -207,12 +207,35 @@ impl StreamRestore {
         self.stream.applied
     }
 
+    /// The stream as another server has it, made of this server's messages: see [`Restore::adopt`]. Gives them back when
+    /// that cannot be.
+    pub fn adopt(self, own: Messages) -> Result<Stream, (Messages, String)> {
+        let StreamRestore { mut stream, consumers, messages } = self;
+        match messages.adopt(own) {
+            Ok(messages) => stream.messages = messages,
+            Err((own, missing)) => return Err((own, format!("message {missing} is missing"))),
+        }
+        match stream.take_consumers(consumers) {
+            Ok(()) => Ok(stream),
+            Err(error) => Err((stream.messages, error.to_string())),
+        }
+    }
+
     /// The stream, and the stretches (first and last sequence) that it should have but nobody handed in.
     /// The segments' indexes are read through `source`.
     pub fn finish(self, source: Option<IndexSource>) -> Result<(Stream, Vec<(Seq, Seq)>), RestoreError> {
         let StreamRestore { mut stream, consumers, messages } = self;
         let (messages, lost) = messages.finish(source);
         stream.messages = messages;
+        stream.take_consumers(consumers)?;
+        Ok((stream, lost))
+    }
+}
+
+impl Stream {
+    /// What was read of consumers, now that the messages are here.
+    fn take_consumers(&mut self, consumers: Vec<(Bytes, Bytes)>) -> Result<(), RestoreError> {
+        let stream = self;
         stream.expiry.retain(|seq| stream.messages.contains(seq));
         stream.schedules.retain(|seq| stream.messages.contains(seq));
         stream.sources.retain(|seq, _| stream.messages.contains(*seq));
@@ -225,7 +248,7 @@ impl StreamRestore {
             restored.insert(Bytes::copy_from_slice(&name), consumer);
         }
         stream.consumers = restored;
-        Ok((stream, lost))
+        Ok(())
     }
 }
 

@@ -1,0 +1,208 @@
+//! What JetStream servers say to each other, and its bytes. Links check and bound the frames; nothing here trusts them more
+//! than that: every length is checked.
+
+use bytes::Bytes;
+use hw_kit::{GroupId, LogIndex, NodeId, Seq};
+use hw_raft::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::formation::Standing;
+
+const HELLO: u8 = 1;
+const RAFT: u8 = 2;
+const ASK: u8 = 3;
+const ANSWER: u8 = 4;
+const FETCH: u8 = 5;
+const PIECE: u8 = 6;
+const BEHIND: u8 = 7;
+
+/// One frame between JetStream servers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerFrame {
+    /// Where the sender stands.
+    Hello {
+        /// Who it is.
+        node: NodeId,
+        /// Where it stands.
+        standing: Standing,
+    },
+    /// A message of a group's replicas.
+    Raft {
+        /// Whose.
+        group: GroupId,
+        /// The message.
+        message: Message,
+    },
+    /// A request; what is in it is core/node's.
+    Ask {
+        /// Comes back in the answer.
+        id: u64,
+        /// The request.
+        body: Bytes,
+    },
+    /// The answer to a request.
+    Answer {
+        /// The request's.
+        id: u64,
+        /// The answer.
+        body: Bytes,
+    },
+    /// The leader's log does not reach back to what the follower has: it must fetch the state.
+    Behind {
+        /// Whose.
+        group: GroupId,
+    },
+    /// A follower wants the state of a group, as its log does not lead there.
+    Fetch {
+        /// Whose.
+        group: GroupId,
+        /// Names this transfer; pieces of earlier ones are dropped.
+        transfer: u64,
+        /// The follower has everything up to this message that is still there.
+        after: Seq,
+    },
+    /// A part of a group's state.
+    Piece {
+        /// Whose.
+        group: GroupId,
+        /// The transfer.
+        transfer: u64,
+        /// Whether it is the last one: `head` is the state then.
+        last: Option<PieceEnd>,
+        /// Messages: see core/node.
+        body: Bytes,
+    },
+}
+
+/// The end of a transfer: the state that the messages so far belong to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PieceEnd {
+    /// The last entry that the state contains,
+    pub applied: LogIndex,
+    /// its term,
+    pub term: u64,
+    /// and the group's state, with a note of its members in front.
+    pub state: Bytes,
+}
+
+/// A frame cannot be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a frame of a JetStream server cannot be read: {0}")]
+pub struct FrameError(&'static str);
+
+#[derive(Deserialize, Serialize)]
+struct Hello {
+    node: u64,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+impl PeerFrame {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let numbers = |out: &mut Vec<u8>, kind: u8, numbers: &[u64]| {
+            out.push(kind);
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        };
+        match self {
+            PeerFrame::Hello { node, standing } => {
+                out.push(HELLO);
+                let hello = Hello { node: node.0, standing: *standing };
+                serde_json::to_writer(&mut out, &hello).expect("plain data always encodes");
+            }
+            PeerFrame::Raft { group, message } => {
+                numbers(&mut out, RAFT, &[group.0]);
+                message.encode(&mut out);
+            }
+            PeerFrame::Ask { id, body } => {
+                numbers(&mut out, ASK, &[*id]);
+                out.extend_from_slice(body);
+            }
+            PeerFrame::Answer { id, body } => {
+                numbers(&mut out, ANSWER, &[*id]);
+                out.extend_from_slice(body);
+            }
+            PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
+            PeerFrame::Fetch { group, transfer, after } => {
+                numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
+            }
+            PeerFrame::Piece { group, transfer, last, body } => {
+                let end = last.clone().unwrap_or_default();
+                let is_last = u64::from(last.is_some());
+                let head =
+                    [group.0, *transfer, is_last, end.applied.0, end.term, end.state.len() as u64];
+                numbers(&mut out, PIECE, &head);
+                out.extend_from_slice(&end.state);
+                out.extend_from_slice(body);
+            }
+        }
+        out
+    }
+
+    /// Reads a frame; its parts share the buffer.
+    pub fn decode(bytes: &Bytes) -> Result<PeerFrame, FrameError> {
+        let kind = *bytes.first().ok_or(FrameError("it is empty"))?;
+        let mut rest = bytes.slice(1..);
+        let mut number = || {
+            let head = rest.first_chunk::<8>().ok_or(FrameError("it is cut off"))?;
+            let number = u64::from_le_bytes(*head);
+            rest = rest.slice(8..);
+            Ok::<u64, FrameError>(number)
+        };
+        Ok(match kind {
+            HELLO => {
+                let hello: Hello =
+                    serde_json::from_slice(&rest).map_err(|_| FrameError("its greeting is not JSON"))?;
+                PeerFrame::Hello { node: NodeId(hello.node), standing: hello.standing }
+            }
+            RAFT => {
+                let group = GroupId(number()?);
+                let message = Message::decode(rest).map_err(|_| FrameError("its message is malformed"))?;
+                PeerFrame::Raft { group, message }
+            }
+            ASK => PeerFrame::Ask { id: number()?, body: rest },
+            ANSWER => PeerFrame::Answer { id: number()?, body: rest },
+            BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
+            FETCH => {
+                PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
+            }
+            PIECE => {
+                let (group, transfer, is_last) = (GroupId(number()?), number()?, number()? != 0);
+                let (applied, term, len) = (LogIndex(number()?), number()?, number()?);
+                let len = usize::try_from(len).ok().filter(|len| *len <= rest.len());
+                let len = len.ok_or(FrameError("its state is cut off"))?;
+                let last = is_last.then(|| PieceEnd { applied, term, state: rest.slice(..len) });
+                PeerFrame::Piece { group, transfer, last, body: rest.slice(len..) }
+            }
+            _ => return Err(FrameError("it is of an unknown kind")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_and_shorter_ones_are_refused() {
+        let standing = Standing { member: true, founder: 3, has_streams: false, expected: 5 };
+        let end = PieceEnd { applied: LogIndex(9), term: 2, state: Bytes::from_static(b"state") };
+        let body = Bytes::from_static(b"body");
+        for frame in [
+            PeerFrame::Hello { node: NodeId(4), standing },
+            PeerFrame::Ask { id: 1, body: body.clone() },
+            PeerFrame::Answer { id: 1, body: body.clone() },
+            PeerFrame::Behind { group: GroupId(1) },
+            PeerFrame::Fetch { group: GroupId(1), transfer: 2, after: Seq(3) },
+            PeerFrame::Piece { group: GroupId(1), transfer: 2, last: None, body: body.clone() },
+            PeerFrame::Piece { group: GroupId(1), transfer: 2, last: Some(end), body },
+        ] {
+            let bytes = Bytes::from(frame.encode());
+            assert_eq!(PeerFrame::decode(&bytes), Ok(frame));
+            for end in 0..bytes.len().min(9) {
+                assert!(PeerFrame::decode(&bytes.slice(..end)).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The other JetStream servers: who is linked, and who counts as lost.
+
+use std::collections::BTreeMap;
+
+use hw_kit::{LinkId, NodeId, Span, Time};
+
+/// A server that cannot be heard for so long is taken for lost.
+const PATIENCE: Span = Span::from_millis(400);
+
+/// Why a link ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LinkDown {
+    /// The connection was closed, or broke.
+    Closed,
+    /// The connection was closed, and the address refuses new ones: the process is gone.
+    Refused,
+    /// Nothing was heard for too long.
+    Silent,
+}
+
+/// How a server was lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loss {
+    /// Its process is gone for certain: it leads nothing any more.
+    Gone,
+    /// It may be alive on the other side of a partition.
+    Silent,
+}
+
+/// Another server.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its link, while there is one.
+    pub link: Option<LinkId>,
+    /// When its link came up or ended.
+    pub since: Time,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Up,
+    /// Its link has just ended: it may come back before this.
+    Doubtful(Time),
+    Lost,
+}
+
+/// All servers that were linked since this one started.
+#[derive(Debug, Default)]
+pub struct Peers {
+    all: BTreeMap<NodeId, Peer>,
+    links: BTreeMap<LinkId, NodeId>,
+}
+
+impl Peers {
+    /// A link to a JetStream server came up.
+    pub fn handle_up(&mut self, now: Time, link: LinkId, node: NodeId, name: &str) {
+        if let Some(old) = self.all.get(&node).and_then(|peer| peer.link) {
+            self.links.remove(&old);
+        }
+        self.links.insert(link, node);
+        let peer = Peer { name: name.to_owned(), link: Some(link), since: now, state: State::Up };
+        self.all.insert(node, peer);
+    }
+
+    /// A link ended: gives whom it lost at once, if anybody.
+    pub fn handle_down(&mut self, now: Time, link: LinkId, why: LinkDown) -> Option<(NodeId, Loss)> {
+        let node = match self.links.get(&link) {
+            Some(node) => *node,
+            None => return None,
+        };
+        let peer = self.all.get_mut(&node)?;
+        // It may end for good later: a refusal follows the close.
+        if peer.link.is_some_and(|current| current != link) {
+            return None;
+        }
+        (peer.link, peer.since) = (None, now);
+        let loss = match why {
+            LinkDown::Closed if peer.state == State::Up => {
+                peer.state = State::Doubtful(now + PATIENCE);
+                return None;
+            }
+            LinkDown::Closed => return None,
+            LinkDown::Refused => Loss::Gone,
+            LinkDown::Silent => Loss::Silent,
+        };
+        let was_lost = std::mem::replace(&mut peer.state, State::Lost) == State::Lost;
+        (!was_lost || loss == Loss::Gone).then_some((node, loss))
+    }
+
+    /// Time has passed: gives one server that did not come back.
+    pub fn handle_timeout(&mut self, now: Time) -> Option<(NodeId, Loss)> {
+        let is_over = |peer: &Peer| matches!(peer.state, State::Doubtful(until) if until <= now);
+        let (node, peer) = self.all.iter_mut().find(|(_, peer)| is_over(peer))?;
+        peer.state = State::Lost;
+        Some((*node, Loss::Silent))
+    }
+
+    /// When to look again.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let doubtful = self.all.values().filter_map(|peer| match peer.state {
+            State::Doubtful(until) => Some(until),
+            _ => None,
+        });
+        doubtful.min()
+    }
+
+    /// Who is on a link.
+    pub fn node(&self, link: LinkId) -> Option<NodeId> {
+        self.links.get(&link).copied()
+    }
+
+    /// The link to a server.
+    pub fn link(&self, node: NodeId) -> Option<LinkId> {
+        self.all.get(&node)?.link
+    }
+
+    /// Whether a server may still lead: it was not lost.
+    pub fn is_alive(&self, node: NodeId) -> bool {
+        self.all.get(&node).is_some_and(|peer| peer.state != State::Lost)
+    }
+
+    /// One of them.
+    pub fn get(&self, node: NodeId) -> Option<&Peer> {
+        self.all.get(&node)
+    }
+
+    /// Those with a link.
+    pub fn linked(&self) -> impl Iterator<Item = (NodeId, LinkId)> + '_ {
+        self.all.iter().filter_map(|(node, peer)| Some((*node, peer.link?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(7);
+
+    #[test]
+    fn a_closed_link_is_not_a_lost_server() {
+        let mut peers = Peers::default();
+        peers.handle_up(Time(0), LinkId(1), A, "a");
+        assert_eq!(peers.handle_down(Time(10), LinkId(1), LinkDown::Closed), None);
+        assert!(peers.is_alive(A));
+        let over = Time(10) + PATIENCE;
+        assert_eq!(peers.next_deadline(), Some(over));
+        assert_eq!(peers.handle_timeout(over), Some((A, Loss::Silent)));
+        assert_eq!(peers.handle_timeout(over), None);
+        assert!(!peers.is_alive(A));
+        peers.handle_up(over, LinkId(2), A, "a");
+        assert!(peers.is_alive(A));
+        assert_eq!(peers.handle_down(over, LinkId(1), LinkDown::Refused), None, "an old link says nothing");
+    }
+
+    #[test]
+    fn a_refused_connection_is_certain() {
+        let mut peers = Peers::default();
+        peers.handle_up(Time(0), LinkId(1), A, "a");
+        assert_eq!(peers.handle_down(Time(10), LinkId(1), LinkDown::Closed), None);
+        assert_eq!(peers.handle_down(Time(11), LinkId(1), LinkDown::Refused), Some((A, Loss::Gone)));
+        assert_eq!(peers.next_deadline(), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! The cluster as one server's JetStream sees it: the other servers, the replicas of groups that are here, and what they
+//! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
+
+mod ask;
+mod drive;
+mod elect;
+mod form;
+mod lead;
+mod place;
+mod replicated;
+mod transfer;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hw_cluster::{Elections, Formation, PeerFrame, Peers, Standing, StoreNote};
+use hw_kit::{GroupId, LinkId, NodeId, Time};
+use hw_store::Frame;
+
+use crate::recover::Restored;
+
+pub(crate) use ask::Asks;
+pub(crate) use form::store_frame;
+pub(crate) use replicated::{Replicated, Saved};
+pub(crate) use transfer::Transfers;
+
+/// What makes a server part of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterConfig {
+    /// The cluster's name.
+    pub name: String,
+    /// How many servers are expected when the cluster is founded: those of the configured routes, and this one.
+    pub expected: u32,
+    /// A number for a store that has none yet.
+    pub new_node: NodeId,
+}
+
+/// One server's part of a cluster.
+pub(crate) struct Cluster {
+    pub(crate) config: ClusterConfig,
+    /// Which server this is.
+    pub(crate) me: NodeId,
+    pub(crate) peers: Peers,
+    pub(crate) formation: Formation,
+    pub(crate) elections: Elections,
+    /// Frames for other servers.
+    pub(crate) outgoing: Vec<(LinkId, PeerFrame)>,
+    /// Replicas with something to do.
+    pub(crate) busy: BTreeSet<GroupId>,
+    /// What of them goes to the disk at the end of this round, and whom that concerns.
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) written: Vec<(GroupId, u64)>,
+    /// Whose writes wait for which ticket.
+    pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
+    /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
+    pub(crate) agreeing: Option<(u64, NodeId)>,
+    pub(crate) asks: Asks,
+    pub(crate) transfers: Transfers,
+    /// Whether somebody may have to be taken into the meta group.
+    pub(crate) admitting: bool,
+    /// Groups that were opened in this round.
+    pub(crate) opened: Vec<(Time, GroupId)>,
+    /// What was found on disk of groups that the meta group has not created yet, as far as is known.
+    pub(crate) found: BTreeMap<GroupId, (Option<Saved>, Option<Restored>)>,
+    /// Lines for the log.
+    pub(crate) notices: Vec<String>,
+    /// What servers called themselves.
+    pub(crate) names: BTreeMap<NodeId, String>,
+}
+
+impl Cluster {
+    /// What the store's note says, on a server that is configured like this.
+    pub(crate) fn new(config: ClusterConfig, note: StoreNote, standing: Standing, seed: u64) -> Cluster {
+        let me = note.node;
+        Cluster {
+            config,
+            me,
+            peers: Peers::default(),
+            formation: Formation::new(me, standing),
+            elections: Elections::new(seed ^ me.0),
+            outgoing: Vec::new(),
+            busy: BTreeSet::new(),
+            frames: Vec::new(),
+            written: Vec::new(),
+            unsynced: VecDeque::new(),
+            agreeing: None,
+            asks: Asks::default(),
+            transfers: Transfers::default(),
+            admitting: false,
+            opened: Vec::new(),
+            found: BTreeMap::new(),
+            notices: Vec::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Says something to a server; without a link nobody hears it.
+    pub(crate) fn send(&mut self, to: NodeId, frame: PeerFrame) {
+        if let Some(link) = self.peers.link(to) {
+            self.outgoing.push((link, frame));
+        }
+    }
+
+    /// Whether so many of these servers, this one included, can be reached that they decide.
+    pub(crate) fn has_quorum(&self, voters: &[NodeId]) -> bool {
+        let reached = voters.iter().filter(|node| **node == self.me || self.peers.is_alive(**node)).count();
+        reached > voters.len() / 2
+    }
+
+    /// When anything is next due.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let parts = [
+            self.peers.next_deadline(),
+            self.elections.next_deadline(),
+            self.formation.next_deadline(),
+            self.asks.next_deadline(),
+            self.transfers.next_deadline(),
+        ];
+        parts.into_iter().flatten().min()
+    }
+}

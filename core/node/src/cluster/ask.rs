@@ -1,0 +1,192 @@
+//! Requests between JetStream servers: who proposes to the meta group from elsewhere, and who needs a stream's leader for an
+//! answer to its client.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hw_cluster::PeerFrame;
+use hw_hub::Hub;
+use hw_jsapi::{ApiError, Kind};
+use hw_kit::{GroupId, NodeId, Span, Time};
+use hw_meta::MetaCommand;
+use serde::{Deserialize, Serialize};
+
+use crate::api::Call;
+use crate::commit::META;
+use crate::jetstream::JetStream;
+use crate::log::Origin;
+
+/// How long a client's request waits for another server.
+const PATIENCE: Span = Span::from_secs(4);
+
+/// What one server asks another.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Question {
+    /// Propose this to the meta group, which you lead. There is no answer.
+    Propose(Box<MetaCommand>),
+    /// What a client is told that created or updated this stream, once you lead it.
+    Created { group: u64, update: bool },
+}
+
+/// Requests of this server, and requests of others that wait until it leads.
+#[derive(Default)]
+pub(crate) struct Asks {
+    last: u64,
+    own: BTreeMap<u64, Pending>,
+    waiting: Vec<Waiting>,
+    /// Answers that wait until everybody knows an interest change, by its mark.
+    gated: Vec<(u64, NodeId, u64, Bytes)>,
+}
+
+struct Pending {
+    call: Box<Call>,
+    until: Time,
+}
+
+struct Waiting {
+    from: NodeId,
+    id: u64,
+    group: GroupId,
+    update: bool,
+    until: Time,
+}
+
+impl Asks {
+    /// When a request has waited too long.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let own = self.own.values().map(|pending| pending.until);
+        own.chain(self.waiting.iter().map(|waiting| waiting.until)).min()
+    }
+
+    fn keep(&mut self, now: Time, call: &Call) -> u64 {
+        self.last += 1;
+        self.own.insert(self.last, Pending { call: Box::new(call.clone()), until: now + PATIENCE });
+        self.last
+    }
+}
+
+impl JetStream {
+    /// Has the leader of the meta group propose a command; this server answers when it has applied it.
+    pub(crate) fn ask_meta(&mut self, now: Time, call: &Call, command: &MetaCommand) {
+        let leader = self.replica(META).map_or(NodeId(0), |replicated| replicated.replica.leader());
+        let Some(cluster) = &mut self.cluster else { return };
+        let id = cluster.asks.keep(now, call);
+        let command =
+            MetaCommand::Asked { node: cluster.me.0, id, command: Box::new(command.clone()) };
+        cluster.send(leader, ask(id, &Question::Propose(Box::new(command))));
+    }
+
+    /// Whose command this is, if a client of this server waits for it.
+    pub(crate) fn find_asker(&mut self, command: MetaCommand, origin: Origin) -> (MetaCommand, Origin) {
+        let MetaCommand::Asked { node, id, command } = command else { return (command, origin) };
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.me.0 == node) else {
+            return (*command, Origin::None);
+        };
+        let asker = cluster.asks.own.remove(&id);
+        (*command, asker.map_or(Origin::None, |asker| Origin::Api(asker.call)))
+    }
+
+    /// A stream was created or updated: its leader knows what the client is told. Says whether that is awaited.
+    pub(crate) fn ask_leader(&mut self, now: Time, hub: &mut Hub, group: GroupId, call: &Call) -> bool {
+        if self.cluster.is_none() || self.groups.get(&group).is_some_and(|group| group.log.is_leading()) {
+            return false;
+        }
+        let asset = self.meta.all().find(|(_, asset)| asset.group() == group);
+        let peers: Vec<NodeId> = asset.map(|(_, asset)| asset.peers().collect()).unwrap_or_default();
+        let update = call.kind == Kind::StreamUpdate;
+        let Some(cluster) = &mut self.cluster else { return false };
+        let (id, me) = (cluster.asks.keep(now, call), cluster.me);
+        let question = Question::Created { group: group.0, update };
+        for peer in peers.iter().filter(|peer| **peer != me) {
+            cluster.send(*peer, ask(id, &question));
+        }
+        if peers.contains(&me) {
+            self.wait_to_lead(now, hub, (me, id), (group, update));
+        }
+        true
+    }
+
+    /// Another server asks.
+    pub(crate) fn handle_ask(&mut self, now: Time, hub: &mut Hub, from: (NodeId, u64), body: &Bytes) {
+        match serde_json::from_slice(body) {
+            Ok(Question::Propose(command)) if self.leads_meta() => {
+                self.meta_log.propose(Origin::None, |out| command.encode(out));
+            }
+            // Who asked is not answered in time, and its client asks again.
+            Ok(Question::Propose(_)) | Err(_) => {}
+            Ok(Question::Created { group, update }) => {
+                self.wait_to_lead(now, hub, from, (GroupId(group), update));
+            }
+        }
+    }
+
+    fn wait_to_lead(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        (from, id): (NodeId, u64),
+        (group, update): (GroupId, bool),
+    ) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.asks.waiting.push(Waiting { from, id, group, update, until: now + PATIENCE });
+        if self.groups.get(&group).is_some_and(|group| group.log.is_leading()) {
+            self.answer_waiting(now, hub, group);
+        }
+    }
+
+    /// This server leads a stream: who waits for that is answered.
+    pub(crate) fn answer_waiting(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let all = std::mem::take(&mut cluster.asks.waiting);
+        let (mine, others): (Vec<Waiting>, Vec<Waiting>) = all.into_iter().partition(|one| one.group == id);
+        cluster.asks.waiting = others;
+        for waiting in mine {
+            let Some(mut info) = self.stream_view(now, id) else { continue };
+            let kind = if waiting.update { Kind::StreamUpdate } else { Kind::StreamCreate };
+            info.cluster = self.cluster_info(now, id);
+            let json = hw_jsapi::stream_create(kind, &info, !waiting.update);
+            if let Some(cluster) = &mut self.cluster {
+                cluster.asks.gated.push((hub.interest_mark(), waiting.from, waiting.id, json.into()));
+            }
+        }
+    }
+
+    /// An answer to a request of this server.
+    pub(crate) fn handle_answer(&mut self, now: Time, hub: &Hub, id: u64, body: Bytes) {
+        let pending = self.cluster.as_mut().and_then(|cluster| cluster.asks.own.remove(&id));
+        if let Some(pending) = pending {
+            self.answer(now, hub, &pending.call, Ok(body.to_vec()));
+        }
+    }
+
+    /// Answers whose time has come, and requests that nobody answered.
+    pub(crate) fn run_asks(&mut self, now: Time, hub: &mut Hub) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let settled = hub.interest_settled();
+        let (free, gated): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut cluster.asks.gated).into_iter().partition(|(mark, ..)| *mark <= settled);
+        cluster.asks.gated = gated;
+        cluster.asks.waiting.retain(|waiting| waiting.until > now);
+        let late = cluster.asks.own.extract_if(.., |_, pending| pending.until <= now);
+        let late: Vec<Pending> = late.map(|(_, pending)| pending).collect();
+        for (_, to, id, body) in free {
+            match self.is_me(to) {
+                true => self.handle_answer(now, hub, id, body),
+                false => {
+                    if let Some(cluster) = &mut self.cluster {
+                        cluster.send(to, PeerFrame::Answer { id, body });
+                    }
+                }
+            }
+        }
+        for pending in late {
+            self.answer(now, hub, &pending.call, Err(ApiError::new(10008)));
+        }
+    }
+}
+
+fn ask(id: u64, question: &Question) -> PeerFrame {
+    let body = serde_json::to_vec(question).expect("plain data always encodes");
+    PeerFrame::Ask { id, body: body.into() }
+}

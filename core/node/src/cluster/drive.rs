@@ -1,0 +1,252 @@
+//! Replicas at work: what was proposed goes to them, what they want goes to disk and servers, what they commit is applied.
+
+use bytes::Bytes;
+use hw_cluster::PeerFrame;
+use hw_hub::Hub;
+use hw_kit::{GroupId, NodeId, Time};
+use hw_raft::{Body, Entry, EntryKind, Message, Ready, Role};
+use hw_store::{Frame, FrameKind, FrameMeta};
+
+use super::Replicated;
+use super::replicated::frame_of;
+use crate::commit::META;
+use crate::jetstream::JetStream;
+use crate::log::Log;
+
+impl JetStream {
+    /// A group's log on this server.
+    pub(crate) fn log_mut(&mut self, id: GroupId) -> Option<&mut Log> {
+        if id == META { Some(&mut self.meta_log) } else { self.groups.get_mut(&id).map(|group| &mut group.log) }
+    }
+
+    /// The same, to look at.
+    pub(crate) fn log(&self, id: GroupId) -> Option<&Log> {
+        if id == META { Some(&self.meta_log) } else { self.groups.get(&id).map(|group| &group.log) }
+    }
+
+    /// A group's replica on this server.
+    pub(crate) fn replica_mut(&mut self, id: GroupId) -> Option<&mut Replicated> {
+        self.log_mut(id)?.replicated.as_deref_mut()
+    }
+
+    /// The same, to look at.
+    pub(crate) fn replica(&self, id: GroupId) -> Option<&Replicated> {
+        self.log(id)?.replicated.as_deref()
+    }
+
+    /// A replica has something to do before the round ends.
+    pub(crate) fn wake_replica(&mut self, id: GroupId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.busy.insert(id);
+        }
+    }
+
+    /// Lets replicas act until they wait for disk or servers; says whether any did.
+    pub(crate) fn drive(&mut self, now: Time, hub: &mut Hub) -> bool {
+        if self.meta_log.replicated.is_some() && self.meta_log.is_open() {
+            self.wake_replica(META);
+        }
+        let mut any = false;
+        while let Some(id) = self.cluster.as_mut().and_then(|cluster| cluster.busy.pop_first()) {
+            any = true;
+            if self.disk.failed.is_none() {
+                self.drive_replica(now, hub, id);
+            }
+        }
+        any
+    }
+
+    fn drive_replica(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
+        let frames = log.cut();
+        if let Some(replicated) = &mut log.replicated {
+            for frame in frames {
+                if replicated.replica.propose(frame.log_body()).is_err() {
+                    break; // It does not lead any more, which it says below.
+                }
+            }
+        }
+        loop {
+            let mut ready = Ready::default();
+            let more = self.replica_mut(id).is_some_and(|replicated| replicated.replica.ready(&mut ready));
+            if !more {
+                break;
+            }
+            self.take_ready(now, hub, id, ready);
+        }
+    }
+
+    fn take_ready(&mut self, now: Time, hub: &mut Hub, id: GroupId, ready: Ready) {
+        let Ready { number, reset, entries, hard, messages, after, committed, role, wants_snapshot } = ready;
+        if let Some(role) = role {
+            self.handle_role(now, hub, id, role);
+        }
+        self.post(id, messages);
+        for peer in wants_snapshot {
+            self.offer_state(id, peer);
+        }
+        let writes = !entries.is_empty() || hard.is_some() || reset.is_some();
+        let voids = reset.map(|(index, term)| Entry { index, term, kind: EntryKind::Batch, body: Bytes::new() });
+        let mut frames: Vec<Frame> = voids
+            .iter()
+            .chain(&entries)
+            .map(|entry| frame_of(id, entry).expect("invariant: bodies are checked when they come in"))
+            .collect();
+        let mut free = Vec::new();
+        let mut waits = false;
+        if let Some(replicated) = self.replica_mut(id) {
+            frames.extend(hard.map(|hard| replicated.note(id, hard)));
+            waits = writes || replicated.is_writing();
+            replicated.hold(number, after);
+            if !waits {
+                free = replicated.handle_persisted(number);
+            }
+        }
+        self.note_change(id);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.frames.append(&mut frames);
+            if waits {
+                cluster.written.push((id, number));
+            }
+        }
+        self.post(id, free);
+        for entry in committed {
+            self.apply_entry(now, hub, id, &entry);
+        }
+    }
+
+    /// Its term or log changed: the next checkpoint contains it.
+    fn note_change(&mut self, id: GroupId) {
+        if id == META {
+            self.meta_changed = true;
+        } else if let Some(group) = self.groups.get_mut(&id) {
+            group.changed = true;
+        }
+    }
+
+    /// Sends a replica's messages.
+    pub(crate) fn post(&mut self, group: GroupId, messages: Vec<(NodeId, Message)>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for (to, message) in messages {
+            cluster.send(to, PeerFrame::Raft { group, message });
+        }
+    }
+
+    /// What was written for replicas at the end of a round waits for this ticket.
+    pub(crate) fn cut_replica_frames(&mut self) -> Vec<Frame> {
+        self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.frames)).unwrap_or_default()
+    }
+
+    /// The frames of this round have a ticket.
+    pub(crate) fn note_ticket(&mut self, ticket: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let written = std::mem::take(&mut cluster.written);
+        cluster.unsynced.extend(written.into_iter().map(|(group, number)| (ticket, group, number)));
+        if let Some((waiting, _)) = cluster.agreeing.as_mut().filter(|(waiting, _)| *waiting == 0) {
+            *waiting = ticket;
+        }
+    }
+
+    /// Everything up to a ticket is durable: replicas say so.
+    pub(crate) fn handle_replicas_synced(&mut self, ticket: u64) {
+        loop {
+            let Some(cluster) = &mut self.cluster else { return };
+            let Some((_, id, number)) = cluster.unsynced.pop_front_if(|(of, ..)| *of <= ticket) else { break };
+            let free = self.replica_mut(id).map(|replicated| replicated.handle_persisted(number));
+            self.post(id, free.unwrap_or_default());
+            self.wake_replica(id);
+        }
+        self.handle_agreement_synced(ticket);
+    }
+
+    /// An entry is committed.
+    fn apply_entry(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Entry) {
+        let kind = if entry.kind == EntryKind::Change { FrameKind::Change } else { FrameKind::Batch };
+        let meta = FrameMeta { group: id, term: entry.term, first: entry.index, kind };
+        if entry.kind == EntryKind::Change {
+            if let Some(replicated) = self.replica_mut(id) {
+                let done = replicated.replica.apply_change(entry);
+                debug_assert!(done.is_ok(), "{done:?}");
+            }
+            self.pass(id, meta);
+            self.handle_members(id);
+            self.follow_members(now, id);
+        } else if entry.body.is_empty() {
+            self.pass(id, meta);
+            if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
+                self.start_leading(now, hub, id);
+            }
+        } else if let Some(frame) = frame_of(id, entry) {
+            self.apply_frame(now, hub, &frame);
+            // Also of a stream that is gone by now, or of a command that was not for it.
+            self.pass(id, meta);
+        }
+        if let Some(replicated) = self.replica_mut(id) {
+            let done = replicated.replica.handle_applied(entry.index);
+            debug_assert!(done.is_ok(), "{done:?}");
+        }
+    }
+
+    fn pass(&mut self, id: GroupId, meta: FrameMeta) {
+        if let Some(log) = self.log_mut(id) {
+            log.pass(meta);
+        }
+    }
+
+    /// A message for a replica.
+    pub(crate) fn handle_raft(&mut self, now: Time, from: NodeId, id: GroupId, message: Message) {
+        if self.disk.failed.is_some() {
+            return; // This server takes no part any more.
+        }
+        if id == META && self.meta_log.replicated.is_none() && !self.join(now, from) {
+            return;
+        }
+        if !is_sound(id, &message) || !self.may_vote(from, id, &message) {
+            return;
+        }
+        let Some(replicated) = self.replica_mut(id) else { return };
+        if replicated.replica.handle_message(from, message).is_err() {
+            return;
+        }
+        if !replicated.proven && replicated.replica.leader() == from {
+            replicated.proven = true;
+            if let Some(cluster) = &mut self.cluster {
+                cluster.elections.cancel(id);
+            }
+        }
+        self.wake_replica(id);
+    }
+
+    /// A replica's role changed.
+    fn handle_role(&mut self, now: Time, hub: &mut Hub, id: GroupId, role: Role) {
+        let Some(replicated) = self.replica_mut(id) else { return };
+        if let Role::Leader { term } = role {
+            replicated.handle_elected(term);
+            if let Some(cluster) = &mut self.cluster {
+                cluster.elections.cancel(id);
+            }
+            return;
+        }
+        let led = replicated.handle_deposed();
+        replicated.proven = matches!(role, Role::Follower { leader } if leader.0 != 0);
+        let is_led = replicated.proven;
+        if led {
+            self.stop_leading(now, hub, id);
+        }
+        if is_led {
+            if let Some(cluster) = &mut self.cluster {
+                cluster.elections.cancel(id);
+            }
+        } else {
+            self.plan_election(now, id, hw_cluster::Cause::Undecided);
+        }
+    }
+}
+
+/// Whether the entries in a message can be kept.
+fn is_sound(id: GroupId, message: &Message) -> bool {
+    match &message.body {
+        Body::Append { entries, .. } => entries.iter().all(|entry| frame_of(id, entry).is_some()),
+        _ => true,
+    }
+}

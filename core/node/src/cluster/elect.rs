@@ -1,0 +1,170 @@
+//! What the coming and going of servers means for the groups that are here.
+
+use hw_cluster::{Cause, Loss};
+use hw_hub::Hub;
+use hw_kit::{GroupId, NodeId, Time};
+use hw_raft::Message;
+
+use crate::commit::META;
+use crate::jetstream::JetStream;
+
+impl JetStream {
+    /// The replicated groups of this server.
+    pub(crate) fn replicated(&self) -> Vec<GroupId> {
+        let meta = self.meta_log.replicated.is_some().then_some(META);
+        let streams = self.groups.values().filter(|group| group.log.replicated.is_some());
+        meta.into_iter().chain(streams.map(|group| group.id)).collect()
+    }
+
+    /// Plans an election of a group; those that should ask first have their turn before.
+    pub(crate) fn plan_election(&mut self, now: Time, id: GroupId, cause: Cause) {
+        let Some(rank) = self.rank(id, cause) else { return };
+        if let Some(cluster) = &mut self.cluster {
+            cluster.elections.plan(now, id, cause, rank);
+        }
+    }
+
+    /// How many servers should ask before this one; None: this one cannot lead.
+    fn rank(&self, id: GroupId, cause: Cause) -> Option<usize> {
+        let (cluster, replicated) = (self.cluster.as_ref()?, self.replica(id)?);
+        let voters = &replicated.replica.members().voters;
+        if !voters.contains(&cluster.me) {
+            return None;
+        }
+        if cause == Cause::Created {
+            return voters.iter().position(|node| *node == cluster.me);
+        }
+        // Another order for every group, so that the groups of a lost server go to all others.
+        let key = |node: NodeId| (node.0 ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let leader = replicated.replica.leader();
+        let others = voters.iter().filter(|node| **node != leader && cluster.peers.is_alive(**node));
+        Some(others.filter(|node| key(**node) < key(cluster.me)).count())
+    }
+
+    /// Servers that were lost in the meantime, and elections whose time has come.
+    pub(crate) fn run_elections(&mut self, now: Time, hub: &mut Hub) {
+        while let Some(lost) = self.cluster.as_mut().and_then(|cluster| cluster.peers.handle_timeout(now)) {
+            self.handle_lost(now, hub, lost);
+        }
+        while let Some(id) = self.cluster.as_mut().and_then(|cluster| cluster.elections.take_due(now)) {
+            self.campaign(now, id);
+        }
+    }
+
+    fn campaign(&mut self, now: Time, id: GroupId) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some(replicated) = self.replica(id) else { return };
+        let leader = replicated.replica.leader();
+        let is_led = leader.0 != 0 && replicated.proven && cluster.peers.is_alive(leader);
+        if is_led || leader == cluster.me || self.disk.failed.is_some() {
+            return;
+        }
+        if !self.is_clean(id) {
+            return self.plan_election(now, id, Cause::Undecided);
+        }
+        if let Some(replicated) = self.replica_mut(id) {
+            replicated.replica.campaign();
+            self.wake_replica(id);
+        }
+        self.plan_election(now, id, Cause::Undecided);
+    }
+
+    /// Whether its state is whole: a replica with damage does not lead.
+    fn is_clean(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_none_or(|group| group.damage.is_none())
+    }
+
+    /// The disk failed: this server leads nothing any more.
+    pub(crate) fn abdicate_all(&mut self, now: Time, hub: &mut Hub) {
+        for id in self.replicated() {
+            if self.replica(id).is_some_and(|replicated| self.is_me(replicated.replica.leader())) {
+                self.abdicate(now, hub, id);
+            }
+        }
+    }
+
+    /// Another server is lost, for now at least.
+    pub(crate) fn handle_lost(&mut self, now: Time, hub: &mut Hub, (node, loss): (NodeId, Loss)) {
+        let cause = if loss == Loss::Gone { Cause::Gone } else { Cause::Silent };
+        if let Some(cluster) = &mut self.cluster {
+            cluster.formation.handle_lost(node);
+        }
+        for id in self.replicated() {
+            let Some(replicated) = self.replica_mut(id) else { continue };
+            replicated.replica.handle_unreachable(node);
+            if replicated.replica.leader() == node {
+                replicated.proven = false;
+                self.plan_election(now, id, cause);
+            } else {
+                self.check_quorum(now, hub, id);
+            }
+        }
+    }
+
+    /// A leader that does not reach a majority decides nothing: it says so, instead of letting clients wait.
+    fn check_quorum(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return };
+        if replicated.replica.leader() != cluster.me {
+            return;
+        }
+        let members = replicated.replica.members();
+        let decides = cluster.has_quorum(&members.voters)
+            && (members.outgoing.is_empty() || cluster.has_quorum(&members.outgoing));
+        if !decides {
+            self.abdicate(now, hub, id);
+        }
+    }
+
+    /// Stops leading a group at once.
+    pub(crate) fn abdicate(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let Some(replicated) = self.replica_mut(id) else { return };
+        replicated.replica.step_down();
+        replicated.proven = false;
+        if replicated.handle_deposed() {
+            self.stop_leading(now, hub, id);
+        }
+        self.wake_replica(id);
+        self.plan_election(now, id, Cause::Undecided);
+    }
+
+    /// A link to another server came up: leaders say that they lead, and have to say so.
+    pub(crate) fn handle_reached(&mut self, now: Time, node: NodeId) {
+        for id in self.replicated() {
+            let Some(replicated) = self.replica_mut(id) else { continue };
+            let leader = replicated.replica.leader();
+            if leader == node {
+                replicated.proven = false;
+                self.plan_election(now, id, Cause::Returned);
+            } else if self.is_me(leader) {
+                self.ping(id);
+            }
+        }
+    }
+
+    /// A leader says that it leads, and goes on where messages were lost.
+    pub(crate) fn ping(&mut self, id: GroupId) {
+        if let Some(replicated) = self.replica_mut(id) {
+            replicated.replica.ping();
+            self.wake_replica(id);
+        }
+    }
+
+    /// Whether a message may reach a replica: nobody votes against a leader that is alive.
+    pub(crate) fn may_vote(&mut self, from: NodeId, id: GroupId, message: &Message) -> bool {
+        if !message.disturbs() {
+            return true;
+        }
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
+        let leader = replicated.replica.leader();
+        if leader == cluster.me {
+            // Who asks does not know of its leader.
+            self.ping(id);
+            return false;
+        }
+        leader.0 == 0 || leader == from || !replicated.proven || !cluster.peers.is_alive(leader)
+    }
+
+    pub(crate) fn is_me(&self, node: NodeId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.me == node)
+    }
+}

@@ -1,0 +1,238 @@
+//! The beginning of a cluster and the servers that join it.
+
+use hw_cluster::{Cause, FormationStep, LinkDown, PeerFrame, ReplicaNote, StoreNote};
+use hw_hub::Hub;
+use hw_kit::{LinkId, LogIndex, NodeId, Time};
+use hw_meta::MetaCommand;
+use hw_raft::{Hard, MemberChange, MemberStep, Members};
+use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
+
+use super::Replicated;
+use super::place::has_caught_up;
+use super::replicated::note_frame;
+use crate::commit::{META, STORE};
+use crate::jetstream::JetStream;
+use crate::log::Origin;
+
+impl JetStream {
+    /// What the other servers want of this one, and what follows from the time that has passed.
+    pub(crate) fn run_cluster(&mut self, now: Time, hub: &mut Hub) {
+        if self.cluster.is_none() {
+            return;
+        }
+        self.run_elections(now, hub);
+        self.run_formation(now);
+        self.run_asks(now, hub);
+        self.run_transfers(now);
+        self.admit();
+    }
+
+    /// A link to another JetStream server came up.
+    pub(crate) fn handle_link_up(&mut self, now: Time, link: LinkId, (node, name): (NodeId, &str)) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if node.0 == 0 || node == cluster.me {
+            return;
+        }
+        cluster.peers.handle_up(now, link, node, name);
+        cluster.names.insert(node, name.to_owned());
+        let hello = PeerFrame::Hello { node: cluster.me, standing: cluster.formation.standing() };
+        cluster.send(node, hello);
+        self.handle_reached(now, node);
+    }
+
+    /// A link to another server ended.
+    pub(crate) fn handle_link_down(&mut self, now: Time, hub: &mut Hub, link: LinkId, why: LinkDown) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let node = cluster.peers.node(link);
+        if let Some(lost) = cluster.peers.handle_down(now, link, why) {
+            self.handle_lost(now, hub, lost);
+        }
+        if let Some(node) = node {
+            self.end_transfers(node);
+        }
+    }
+
+    /// A frame from another JetStream server.
+    pub(crate) fn handle_peer_frame(&mut self, now: Time, hub: &mut Hub, link: LinkId, bytes: &bytes::Bytes) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(from) = cluster.peers.node(link) else { return };
+        let Ok(frame) = PeerFrame::decode(bytes) else {
+            let text = format!("server {}: a frame that cannot be read", self.node_name(from));
+            return self.say(text);
+        };
+        match frame {
+            PeerFrame::Hello { node, standing } if node == from => {
+                cluster.formation.handle_standing(from, standing);
+                cluster.admitting = true;
+                if cluster.formation.is_foreign() {
+                    let text = "this server's store has streams of its own, and the cluster has begun without it: \
+                        it stays outside until they are backed up and the store is removed";
+                    self.say(text.to_owned());
+                }
+            }
+            PeerFrame::Hello { .. } => {}
+            PeerFrame::Raft { group, message } => self.handle_raft(now, from, group, message),
+            PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
+            PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
+            PeerFrame::Behind { group } => self.fetch_state(now, from, group),
+            PeerFrame::Fetch { group, transfer, after } => self.send_state(now, from, (group, transfer), after),
+            PeerFrame::Piece { group, transfer, last, body } => {
+                self.handle_piece(now, hub, from, (group, transfer), last, body);
+            }
+        }
+    }
+
+    fn say(&mut self, line: String) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.notices.push(line);
+        }
+    }
+
+    /// What a server is called.
+    pub(crate) fn node_name(&self, node: NodeId) -> String {
+        let Some(cluster) = &self.cluster else { return String::new() };
+        if node == cluster.me {
+            return self.config.server_name.clone();
+        }
+        let known = self.meta.nodes().find(|(other, _)| *other == node).map(|(_, about)| about.name.clone());
+        known.or_else(|| cluster.names.get(&node).cloned()).unwrap_or_else(|| format!("{:016x}", node.0))
+    }
+
+    fn run_formation(&mut self, now: Time) {
+        loop {
+            let Some(cluster) = &mut self.cluster else { return };
+            match cluster.formation.step(now) {
+                None => return,
+                Some(FormationStep::Agree(founder)) => {
+                    cluster.agreeing = Some((0, founder));
+                    cluster.frames.push(store_frame(&StoreNote { node: cluster.me, founder }));
+                }
+                Some(FormationStep::Found) => {
+                    let members = Members { voters: vec![cluster.me], ..Members::default() };
+                    self.found(now, members);
+                }
+            }
+        }
+    }
+
+    /// The agreement to a founder may be durable.
+    pub(crate) fn handle_agreement_synced(&mut self, ticket: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let is_durable = |(waiting, _): &mut (u64, NodeId)| *waiting != 0 && *waiting <= ticket;
+        if let Some((_, founder)) = cluster.agreeing.take_if(is_durable) {
+            cluster.formation.handle_agreed(founder);
+            self.tell_standing();
+        }
+    }
+
+    fn tell_standing(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let hello = PeerFrame::Hello { node: cluster.me, standing: cluster.formation.standing() };
+        let all: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
+        all.into_iter().for_each(|node| cluster.send(node, hello.clone()));
+    }
+
+    /// The meta group gets a replica here: its members are known, or come with the leader's messages.
+    fn found(&mut self, now: Time, members: Members) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let applied = self.meta_log.applied();
+        let term = if applied == LogIndex(0) { 0 } else { self.meta_log.term() };
+        let hard = Hard { term, commit: applied, ..Hard::default() };
+        let note = ReplicaNote { hard, base: (applied, term), members, hollow: false };
+        let frame = note_frame(META, &note);
+        let Ok(replicated) = Replicated::open((cluster.me, META), note, applied, &[]) else { return };
+        cluster.frames.push(frame);
+        cluster.formation.handle_member();
+        self.meta_log.replicate(term, replicated);
+        self.meta_changed = true;
+        self.plan_election(now, META, Cause::Created);
+        self.tell_standing();
+    }
+
+    /// A leader of a meta group takes this server in, which was in none; says whether it may.
+    pub(crate) fn join(&mut self, now: Time, from: NodeId) -> bool {
+        let Some(cluster) = &mut self.cluster else { return false };
+        if cluster.formation.standing().has_streams || !cluster.formation.is_member(from) {
+            return false;
+        }
+        self.found(now, Members::default());
+        true
+    }
+
+    /// The leader of the meta group takes in who is not in it yet: first as a learner, then with a vote.
+    fn admit(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if !std::mem::take(&mut cluster.admitting) || !self.meta_log.is_leading() {
+            return;
+        }
+        let Some(replicated) = &mut self.meta_log.replicated else { return };
+        let status = replicated.replica.status();
+        if !status.members.outgoing.is_empty() {
+            return;
+        }
+        let linked: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
+        let mut changed = false;
+        for node in linked {
+            if status.members.voters.contains(&node) {
+                continue;
+            }
+            let is_ready = status.members.learners.contains(&node)
+                && has_caught_up(&status, node);
+            let change = match is_ready {
+                true => MemberStep::Voter(node),
+                false if status.members.learners.contains(&node) || !cluster.formation.is_free(node) => continue,
+                false => MemberStep::Learner(node),
+            };
+            changed |= replicated.replica.change_members(MemberChange::one(change)).is_ok();
+            break;
+        }
+        if changed {
+            cluster.busy.insert(META);
+        }
+        self.register();
+    }
+
+    /// The list of servers follows the members of the meta group.
+    fn register(&mut self) {
+        let Some(replicated) = &self.meta_log.replicated else { return };
+        let voters = replicated.replica.status().members.voters;
+        let known: Vec<(NodeId, String)> =
+            self.meta.nodes().map(|(node, about)| (node, about.name.clone())).collect();
+        for node in voters {
+            let name = self.node_name(node);
+            if known.iter().any(|(other, old)| *other == node && *old == name) {
+                continue;
+            }
+            let command = MetaCommand::Join { node: node.0, name };
+            self.meta_log.propose(Origin::None, |out| command.encode(out));
+        }
+    }
+
+    /// This server leads the meta group from now on.
+    pub(crate) fn start_leading_meta(&mut self, _now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.admitting = true;
+        let me = cluster.me.0;
+        if self.meta.all().any(|(_, asset)| asset.peers.is_empty()) {
+            let command = MetaCommand::Settle { node: me };
+            self.meta_log.propose(Origin::None, |out| command.encode(out));
+        }
+        self.register();
+    }
+
+    /// The members of a group changed.
+    pub(crate) fn handle_members(&mut self, id: hw_kit::GroupId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.admitting |= id == META;
+        }
+        self.meta_changed |= id == META;
+    }
+}
+
+/// What a store keeps about the cluster, as a frame.
+pub(crate) fn store_frame(note: &StoreNote) -> Frame {
+    let mut builder = FrameBuilder::new();
+    note.encode(builder.begin_entry());
+    builder.end_entry();
+    builder.finish(FrameMeta { group: STORE, term: 0, first: LogIndex(0), kind: FrameKind::Note })
+}

@@ -1,0 +1,258 @@
+//! Where streams are: which of them have a place on this server, and the servers for a new one.
+
+use hw_cluster::{Cause, ReplicaNote};
+use hw_hub::Hub;
+use hw_jsapi::{ApiError, Parsed, Request};
+use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
+use hw_meta::{Asset, MetaAnswer};
+use hw_raft::{MemberChange, MemberStep, Members, Status};
+use hw_stream::StreamConfig;
+use hw_stream::info::{ClusterInfo, PeerInfo};
+
+use super::{Replicated, Saved};
+use crate::commit::META;
+use crate::jetstream::JetStream;
+use crate::log::Log;
+
+/// Who has to answer for a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Duty {
+    /// This server.
+    Here,
+    /// Another one, or nobody at the moment: this one is silent.
+    Elsewhere,
+}
+
+impl JetStream {
+    /// Whether this server decides which streams there are.
+    pub(crate) fn leads_meta(&self) -> bool {
+        self.meta_log.is_leading() && (self.cluster.is_none() || self.meta_log.replicated.is_some())
+    }
+
+    /// Who answers a request about a stream: its leader; where there is no such stream, who decides that.
+    pub(crate) fn duty(&self, account: AccountId, stream: &str) -> Duty {
+        if self.cluster.is_none() {
+            return Duty::Here;
+        }
+        let here = match self.meta.stream(&self.account_name(account), stream) {
+            None => self.leads_meta(),
+            Some(asset) => self.groups.get(&asset.group()).is_some_and(|group| group.log.is_leading()),
+        };
+        if here { Duty::Here } else { Duty::Elsewhere }
+    }
+
+    /// Whether a stream has a place on this server.
+    pub(crate) fn is_placed_here(&self, asset: &Asset) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| asset.peers().any(|node| node == cluster.me))
+    }
+
+    /// The log of a stream that begins, or of which something was on disk already.
+    pub(crate) fn new_log(
+        &mut self,
+        now: Time,
+        asset: &Asset,
+        (saved, applied): (Option<Saved>, LogIndex),
+    ) -> Log {
+        let mut log = Log::new(asset.group(), applied);
+        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
+        let opened = match saved {
+            Some(saved) => saved.open_or(self.founding_note(asset), (me, asset.group()), applied),
+            None => self.new_replica(asset).map(|replicated| (0, replicated)),
+        };
+        if let Some((term, replicated)) = opened {
+            log.replicate(term, replicated);
+            if let Some(cluster) = &mut self.cluster {
+                cluster.busy.insert(asset.group());
+                cluster.opened.push((now, asset.group()));
+            }
+        }
+        log
+    }
+
+    /// The replica of a stream of which nothing is here; None where it has no other.
+    pub(crate) fn new_replica(&self, asset: &Asset) -> Option<Replicated> {
+        let cluster = self.cluster.as_ref().filter(|_| asset.peers.len() > 1 || !asset.is_alone())?;
+        Replicated::open((cluster.me, asset.group()), self.founding_note(asset), LogIndex(0), &[]).ok()
+    }
+
+    /// How a group begins on this server.
+    pub(crate) fn founding_note(&self, asset: &Asset) -> ReplicaNote {
+        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
+        let founders: Vec<NodeId> = asset.founders.iter().map(|&node| NodeId(node)).collect();
+        // Who came later is told by the leader who belongs to the group.
+        let voters = if founders.contains(&me) { founders } else { Vec::new() };
+        ReplicaNote { members: Members { voters, ..Members::default() }, ..ReplicaNote::default() }
+    }
+
+    /// Groups that were opened in this round elect a leader.
+    pub(crate) fn elect_opened(&mut self) {
+        let opened = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.opened));
+        for (now, id) in opened.unwrap_or_default() {
+            self.plan_election(now, id, Cause::Created);
+        }
+    }
+
+    /// A group that is gone has no replica any more.
+    pub(crate) fn forget_replica(&mut self, id: GroupId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.elections.cancel(id);
+            cluster.busy.remove(&id);
+            cluster.transfers.forget(id);
+        }
+    }
+
+    /// The servers for a new stream; none on a server on its own.
+    pub(crate) fn peers_for(&self, replicas: i64) -> Result<Vec<u64>, ApiError> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
+        reached.push(cluster.me);
+        let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
+        self.meta.place(replicas, &reached).ok_or_else(|| ApiError::new(10005))
+    }
+
+    /// The servers for a stream that is updated; none when they stay.
+    pub(crate) fn peers_after(&self, account: &str, config: &StreamConfig) -> Result<Vec<u64>, ApiError> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let Some(asset) = self.meta.stream(account, &config.name) else { return Ok(Vec::new()) };
+        let wanted = usize::try_from(config.num_replicas.max(1)).unwrap_or(1);
+        let mut peers = asset.peers.clone();
+        if peers.len() == wanted {
+            return Ok(Vec::new());
+        }
+        // Who leads stays, and comes first.
+        let leader = self.replica(asset.group()).map_or(cluster.me, |replicated| replicated.replica.leader());
+        peers.sort_by_key(|peer| *peer != leader.0);
+        peers.truncate(wanted);
+        if peers.len() < wanted {
+            let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
+            reached.push(cluster.me);
+            reached.retain(|node| !peers.contains(&node.0));
+            let more = self.meta.place(wanted - peers.len(), &reached);
+            peers.extend(more.ok_or_else(|| ApiError::new(10005))?);
+        }
+        Ok(peers)
+    }
+
+    /// Whether this server has to answer a request.
+    pub(crate) fn is_mine(&self, account: AccountId, parsed: &Parsed) -> bool {
+        if self.cluster.is_none() {
+            return true;
+        }
+        let Parsed::Request(_, request) = parsed else { return self.leads_meta() };
+        let stream = match request {
+            Request::StreamUpdate { config, .. } => &config.name,
+            Request::StreamPurge { stream, .. }
+            | Request::StreamInfo { stream, .. }
+            | Request::StreamSnapshot { stream, .. }
+            | Request::MessageDelete { stream, .. }
+            | Request::MessageGet { stream, .. }
+            | Request::ConsumerDelete { stream, .. }
+            | Request::ConsumerPause { stream, .. }
+            | Request::ConsumerReset { stream, .. }
+            | Request::ConsumerUnpin { stream, .. }
+            | Request::ConsumerNames { stream, .. }
+            | Request::ConsumerList { stream, .. }
+            | Request::ConsumerInfo { stream, .. } => stream,
+            Request::ConsumerCreate(create) => &create.stream,
+            _ => return self.leads_meta(),
+        };
+        self.duty(account, stream) == Duty::Here
+    }
+
+    /// What the meta group decided may change who has a stream.
+    pub(crate) fn follow_meta(&mut self, now: Time, _hub: &mut Hub, answer: &MetaAnswer) {
+        if let MetaAnswer::Updated(Ok(id)) = answer {
+            self.follow_members(now, *id);
+        }
+    }
+
+    /// Who leads a stream brings its members to what the meta group wants, one by one.
+    pub(crate) fn follow_members(&mut self, _now: Time, id: GroupId) {
+        if id == META || !self.log(id).is_some_and(Log::is_leading) {
+            return;
+        }
+        let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let wanted: Vec<NodeId> = asset.peers().collect();
+        let Some(replicated) = self.replica_mut(id) else { return };
+        let status = replicated.replica.status();
+        if !status.members.outgoing.is_empty() || wanted.is_empty() {
+            return;
+        }
+        let is_ready = |node: &NodeId| has_caught_up(&status, *node);
+        let members = &status.members;
+        let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
+        let missing = wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
+        let surplus = members.voters.iter().chain(&members.learners).find(|node| !wanted.contains(node));
+        let is_complete = wanted.iter().all(|node| members.voters.contains(node));
+        let change = match (promoted, missing, surplus) {
+            (Some(node), ..) => MemberStep::Voter(*node),
+            (_, Some(node), _) => MemberStep::Learner(*node),
+            (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
+            _ => return,
+        };
+        if replicated.replica.change_members(MemberChange::one(change)).is_ok() {
+            self.wake_replica(id);
+        }
+    }
+
+    /// Where an asset is, as responses about it show it.
+    pub(crate) fn cluster_info(&self, now: Time, id: GroupId) -> Option<ClusterInfo> {
+        let Some(cluster) = &self.cluster else {
+            return Some(ClusterInfo { leader: self.config.server_name.clone(), ..ClusterInfo::default() });
+        };
+        let mut info = ClusterInfo { name: cluster.config.name.clone(), ..ClusterInfo::default() };
+        let Some(replicated) = self.replica(id) else {
+            info.leader = self.config.server_name.clone();
+            return Some(info);
+        };
+        let status = replicated.replica.status();
+        info.raft_group = self.raft_group(id);
+        let is_led = status.leader.0 != 0;
+        info.leader = if is_led { self.node_name(status.leader) } else { String::new() };
+        info.leader_since = replicated.is_leading().then(|| replicated.since.to_rfc3339());
+        info.system_account = true;
+        info.traffic_account = "$SYS".to_owned();
+        for node in status.members.voters.iter().chain(&status.members.learners) {
+            if *node == status.leader {
+                continue;
+            }
+            let peer = cluster.peers.get(*node);
+            let is_alive = *node == cluster.me || cluster.peers.is_alive(*node);
+            let matched = status.peers.iter().find(|peer| peer.node == *node).map(|peer| peer.matched);
+            let lag = matched.map_or(0, |matched| status.last.0.saturating_sub(matched.0));
+            let active = peer.map_or(0, |peer| if peer.link.is_some() { 0 } else { now.since(peer.since).0 });
+            info.replicas.push(PeerInfo {
+                name: self.node_name(*node),
+                current: is_alive && lag == 0,
+                offline: !is_alive,
+                active: Span(active),
+                lag,
+                peer: node_key(*node),
+            });
+        }
+        info.replicas.sort_by(|a, b| a.name.cmp(&b.name));
+        Some(info)
+    }
+
+    /// The name of a group as the API shows it.
+    pub(crate) fn raft_group(&self, id: GroupId) -> String {
+        if id == META {
+            return "_meta_".to_owned();
+        }
+        let Some(group) = self.groups.get(&id) else { return String::new() };
+        let config = group.stream.config();
+        let storage = if config.storage == hw_stream::config::Storage::Memory { 'M' } else { 'F' };
+        format!("S-R{}{storage}-{:08}", config.num_replicas.max(1), id.0)
+    }
+}
+
+/// Whether a member is so close to the end of the log that it can have a vote.
+pub(crate) fn has_caught_up(status: &Status, node: NodeId) -> bool {
+    let peer = status.peers.iter().find(|peer| peer.node == node);
+    peer.is_some_and(|peer| peer.matched.0 > 0 && peer.matched.0 + 64 >= status.last.0)
+}
+
+/// A server's number as the API shows it.
+pub(crate) fn node_key(node: NodeId) -> String {
+    format!("{:016x}", node.0)
+}

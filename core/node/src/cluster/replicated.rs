@@ -1,0 +1,245 @@
+//! A group's replica on this server, and what is known of its leadership.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hw_cluster::ReplicaNote;
+use hw_kit::{GroupId, LogIndex, NodeId, Time};
+use hw_raft::{Entry, EntryKind, Hard, Members, Message, Replica, Settings, Start, StartError};
+use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
+
+use super::transfer::Installing;
+use crate::limits::{APPEND_MAX_BYTES, INFLIGHT_APPENDS};
+
+/// What the disk has of a replica.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Saved {
+    /// The last note, if there is one.
+    pub(crate) note: Option<ReplicaNote>,
+    /// The log behind the note's base, or behind the state.
+    pub(crate) frames: Vec<Frame>,
+    /// Whether the note came with a state, which says where the log begins and with whom.
+    pub(crate) is_stated: bool,
+}
+
+/// Messages that may leave once a write is durable.
+struct Unsent {
+    number: u64,
+    messages: Vec<(NodeId, Message)>,
+}
+
+/// A replica and its volatile surroundings.
+pub(crate) struct Replicated {
+    pub(crate) replica: Replica,
+    /// The term in which this server leads and everything before is applied.
+    leading: Option<u64>,
+    /// When it began to lead.
+    pub(crate) since: Time,
+    /// The term in which it was elected, until its first entry is applied.
+    elected: Option<u64>,
+    /// Whether the leader was heard since its link came up.
+    pub(crate) proven: bool,
+    /// Where the replica's log began when it was saved last, for notes.
+    pub(crate) base: (LogIndex, u64),
+    pub(crate) members: Members,
+    /// Whether its state fits no entry of the log, as it is being fetched.
+    pub(crate) hollow: bool,
+    /// A state that was fetched and is not durable yet.
+    pub(crate) installing: Option<Installing>,
+    /// Whether the running checkpoint contains that.
+    pub(crate) saving: bool,
+    /// What the running checkpoint contains of the log.
+    pub(crate) in_checkpoint: Option<(LogIndex, u64)>,
+    unsent: VecDeque<Unsent>,
+    /// The term and vote that are saved, or on their way.
+    hard: Hard,
+}
+
+impl Saved {
+    /// Takes a later note: what it says of the log's beginning counts only without a state.
+    pub(crate) fn take_note(&mut self, later: ReplicaNote) {
+        match &mut self.note {
+            Some(note) if self.is_stated => (note.hard, note.hollow) = (later.hard, later.hollow),
+            note => *note = Some(later),
+        }
+    }
+
+    /// The replica of a group whose state contains everything up to `applied`, with the term of its last entry.
+    pub(crate) fn open(self, who: (NodeId, GroupId), applied: LogIndex) -> Option<(u64, Replicated)> {
+        let note = self.note?;
+        let term = note.base.1;
+        Some((term, Replicated::open(who, note, applied, &self.frames).ok()?))
+    }
+
+    /// The same for a group that may have a log without a note.
+    pub(crate) fn open_or(
+        mut self,
+        founding: ReplicaNote,
+        who: (NodeId, GroupId),
+        applied: LogIndex,
+    ) -> Option<(u64, Replicated)> {
+        self.note.get_or_insert(founding);
+        self.open(who, applied)
+    }
+
+    /// Takes a frame of the log's tail: it replaces what is there from its index on.
+    pub(crate) fn take(&mut self, frame: Frame) {
+        while self.frames.last().is_some_and(|last| last.first() >= frame.first()) {
+            self.frames.pop();
+        }
+        self.frames.push(frame);
+    }
+}
+
+impl Replicated {
+    /// The replica of a group whose state contains everything up to `applied`; the last entry in it has `term`.
+    pub(crate) fn open(
+        (me, group): (NodeId, GroupId),
+        note: ReplicaNote,
+        applied: LogIndex,
+        frames: &[Frame],
+    ) -> Result<Replicated, StartError> {
+        let ReplicaNote { mut hard, base, members, hollow } = note;
+        hard.commit = hard.commit.max(base.0);
+        let entries = frames.iter().filter(|frame| frame.first() > base.0).map(entry_of).collect();
+        let start = Start { hard, members: members.clone(), base, applied, entries };
+        let settings = Settings {
+            max_append_bytes: APPEND_MAX_BYTES,
+            max_inflight: INFLIGHT_APPENDS,
+            ..Settings::new(me, group)
+        };
+        Ok(Replicated {
+            replica: Replica::new(settings, start)?,
+            leading: None,
+            since: Time(0),
+            elected: None,
+            proven: false,
+            base,
+            members,
+            hollow,
+            installing: None,
+            saving: false,
+            in_checkpoint: None,
+            unsent: VecDeque::new(),
+            hard,
+        })
+    }
+
+    /// Whether this server decides what is proposed.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    /// Whether it has led without a break since this term began.
+    pub(crate) fn leads_in(&self, term: u64) -> bool {
+        self.leading == Some(term)
+    }
+
+    /// It won an election.
+    pub(crate) fn handle_elected(&mut self, term: u64) {
+        (self.elected, self.leading) = (Some(term), None);
+    }
+
+    /// An entry without commands was applied: says whether it makes this server the leader.
+    pub(crate) fn handle_first(&mut self, now: Time, term: u64) -> bool {
+        if self.elected != Some(term) || self.leading.is_some() {
+            return false;
+        }
+        (self.leading, self.since) = (Some(term), now);
+        true
+    }
+
+    /// It does not lead any more, or did not come to it: says whether it led.
+    pub(crate) fn handle_deposed(&mut self) -> bool {
+        self.elected = None;
+        self.leading.take().is_some()
+    }
+
+    /// What must be durable before write `number` counts: its frames are on their way to the disk.
+    pub(crate) fn hold(&mut self, number: u64, messages: Vec<(NodeId, Message)>) {
+        self.unsent.push_back(Unsent { number, messages });
+    }
+
+    /// Whether a write is on its way.
+    pub(crate) fn is_writing(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Writes up to `number` are durable: gives what may leave now.
+    pub(crate) fn handle_persisted(&mut self, number: u64) -> Vec<(NodeId, Message)> {
+        let mut free = Vec::new();
+        while let Some(unsent) = self.unsent.pop_front_if(|unsent| unsent.number <= number) {
+            free.extend(unsent.messages);
+        }
+        let done = self.replica.handle_persisted(number);
+        debug_assert!(done.is_ok(), "{done:?}");
+        free
+    }
+
+    /// The frame that saves term and vote.
+    pub(crate) fn note(&mut self, group: GroupId, hard: Hard) -> Frame {
+        self.hard = hard;
+        note_frame(group, &self.saved())
+    }
+
+    /// The same frame once more, as something else in it has changed.
+    pub(crate) fn note_again(&self, group: GroupId) -> Frame {
+        note_frame(group, &self.saved())
+    }
+
+    /// What is saved with the state, which contains everything up to `base`.
+    pub(crate) fn saved_with(&mut self, base: (LogIndex, u64)) -> ReplicaNote {
+        let hard = self.hard;
+        if let Some(Installing { base, members }) = self.installing.clone() {
+            self.saving = true;
+            return ReplicaNote { hard, base, members, hollow: false };
+        }
+        self.in_checkpoint = Some(base);
+        let members = self.replica.members().clone();
+        ReplicaNote { hard, base, members, hollow: self.hollow }
+    }
+
+    /// What was saved with the state is durable.
+    pub(crate) fn handle_saved(&mut self, base: (LogIndex, u64)) {
+        if base.0 > self.base.0 {
+            (self.base, self.members) = (base, self.replica.members().clone());
+        }
+    }
+
+    fn saved(&self) -> ReplicaNote {
+        let (hard, members) = (self.hard, self.members.clone());
+        ReplicaNote { hard, base: self.base, members, hollow: self.hollow }
+    }
+}
+
+/// A note as a frame.
+pub(crate) fn note_frame(group: GroupId, note: &ReplicaNote) -> Frame {
+    let mut builder = FrameBuilder::new();
+    note.encode(builder.begin_entry());
+    builder.end_entry();
+    builder.finish(FrameMeta { group, term: 0, first: LogIndex(0), kind: FrameKind::Note })
+}
+
+/// An entry as the store keeps it; None when the bytes are not what a leader sends.
+pub(crate) fn frame_of(group: GroupId, entry: &Entry) -> Option<Frame> {
+    let kind = match entry.kind {
+        EntryKind::Batch => FrameKind::Batch,
+        EntryKind::Change => FrameKind::Change,
+    };
+    let meta = FrameMeta { group, term: entry.term, first: entry.index, kind };
+    if kind == FrameKind::Batch {
+        return Frame::from_log(meta, entry.body.clone());
+    }
+    let mut builder = FrameBuilder::new();
+    builder.push(&entry.body);
+    Some(builder.finish(meta))
+}
+
+/// What the store has as an entry.
+pub(crate) fn entry_of(frame: &Frame) -> Entry {
+    let (kind, body) = match frame.kind() {
+        FrameKind::Change => (EntryKind::Change, frame.entries().next().unwrap_or_else(Bytes::new)),
+        _ => (EntryKind::Batch, frame.log_body()),
+    };
+    Entry { index: frame.first(), term: frame.term(), kind, body }
+}

@@ -1,0 +1,414 @@
+//! The state of a group on its way to a follower that the leader's log does not reach any more.
+//!
+//! The follower keeps what it has: messages never change, so it fetches those that came after its last one, and then the
+//! state that they belong to, which says what has been removed. From the first piece on its state fits no entry of the
+//! log; it is *hollow* (its note says so) until the last piece is durable, and takes part in nothing but votes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use hw_cluster::{PeerFrame, PieceEnd, ReplicaNote, StoreNote};
+use hw_hub::Hub;
+use hw_kit::{GroupId, LogIndex, NodeId, Seq, Span, Time};
+use hw_raft::Members;
+use hw_store::{GroupCheckpoint, Record};
+use hw_store::messages::{BlockId, Fetch, Message};
+use hw_stream::stream::StreamRestore;
+
+use crate::commit::{META, STORE};
+use crate::jetstream::JetStream;
+use crate::limits::{LOG_TAIL_BYTES, LOG_TAILS_BYTES, PIECE_BYTES};
+
+/// How long a follower waits for a piece before it asks again.
+const PATIENCE: Span = Span::from_secs(2);
+
+/// States on their way.
+#[derive(Default)]
+pub(crate) struct Transfers {
+    last: u64,
+    incoming: BTreeMap<GroupId, Incoming>,
+    outgoing: BTreeMap<(NodeId, GroupId), Outgoing>,
+}
+
+struct Incoming {
+    from: NodeId,
+    transfer: u64,
+    until: Time,
+}
+
+struct Outgoing {
+    transfer: u64,
+    after: Seq,
+    /// The block that is being read.
+    block: Option<BlockId>,
+}
+
+/// A state that was fetched and is not durable yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Installing {
+    pub(crate) base: (LogIndex, u64),
+    pub(crate) members: Members,
+}
+
+impl Transfers {
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.incoming.values().map(|incoming| incoming.until).min()
+    }
+
+    pub(crate) fn forget(&mut self, id: GroupId) {
+        self.incoming.remove(&id);
+        self.outgoing.retain(|(_, group), _| *group != id);
+    }
+
+    /// Whether a group's state is being fetched.
+    pub(crate) fn is_fetching(&self, id: GroupId) -> bool {
+        self.incoming.contains_key(&id)
+    }
+}
+
+impl JetStream {
+    /// A follower needs what the log has no more.
+    pub(crate) fn offer_state(&mut self, id: GroupId, to: NodeId) {
+        if let Some(cluster) = &mut self.cluster
+            && !cluster.transfers.outgoing.contains_key(&(to, id))
+        {
+            cluster.send(to, PeerFrame::Behind { group: id });
+        }
+    }
+
+    /// The leader says that its log does not reach this replica.
+    pub(crate) fn fetch_state(&mut self, now: Time, from: NodeId, id: GroupId) {
+        let is_installing = self.replica(id).is_some_and(|replicated| replicated.installing.is_some());
+        if is_installing || self.disk.failed.is_some() || self.replica(id).is_none() {
+            return;
+        }
+        let last = self.groups.get(&id).map_or(Seq(0), |group| group.stream.messages().last_seq());
+        self.hollow(id);
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.transfers.is_fetching(id) {
+            return;
+        }
+        cluster.transfers.last += 1;
+        let transfer = cluster.transfers.last;
+        cluster.transfers.incoming.insert(id, Incoming { from, transfer, until: now + PATIENCE });
+        cluster.send(from, PeerFrame::Fetch { group: id, transfer, after: last });
+    }
+
+    /// From now on the state of a replica fits no entry; that is durable before what it is filled with.
+    fn hollow(&mut self, id: GroupId) {
+        let Some(replicated) = self.replica_mut(id) else { return };
+        if std::mem::replace(&mut replicated.hollow, true) || id == META {
+            return;
+        }
+        let frame = replicated.note_again(id);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.frames.push(frame);
+        }
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.changed = true;
+        }
+    }
+
+    /// A follower asks for the next piece.
+    pub(crate) fn send_state(
+        &mut self,
+        _now: Time,
+        to: NodeId,
+        (id, transfer): (GroupId, u64),
+        after: Seq,
+    ) {
+        let is_leading = self.log(id).is_some_and(|log| log.is_leading() && log.replicated.is_some());
+        let Some(cluster) = self.cluster.as_mut().filter(|_| is_leading) else { return };
+        cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None });
+        self.next_piece(to, id);
+    }
+
+    /// A block was read, or cannot be: whoever waited for it goes on.
+    pub(crate) fn touch_transfers(&mut self, id: GroupId, block: BlockId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let waiting = cluster.transfers.outgoing.iter_mut();
+        let waiting = waiting.filter(|((_, group), out)| *group == id && out.block == Some(block));
+        let waiting: Vec<NodeId> = waiting.map(|((to, _), _)| *to).collect();
+        for to in waiting {
+            self.next_piece(to, id);
+        }
+    }
+
+    fn next_piece(&mut self, to: NodeId, id: GroupId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(out) = cluster.transfers.outgoing.get_mut(&(to, id)) else { return };
+        let (transfer, mut body, mut last) = (out.transfer, Vec::new(), true);
+        if let Some(group) = self.groups.get(&id) {
+            let messages = group.stream.messages();
+            let mut at = out.after.next();
+            while let Some(seq) = messages.next(at) {
+                if body.len() >= PIECE_BYTES {
+                    last = false;
+                    break;
+                }
+                match messages.fetch(seq) {
+                    Fetch::Message(message) => encode(&message, &mut body),
+                    Fetch::OnDisk(block) => {
+                        last = false;
+                        if body.is_empty() {
+                            out.block = Some(block);
+                            return self.load(id, block);
+                        }
+                        break;
+                    }
+                    // Damaged here: the follower does not get a state that lacks it.
+                    Fetch::Absent => {
+                        cluster.transfers.outgoing.remove(&(to, id));
+                        return;
+                    }
+                }
+                at = seq.next();
+            }
+        } else if id != META {
+            return;
+        }
+        cluster.transfers.outgoing.remove(&(to, id));
+        let end = last.then(|| self.state_of(id)).flatten();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.send(to, PeerFrame::Piece { group: id, transfer, last: end, body: body.into() });
+        }
+    }
+
+    /// A group's state without its messages, with who belongs to it in front.
+    fn state_of(&self, id: GroupId) -> Option<PieceEnd> {
+        let (log, replicated) = (self.log(id)?, self.replica(id)?);
+        let (applied, term) = (log.applied(), log.term());
+        let members = replicated.replica.members().clone();
+        let note = ReplicaNote { base: (applied, term), members, ..ReplicaNote::default() };
+        let mut state = Vec::new();
+        note.encode(&mut state);
+        match self.groups.get(&id) {
+            Some(group) => group.stream.snapshot(&mut state),
+            None => self.meta.snapshot(&mut state),
+        }
+        Some(PieceEnd { applied, term, state: state.into() })
+    }
+
+    /// A part of a state that is being fetched.
+    pub(crate) fn handle_piece(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        from: NodeId,
+        (id, transfer): (GroupId, u64),
+        last: Option<PieceEnd>,
+        body: Bytes,
+    ) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(incoming) = cluster.transfers.incoming.get_mut(&id) else { return };
+        if (incoming.from, incoming.transfer) != (from, transfer) {
+            return;
+        }
+        incoming.until = now + PATIENCE;
+        let mut at = Seq(0);
+        if let Some(group) = self.groups.get_mut(&id) {
+            self.disk.bytes_since_checkpoint += body.len() as u64;
+            let messages = group.stream.messages_mut();
+            for message in decode(body) {
+                if message.seq > messages.last_seq() {
+                    messages.append(message.seq, message.ts, message.record);
+                }
+            }
+            at = messages.last_seq();
+            group.changed = true;
+        }
+        let Some(end) = last else {
+            cluster.send(from, PeerFrame::Fetch { group: id, transfer, after: at });
+            return self.begin_checkpoint();
+        };
+        cluster.transfers.incoming.remove(&id);
+        if let Err(reason) = self.install(now, hub, id, end) {
+            let text = format!("group {id}: the state that {} sent cannot be used: {reason}", self.node_name(from));
+            if let Some(cluster) = &mut self.cluster {
+                cluster.notices.push(text);
+            }
+        }
+    }
+
+    /// Everything is here: the state is replaced, and counts once it is durable.
+    fn install(&mut self, now: Time, hub: &mut Hub, id: GroupId, end: PieceEnd) -> Result<(), String> {
+        let mut state = end.state;
+        let note = ReplicaNote::take(&mut state).map_err(|error| error.to_string())?;
+        let base = (end.applied, end.term);
+        if id == META {
+            let meta = hw_meta::Meta::restore(&state).map_err(|error| error.to_string())?;
+            self.replace_meta(now, hub, meta);
+        } else {
+            let restore = StreamRestore::open(&state).map_err(|error| error.to_string())?;
+            let group = self.groups.get_mut(&id).ok_or("there is no such group")?;
+            let own = std::mem::replace(
+                group.stream.messages_mut(),
+                hw_store::Messages::new(Seq(1), hw_store::messages::Keep::File),
+            );
+            match restore.adopt(own) {
+                Ok(stream) => group.stream = stream,
+                Err((own, error)) => {
+                    *group.stream.messages_mut() = own;
+                    return Err(error);
+                }
+            }
+            group.changed = true;
+        }
+        let Some(log) = self.log_mut(id) else { return Ok(()) };
+        log.handle_installed(base.0, base.1);
+        if let Some(replicated) = &mut log.replicated {
+            replicated.installing = Some(Installing { base, members: note.members });
+        }
+        self.meta_changed |= id == META;
+        self.recount(id);
+        self.disk.must_checkpoint = true;
+        self.begin_checkpoint();
+        Ok(())
+    }
+
+    /// The list of streams was replaced: those that are new begin, those that are gone end.
+    fn replace_meta(&mut self, now: Time, hub: &mut Hub, meta: hw_meta::Meta) {
+        let old: BTreeSet<GroupId> = self.meta.all().map(|(_, asset)| asset.group()).collect();
+        self.meta = meta;
+        let assets: Vec<(String, String, GroupId)> = self
+            .meta
+            .all()
+            .map(|(account, asset)| (account.to_owned(), asset.config.name.clone(), asset.group()))
+            .collect();
+        let new: BTreeSet<GroupId> = assets.iter().map(|(.., id)| *id).collect();
+        for gone in old.difference(&new) {
+            self.close_group(now, hub, *gone);
+        }
+        for (account, name, id) in assets {
+            if !self.groups.contains_key(&id) {
+                self.open_group(now, hub, (&account, &name));
+            }
+        }
+        self.elect_opened();
+    }
+
+    /// A checkpoint contains the states that were fetched: they count.
+    pub(crate) fn handle_installed(&mut self) {
+        for id in self.replicated() {
+            let Some(replicated) = self.replica_mut(id) else { continue };
+            let Some(Installing { base, members }) = replicated.installing.take_if(|_| replicated.saving) else {
+                continue;
+            };
+            replicated.hollow = false;
+            (replicated.base, replicated.members) = (base, members.clone());
+            let frame = replicated.note_again(id);
+            let installed = replicated.replica.install(base, members);
+            if let Some(cluster) = &mut self.cluster {
+                cluster.frames.push(frame);
+                if let Err(error) = installed {
+                    cluster.notices.push(format!("group {id}: the state that was fetched is refused: {error}"));
+                }
+            }
+            self.wake_replica(id);
+        }
+    }
+
+    /// A checkpoint has ended.
+    pub(crate) fn handle_replicas_saved(&mut self, well: bool) {
+        if self.cluster.is_none() {
+            return;
+        }
+        if well {
+            self.handle_installed();
+        }
+        let tail = LOG_TAIL_BYTES.min(LOG_TAILS_BYTES / self.groups.keys().count().max(1) as u64);
+        for id in self.replicated() {
+            let Some(replicated) = self.replica_mut(id) else { continue };
+            replicated.saving = false;
+            if let Some(base) = replicated.in_checkpoint.take().filter(|_| well) {
+                replicated.handle_saved(base);
+                if replicated.replica.status().log_bytes as u64 > tail {
+                    // Not more than is durable: what is in the checkpoint is.
+                    let done = replicated.replica.compact(base.0);
+                    debug_assert!(done.is_ok(), "{done:?}");
+                }
+            }
+        }
+    }
+
+    /// What this server is in the cluster is part of every checkpoint.
+    pub(crate) fn store_checkpoint(&self) -> Option<GroupCheckpoint> {
+        let cluster = self.cluster.as_ref()?;
+        let founder = NodeId(cluster.formation.standing().founder);
+        let mut state = Vec::new();
+        StoreNote { node: cluster.me, founder }.encode(&mut state);
+        Some(GroupCheckpoint { group: STORE, state: state.into(), ..GroupCheckpoint::default() })
+    }
+
+    /// Pieces that did not come are asked for again, and who lost its state asks whoever leads.
+    pub(crate) fn run_transfers(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let late = cluster.transfers.incoming.extract_if(.., |_, incoming| incoming.until <= now);
+        let late: Vec<GroupId> = late.map(|(id, _)| id).collect();
+        for id in late {
+            self.fetch_again(now, id);
+        }
+    }
+
+    /// A hollow replica asks its leader.
+    pub(crate) fn fetch_again(&mut self, now: Time, id: GroupId) {
+        let Some(replicated) = self.replica(id).filter(|replicated| replicated.hollow) else { return };
+        let leader = replicated.replica.leader();
+        if leader.0 != 0 && !self.is_me(leader) {
+            self.fetch_state(now, leader, id);
+        }
+    }
+
+    /// A server is gone, and what was on its way to it or from it.
+    pub(crate) fn end_transfers(&mut self, node: NodeId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.transfers.outgoing.retain(|(to, _), _| *to != node);
+        cluster.transfers.incoming.retain(|_, incoming| incoming.from != node);
+    }
+}
+
+/// A message in a piece: sequence, time, lengths of subject, header and all, then all of it.
+fn encode(message: &Message, out: &mut Vec<u8>) {
+    let (subject, header) = message.record.lengths();
+    let joined = message.record.joined();
+    out.extend_from_slice(&message.seq.0.to_le_bytes());
+    out.extend_from_slice(&message.ts.0.to_le_bytes());
+    out.extend_from_slice(&subject.to_le_bytes());
+    out.extend_from_slice(&header.to_le_bytes());
+    out.extend_from_slice(&(joined.len() as u32).to_le_bytes());
+    out.extend_from_slice(joined);
+}
+
+/// The messages of a piece, as far as they are whole.
+fn decode(mut body: Bytes) -> impl Iterator<Item = Message> {
+    std::iter::from_fn(move || {
+        let (seq, rest) = body.split_first_chunk::<8>()?;
+        let (ts, rest) = rest.split_first_chunk::<8>()?;
+        let (subject, rest) = rest.split_first_chunk::<2>()?;
+        let (header, rest) = rest.split_first_chunk::<4>()?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        let (seq, ts) = (Seq(u64::from_le_bytes(*seq)), Time(i64::from_le_bytes(*ts)));
+        let (subject, header) = (u16::from_le_bytes(*subject), u32::from_le_bytes(*header));
+        let (len, used) = (u32::from_le_bytes(*len) as usize, body.len() - rest.len());
+        let end = used.checked_add(len).filter(|end| *end <= body.len())?;
+        let record = Record::from_joined(body.slice(used..end), subject, header)?;
+        body = body.slice(end..);
+        Some(Message { seq, ts, record })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_a_piece_come_back() {
+        let record = Record::from_joined(Bytes::from_static(b"a.bh: x\r\npayload"), 3, 6).unwrap();
+        let messages = [1, 5].map(|seq| Message { seq: Seq(seq), ts: Time(7), record: record.clone() });
+        let mut body = Vec::new();
+        messages.iter().for_each(|message| encode(message, &mut body));
+        assert_eq!(decode(body.clone().into()).collect::<Vec<_>>(), messages);
+        body.pop();
+        assert_eq!(decode(body.into()).count(), 1);
+    }
+}
