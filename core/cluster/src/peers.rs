@@ -90,6 +90,15 @@ impl Peers {
         (!was_lost || loss == Loss::Gone).then_some((node, loss))
     }
 
+    /// Nothing is heard of a server although its link stands, or something again: gives whom that loses.
+    pub fn handle_quiet(&mut self, now: Time, link: LinkId, quiet: bool) -> Option<(NodeId, Loss)> {
+        let node = *self.links.get(&link)?;
+        let peer = self.all.get_mut(&node).filter(|peer| peer.link == Some(link))?;
+        let before = std::mem::replace(&mut peer.state, if quiet { State::Lost } else { State::Up });
+        peer.since = now;
+        (quiet && before != State::Lost).then_some((node, Loss::Silent))
+    }
+
     /// Time has passed: gives one server that did not come back.
     pub fn handle_timeout(&mut self, now: Time) -> Option<(NodeId, Loss)> {
         let is_over = |peer: &Peer| matches!(peer.state, State::Doubtful(until) if until <= now);

@@ -346,7 +346,7 @@ impl Hub {
 /// How many members a group has on all shards.
 fn weight(members: &[Sink]) -> u64 {
     let of = |sink: &Sink| match sink {
-        Sink::Peer(_, members) => u64::from(*members),
+        Sink::Peer(_, members) | Sink::Remote(_, members) | Sink::Far(members) => u64::from(*members),
         _ => 1,
     };
     members.iter().map(of).sum()

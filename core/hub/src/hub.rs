@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use hw_auth::{ConnectionKind, Identity};
-use hw_kit::{AccountId, ConnId, Map, Rng, ShardId, Time};
+use hw_kit::{AccountId, ConnId, LinkId, Map, Rng, Set, ShardId, Time};
 use hw_subject::Interest;
 use hw_wire::{Info, Limits, encode};
 
@@ -12,6 +12,7 @@ use crate::close::CloseReason;
 use crate::config::{HubConfig, HubLimits, Peer, Tls};
 use crate::cross::Journey;
 use crate::event::{Events, HubEvent};
+use crate::links::Links;
 use crate::message::InternalId;
 use crate::peers::{InterestChange, LocalInterest, Outbox};
 use crate::session::{Session, Timer, Traffic};
@@ -25,8 +26,14 @@ pub(crate) enum Sink {
     Client(u32),
     /// A subscriber inside this process, here.
     Internal(InternalId),
+    /// One that hears only what is published on this server.
+    Private(InternalId),
     /// Sinks of another shard: how many members of the queue group, or 1.
     Peer(ShardId, u32),
+    /// Sinks of another server, on shard 0: how many members of the queue group, or 1.
+    Remote(LinkId, u32),
+    /// Sinks of any other server, behind shard 0.
+    Far(u32),
     /// A bridge into another account, by its number in the directory.
     Bridge(u32),
     /// Answers to requests that came over a bridge.
@@ -75,6 +82,10 @@ pub struct Hub {
     pub(crate) closed: VecDeque<ClosedView>,
     pub(crate) counters: HubCounters,
     pub(crate) internal_subs: usize,
+    /// What subscribers inside want to hear from this server only.
+    pub(crate) private: Set<(AccountId, Box<[u8]>)>,
+    /// The other servers, on shard 0.
+    pub(crate) links: Links,
     /// Requests that went into another account.
     pub(crate) answers: Answers,
     /// How the message at hand got where it is.
@@ -107,6 +118,8 @@ impl Hub {
             closed: VecDeque::new(),
             counters: HubCounters::default(),
             internal_subs: 0,
+            private: Set::default(),
+            links: Links::default(),
             answers,
             journey: Journey::default(),
             interest_changes: 0,
@@ -454,16 +467,23 @@ impl Hub {
     }
 
     fn tell(&mut self, account: AccountId, filter: &[u8], queue: Option<&[u8]>, joins: bool) -> Option<u64> {
-        if self.config.shards <= 1 {
+        if self.config.shards <= 1 && !self.links.is_active() {
             return None;
         }
         let members = self.local.change(account, filter, queue, joins)?;
-        self.mark += 1;
-        let (mark, own) = (self.mark, usize::from(self.config.shard.0));
-        for (_, outbox) in self.outboxes.iter_mut().enumerate().filter(|(shard, _)| *shard != own) {
-            outbox.put_interest(InterestChange { account, filter, queue, members }, mark);
+        let mut told = None;
+        if self.config.shards > 1 {
+            self.mark += 1;
+            told = Some(self.mark);
+            let (mark, own) = (self.mark, usize::from(self.config.shard.0));
+            for (_, outbox) in self.outboxes.iter_mut().enumerate().filter(|(shard, _)| *shard != own) {
+                outbox.put_interest(InterestChange { account, filter, queue, members, far: false }, mark);
+            }
         }
-        Some(mark)
+        if self.config.shard == ShardId(0) && !self.private.contains(&(account, filter.into())) {
+            told = self.tell_links(account, (filter, queue), if joins { 1 } else { -1 }).or(told);
+        }
+        told
     }
 
     pub(crate) fn account_mut(&mut self, account: AccountId) -> &mut AccountState {
@@ -498,6 +518,13 @@ impl Hub {
     ) {
         self.internal_subs += 1;
         self.join(account, filter, queue, Sink::Internal(id));
+    }
+
+    /// Adds a subscriber inside the process that hears only what is published on this server. It stays.
+    pub fn subscribe_private(&mut self, account: AccountId, filter: &[u8], id: InternalId) {
+        self.internal_subs += 1;
+        self.private.insert((account, filter.into()));
+        self.join(account, filter, None, Sink::Private(id));
     }
 
     /// Takes a subscriber inside the process away.

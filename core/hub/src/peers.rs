@@ -29,6 +29,11 @@ impl PeerBatch {
         self.ops.len()
     }
 
+    /// The sender's newest mark within, and the receiver's own mark that the sender has applied.
+    pub(crate) fn marks(&self) -> (u64, u64) {
+        (self.mark, self.applied)
+    }
+
     /// Whether it is only an answer to earlier batches.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
@@ -43,7 +48,7 @@ impl PeerBatch {
 /// One entry; its texts stand one after the other in the batch's data.
 #[derive(Clone, Debug)]
 enum PeerOp {
-    Interest { account: AccountId, filter: u32, queue: Option<u32>, members: u32 },
+    Interest { account: AccountId, filter: u32, queue: Option<u32>, members: u32, far: bool },
     Connections { account: AccountId, count: u32 },
     Stall { conn: ConnId, on: bool },
     Message(Envelope),
@@ -56,6 +61,7 @@ struct Envelope {
     shard: ShardId,
     hops: u8,
     plain: bool,
+    far: bool,
     groups: u16,
     to: u32,
     /// 0: the same as `to`.
@@ -73,6 +79,8 @@ pub(crate) struct InterestChange<'a> {
     pub queue: Option<&'a [u8]>,
     /// How many members there are now; 0 means the interest is gone.
     pub members: u32,
+    /// They are on other servers, behind the shard that says so.
+    pub far: bool,
 }
 
 /// A message from another shard.
@@ -86,6 +94,8 @@ pub(crate) struct PeerMessage<'a> {
     pub msg: Message<'a>,
     /// Whether it is for subscriptions without a queue, too.
     pub plain: bool,
+    /// Whether it is for such subscriptions on other servers, too.
+    pub far: bool,
 }
 
 /// One entry of a batch, read.
@@ -110,15 +120,38 @@ pub(crate) struct Groups<'a> {
     data: &'a [u8],
 }
 
-impl<'a> Iterator for Groups<'a> {
-    type Item = &'a [u8];
+/// In a group's length: its member on another server gets the message.
+const FAR: u32 = 1 << 31;
 
-    fn next(&mut self) -> Option<&'a [u8]> {
+impl<'a> Iterator for Groups<'a> {
+    /// The group's name, and whether a member on another server gets it.
+    type Item = (&'a [u8], bool);
+
+    fn next(&mut self) -> Option<(&'a [u8], bool)> {
         self.left = self.left.checked_sub(1)?;
         let (len, rest) = self.data.split_first_chunk::<4>()?;
-        let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        let len = u32::from_le_bytes(*len);
+        let (name, rest) = rest.split_at_checked((len & !FAR) as usize)?;
         self.data = rest;
-        Some(name)
+        Some((name, len & FAR != 0))
+    }
+}
+
+/// Routing's notes for the message at hand.
+#[derive(Debug, Default)]
+pub(crate) struct Note {
+    pub touched: bool,
+    pub plain: bool,
+    pub far: bool,
+    /// Queue groups that were chosen, as positions in the lookup's result; and whether a member on another server was.
+    pub groups: Vec<(usize, bool)>,
+}
+
+impl Note {
+    /// Keeps the memory of an earlier note.
+    pub fn reuse(&mut self, mut note: Note) {
+        note.groups.clear();
+        self.groups = note.groups;
     }
 }
 
@@ -130,23 +163,21 @@ pub(crate) struct Outbox {
     answer: bool,
     /// That shard's marks that are applied here.
     applied: u64,
-    /// Our marks that are applied there.
+    /// Our newest mark that was put in, and the newest that is applied there.
+    pub sent: u64,
     pub acked: u64,
-    /// Routing's notes for the message at hand.
-    pub touched: bool,
-    pub plain: bool,
-    /// Queue groups chosen for that shard, as positions in the lookup's result.
-    pub groups: Vec<usize>,
+    pub note: Note,
 }
 
 impl Outbox {
     pub fn put_interest(&mut self, change: InterestChange<'_>, mark: u64) {
-        let InterestChange { account, filter, queue, members } = change;
+        let InterestChange { account, filter, queue, members, far } = change;
+        self.sent = mark;
         let batch = &mut self.batch;
         batch.data.extend_from_slice(filter);
         batch.data.extend_from_slice(queue.unwrap_or_default());
         let queue = queue.map(|queue| queue.len() as u32);
-        batch.ops.push(PeerOp::Interest { account, filter: filter.len() as u32, queue, members });
+        batch.ops.push(PeerOp::Interest { account, filter: filter.len() as u32, queue, members, far });
         batch.mark = mark;
     }
 
@@ -158,7 +189,7 @@ impl Outbox {
         self.batch.ops.push(PeerOp::Stall { conn, on });
     }
 
-    pub fn put_message<'a>(&mut self, m: &PeerMessage<'_>, groups: impl Iterator<Item = &'a [u8]>) {
+    pub fn put_message<'a>(&mut self, m: &PeerMessage<'_>, groups: impl Iterator<Item = (&'a [u8], bool)>) {
         let data = &mut self.batch.data;
         let subject = if m.msg.subject == m.to { &[][..] } else { m.msg.subject };
         data.reserve(m.to.len() + subject.len() + m.msg.reply.len() + m.msg.size());
@@ -166,8 +197,9 @@ impl Outbox {
             data.extend_from_slice(text);
         }
         let mut count = 0;
-        for group in groups {
-            data.extend_from_slice(&(group.len() as u32).to_le_bytes());
+        for (group, far) in groups {
+            let flag = if far { FAR } else { 0 };
+            data.extend_from_slice(&(group.len() as u32 | flag).to_le_bytes());
             data.extend_from_slice(group);
             count += 1;
         }
@@ -177,6 +209,7 @@ impl Outbox {
             shard: m.shard,
             hops: m.hops,
             plain: m.plain,
+            far: m.far,
             groups: count,
             to: m.to.len() as u32,
             subject: subject.len() as u32,
@@ -197,11 +230,10 @@ impl Outbox {
         Some(batch)
     }
 
-    /// The other shard's batch was applied here.
-    pub fn note_applied(&mut self, batch: &PeerBatch) {
-        self.acked = self.acked.max(batch.applied);
-        if batch.mark > self.applied {
-            self.applied = batch.mark;
+    /// The other shard's changes up to this mark are applied here.
+    pub fn set_applied(&mut self, mark: u64) {
+        if mark > self.applied {
+            self.applied = mark;
             self.answer = true;
         }
     }
@@ -222,10 +254,10 @@ pub(crate) fn read(batch: &PeerBatch, mut each: impl FnMut(Received<'_>)) {
     let mut data = Texts(&batch.data);
     for op in &batch.ops {
         match *op {
-            PeerOp::Interest { account, filter, queue, members } => {
+            PeerOp::Interest { account, filter, queue, members, far } => {
                 let filter = data.next(filter);
                 let queue = queue.map(|len| data.next(len));
-                each(Received::Interest(InterestChange { account, filter, queue, members }));
+                each(Received::Interest(InterestChange { account, filter, queue, members, far }));
             }
             PeerOp::Connections { account, count } => each(Received::Connections { account, count }),
             PeerOp::Stall { conn, on } => each(Received::Stall { conn, on }),
@@ -246,11 +278,11 @@ fn open<'a>(e: &Envelope, data: &mut Texts<'a>) -> (PeerMessage<'a>, Groups<'a>)
         payload: data.next(e.payload),
     };
     let groups = Groups { left: e.groups, data: data.0 };
-    for group in groups {
+    for (group, _) in groups {
         data.next(4 + group.len() as u32);
     }
-    let (account, conn, shard, hops, plain) = (e.account, e.conn, e.shard, e.hops, e.plain);
-    (PeerMessage { account, conn, shard, hops, to, msg, plain }, groups)
+    let Envelope { account, conn, shard, hops, plain, far, .. } = *e;
+    (PeerMessage { account, conn, shard, hops, to, msg, plain, far }, groups)
 }
 
 /// The account, the filter and perhaps the queue group.
@@ -263,6 +295,13 @@ pub(crate) struct LocalInterest {
 }
 
 impl LocalInterest {
+    /// Every filter that is wanted, and by how many.
+    pub fn all(&self) -> impl Iterator<Item = (AccountId, &[u8], Option<&[u8]>, u32)> {
+        self.members
+            .iter()
+            .map(|((account, filter, queue), members)| (*account, &**filter, queue.as_deref(), *members))
+    }
+
     /// Counts a member in or out; returns the new number if the others must know it.
     pub fn change(
         &mut self,

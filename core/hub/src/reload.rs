@@ -14,6 +14,7 @@ impl Hub {
         self.clear_bridges();
         let before = std::mem::replace(&mut self.config.directory, directory.clone());
         self.build_bridges();
+        self.name_far_accounts();
         let slots: Vec<u32> = self.sinks.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(session) = self.sinks.sessions.get_mut(slot) else { continue };

@@ -1,28 +1,47 @@
 //! Who gets this message: matching, the choice among queue members, and the way to other shards.
 
-use hw_kit::{AccountId, Rng, ShardId, Time};
+use hw_kit::{AccountId, LinkId, Rng, ShardId, Time};
 
 use crate::cross::SharedGroups;
 use crate::hub::{Hub, Sink};
+use crate::links::Links;
 use crate::message::{Inside, Message, Origin};
-use crate::peers::{self, Groups, InterestChange, MAX_HOPS, Outbox, PeerBatch, PeerMessage, Received};
+use crate::peers::{self, Groups, InterestChange, MAX_HOPS, Note, Outbox, PeerBatch, PeerMessage, Received};
 use crate::sinks::{NOBODY, Routed, Sinks};
 
 /// How far a message may go.
 #[derive(Clone, Copy)]
 pub(crate) enum Reach<'a> {
-    /// It was published here: to all sinks of all shards.
+    /// It was published here: to all sinks of all shards and servers.
     Everywhere,
-    /// It comes from another shard: to the sinks here that were chosen there.
-    Here { plain: bool, groups: Groups<'a>, hops: u8 },
+    /// It comes from another shard: to the sinks here that were chosen there. With `far`, to those on other servers, too.
+    Here { plain: bool, far: bool, groups: Groups<'a>, hops: u8 },
+    /// It comes from another server: to the sinks of all shards here that were chosen there.
+    Arrived { plain: bool, groups: &'a [&'a [u8]], hops: u8 },
 }
+
+/// Where the members of a queue group may be.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Where {
+    /// On this shard.
+    Here,
+    /// On another shard of this server.
+    Beside,
+    /// On another server that is heard.
+    Far,
+    /// On another server that says nothing.
+    Lost,
+}
+
+/// No shard: the key of what is on other servers among the groups of other shards.
+const FAR: ShardId = ShardId(u16::MAX);
 
 impl Reach<'_> {
     /// How often the message has moved on when it leaves from here.
     fn hops_behind(self) -> u8 {
         match self {
             Reach::Everywhere => 0,
-            Reach::Here { hops, .. } => hops + 1,
+            Reach::Here { hops, .. } | Reach::Arrived { hops, .. } => hops + 1,
         }
     }
 }
@@ -31,6 +50,7 @@ impl Reach<'_> {
 struct Ways<'a, I> {
     sinks: &'a mut Sinks,
     outboxes: &'a mut [Outbox],
+    links: &'a mut Links,
     rng: &'a mut Rng,
     inside: &'a mut I,
     routed: &'a Routed<'a>,
@@ -48,25 +68,38 @@ impl<I: Inside> Ways<'_, I> {
     fn here(&mut self, sink: Sink) -> bool {
         match sink {
             Sink::Client(id) => self.sinks.deliver(id, self.routed),
-            Sink::Internal(id) => {
+            Sink::Internal(id) | Sink::Private(id) => {
                 let msg = Message { subject: self.routed.to, ..self.routed.msg };
                 self.inside.deliver(self.routed.now, id, self.origin, &msg);
                 true
             }
-            Sink::Peer(..) | Sink::Bridge(_) | Sink::Answers => false,
+            Sink::Peer(..) | Sink::Remote(..) | Sink::Far(_) | Sink::Bridge(_) | Sink::Answers => false,
         }
     }
 
     #[inline]
     fn plain(&mut self, sink: Sink, reach: Reach<'_>) {
         let taken = match (sink, reach) {
-            (Sink::Peer(shard, _), Reach::Everywhere) => {
-                let outbox = self.outbox(shard);
-                outbox.plain = true;
+            (Sink::Peer(shard, _), Reach::Everywhere | Reach::Arrived { plain: true, .. }) => {
+                self.note(shard).plain = true;
                 true
             }
-            // Another shard has taken its own bridges already.
-            (Sink::Bridge(_), Reach::Everywhere) | (Sink::Answers, _) => {
+            (Sink::Far(_), Reach::Everywhere) => {
+                self.note(ShardId(0)).far = true;
+                true
+            }
+            (Sink::Remote(link, _), Reach::Everywhere | Reach::Here { far: true, .. }) => {
+                let note = self.link(link);
+                note.map(|note| note.plain = true).is_some()
+            }
+            // Where the message was published it has taken the bridges already.
+            (Sink::Bridge(_), Reach::Everywhere) => {
+                self.crossings.push(sink);
+                false
+            }
+            (Sink::Private(_), Reach::Arrived { .. })
+            | (_, Reach::Here { plain: false, .. } | Reach::Arrived { plain: false, .. }) => false,
+            (Sink::Answers, _) => {
                 self.crossings.push(sink);
                 false
             }
@@ -75,51 +108,72 @@ impl<I: Inside> Ways<'_, I> {
         self.receivers += usize::from(taken);
     }
 
-    fn outbox(&mut self, shard: ShardId) -> &mut Outbox {
+    fn note(&mut self, shard: ShardId) -> &mut Note {
         self.leaves = true;
-        let outbox = &mut self.outboxes[usize::from(shard.0)];
-        outbox.touched = true;
-        outbox
+        let note = &mut self.outboxes[usize::from(shard.0)].note;
+        note.touched = true;
+        note
     }
 
-    /// One member of the group at position `at` gets it.
-    fn queue(&mut self, at: usize, members: &[Sink], reach: Reach<'_>) {
-        let taken = match reach {
-            Reach::Everywhere => self.pick(at, members, |_| true),
-            Reach::Here { hops, .. } => {
-                let here = |sink: Sink| !matches!(sink, Sink::Peer(..));
-                // The members that the sender knew of may have left meanwhile.
-                self.pick(at, members, here)
-                    || (hops < MAX_HOPS && self.pick(at, members, |sink| !here(sink)))
-            }
+    fn link(&mut self, link: LinkId) -> Option<&mut Note> {
+        let note = &mut self.links.get_mut(link)?.note;
+        self.leaves = true;
+        note.touched = true;
+        Some(note)
+    }
+
+    /// One member of the group at position `at` gets it. `far`: one on another server was chosen where it comes from.
+    fn queue(&mut self, at: usize, members: &[Sink], (reach, far): (Reach<'_>, bool)) {
+        use Where::{Beside, Far, Here, Lost};
+        let order: &[&[Where]] = match reach {
+            Reach::Everywhere => &[&[Here, Beside], &[Far], &[Lost]],
+            // The members that the sender knew of may have left meanwhile.
+            Reach::Here { hops, .. } if hops >= MAX_HOPS => &[&[Here]],
+            Reach::Here { .. } if far => &[&[Far], &[Lost], &[Here], &[Beside]],
+            Reach::Here { .. } => &[&[Here], &[Beside], &[Far]],
+            Reach::Arrived { hops, .. } if hops >= MAX_HOPS => &[&[Here, Beside]],
+            Reach::Arrived { .. } => &[&[Here, Beside], &[Far]],
         };
+        let taken = order.iter().any(|places| self.pick(at, members, places));
         self.receivers += usize::from(taken);
     }
 
-    /// Begins at a random member and goes on until one takes the message.
-    fn pick(&mut self, at: usize, members: &[Sink], eligible: impl Fn(Sink) -> bool) -> bool {
-        let weight = |sink: &Sink| match sink {
-            Sink::Peer(_, members) => u64::from(*members),
+    /// Begins at a random member in one of these places and goes on until one takes the message.
+    fn pick(&mut self, at: usize, members: &[Sink], places: &[Where]) -> bool {
+        let weight = |links: &Links, sink: &Sink| match sink {
+            _ if !places.contains(&place(links, *sink)) => 0,
+            Sink::Peer(_, members) | Sink::Remote(_, members) | Sink::Far(members) => u64::from(*members),
             _ => 1,
         };
-        let total = members.iter().filter(|sink| eligible(**sink)).map(weight).sum();
+        let total: u64 = members.iter().map(|sink| weight(self.links, sink)).sum();
+        if total == 0 {
+            return false;
+        }
         let mut left = self.rng.below(total);
         let first = members
             .iter()
             .position(|sink| {
-                let weight = if eligible(*sink) { weight(sink) } else { 0 };
+                let weight = weight(self.links, sink);
                 let chosen = left < weight;
                 left = left.saturating_sub(weight);
                 chosen
             })
             .unwrap_or(0);
         let (before, after) = members.split_at(first);
-        for &sink in after.iter().chain(before).filter(|sink| eligible(**sink)) {
+        for &sink in after.iter().chain(before) {
+            if weight(self.links, &sink) == 0 {
+                continue;
+            }
             let taken = match sink {
                 Sink::Peer(shard, _) => {
-                    self.outbox(shard).groups.push(at);
+                    self.note(shard).groups.push((at, false));
                     true
                 }
+                Sink::Far(_) => {
+                    self.note(ShardId(0)).groups.push((at, true));
+                    true
+                }
+                Sink::Remote(link, _) => self.link(link).map(|note| note.groups.push((at, false))).is_some(),
                 _ => self.here(sink),
             };
             if taken {
@@ -127,6 +181,16 @@ impl<I: Inside> Ways<'_, I> {
             }
         }
         false
+    }
+}
+
+/// Where a queue group's member is.
+fn place(links: &Links, sink: Sink) -> Where {
+    match sink {
+        Sink::Peer(..) => Where::Beside,
+        Sink::Remote(link, _) if links.is_quiet(link) => Where::Lost,
+        Sink::Remote(..) | Sink::Far(_) => Where::Far,
+        _ => Where::Here,
     }
 }
 
@@ -151,6 +215,7 @@ impl Hub {
         let mut ways = Ways {
             sinks: &mut self.sinks,
             outboxes: &mut self.outboxes,
+            links: &mut self.links,
             rng: &mut self.rng,
             inside: &mut *inside,
             routed,
@@ -159,37 +224,55 @@ impl Hub {
             leaves: false,
             crossings: Vec::new(),
         };
-        if !matches!(reach, Reach::Here { plain: false, .. }) {
+        let wants_plain = match reach {
+            Reach::Everywhere => true,
+            Reach::Here { plain, far, .. } => plain || far,
+            Reach::Arrived { plain, .. } => plain,
+        };
+        if wants_plain {
             for &sink in &matches.plain {
                 ways.plain(sink, reach);
             }
         }
         for (at, (queue, members)) in matches.queues.iter().enumerate() {
-            let wanted = match reach {
-                Reach::Everywhere => !shared.is_away(at) && !left_out.contains(queue),
-                Reach::Here { mut groups, .. } => groups.any(|name| name == queue),
+            let chosen = match reach {
+                Reach::Everywhere => (!shared.is_away(at) && !left_out.contains(queue)).then_some(false),
+                Reach::Here { mut groups, .. } => groups.find(|(name, _)| name == queue).map(|(_, far)| far),
+                Reach::Arrived { groups, .. } => groups.iter().any(|name| name == queue).then_some(false),
             };
-            if wanted {
-                ways.queue(at, members, reach);
+            if let Some(far) = chosen {
+                ways.queue(at, members, (reach, far));
             }
         }
         if ways.leaves {
-            let hops = reach.hops_behind();
-            for outbox in ways.outboxes.iter_mut().filter(|outbox| outbox.touched) {
-                let message = PeerMessage {
-                    account: routed.account,
-                    conn: origin.conn,
-                    shard: origin.shard,
-                    hops,
-                    to: routed.to,
-                    msg: routed.msg,
-                    plain: std::mem::take(&mut outbox.plain),
-                };
-                let groups = std::mem::take(&mut outbox.groups);
-                outbox.put_message(&message, groups.iter().map(|&at| &*matches.queues[at].0));
-                outbox.groups = groups;
-                outbox.groups.clear();
-                outbox.touched = false;
+            let names = |at: usize| &*matches.queues[at].0;
+            let message = PeerMessage {
+                account: routed.account,
+                conn: origin.conn,
+                shard: origin.shard,
+                hops: reach.hops_behind(),
+                to: routed.to,
+                msg: routed.msg,
+                plain: false,
+                far: false,
+            };
+            for outbox in ways.outboxes.iter_mut().filter(|outbox| outbox.note.touched) {
+                let note = std::mem::take(&mut outbox.note);
+                let message = PeerMessage { plain: note.plain, far: note.far, ..message };
+                outbox.put_message(&message, note.groups.iter().map(|&(at, far)| (names(at), far)));
+                outbox.note.reuse(note);
+            }
+            if !ways.links.is_empty()
+                && let Some(account) = self.config.directory.account(routed.account)
+            {
+                for link in ways.links.outboxes().filter(|link| link.note.touched) {
+                    let note = std::mem::take(&mut link.note);
+                    let message = PeerMessage { plain: note.plain, ..message };
+                    let groups = note.groups.iter().map(|&(at, _)| names(at));
+                    link.outbox.put_message(&account.name, &message, groups);
+                    link.count(message.msg.size());
+                    link.note.reuse(note);
+                }
             }
         }
         let (receivers, crossings) = (ways.receivers, ways.crossings);
@@ -252,6 +335,7 @@ impl Hub {
         if usize::from(from.0) >= self.outboxes.len() || from == self.config.shard {
             return;
         }
+        let before = self.mark;
         peers::read(&batch, |received| match received {
             Received::Interest(change) => self.apply_interest(from, change),
             Received::Connections { account, count } => {
@@ -264,21 +348,28 @@ impl Hub {
             Received::Message(m, groups) => {
                 let routed = Routed { now, account: m.account, to: m.to, msg: m.msg, from: NOBODY };
                 let origin = Origin { account: m.account, conn: m.conn, shard: m.shard };
-                self.route(&routed, origin, Reach::Here { plain: m.plain, groups, hops: m.hops }, inside);
+                let reach = Reach::Here { plain: m.plain, far: m.far, groups, hops: m.hops };
+                self.route(&routed, origin, reach, inside);
                 self.sweep();
             }
         });
-        self.outboxes[usize::from(from.0)].note_applied(&batch);
-        self.release_pongs();
+        let (mark, applied) = batch.marks();
+        let outbox = &mut self.outboxes[usize::from(from.0)];
+        outbox.acked = outbox.acked.max(applied);
+        if mark > 0 {
+            self.note_applied(from, mark, before);
+        }
+        self.settle_marks();
         self.sweep();
     }
 
     fn apply_interest(&mut self, from: ShardId, change: InterestChange<'_>) {
-        let InterestChange { account, filter, queue, members } = change;
+        let InterestChange { account, filter, queue, members, far } = change;
         self.interest_changes += 1;
         let old = match queue {
             None => u32::from(members == 0),
             Some(queue) => {
+                let from = if far { FAR } else { from };
                 let key = (from, account, filter.into(), queue.into());
                 match members {
                     0 => self.weights.remove(&key),
@@ -287,25 +378,22 @@ impl Hub {
                 .unwrap_or(0)
             }
         };
+        let members = if queue.is_some() { members } else { members.min(1) };
+        let sink = |members| if far { Sink::Far(members) } else { Sink::Peer(from, members) };
         let interest = &mut self.account_mut(account).interest;
         if old > 0 {
-            interest.remove(filter, queue, &Sink::Peer(from, old));
+            interest.remove(filter, queue, &sink(old));
         }
         if members > 0 {
-            let members = if queue.is_some() { members } else { 1 };
-            interest.insert(filter, queue, Sink::Peer(from, members));
+            interest.insert(filter, queue, sink(members));
+        }
+        if self.config.shard == ShardId(0) {
+            self.tell_links(account, (filter, queue), i64::from(members) - i64::from(old));
         }
     }
 
     /// The number of the newest change of this hub's interest.
     pub fn interest_mark(&self) -> u64 {
         self.mark
-    }
-
-    /// All other shards have applied this hub's changes up to this mark.
-    pub fn interest_settled(&self) -> u64 {
-        let own = usize::from(self.config.shard.0);
-        let others = self.outboxes.iter().enumerate().filter(|(shard, _)| *shard != own);
-        others.map(|(_, outbox)| outbox.acked).min().unwrap_or(self.mark)
     }
 }

@@ -2,6 +2,7 @@
 
 mod flow;
 mod operator;
+mod servers;
 mod shards;
 mod sharing;
 

@@ -41,11 +41,11 @@ number! {
     ShardId(u16)
 }
 number! {
-    /// A server's store in a cluster: drawn when the store is made, so that a store that was lost is another one. 0 means "none".
+    /// The incarnation of a server's JetStream store: drawn once per store, kept in it. 0: a server without one.
     NodeId(u64)
 }
 number! {
-    /// A link to another server; never reused while the server runs.
+    /// One link to another server; never reused while the server runs.
     LinkId(u64)
 }
 

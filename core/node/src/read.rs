@@ -96,7 +96,7 @@ impl JetStream {
                     Some(info) => info,
                     None => return Some(Err(ApiError::new(10014))),
                 };
-                info.cluster = None;
+                info.cluster = self.cluster.is_some().then(|| self.cluster_info(now, id)).flatten();
                 Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
             Request::MessageGet { stream, get, no_hdr } => {
@@ -159,7 +159,7 @@ impl JetStream {
             info.state = state;
             page = (total, offset, SUBJECTS_PAGE);
         }
-        info.cluster = self.cluster();
+        info.cluster = self.cluster_info(now, id);
         Ok(hw_jsapi::stream_info(&info, page))
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw_auth::Directory;
 use hw_hub::{CloseReason, Hub, HubConfig, HubLimits, Inside, InternalId, Message, Origin, Peer, PeerBatch};
-use hw_kit::{AccountId, ConnId, ShardId, Time};
+use hw_kit::{AccountId, ConnId, LinkId, ShardId, Time};
+use hw_route::{LinkDown, Peer as LinkPeer};
 
 use crate::completion::DiskCompletion;
 use crate::inside::Target;
 use crate::jetstream::{DiskRequest, JetStream, JetStreamConfig};
+use crate::links::{LinkFrame, Linked, Links};
 use crate::notice::{Notice, NoticeConfig, NoticeLevel};
 use crate::outbox::Outgoing;
 use crate::recover::Recovery;
@@ -20,6 +22,7 @@ use crate::view::JetStreamView;
 pub struct Shard {
     hub: Hub,
     rooms: Rooms,
+    links: Links,
     scratch: Vec<u8>,
 }
 
@@ -51,7 +54,8 @@ impl Shard {
             system.subscribe(&mut hub);
         }
         let js = js.map(|(config, recovery)| recovery.finish(now, config, directory, &mut hub));
-        let mut shard = Shard { hub, rooms: Rooms { js, system }, scratch: Vec::new() };
+        let mut shard =
+            Shard { hub, rooms: Rooms { js, system }, links: Links::default(), scratch: Vec::new() };
         shard.settle(now);
         shard
     }
@@ -97,6 +101,64 @@ impl Shard {
         if let Some(js) = &mut self.rooms.js {
             js.handle_disk(now, &mut self.hub, completion);
         }
+    }
+
+    /// There is a link with another server. Links are shard 0's.
+    pub fn handle_link_up(&mut self, now: Time, link: LinkId, peer: LinkPeer) {
+        self.hub.handle_link_up(link);
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_link_up(now, link, (peer.node, &peer.name));
+        }
+        self.links.up(now, link, peer);
+    }
+
+    /// A link is gone. With [`LinkDown::Refused`] it was told before that it is, and now that the server's process is.
+    pub fn handle_link_down(&mut self, now: Time, link: LinkId, why: LinkDown) {
+        self.hub.handle_link_down(link);
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_link_down(now, &mut self.hub, link, why);
+        }
+        self.links.down(link, why);
+    }
+
+    /// Nothing was heard of another server for [`hw_route::QUIET_AFTER`], or something was, after that. The link stands.
+    pub fn handle_link_quiet(&mut self, now: Time, link: LinkId, quiet: bool) {
+        self.hub.handle_link_quiet(link, quiet);
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_link_quiet(now, &mut self.hub, link, quiet);
+        }
+        self.links.quiet(link, quiet);
+    }
+
+    /// Another server has heard what this one sent at `at`.
+    pub fn handle_link_acked(&mut self, _now: Time, link: LinkId, at: Time) {
+        self.links.acked(link, at);
+    }
+
+    /// Something came from another server.
+    pub fn handle_link(&mut self, now: Time, link: LinkId, frame: LinkFrame) {
+        match frame {
+            LinkFrame::Hub(batch) => self.hub.handle_remote(now, link, &batch, &mut self.rooms),
+            LinkFrame::Js(body) => {
+                if let Some(js) = &mut self.rooms.js {
+                    js.handle_peer_frame(now, &mut self.hub, link, &body);
+                }
+            }
+        }
+    }
+
+    /// What other servers must hear.
+    pub fn take_link_frames(&mut self) -> Vec<(LinkId, LinkFrame)> {
+        let hub = self.hub.take_remote_batches().into_iter();
+        let frames = hub.map(|(link, batch)| (link, LinkFrame::Hub(batch)));
+        let js = self.rooms.js.as_mut().map(JetStream::take_peer_frames).unwrap_or_default();
+        let js = js.into_iter().map(|(link, body)| (link, LinkFrame::Js(body)));
+        frames.chain(js).collect()
+    }
+
+    /// The other servers that there is a link with.
+    pub fn links(&self) -> impl Iterator<Item = (LinkId, &Linked)> {
+        self.links.all()
     }
 
     /// Time has passed.
@@ -164,6 +226,7 @@ impl Shard {
     /// Lines for the log.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         let mut notices = std::mem::take(&mut self.rooms.system.notices);
+        notices.append(&mut self.links.notices);
         let found = self.rooms.js.as_mut().map(JetStream::take_damage_lines).unwrap_or_default();
         notices.extend(found.into_iter().map(|text| Notice { level: NoticeLevel::Error, text }));
         notices

@@ -91,7 +91,8 @@ impl System {
     fn listen_from(&self, hub: &mut Hub, first: usize) {
         let system = self.directory.system_account();
         for (account, _) in self.directory.accounts().skip(first) {
-            hub.subscribe_internal(account, USER_INFO, None, Target::System.id());
+            // Only the server that has the connection knows its user.
+            hub.subscribe_private(account, USER_INFO, Target::System.id());
             for subject in OF_ITSELF.iter().filter(|_| Some(account) != system) {
                 hub.subscribe_internal(account, subject.as_bytes(), None, Target::System.id());
             }

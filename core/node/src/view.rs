@@ -4,7 +4,7 @@ use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
 use hw_kit::{AccountId, GroupId, Time};
 use hw_stream::Lead;
 use hw_stream::consumer::required_api_level;
-use hw_stream::info::{ClusterInfo, ConsumerInfo, LeadInfo, StreamInfo};
+use hw_stream::info::{ConsumerInfo, LeadInfo, StreamInfo};
 use serde_json::Value;
 
 use crate::group::Group;
@@ -231,11 +231,6 @@ impl JetStream {
         self.show_feeds(now, group, &mut info);
         info.domain.clone_from(&self.config.domain);
         info
-    }
-
-    /// The only replica of an asset.
-    pub(crate) fn cluster(&self) -> Option<ClusterInfo> {
-        Some(ClusterInfo { leader: self.config.server_name.clone(), ..ClusterInfo::default() })
     }
 
     /// A consumer as a response about it shows it.

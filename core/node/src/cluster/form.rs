@@ -35,21 +35,51 @@ impl JetStream {
         }
         cluster.peers.handle_up(now, link, node, name);
         cluster.names.insert(node, name.to_owned());
-        let hello = PeerFrame::Hello { node: cluster.me, standing: cluster.formation.standing() };
-        cluster.send(node, hello);
+        self.greet(node);
         self.handle_reached(now, node);
     }
 
     /// A link to another server ended.
-    pub(crate) fn handle_link_down(&mut self, now: Time, hub: &mut Hub, link: LinkId, why: LinkDown) {
+    pub(crate) fn handle_link_down(&mut self, now: Time, hub: &mut Hub, link: LinkId, why: hw_route::LinkDown) {
         let Some(cluster) = &mut self.cluster else { return };
         let node = cluster.peers.node(link);
+        let why = match why {
+            hw_route::LinkDown::Closed => LinkDown::Closed,
+            hw_route::LinkDown::Refused => LinkDown::Refused,
+            hw_route::LinkDown::Silent => LinkDown::Silent,
+        };
         if let Some(lost) = cluster.peers.handle_down(now, link, why) {
             self.handle_lost(now, hub, lost);
         }
         if let Some(node) = node {
             self.end_transfers(node);
         }
+    }
+
+    /// Nothing is heard of another server, although its link stands, or something again.
+    pub(crate) fn handle_link_quiet(&mut self, now: Time, hub: &mut Hub, link: LinkId, quiet: bool) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(node) = cluster.peers.node(link) else { return };
+        if let Some(lost) = cluster.peers.handle_quiet(now, link, quiet) {
+            self.handle_lost(now, hub, lost);
+        }
+        if !quiet {
+            self.greet(node);
+            self.handle_reached(now, node);
+        }
+    }
+
+    /// What is to be sent to other JetStream servers.
+    pub(crate) fn take_peer_frames(&mut self) -> Vec<(LinkId, bytes::Bytes)> {
+        let frames = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.outgoing));
+        let frames = frames.unwrap_or_default().into_iter();
+        frames.map(|(link, frame)| (link, frame.encode().into())).collect()
+    }
+
+    fn greet(&mut self, node: NodeId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let hello = PeerFrame::Hello { node: cluster.me, standing: cluster.formation.standing() };
+        cluster.send(node, hello);
     }
 
     /// A frame from another JetStream server.
