@@ -16,6 +16,7 @@ use hw_cluster::{Elections, Formation, PeerFrame, Peers, Standing, StoreNote};
 use hw_kit::{GroupId, LinkId, NodeId, Time};
 use hw_store::Frame;
 
+use crate::notice::{Notice, NoticeLevel};
 use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
@@ -57,12 +58,14 @@ pub(crate) struct Cluster {
     pub(crate) transfers: Transfers,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
+    /// Groups that are led here and have learners of which something was heard.
+    pub(crate) growing: BTreeSet<GroupId>,
     /// Groups that were opened in this round.
     pub(crate) opened: Vec<(Time, GroupId)>,
     /// What was found on disk of groups that the meta group has not created yet, as far as is known.
     pub(crate) found: BTreeMap<GroupId, (Option<Saved>, Option<Restored>)>,
     /// Lines for the log.
-    pub(crate) notices: Vec<String>,
+    pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.
     pub(crate) names: BTreeMap<NodeId, String>,
 }
@@ -86,6 +89,7 @@ impl Cluster {
             asks: Asks::default(),
             transfers: Transfers::default(),
             admitting: false,
+            growing: BTreeSet::new(),
             opened: Vec::new(),
             found: BTreeMap::new(),
             notices: Vec::new(),
@@ -98,6 +102,11 @@ impl Cluster {
         if let Some(link) = self.peers.link(to) {
             self.outgoing.push((link, frame));
         }
+    }
+
+    /// Says something to who reads the log.
+    pub(crate) fn say(&mut self, level: NoticeLevel, text: String) {
+        self.notices.push(Notice { level, text });
     }
 
     /// Whether so many of these servers, this one included, can be reached that they decide.

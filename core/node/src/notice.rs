@@ -8,6 +8,8 @@ pub enum NoticeLevel {
     /// Something went wrong.
     #[default]
     Error,
+    /// What operators want to know.
+    Info,
     /// Connections come and go.
     Debug,
     /// Every operation of clients.

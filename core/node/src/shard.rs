@@ -227,6 +227,7 @@ impl Shard {
     pub fn take_notices(&mut self) -> Vec<Notice> {
         let mut notices = std::mem::take(&mut self.rooms.system.notices);
         notices.append(&mut self.links.notices);
+        notices.extend(self.rooms.js.as_mut().map(JetStream::take_cluster_notices).unwrap_or_default());
         let found = self.rooms.js.as_mut().map(JetStream::take_damage_lines).unwrap_or_default();
         notices.extend(found.into_iter().map(|text| Notice { level: NoticeLevel::Error, text }));
         notices

@@ -1,7 +1,7 @@
 //! What the API and monitoring show: infos of streams and consumers, totals of accounts and of the server.
 
 use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
-use hw_kit::{AccountId, GroupId, Time};
+use hw_kit::{AccountId, GroupId, NodeId, Time};
 use hw_stream::Lead;
 use hw_stream::consumer::required_api_level;
 use hw_stream::info::{ConsumerInfo, LeadInfo, StreamInfo};
@@ -90,6 +90,20 @@ pub struct JetStreamView<'a> {
 impl<'a> JetStreamView<'a> {
     pub(crate) fn new(js: &'a JetStream) -> JetStreamView<'a> {
         JetStreamView { js }
+    }
+
+    /// What is here of replicated streams: name, last applied entry and the fingerprint of the state.
+    pub fn replicas(&self) -> Vec<(String, u64, u64)> {
+        let groups = self.js.groups.values().filter(|group| group.log.replicated.is_some());
+        let one = |group: &Group| {
+            (group.stream.config().name.clone(), group.log.applied().0, group.stream.fingerprint())
+        };
+        groups.map(one).collect()
+    }
+
+    /// Which server of its cluster this is; 0 without one.
+    pub fn node(&self) -> NodeId {
+        self.js.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me)
     }
 
     /// Everything together.

@@ -28,6 +28,7 @@ impl Machine {
             directory: Arc::new(Directory::default()),
         };
         let js = JetStreamConfig {
+            cluster: None,
             domain: String::new(),
             strict: true,
             long_acks: false,

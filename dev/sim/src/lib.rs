@@ -7,6 +7,7 @@
 mod audit;
 mod client;
 mod clock;
+mod cluster;
 #[cfg(test)]
 mod feeds;
 mod history;
@@ -22,6 +23,7 @@ mod volume;
 mod workload;
 mod world;
 
+pub use cluster::simulate_cluster;
 pub use history::Violation;
 pub use planted::Planted;
 pub use sample::{Opened, Sample};

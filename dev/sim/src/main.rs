@@ -3,12 +3,14 @@
 
 use std::process::ExitCode;
 
-use hw_sim::{Plan, Planted, simulate};
+use hw_sim::{Failure, Plan, Planted, Report, simulate, simulate_cluster};
 
-const USAGE: &str = "hw-sim [--seeds N | --cuts N] [--from N] [--planted NAME] | --seed N";
+const USAGE: &str = "hw-sim [--cluster] [--seeds N | --cuts N] [--from N] [--planted NAME] | --seed N";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (flags, args): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|arg| arg == "--cluster");
+    let simulate = if flags.is_empty() { simulate } else { simulate_cluster };
     let (mut seeds, mut from, mut one, mut planted) = (100, 0, None, Planted::Nothing);
     let mut cuts = None;
     for pair in args.chunks(2) {
@@ -35,14 +37,20 @@ fn main() -> ExitCode {
         }
     }
     match one {
-        Some(seed) => run(seed..seed + 1, None, planted, true),
-        None if cuts.is_some() => run(from..u64::MAX, cuts, planted, false),
-        None => run(from..from + seeds, None, planted, false),
+        Some(seed) => run(simulate, seed..seed + 1, None, planted),
+        None if cuts.is_some() => run(simulate, from..u64::MAX, cuts, planted),
+        None => run(simulate, from..from + seeds, None, planted),
     }
 }
 
 /// Runs seeds, all of them or until there were so many power cuts.
-fn run(seeds: std::ops::Range<u64>, cuts: Option<u64>, planted: Planted, trace: bool) -> ExitCode {
+fn run(
+    simulate: fn(Plan) -> Result<Report, Failure>,
+    seeds: std::ops::Range<u64>,
+    cuts: Option<u64>,
+    planted: Planted,
+) -> ExitCode {
+    let trace = seeds.end.saturating_sub(seeds.start) == 1;
     let (mut failed, mut events, mut time) = (0, 0, 0);
     let mut counts = std::collections::BTreeMap::<_, u64>::new();
     let mut all = 0;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hw_auth::Directory;
 use hw_hub::{CloseReason, HubConfig, HubLimits, Peer, PeerBatch};
-use hw_kit::{ConnId, Rng, ShardId, Span, Time};
-use hw_node::{DiskCompletion, JetStreamConfig, Recovery, Shard};
+use hw_kit::{ConnId, LinkId, NodeId, Rng, ShardId, Span, Time};
+use hw_node::{ClusterConfig, DiskCompletion, JetStreamConfig, LinkFrame, Recovery, Shard};
 use hw_store::index::Pages;
 use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, recover};
 use hw_testkit::disk::MemDisk;
@@ -42,6 +42,14 @@ pub enum Input {
     Peer(ShardId, PeerBatch),
     /// The disk finished something.
     Disk(DiskCompletion),
+    /// A link with another server.
+    LinkUp(LinkId, hw_route::Peer),
+    /// It is gone.
+    LinkDown(LinkId, hw_route::LinkDown),
+    /// Nothing is heard on it, or something again.
+    LinkQuiet(LinkId, bool),
+    /// A frame of another server.
+    Link(LinkId, LinkFrame),
 }
 
 /// What one round of a shard gives to the world.
@@ -53,6 +61,10 @@ pub struct Output {
     pub closed: Vec<ConnId>,
     /// Batches for other shards.
     pub peers: Vec<(ShardId, PeerBatch)>,
+    /// Lines for the log.
+    pub notices: Vec<String>,
+    /// Frames for other servers.
+    pub links: Vec<(LinkId, LinkFrame)>,
     /// When the shard wants to be woken at the latest.
     pub wake: Option<Time>,
 }
@@ -119,13 +131,14 @@ impl Server {
             }
         }
         let directory = Arc::new(Directory::default());
-        let mut recovery = Some((jetstream(setup, seeds.rng.next_u64()), recovery));
+        let mut recovery = Some((jetstream(setup, seeds.rng.next_u64(), seeds.cluster.clone()), recovery));
+        let name = seeds.cluster.as_ref().map_or_else(|| "sim".to_owned(), |(_, name)| name.clone());
         let shards = (0..setup.shards).map(|index| {
             let config = HubConfig {
                 shard: ShardId(index),
                 shards: setup.shards,
                 seed: seeds.rng.next_u64(),
-                info: Info { headers: true, jetstream: true, ..Info::default() },
+                info: Info { server_id: name.clone(), headers: true, jetstream: true, ..Info::default() },
                 limits: HubLimits::default(),
                 directory: directory.clone(),
             };
@@ -141,6 +154,17 @@ impl Server {
         let view = self.shards.first().and_then(|running| running.shard.jetstream());
         view.map(|view| view.health().damage.into_iter().map(|damage| damage.stream).collect())
             .unwrap_or_default()
+    }
+
+    /// Which server of its cluster it is.
+    pub fn node(&self) -> NodeId {
+        self.shards.first().and_then(|running| running.shard.jetstream()).map_or(NodeId(0), |view| view.node())
+    }
+
+    /// What replicas have of streams: name, last applied entry and the fingerprint of the state.
+    pub fn replicas(&self) -> Vec<(String, u64, u64)> {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.map(|view| view.replicas()).unwrap_or_default()
     }
 
     /// The shard that a connection belongs to.
@@ -167,7 +191,12 @@ impl Server {
         for request in running.shard.take_disk() {
             self.volume.submit(request);
         }
-        let mut output = Output { peers: running.shard.take_peer_batches(), ..Output::default() };
+        let mut output = Output {
+            peers: running.shard.take_peer_batches(),
+            links: running.shard.take_link_frames(),
+            ..Output::default()
+        };
+        output.notices = running.shard.take_notices().into_iter().map(|notice| notice.text).collect();
         let mut dirty = Vec::new();
         running.shard.take_dirty(&mut dirty);
         for conn in dirty {
@@ -194,6 +223,8 @@ pub struct Boot<'a> {
     pub trace: &'a mut Trace,
     /// Damage is no reason not to start.
     pub tolerant: bool,
+    /// The cluster that the server belongs to, and what it is called there.
+    pub cluster: Option<(ClusterConfig, String)>,
 }
 
 impl Running {
@@ -215,11 +246,16 @@ impl Running {
             }
             Input::Peer(from, batch) => self.shard.handle_peer(now, from, batch),
             Input::Disk(completion) => self.shard.handle_disk(now, completion),
+            Input::LinkUp(link, peer) => self.shard.handle_link_up(now, link, peer),
+            Input::LinkDown(link, why) => self.shard.handle_link_down(now, link, why),
+            Input::LinkQuiet(link, quiet) => self.shard.handle_link_quiet(now, link, quiet),
+            Input::Link(link, frame) => self.shard.handle_link(now, link, frame),
         }
     }
 }
 
-fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
+fn jetstream(setup: Setup, seed: u64, cluster: Option<(ClusterConfig, String)>) -> JetStreamConfig {
+    let (cluster, name) = cluster.unzip();
     JetStreamConfig {
         domain: String::new(),
         strict: true,
@@ -233,10 +269,11 @@ fn jetstream(setup: Setup, seed: u64) -> JetStreamConfig {
         batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
-        server_name: "sim".to_owned(),
+        server_name: name.unwrap_or_else(|| "sim".to_owned()),
         checkpoint_bytes: setup.checkpoint_bytes,
         erase_after: Span::from_millis(150),
         seed,
+        cluster,
     }
 }
 

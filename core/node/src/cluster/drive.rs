@@ -208,6 +208,12 @@ impl JetStream {
         if replicated.replica.handle_message(from, message).is_err() {
             return;
         }
+        // A learner may have come so far that it can have a vote.
+        let is_growing = replicated.is_leading() && !replicated.replica.members().learners.is_empty();
+        if is_growing && let Some(cluster) = &mut self.cluster {
+            cluster.growing.insert(id);
+        }
+        let Some(replicated) = self.replica_mut(id) else { return };
         if !replicated.proven && replicated.replica.leader() == from {
             replicated.proven = true;
             if let Some(cluster) = &mut self.cluster {
@@ -219,6 +225,8 @@ impl JetStream {
 
     /// A replica's role changed.
     fn handle_role(&mut self, now: Time, hub: &mut Hub, id: GroupId, role: Role) {
+        let text = format!("{}: {role:?}", self.raft_group(id));
+        self.say(crate::notice::NoticeLevel::Debug, text);
         let Some(replicated) = self.replica_mut(id) else { return };
         if let Role::Leader { term } = role {
             replicated.handle_elected(term);

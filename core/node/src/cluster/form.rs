@@ -13,6 +13,7 @@ use super::replicated::note_frame;
 use crate::commit::{META, STORE};
 use crate::jetstream::JetStream;
 use crate::log::Origin;
+use crate::notice::{Notice, NoticeLevel};
 
 impl JetStream {
     /// What the other servers want of this one, and what follows from the time that has passed.
@@ -24,6 +25,10 @@ impl JetStream {
         self.run_formation(now);
         self.run_asks(now, hub);
         self.run_transfers(now);
+        let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
+        for id in growing.unwrap_or_default() {
+            self.follow_members(now, id);
+        }
         self.admit();
     }
 
@@ -88,7 +93,7 @@ impl JetStream {
         let Some(from) = cluster.peers.node(link) else { return };
         let Ok(frame) = PeerFrame::decode(bytes) else {
             let text = format!("server {}: a frame that cannot be read", self.node_name(from));
-            return self.say(text);
+            return self.say(NoticeLevel::Error, text);
         };
         match frame {
             PeerFrame::Hello { node, standing } if node == from => {
@@ -97,7 +102,7 @@ impl JetStream {
                 if cluster.formation.is_foreign() {
                     let text = "this server's store has streams of its own, and the cluster has begun without it: \
                         it stays outside until they are backed up and the store is removed";
-                    self.say(text.to_owned());
+                    self.say(NoticeLevel::Error, text.to_owned());
                 }
             }
             PeerFrame::Hello { .. } => {}
@@ -112,10 +117,16 @@ impl JetStream {
         }
     }
 
-    fn say(&mut self, line: String) {
+    /// Says something to who reads the log.
+    pub(crate) fn say(&mut self, level: NoticeLevel, text: String) {
         if let Some(cluster) = &mut self.cluster {
-            cluster.notices.push(line);
+            cluster.say(level, text);
         }
+    }
+
+    /// What is to be said.
+    pub(crate) fn take_cluster_notices(&mut self) -> Vec<Notice> {
+        self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.notices)).unwrap_or_default()
     }
 
     /// What a server is called.
@@ -175,6 +186,7 @@ impl JetStream {
         cluster.formation.handle_member();
         self.meta_log.replicate(term, replicated);
         self.meta_changed = true;
+        self.say(NoticeLevel::Info, "JetStream belongs to the cluster from now on".to_owned());
         self.plan_election(now, META, Cause::Created);
         self.tell_standing();
     }

@@ -8,11 +8,14 @@ use hw_stream::lead::PumpOut;
 
 use crate::commit::META;
 use crate::jetstream::JetStream;
+use crate::notice::NoticeLevel;
 use crate::schedule::Schedules;
 
 impl JetStream {
     /// Everything that was decided before is applied: this server serves the group.
     pub(crate) fn start_leading(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let text = format!("this server leads {}", self.raft_group(id));
+        self.say(NoticeLevel::Debug, text);
         if id == META {
             return self.start_leading_meta(now);
         }
@@ -26,6 +29,8 @@ impl JetStream {
 
     /// Another server leads, or nobody: clients that wait are told to ask again, publishers get no answer.
     pub(crate) fn stop_leading(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let text = format!("this server does not lead {} any more", self.raft_group(id));
+        self.say(NoticeLevel::Debug, text);
         if let Some(log) = self.log_mut(id) {
             log.handle_stepdown();
         }

@@ -168,7 +168,13 @@ impl JetStream {
 
     /// Who leads a stream brings its members to what the meta group wants, one by one.
     pub(crate) fn follow_members(&mut self, _now: Time, id: GroupId) {
-        if id == META || !self.log(id).is_some_and(Log::is_leading) {
+        if id == META {
+            if let Some(cluster) = &mut self.cluster {
+                cluster.admitting = true;
+            }
+            return;
+        }
+        if !self.log(id).is_some_and(Log::is_leading) {
             return;
         }
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };

@@ -17,6 +17,7 @@ use hw_stream::stream::StreamRestore;
 
 use crate::commit::{META, STORE};
 use crate::jetstream::JetStream;
+use crate::notice::NoticeLevel;
 use crate::limits::{LOG_TAIL_BYTES, LOG_TAILS_BYTES, PIECE_BYTES};
 
 /// How long a follower waits for a piece before it asks again.
@@ -91,6 +92,7 @@ impl JetStream {
         cluster.transfers.last += 1;
         let transfer = cluster.transfers.last;
         cluster.transfers.incoming.insert(id, Incoming { from, transfer, until: now + PATIENCE });
+        cluster.say(NoticeLevel::Debug, format!("fetches the state of group {id}"));
         cluster.send(from, PeerFrame::Fetch { group: id, transfer, after: last });
     }
 
@@ -224,9 +226,7 @@ impl JetStream {
         cluster.transfers.incoming.remove(&id);
         if let Err(reason) = self.install(now, hub, id, end) {
             let text = format!("group {id}: the state that {} sent cannot be used: {reason}", self.node_name(from));
-            if let Some(cluster) = &mut self.cluster {
-                cluster.notices.push(text);
-            }
+            self.say(NoticeLevel::Error, text);
         }
     }
 
@@ -301,7 +301,8 @@ impl JetStream {
             if let Some(cluster) = &mut self.cluster {
                 cluster.frames.push(frame);
                 if let Err(error) = installed {
-                    cluster.notices.push(format!("group {id}: the state that was fetched is refused: {error}"));
+                    let text = format!("group {id}: the state that was fetched is refused: {error}");
+                    cluster.say(NoticeLevel::Error, text);
                 }
             }
             self.wake_replica(id);

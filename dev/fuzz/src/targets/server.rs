@@ -172,6 +172,7 @@ fn hub() -> HubConfig {
 
 fn jetstream() -> JetStreamConfig {
     JetStreamConfig {
+        cluster: None,
         domain: String::new(),
         strict: false,
         long_acks: false,
