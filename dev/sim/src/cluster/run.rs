@@ -250,9 +250,11 @@ impl Run {
 
     /// What was acknowledged is there, once, in order, with its bytes; nothing else is; all replicas agree.
     fn judge(&mut self) -> Result<(), Violation> {
+        // What is on its way arrives, and who is not answered by then is not answered any more.
+        self.pass(Span::from_secs(2))?;
+        self.waiting.clear();
         let until = self.world.now() + PEACE;
         let info = self.ask(&format!("$JS.API.STREAM.INFO.{STREAM}"), &Value::Null, until)?;
-        self.pass(Span::from_secs(1))?;
         let last = info["state"]["last_seq"].as_u64();
         let last = last.ok_or_else(|| violation("a stream stays", info.to_string()))?;
         let mut stored = BTreeMap::new();
