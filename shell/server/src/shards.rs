@@ -95,6 +95,7 @@ impl Outside for Wires {
     fn notice(&mut self, notice: Notice) {
         match notice.level {
             NoticeLevel::Error => tracing::error!("{}", notice.text),
+            NoticeLevel::Info => tracing::info!("{}", notice.text),
             NoticeLevel::Debug => tracing::debug!("{}", notice.text),
             NoticeLevel::Trace => tracing::trace!("{}", notice.text),
         }
