@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod flags;
 mod jetstream;
+mod cluster;
 mod links;
 mod operator;
 mod options;
@@ -25,10 +26,11 @@ mod usage;
 mod validate;
 mod value;
 
+pub use cluster::{ClusterOptions, RouteLogin, RouteUrl};
 pub use error::{ConfError, ConfErrors, Position, Problem};
 pub use flags::{Flags, FlagsError, Signal};
 pub use options::{
-    AuthOptions, BatchOptions, ClusterOptions, EncryptionOptions, FeatureFlags, HandshakeFirst,
+    AuthOptions, BatchOptions, EncryptionOptions, FeatureFlags, HandshakeFirst,
     JetStreamLimits, JetStreamOptions, LeafnodeOptions, Limits, Listen, LogOptions, MonitorOptions, Options,
     Secret, ServerOptions, StoreCipher, TlsOptions, TlsVersion, WebsocketOptions,
 };

@@ -305,6 +305,13 @@ impl Mesh {
         self.wake(socket);
     }
 
+    /// What came on a link cannot be what a server of ours sends: the link ends.
+    pub fn break_link(&mut self, now: Time, link: LinkId, text: &str) {
+        if let Some(&socket) = self.links.get(&link) {
+            self.fail(now, socket, text);
+        }
+    }
+
     /// Takes a connection's output, appended to `out`; empty: nothing waits.
     pub fn take_output(&mut self, now: Time, socket: SocketId, out: &mut Vec<u8>) {
         if let Some(line) = self.lines.get_mut(&socket) {
