@@ -99,7 +99,8 @@ impl RouteUrl {
                 (Some(RouteLogin { user: user.to_owned(), pass: pass.to_owned() }), address)
             }
         };
-        let has_port = address.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+        let has_port =
+            address.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
         let address = if has_port { address.to_owned() } else { format!("{address}:{DEFAULT_PORT}") };
         let (host, port) = address.rsplit_once(':')?;
         let known = ["nats", "nats-route", "tls"].contains(&scheme);
@@ -139,7 +140,8 @@ pub(crate) fn cluster(reader: &mut Reader, entry: &Entry) -> Option<ClusterOptio
             "advertise" | "cluster_advertise" => put(&mut cluster.advertise, reader.name(inner)),
             "no_advertise" => set(&mut cluster.no_advertise, reader.boolean(inner)),
             "connect_retries" => {
-                let retries = reader.within(inner, -1, i64::from(u32::MAX)).map(|retries| retries.max(0) as u32);
+                let retries =
+                    reader.within(inner, -1, i64::from(u32::MAX)).map(|retries| retries.max(0) as u32);
                 set(&mut cluster.connect_retries, retries);
             }
             "connect_backoff" => set(&mut cluster.connect_backoff, reader.boolean(inner)),
@@ -203,7 +205,9 @@ fn authorization(reader: &mut Reader, entry: &Entry, cluster: &mut ClusterOption
 fn ping_interval(reader: &mut Reader, entry: &Entry) -> Option<Span> {
     let interval = reader.positive(entry)?;
     if interval > PING_INTERVAL_MAX {
-        reader.warnings.push("Cluster 'ping_interval' will reset to 30s which is the max for routes".to_owned());
+        reader
+            .warnings
+            .push("Cluster 'ping_interval' will reset to 30s which is the max for routes".to_owned());
     }
     Some(interval.min(PING_INTERVAL_MAX))
 }
@@ -212,9 +216,8 @@ fn ping_interval(reader: &mut Reader, entry: &Entry) -> Option<Span> {
 fn compression(reader: &mut Reader, entry: &Entry) {
     let none = match &entry.value.kind {
         ValueKind::Bool(on) => !on,
-        ValueKind::String(mode) => {
-            ["off", "disabled", "false", "accept", "not supported"].contains(&mode.to_ascii_lowercase().as_str())
-        }
+        ValueKind::String(mode) => ["off", "disabled", "false", "accept", "not supported"]
+            .contains(&mode.to_ascii_lowercase().as_str()),
         _ => false,
     };
     if !none {
@@ -275,9 +278,15 @@ mod tests {
             ("routes: [\"http://x\"]", "error parsing route url \"http://x\""),
             ("authorization {users: []}", "Cluster authorization does not allow multiple users"),
             ("authorization {token: t}", "Cluster authorization does not support tokens"),
-            ("authorization {user: u, password: \"$2a$10$x\"}", "a hashed password cannot be shown to other servers"),
+            (
+                "authorization {user: u, password: \"$2a$10$x\"}",
+                "a hashed password cannot be shown to other servers",
+            ),
             ("compression: s2_fast", "links between servers are not compressed: use \"off\" or \"accept\""),
-            ("compression: {mode: s2_auto}", "links between servers are not compressed: use \"off\" or \"accept\""),
+            (
+                "compression: {mode: s2_auto}",
+                "links between servers are not compressed: use \"off\" or \"accept\"",
+            ),
             ("permissions: {import: a}", "\"permissions\" is not supported yet"),
             ("bogus: 1", "unknown field \"bogus\""),
         ] {

@@ -2,9 +2,7 @@
 
 use hw_kit::Span;
 
-use crate::options::{
-    HandshakeFirst, LeafnodeOptions, Listen, TlsOptions, TlsVersion, WebsocketOptions,
-};
+use crate::options::{HandshakeFirst, LeafnodeOptions, Listen, TlsOptions, TlsVersion, WebsocketOptions};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::value::{Entry, ValueKind};

@@ -2,9 +2,9 @@
 
 use hw_auth::Login;
 
+use crate::cluster::{ClusterOptions, DEFAULT_PORT, RouteLogin, RouteUrl};
 use crate::error::{ConfError, ConfErrors};
 use crate::flags::{Flags, FlagsError, Signal};
-use crate::cluster::{ClusterOptions, DEFAULT_PORT, RouteLogin, RouteUrl};
 use crate::options::{Listen, Options, TlsOptions};
 use crate::parse::Source;
 use crate::reader::split_address;

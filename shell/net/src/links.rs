@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hw_hub::RemoteBatch;
 use hw_kit::{LinkId, Span, Time};
 use hw_node::LinkFrame;
-use hw_hub::RemoteBatch;
 use hw_route::{Action, Channel, DialError, Mesh, MeshConfig, Remark, SocketId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

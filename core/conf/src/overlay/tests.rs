@@ -64,7 +64,8 @@ fn other_flags() {
     assert!(tls.verify);
     let cluster = options("", "--cluster_name \"local\"").cluster.unwrap();
     assert_eq!(cluster.name.as_deref(), Some("\"local\""));
-    let line = "--cluster nats://u:p@127.0.0.1:-1 --routes nats-route://a:1,b:2 --connect_retries 3 --no_advertise";
+    let line =
+        "--cluster nats://u:p@127.0.0.1:-1 --routes nats-route://a:1,b:2 --connect_retries 3 --no_advertise";
     let cluster = options("", line).cluster.unwrap();
     assert_eq!(cluster.listen, Some(Listen { host: "127.0.0.1".into(), port: 0 }));
     assert_eq!(cluster.login, Some(RouteLogin { user: "u".into(), pass: "p".into() }));
