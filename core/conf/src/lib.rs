@@ -6,6 +6,7 @@
 
 mod accounts;
 mod auth;
+mod cluster;
 mod directory;
 mod error;
 mod flags;
@@ -25,12 +26,13 @@ mod usage;
 mod validate;
 mod value;
 
+pub use cluster::{ClusterOptions, RouteLogin, RouteUrl};
 pub use error::{ConfError, ConfErrors, Position, Problem};
 pub use flags::{Flags, FlagsError, Signal};
 pub use options::{
-    AuthOptions, BatchOptions, ClusterOptions, EncryptionOptions, FeatureFlags, HandshakeFirst,
-    JetStreamLimits, JetStreamOptions, LeafnodeOptions, Limits, Listen, LogOptions, MonitorOptions, Options,
-    Secret, ServerOptions, StoreCipher, TlsOptions, TlsVersion, WebsocketOptions,
+    AuthOptions, BatchOptions, EncryptionOptions, FeatureFlags, HandshakeFirst, JetStreamLimits,
+    JetStreamOptions, LeafnodeOptions, Limits, Listen, LogOptions, MonitorOptions, Options, Secret,
+    ServerOptions, StoreCipher, TlsOptions, TlsVersion, WebsocketOptions,
 };
 pub use overlay::{Command, CommandError, command_line};
 pub use parse::{Source, parse_text};

@@ -1,10 +1,8 @@
-//! The blocks of listeners: `tls`, `websocket`, `leafnodes`, `cluster`.
+//! The blocks of listeners: `tls`, `websocket`, `leafnodes`.
 
 use hw_kit::Span;
 
-use crate::options::{
-    ClusterOptions, HandshakeFirst, LeafnodeOptions, Listen, TlsOptions, TlsVersion, WebsocketOptions,
-};
+use crate::options::{HandshakeFirst, LeafnodeOptions, Listen, TlsOptions, TlsVersion, WebsocketOptions};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
 use crate::value::{Entry, ValueKind};
@@ -61,14 +59,14 @@ fn first(reader: &mut Reader, entry: &Entry) -> Option<HandshakeFirst> {
 
 /// A listener of which some parts may be given.
 #[derive(Default)]
-struct Parts {
+pub(crate) struct Parts {
     host: Option<String>,
     port: Option<u16>,
 }
 
 impl Parts {
     /// Takes `listen`, `host`, `net` or `port`.
-    fn read(&mut self, reader: &mut Reader, key: &str, entry: &Entry) -> bool {
+    pub(crate) fn read(&mut self, reader: &mut Reader, key: &str, entry: &Entry) -> bool {
         match key {
             "listen" => {
                 let (host, port) = reader.address(entry).unwrap_or_default();
@@ -82,7 +80,7 @@ impl Parts {
         true
     }
 
-    fn listen(self) -> Option<Listen> {
+    pub(crate) fn listen(self) -> Option<Listen> {
         let host = self.host.unwrap_or_default();
         self.port.map(|port| Listen { host, port })
     }
@@ -133,28 +131,4 @@ pub(crate) fn leafnodes(reader: &mut Reader, entry: &Entry) -> Option<LeafnodeOp
         }
     }
     Some(LeafnodeOptions { listen: parts.listen() })
-}
-
-pub(crate) fn cluster(reader: &mut Reader, entry: &Entry) -> Option<ClusterOptions> {
-    let mut cluster = ClusterOptions { at: Some(entry.at.clone()), ..ClusterOptions::default() };
-    let mut parts = Parts::default();
-    for inner in reader.map(entry)? {
-        let key = inner.key.to_ascii_lowercase();
-        if parts.read(reader, &key, inner) {
-            continue;
-        }
-        match key.as_str() {
-            "name" => put(&mut cluster.name, reader.name(inner)),
-            "routes" => set(&mut cluster.routes, reader.strings(inner)),
-            "advertise" | "cluster_advertise" => put(&mut cluster.advertise, reader.name(inner)),
-            "no_advertise" => set(&mut cluster.no_advertise, reader.boolean(inner)),
-            "connect_retries" => {
-                let retries = reader.within(inner, 0, i64::from(u32::MAX)).map(|retries| retries as u32);
-                set(&mut cluster.connect_retries, retries);
-            }
-            _ => reader.other(inner, Block::Cluster),
-        }
-    }
-    cluster.listen = parts.listen();
-    Some(cluster)
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use hw_auth::{AccountSpec, Login, MappingSpec, PermissionsSpec, UserSpec};
 use hw_kit::Span;
 
-use crate::error::{ConfErrors, Position};
+use crate::cluster::ClusterOptions;
+use crate::error::ConfErrors;
 use crate::parse::Source;
 
 /// Everything that can be set.
@@ -431,23 +432,4 @@ pub struct WebsocketOptions {
 pub struct LeafnodeOptions {
     /// `None`: no port is given. The host may be empty: the client listener's then.
     pub listen: Option<Listen>,
-}
-
-/// The cluster, which [`Options::validate`] still refuses.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClusterOptions {
-    /// Where the block stands; `None`: on the command line.
-    pub at: Option<Position>,
-    /// Its name.
-    pub name: Option<String>,
-    /// Where other servers connect.
-    pub listen: Option<Listen>,
-    /// `nats://` or `nats-route://` URLs of other servers.
-    pub routes: Vec<String>,
-    /// `host:port` that other servers are told.
-    pub advertise: Option<String>,
-    /// Whether clients are not told of other servers.
-    pub no_advertise: bool,
-    /// How often to retry routes that other servers told of.
-    pub connect_retries: u32,
 }

@@ -2,9 +2,10 @@
 
 use hw_auth::Login;
 
+use crate::cluster::{ClusterOptions, DEFAULT_PORT, RouteLogin, RouteUrl};
 use crate::error::{ConfError, ConfErrors};
 use crate::flags::{Flags, FlagsError, Signal};
-use crate::options::{ClusterOptions, Listen, Options, TlsOptions};
+use crate::options::{Listen, Options, TlsOptions};
 use crate::parse::Source;
 use crate::reader::split_address;
 use crate::usage::{USAGE, USAGE_TLS};
@@ -222,27 +223,39 @@ impl Flags {
         if let Some(routes) = &self.routes {
             let routes = routes.split(',').map(str::trim).filter(|route| !route.is_empty());
             cluster.routes = routes.map(str::to_owned).collect();
+            for route in cluster.routes.iter().filter(|route| RouteUrl::parse(route).is_none()) {
+                errors.push(ConfError::nowhere(format!("--routes: error parsing route url {route:?}")));
+            }
         }
         if let Some(url) = self.cluster.as_ref().filter(|url| !url.is_empty()) {
             match cluster_listen(url, errors) {
-                Some(listen) => cluster.listen = Some(listen),
+                Some((listen, login)) => {
+                    cluster.listen = Some(listen);
+                    if login.is_some() {
+                        cluster.login = login;
+                    }
+                }
                 None => errors.push(ConfError::nowhere(format!("--cluster {url}: missing port in address"))),
             }
         }
     }
 }
 
-/// `nats://host:port`.
-fn cluster_listen(url: &str, errors: &mut Vec<ConfError>) -> Option<Listen> {
+/// `nats://host:port`, and what other servers must show: `nats://user:password@host:port`.
+fn cluster_listen(url: &str, errors: &mut Vec<ConfError>) -> Option<(Listen, Option<RouteLogin>)> {
     let address = url.split_once("://").map_or(url, |(_, address)| address);
-    if address.contains('@') {
-        errors.push(ConfError::nowhere("--cluster: a user in the URL is not supported yet"));
-    }
-    let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
+    let (login, address) = match address.rsplit_once('@') {
+        None => (None, address),
+        Some((login, address)) => {
+            let (user, pass) = login.split_once(':').unwrap_or((login, ""));
+            (Some(RouteLogin { user: user.to_owned(), pass: pass.to_owned() }), address)
+        }
+    };
     let (host, number) = split_address(address)?;
     let number = number.parse().ok()?;
     let host = if host.is_empty() { "0.0.0.0" } else { host };
-    Some(Listen { host: host.to_owned(), port: port(number, errors).unwrap_or(6222) })
+    let listen = Listen { host: host.to_owned(), port: port(number, errors).unwrap_or(DEFAULT_PORT) };
+    Some((listen, login))
 }
 
 fn over<T: Clone>(slot: &mut Option<T>, flag: &Option<T>) {

@@ -140,17 +140,8 @@ const LEAFNODES: &[Refused] = &[
 ];
 
 const CLUSTER: &[Refused] = &[
-    ("authorization", NO_HELP),
-    ("tls", NO_HELP),
-    ("pool_size", NO_HELP),
-    ("accounts", NO_HELP),
-    ("compression", NO_HELP),
-    ("ping_interval", NO_HELP),
-    ("ping_max", NO_HELP),
     ("permissions", NO_HELP),
-    ("connect_backoff", NO_HELP),
-    ("write_deadline", NO_HELP),
-    ("write_timeout", NO_HELP),
+    ("write_timeout", ": a server that takes no bytes within write_deadline is given up"),
     ("proxy_required", NO_HELP),
 ];
 

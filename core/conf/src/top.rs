@@ -189,7 +189,7 @@ fn blocks(options: &mut Options, reader: &mut Reader, key: &str, entry: &Entry) 
         "allow_non_tls" => set(&mut options.allow_non_tls, reader.boolean(entry)),
         "websocket" | "ws" => options.websocket = links::websocket(reader, entry),
         "leafnodes" | "leaf" => options.leafnodes = links::leafnodes(reader, entry),
-        "cluster" => options.cluster = links::cluster(reader, entry),
+        "cluster" => options.cluster = crate::cluster::cluster(reader, entry),
         _ => return false,
     }
     true

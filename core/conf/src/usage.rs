@@ -53,13 +53,14 @@ TLS
       --tlscacert FILE        who may have signed those
       --help_tls              about TLS in the configuration file
 
-Cluster (not supported yet)
-      --cluster, --cluster_listen URL   address for other servers
+Cluster
+      --cluster, --cluster_listen URL   address for other servers: nats://USER:PASSWORD@HOST:PORT,
+                              or without USER and PASSWORD
       --cluster_name NAME     the cluster's name
-      --routes URL,URL        other servers
+      --routes URL,URL        other servers, as many as are known
       --cluster_advertise H:P address that other servers are told
       --no_advertise          do not tell clients of other servers
-      --connect_retries N     for servers that were told of
+      --connect_retries N     attempts beyond the first few to reach servers that were told of
 
 Other
       --profile PORT          not supported yet

@@ -65,10 +65,14 @@ impl Options {
             errors.push(ConfError { at: cluster.at.clone(), problem: Problem::Invalid { detail } });
         }
         // A name alone opens nothing.
-        if cluster.listen.is_some() {
-            let detail = ": clustering is not built yet";
+        if cluster.listen.is_some() && self.jetstream.enabled {
+            let detail = ": with jetstream, which is not replicated yet";
             let problem = Problem::NotSupported { field: "cluster".to_owned(), detail };
             errors.push(ConfError { at: cluster.at.clone(), problem });
+        }
+        if cluster.tls.as_ref().is_some_and(|tls| !has_certificate(tls)) {
+            let detail = "cluster: tls needs a cert_file and a key_file".to_owned();
+            errors.push(ConfError { at: cluster.at.clone(), problem: Problem::Invalid { detail } });
         }
     }
 

@@ -197,6 +197,14 @@ impl Hub {
         })
     }
 
+    /// The filters that other servers want, in all accounts.
+    pub fn link_filters(&self) -> impl Iterator<Item = (LinkId, Vec<String>)> {
+        self.links.links.iter().map(|(id, link)| {
+            let wishes = link.accounts.values().flat_map(|account| account.wishes.keys());
+            (*id, wishes.map(|(filter, _)| String::from_utf8_lossy(filter).into_owned()).collect())
+        })
+    }
+
     /// What other servers must hear.
     pub fn take_remote_batches(&mut self) -> Vec<(LinkId, RemoteBatch)> {
         let of_link = |(id, link): (&LinkId, &mut Link)| {

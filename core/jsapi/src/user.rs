@@ -30,6 +30,9 @@ pub struct ServerInfo<'a> {
     pub id: &'a str,
     /// The nats-server version that it announces.
     pub ver: &'a str,
+    /// The cluster's name; empty without one.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub cluster: &'a str,
     /// Whether JetStream is on.
     pub jetstream: bool,
 }

@@ -287,6 +287,9 @@ impl System {
             "seq": self.seq,
             "time": now.to_rfc3339(),
         });
+        if !info.cluster.is_empty() {
+            server["cluster"] = json!(info.cluster);
+        }
         if info.jetstream {
             server["jetstream"] = json!(true);
         }
@@ -309,6 +312,7 @@ impl System {
             host: &info.host,
             id: &info.server_id,
             ver: &info.version,
+            cluster: &info.cluster,
             jetstream: info.jetstream,
         };
         send(from.account, to, hw_jsapi::user_info(now, &server, &who).into())

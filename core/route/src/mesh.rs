@@ -229,6 +229,10 @@ impl Mesh {
     pub fn handle_dialled(&mut self, now: Time, socket: SocketId, result: Result<(), DialError>) {
         let Some(line) = self.lines.get_mut(&socket) else { return };
         let Some(address) = line.dialled.clone() else { return };
+        if line.stage == Stage::Ended {
+            // The server stopped, or its routes changed meanwhile.
+            return self.actions.push(Action::Close(socket));
+        }
         match result {
             Ok(()) => {
                 line.heard = now;
@@ -303,6 +307,13 @@ impl Mesh {
             return self.fail(now, socket, &text);
         }
         self.wake(socket);
+    }
+
+    /// What came on a link cannot be what a server of ours sends: the link ends.
+    pub fn break_link(&mut self, now: Time, link: LinkId, text: &str) {
+        if let Some(&socket) = self.links.get(&link) {
+            self.fail(now, socket, text);
+        }
     }
 
     /// Takes a connection's output, appended to `out`; empty: nothing waits.
@@ -598,12 +609,12 @@ impl Mesh {
         let is_server =
             said.starts_with("CONNECT ") && said.contains("\"cluster\"") || said.starts_with("INFO ");
         let text = match is_server {
-            true => "This Is A Headwater Cluster, A nats-server Cannot Join It",
-            false => "Attempted To Connect To Route Port",
+            true => "this is a Headwater cluster: a nats-server cannot join it",
+            false => "attempted to connect to route port",
         };
         line.put_raw(format!("-ERR '{text}'\r\n").as_bytes());
         self.wake(socket);
-        self.fail(now, socket, &text.to_lowercase());
+        self.fail(now, socket, text);
     }
 
     fn handle_frame(

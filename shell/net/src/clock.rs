@@ -1,8 +1,17 @@
 //! The wall clock, made monotonic: what the shards are told as `now`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hw_kit::Time;
+
+/// The steady clock: how long this process has run, whatever happens to the wall clock. What links measure with.
+pub fn steady_now() -> Time {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let run = START.get_or_init(Instant::now).elapsed();
+    // Not 0, which means "not set".
+    Time(i64::try_from(run.as_nanos()).unwrap_or(i64::MAX).saturating_add(1))
+}
 
 /// Reads the system's time; never goes back within one shard.
 #[derive(Debug, Default)]

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hw_hub::{CloseReason, PeerBatch};
-use hw_kit::{ConnId, ShardId, Span, Time};
-use hw_node::{DiskCompletion, DiskRequest, Notice, Question, Shard};
+use hw_kit::{ConnId, LinkId, ShardId, Span, Time};
+use hw_node::{DiskCompletion, DiskRequest, LinkFrame, Notice, Question, Shard};
 use tokio::sync::Notify;
 
 use crate::limits::{READS_AT_ONCE_MAX, SPARE_BYTES_MAX, SPARES_MAX};
-use crate::mailbox::{Adopted, Mail, Mailbox, Socket};
-use crate::{Clock, stream, tcp, upgrade};
+use crate::mailbox::{Adopted, LinkMail, Mail, Mailbox, Socket};
+use crate::{Clock, steady_now, stream, tcp, upgrade};
 
 /// How often the other tasks run after a shard was told to stop: enough to take the last output and write it once.
 const LAST_TURNS: usize = 4;
@@ -23,6 +23,10 @@ pub trait Outside {
     fn post(&mut self, to: ShardId, batch: PeerBatch);
     /// Have the disk do something. `now`: what can be done without waiting may be done, and comes back.
     fn disk(&mut self, request: DiskRequest, now: bool) -> Option<DiskCompletion>;
+    /// Send something to another server.
+    fn link(&mut self, link: LinkId, frame: LinkFrame);
+    /// Whether so much waits for other servers that clients should wait.
+    fn links_are_full(&self) -> bool;
     /// A connection is gone.
     fn closed(&mut self, conn: ConnId);
     /// A line for the log.
@@ -171,6 +175,7 @@ impl Driver {
                 Mail::Peer(from, batch) => state.shard.handle_peer(now, from, batch),
                 Mail::Disk(completion) => state.shard.handle_disk(now, completion),
                 Mail::Run(question) => question(&mut state.shard, now),
+                Mail::Link(link, mail) => state.link(now, link, mail),
                 Mail::Adopt(adopted) => self.adopt(state, now, adopted),
                 Mail::Stop => return true,
             }
@@ -262,7 +267,10 @@ impl Driver {
         for (to, batch) in state.shard.take_peer_batches() {
             state.outside.post(to, batch);
         }
-        self.mailbox.set_congested(state.shard.is_congested());
+        for (link, frame) in state.shard.take_link_frames() {
+            state.outside.link(link, frame);
+        }
+        self.mailbox.set_congested(state.shard.is_congested() || state.outside.links_are_full());
         for notice in state.shard.take_notices() {
             state.outside.notice(notice);
         }
@@ -299,6 +307,20 @@ impl Driver {
 }
 
 impl State {
+    fn link(&mut self, now: Time, link: LinkId, mail: LinkMail) {
+        match mail {
+            LinkMail::Up(peer) => self.shard.handle_link_up(now, link, peer),
+            LinkMail::Down(why) => self.shard.handle_link_down(now, link, why),
+            LinkMail::Quiet(quiet) => self.shard.handle_link_quiet(now, link, quiet),
+            // How long ago that was, counted back from the shard's own time.
+            LinkMail::Acked(at) => {
+                let age = steady_now().since(at);
+                self.shard.handle_link_acked(now, link, now - age);
+            }
+            LinkMail::Frame(frame) => self.shard.handle_link(now, link, frame),
+        }
+    }
+
     /// Takes a connection's output, leaving an empty buffer.
     pub(crate) fn take_output(&mut self, conn: ConnId) -> Vec<u8> {
         let spare = self.spares.pop().unwrap_or_default();

@@ -6,12 +6,14 @@
 mod clock;
 mod driver;
 mod limits;
+mod links;
 mod mailbox;
 mod stream;
 mod tcp;
 mod upgrade;
 
-pub use clock::Clock;
+pub use clock::{Clock, steady_now};
 pub use driver::{Driver, DriverConfig, Outside};
-pub use mailbox::{Adopted, Duplex, Mail, Mailbox, Socket};
+pub use links::{Linking, Links, LinksConfig, Secure};
+pub use mailbox::{Adopted, Duplex, LinkMail, Mail, Mailbox, Socket};
 pub use upgrade::{Upgrade, Upgraded, Upgrading};

@@ -16,4 +16,10 @@ pub const READS_AT_ONCE_MAX: usize = 64;
 /// A shard whose mailbox holds more bytes of other shards' messages is full: clients are not read until it has room.
 pub const MAILBOX_BYTES: usize = 4 * 1024 * 1024;
 
+/// What waits for the other servers: above this clients are not read, as long as those servers take it.
+pub const LINK_PRESSURE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Other servers are read further than clients are, so that their signs of life are not overlooked: up to here.
+pub const LINK_MAILBOX_BYTES: usize = 8 * MAILBOX_BYTES;
+
 const _: () = assert!(SPARE_BYTES_MAX >= READ_BYTES, "a reply to one full read fits a kept buffer");

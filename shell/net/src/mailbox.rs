@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hw_hub::PeerBatch;
-use hw_kit::ShardId;
-use hw_node::Shard;
+use hw_kit::{LinkId, ShardId, Time};
+use hw_node::{LinkFrame, Shard};
+use hw_route::{LinkDown, Peer};
 use tokio::sync::Notify;
 
-use crate::limits::MAILBOX_BYTES;
+use crate::limits::{LINK_MAILBOX_BYTES, MAILBOX_BYTES};
 use crate::upgrade::Upgrade;
 
 /// A connection, batch, completion or question for a shard.
@@ -22,8 +23,35 @@ pub enum Mail {
     Adopt(Adopted),
     /// Something to do with the shard on its own thread.
     Run(Errand),
+    /// About a link with another server.
+    Link(LinkId, LinkMail),
     /// End the shard's loop.
     Stop,
+}
+
+/// What happens on a link.
+pub enum LinkMail {
+    /// It is there.
+    Up(Peer),
+    /// It is gone.
+    Down(LinkDown),
+    /// Nothing is heard on it, or something again.
+    Quiet(bool),
+    /// The other server has heard what this one sent at that time of the steady clock.
+    Acked(Time),
+    /// Something came.
+    Frame(LinkFrame),
+}
+
+impl Mail {
+    fn bytes(&self) -> usize {
+        match self {
+            Mail::Peer(_, batch) => batch.bytes(),
+            Mail::Link(_, LinkMail::Frame(LinkFrame::Hub(batch))) => batch.len(),
+            Mail::Link(_, LinkMail::Frame(LinkFrame::Js(body))) => body.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// Something to do with a shard on its own thread.
@@ -69,21 +97,29 @@ pub struct Mailbox {
 impl Mailbox {
     /// Puts a letter in and wakes the shard.
     pub fn post(&self, mail: Mail) {
-        if let Mail::Peer(_, batch) = &mail {
-            self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
-        }
+        self.bytes.fetch_add(mail.bytes(), Ordering::Relaxed);
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
         self.wake.notify_one();
     }
 
     /// Waits until the shard can take more work.
     pub(crate) async fn room(&self) {
-        while self.is_full() {
+        self.wait_while(|| self.is_full()).await;
+    }
+
+    /// Waits until the shard can take more from other servers. A shard that has more to do than it should waits for
+    /// those perhaps: they are read all the same, or servers would wait for each other.
+    pub(crate) async fn link_room(&self) {
+        self.wait_while(|| self.bytes.load(Ordering::Acquire) > LINK_MAILBOX_BYTES).await;
+    }
+
+    async fn wait_while(&self, is_full: impl Fn() -> bool) {
+        while is_full() {
             let room = self.has_room.notified();
             tokio::pin!(room);
             // Registered before the second look: what happens in between is not missed.
             room.as_mut().enable();
-            if !self.is_full() {
+            if !is_full() {
                 return;
             }
             room.await;
@@ -121,8 +157,7 @@ impl Mailbox {
     /// Takes everything that is there.
     pub(crate) fn take(&self) -> VecDeque<Mail> {
         let mail = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
-        let bytes =
-            mail.iter().map(|mail| if let Mail::Peer(_, batch) = mail { batch.bytes() } else { 0 }).sum();
+        let bytes = mail.iter().map(Mail::bytes).sum();
         if self.bytes.fetch_sub(bytes, Ordering::AcqRel) > MAILBOX_BYTES {
             self.has_room.notify_waiters();
         }

@@ -14,6 +14,9 @@ pub(crate) fn starting(options: &Options, id: &str) {
     tracing::info!("Starting nats-server");
     tracing::info!("  Version:  {NATS_VERSION}");
     tracing::info!("  Server:   headwater {VERSION}");
+    if let Some(cluster) = options.cluster.as_ref().and_then(|cluster| cluster.name.as_ref()) {
+        tracing::info!("  Cluster:  {cluster}");
+    }
     tracing::info!("  Name:     {name}");
     tracing::info!("  ID:       {id}");
     if !options.digest.is_empty() {
@@ -67,7 +70,7 @@ pub(crate) fn jetstream(facts: &JetStreamFacts, took: Duration) {
 }
 
 /// Clients can connect.
-pub(crate) fn ready(facts: &Facts) {
+pub(crate) fn ready(facts: &Facts, cluster: &str) {
     if let Some(door) = &facts.websocket {
         let scheme = if door.tls { "wss" } else { "ws" };
         tracing::info!("Listening for websocket clients on {scheme}://{}", address(&door.host, door.port));
@@ -84,6 +87,13 @@ pub(crate) fn ready(facts: &Facts) {
         tracing::info!("TLS required for client connections");
     }
     tracing::info!("Server is ready");
+    if let Some(door) = &facts.cluster {
+        tracing::info!("Cluster name is {cluster}");
+        if door.dynamic {
+            tracing::warn!("Cluster name was dynamically generated, consider setting one");
+        }
+        tracing::info!("Listening for route connections on {}", address(&door.host, door.port));
+    }
 }
 
 fn address(host: &str, port: u16) -> String {

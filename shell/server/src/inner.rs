@@ -10,10 +10,11 @@ use hw_auth::Directory;
 use hw_disk::Gauges;
 use hw_hub::{AccountCounters, HubCounters, HubLimits};
 use hw_kit::{ConnId, Span, Time};
-use hw_net::{Clock, Mailbox};
+use hw_net::{Clock, Links, Mailbox};
 use hw_node::{BatchLimits, JetStreamHealth, JetStreamTotals, Meters, Question};
 use tokio::sync::mpsc;
 
+use crate::cluster::{ClusterFacts, Members};
 use crate::monitor::Requests;
 use crate::usage::Usage;
 
@@ -24,6 +25,9 @@ const QUESTIONS_MAX: usize = 1024;
 pub(crate) struct Inner {
     pub(crate) facts: Facts,
     live: RwLock<Live>,
+    /// The way to other servers, in a cluster.
+    pub(crate) links: Option<Arc<Links>>,
+    members: RwLock<Members>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) start: Time,
     pub(crate) cores: usize,
@@ -61,6 +65,7 @@ pub(crate) struct Facts {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) system_account: String,
     pub(crate) jetstream: Option<JetStreamFacts>,
+    pub(crate) cluster: Option<ClusterFacts>,
 }
 
 /// Another listener.
@@ -106,9 +111,12 @@ impl Inner {
         facts: Facts,
         live: Live,
         mailboxes: Vec<Arc<Mailbox>>,
+        members: Members,
     ) -> (Inner, mpsc::Receiver<(usize, Question)>) {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let inner = Inner {
+            links: facts.cluster.as_ref().map(|_| Arc::new(Links::default())),
+            members: RwLock::new(members),
             facts,
             live: RwLock::new(live),
             mailboxes,
@@ -174,6 +182,16 @@ impl Inner {
     /// A reload has changed something.
     pub(crate) fn set_live(&self, live: Live) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    /// The cluster as it is now; without one there is nothing in it.
+    pub(crate) fn members(&self) -> Members {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The cluster has changed.
+    pub(crate) fn set_members(&self, members: Members) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     /// Accounts' names by number.

@@ -7,6 +7,7 @@ pub(crate) mod healthz;
 pub(crate) mod jsz;
 pub(crate) mod links;
 mod metrics;
+pub(crate) mod routez;
 pub(crate) mod statsz;
 pub(crate) mod subsz;
 pub(crate) mod varz;
@@ -135,9 +136,9 @@ async fn jsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) 
     json(StatusCode::OK, &jsz::page(&inner, &arguments).await)
 }
 
-async fn routez_page(State(inner): State<Arc<Inner>>) -> Response {
+async fn routez_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/routez");
-    json(StatusCode::OK, &links::routez(&inner))
+    json(StatusCode::OK, &routez::page(&inner, &arguments).await)
 }
 
 async fn gatewayz_page(State(inner): State<Arc<Inner>>) -> Response {

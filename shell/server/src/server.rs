@@ -26,6 +26,7 @@ pub struct Server {
     log: Option<Sink>,
     disk: Option<Arc<ShardDisk>>,
     shards: Vec<JoinHandle<()>>,
+    links: Option<JoinHandle<()>>,
     control: Option<(watch::Sender<Stage>, JoinHandle<()>)>,
     options: Options,
 }
@@ -34,6 +35,7 @@ pub struct Server {
 pub(crate) struct Parts {
     pub(crate) inner: Arc<Inner>,
     pub(crate) shards: Vec<JoinHandle<()>>,
+    pub(crate) links: Option<JoinHandle<()>>,
     pub(crate) doors: Listeners,
     pub(crate) log: Option<Sink>,
     pub(crate) ports: Ports,
@@ -57,16 +59,16 @@ impl Server {
 
     /// Opens the doors.
     pub(crate) fn run(parts: Parts, options: Options) -> Result<Server, StartError> {
-        let Parts { inner, shards, doors, log, ports, address, disk } = parts;
+        let Parts { inner, shards, links, doors, log, ports, address, disk } = parts;
         let (stop, stopped) = watch::channel(Stage::Open);
         let doors = Doors { inner: inner.clone(), listeners: doors };
         let control =
             std::thread::Builder::new().name("control".to_owned()).spawn(move || doors.keep(stopped));
         let control = control.map_err(StartError::system("starting the control thread"))?;
         inner.set_ready(true);
-        banner::ready(&inner.facts);
+        banner::ready(&inner.facts, &inner.members().name);
         let control = Some((stop, control));
-        Ok(Server { inner, address, ports, log, disk, shards, control, options })
+        Ok(Server { inner, address, ports, log, disk, shards, links, control, options })
     }
 
     /// Where clients connect.
@@ -126,6 +128,7 @@ impl Server {
         if let Some((stage, _)) = &self.control {
             stage.send_replace(Stage::Closing);
         }
+        crate::cluster::lame_duck(&self.inner);
         for mailbox in &self.inner.mailboxes {
             mailbox.post(Mail::Run(Box::new(|shard, _| shard.hub_mut().lame_duck())));
         }
@@ -184,6 +187,13 @@ impl Server {
             mailbox.post(Mail::Run(Box::new(|shard, now| shard.handle_shutdown(now))));
             mailbox.post(Mail::Stop);
             let _ = shard.join();
+        }
+        // What the shards said last leaves before the links end.
+        if let Some(links) = &self.inner.links {
+            links.stop();
+        }
+        if let Some(thread) = self.links.take() {
+            let _ = thread.join();
         }
         // The shards are gone: dropping the last handle writes what waits and ends the disk's threads.
         self.disk = None;

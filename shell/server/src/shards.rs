@@ -5,11 +5,11 @@ use std::thread::JoinHandle;
 
 use hw_disk::ShardDisk;
 use hw_hub::{HubConfig, PeerBatch};
-use hw_kit::{ConnId, ShardId, Span};
+use hw_kit::{ConnId, LinkId, ShardId, Span};
 use hw_net::{Clock, Driver, DriverConfig, Mail, Outside};
 use hw_node::{
-    DiskCompletion, DiskRequest, JetStreamConfig, Notice, NoticeConfig, NoticeLevel, Question, Recovery,
-    Shard,
+    DiskCompletion, DiskRequest, JetStreamConfig, LinkFrame, Notice, NoticeConfig, NoticeLevel, Question,
+    Recovery, Shard,
 };
 
 use crate::StartError;
@@ -86,6 +86,16 @@ impl Outside for Wires {
             crate::store::perform(disk, &self.inner.mailboxes[self.index], request);
             None
         })
+    }
+
+    fn link(&mut self, link: LinkId, frame: LinkFrame) {
+        if let Some(links) = &self.inner.links {
+            links.send(link, frame);
+        }
+    }
+
+    fn links_are_full(&self) -> bool {
+        self.index == 0 && self.inner.links.as_ref().is_some_and(|links| links.are_full())
     }
 
     fn closed(&mut self, _: ConnId) {

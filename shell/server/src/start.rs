@@ -6,13 +6,14 @@ use std::sync::Arc;
 use hw_auth::Directory;
 use hw_conf::{BatchOptions, Listen, Options};
 use hw_hub::{HubConfig, HubLimits};
-use hw_kit::{ShardId, Span};
+use hw_kit::{NodeId, ShardId, Span};
 use hw_net::Mailbox;
 use hw_node::{BatchLimits, JetStreamConfig, NoticeConfig, NoticeLevel};
 use hw_wire::Info;
 
 use crate::accept::Kind;
 use crate::banner;
+use crate::cluster::{self, Joining, Members};
 use crate::inner::{Door, Facts, Inner, JetStreamFacts, Live};
 use crate::ports::Ports;
 use crate::server::{Listeners, Parts, Server};
@@ -88,9 +89,17 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
         false => None,
     };
     let doors = Doors::bind(&options, http)?;
+    let joining = Joining::new(&options, bind)?;
     let address = doors.clients.local_addr().map_err(StartError::system("listening"))?;
-    let facts = facts(&options, &directory, (&id, &doors), opened.as_ref());
-    let (inner, questions) = Inner::new(facts, live(&options, directory.clone()), mailboxes);
+    let mut facts = facts(&options, &directory, (&id, &doors), opened.as_ref());
+    let mut members = Members::default();
+    if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
+        members.name = cluster::name(cluster, seed());
+        members.client_urls = cluster_urls(&facts, address);
+        facts.cluster = Some(joining.facts(&options, members.client_urls.clone()));
+    }
+    let live = live(&options, directory.clone());
+    let (inner, questions) = Inner::new(facts, live, mailboxes, members);
     let inner = Arc::new(inner);
     let hubs = hub_configs(&inner, &options, &directory);
     let jetstream = opened.map(|Opened { recovery, disk, .. }| (jetstream_config(&inner), recovery, disk));
@@ -102,12 +111,14 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let write_deadline = options.limits.write_deadline;
     let plan = Plan { hubs, jetstream, write_deadline, notices: notices(&options) };
     let shards = shards::spawn(&inner, plan)?;
+    // A server without a JetStream store has no incarnation of one.
+    let links = joining.map(|joining| cluster::join(&inner, &options, joining, NodeId(0))).transpose()?;
     if let Some(facts) = &inner.facts.jetstream {
         banner::jetstream(facts, began.elapsed());
     }
     let ports = ports(&inner, doors.http.is_some());
     let doors = doors.listeners((tls, websocket), questions);
-    Server::run(Parts { inner, shards, doors, log, ports, address, disk }, options)
+    Server::run(Parts { inner, shards, links, doors, log, ports, address, disk }, options)
 }
 
 /// Settings that parse but whose service is not built: refused by name, never ignored.
@@ -212,7 +223,12 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
         max_payload: options.limits.max_payload as usize,
         jetstream: facts.jetstream.is_some(),
         domain: options.jetstream.domain.clone().unwrap_or_default(),
-        connect_urls: facts.connect_urls.clone(),
+        connect_urls: match &facts.cluster {
+            Some(_) => inner.members().client_urls,
+            None => facts.connect_urls.clone(),
+        },
+        cluster: inner.members().name,
+        cluster_dynamic: facts.cluster.as_ref().is_some_and(|cluster| cluster.dynamic),
         api_level: hw_jsapi::API_LEVEL as i32,
         ..Info::default()
     };
@@ -294,6 +310,16 @@ fn facts(
         metadata: options.server.metadata.clone(),
         system_account: system.unwrap_or_default(),
         jetstream: opened.map(|opened| jetstream_facts(options, opened)),
+        cluster: None,
+    }
+}
+
+/// Where clients reach this server of a cluster: the others tell theirs.
+fn cluster_urls(facts: &Facts, address: SocketAddr) -> Vec<String> {
+    match facts.connect_urls.is_empty() {
+        true if facts.host.contains(':') => vec![address.to_string()],
+        true => vec![format!("{}:{}", facts.host, facts.port)],
+        false => facts.connect_urls.clone(),
     }
 }
 
@@ -386,7 +412,7 @@ fn ports(inner: &Inner, has_http: bool) -> Ports {
     Ports {
         nats: url(if facts.tls_required { "tls" } else { "nats" }, &facts.host, facts.port),
         monitoring: if has_http { url("http", &facts.http_host, facts.http_port) } else { Vec::new() },
-        cluster: Vec::new(),
+        cluster: facts.cluster.iter().flat_map(|cluster| url("nats", &cluster.host, cluster.port)).collect(),
         websocket: door(facts.websocket.as_ref(), ws),
         leafnodes: door(facts.leafnodes.as_ref(), "leafnode"),
     }

@@ -76,7 +76,7 @@ fn is_meant(inner: &Inner, request: &Map<String, Value>) -> bool {
     };
     let exact = request.get("exact_match").and_then(Value::as_bool).unwrap_or(false);
     text("server_name").is_none_or(|name| if exact { facts.name == name } else { facts.name.contains(name) })
-        && text("cluster").is_none()
+        && text("cluster").is_none_or(|name| inner.facts.cluster.is_some() && inner.members().name == name)
         && text("host").is_none_or(|host| facts.host.contains(host))
         && tags.is_none_or(|tags| tags.iter().all(has))
         && text("domain").is_none_or(|domain| facts.jetstream.as_ref().is_some_and(|js| js.domain == domain))
@@ -92,6 +92,9 @@ fn server(inner: &Inner) -> Value {
         "seq": inner.next_seq(),
         "time": inner.now().to_rfc3339(),
     });
+    if facts.cluster.is_some() {
+        server["cluster"] = json!(inner.members().name);
+    }
     if !facts.tags.is_empty() {
         server["tags"] = json!(facts.tags);
     }
@@ -115,7 +118,7 @@ async fn page(inner: &Inner, question: &Question, request: &Map<String, Value>) 
         "VARZ" => shown(&monitor::varz::page(inner).await),
         "SUBSZ" => shown(&monitor::subsz::page(inner, arguments).await.map_err(refused)?),
         "CONNZ" => shown(&monitor::connz::page(inner, arguments).await.map_err(refused)?),
-        "ROUTEZ" => shown(&monitor::links::routez(inner)),
+        "ROUTEZ" => shown(&monitor::routez::page(inner, arguments).await),
         "GATEWAYZ" => shown(&monitor::links::gatewayz(inner)),
         "LEAFZ" => shown(&monitor::links::leafz(inner)),
         "ACCOUNTZ" => shown(&monitor::accountz::page(inner, arguments).await.map_err(refused)?),

@@ -101,7 +101,7 @@ async fn begins_tls(socket: &TcpStream) -> Result<bool, String> {
     }
 }
 
-fn server_config(options: &TlsOptions) -> Result<ServerConfig, String> {
+pub(crate) fn server_config(options: &TlsOptions) -> Result<ServerConfig, String> {
     let certificates = match &options.cert_file {
         Some(path) => certificates(path)?,
         None => return Err("TLS Server certificate must be present and valid".to_owned()),
@@ -131,7 +131,7 @@ fn server_config(options: &TlsOptions) -> Result<ServerConfig, String> {
         .map_err(|error| format!("error parsing X509 certificate/key pair: {error}"))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
     match found {
@@ -141,7 +141,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
+pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| format!("ca_file {}: {error}", path.display()))?;
@@ -149,7 +149,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn unreadable(what: &str, path: &Path, error: impl std::fmt::Display) -> String {
+pub(crate) fn unreadable(what: &str, path: &Path, error: impl std::fmt::Display) -> String {
     format!("error reading {what} from {}: {error}", path.display())
 }
 

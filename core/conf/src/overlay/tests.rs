@@ -64,6 +64,14 @@ fn other_flags() {
     assert!(tls.verify);
     let cluster = options("", "--cluster_name \"local\"").cluster.unwrap();
     assert_eq!(cluster.name.as_deref(), Some("\"local\""));
+    let line =
+        "--cluster nats://u:p@127.0.0.1:-1 --routes nats-route://a:1,b:2 --connect_retries 3 --no_advertise";
+    let cluster = options("", line).cluster.unwrap();
+    assert_eq!(cluster.listen, Some(Listen { host: "127.0.0.1".into(), port: 0 }));
+    assert_eq!(cluster.login, Some(RouteLogin { user: "u".into(), pass: "p".into() }));
+    let addresses: Vec<String> = cluster.route_urls().into_iter().map(|route| route.address).collect();
+    assert_eq!(addresses, ["a:1", "b:2"]);
+    assert!(cluster.no_advertise && cluster.connect_retries == 3);
     // A store directory alone enables nothing.
     assert!(!options("", "-sd d").jetstream.enabled);
 }
@@ -101,9 +109,10 @@ fn refused() {
         ("", "--routes nats://a:1", "solicited routes require cluster capabilities, e.g. --cluster"),
         (
             "",
-            "--cluster nats://127.0.0.1:-1",
-            "\"cluster\" is not supported yet: clustering is not built yet",
+            "-js --cluster nats://127.0.0.1:-1",
+            "\"cluster\" is not supported yet: with jetstream, which is not replicated yet",
         ),
+        ("", "--cluster :1 --routes http://a:1", "--routes: error parsing route url \"http://a:1\""),
         ("", "--cluster bogus", "--cluster bogus: missing port in address"),
         ("", "-ms 1", "TLS cert and key required for HTTPS"),
         ("", "extra", "unrecognized command: \"extra\""),

@@ -173,11 +173,11 @@ fn made_up_names_give_way() {
 #[test]
 fn strangers_get_a_clear_answer() {
     for (says, wanted) in [
-        (None, "INFO {}\r\n-ERR 'Attempted To Connect To Route Port'\r\n"),
-        (Some("GET / HTTP/1.1\r\n"), "INFO {}\r\n-ERR 'Attempted To Connect To Route Port'\r\n"),
+        (None, "INFO {}\r\n-ERR 'attempted to connect to route port'\r\n"),
+        (Some("GET / HTTP/1.1\r\n"), "INFO {}\r\n-ERR 'attempted to connect to route port'\r\n"),
         (
             Some("CONNECT {\"cluster\":\"c\"}\r\n"),
-            "INFO {}\r\n-ERR 'This Is A Headwater Cluster, A nats-server Cannot Join It'\r\n",
+            "INFO {}\r\n-ERR 'this is a Headwater cluster: a nats-server cannot join it'\r\n",
         ),
     ] {
         let mut world = World::cluster(1);

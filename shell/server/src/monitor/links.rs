@@ -1,4 +1,4 @@
-//! `/routez`, `/gatewayz`, `/leafz`: connections to other servers, of which this server has none.
+//! `/gatewayz`, `/leafz`: connections to other clusters, of which this server has none.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,6 @@ use crate::inner::Inner;
 /// No connection of its kind: there is no value of it.
 #[derive(Serialize)]
 pub(crate) enum Link {}
-
-#[derive(Serialize)]
-pub(crate) struct Routez {
-    server_id: String,
-    server_name: String,
-    now: String,
-    num_routes: usize,
-    routes: Vec<Link>,
-}
 
 #[derive(Serialize)]
 pub(crate) struct Gatewayz {
@@ -33,11 +24,6 @@ pub(crate) struct Leafz {
     now: String,
     leafnodes: usize,
     leafs: Vec<Link>,
-}
-
-pub(crate) fn routez(inner: &Inner) -> Routez {
-    let (server_id, server_name) = (inner.facts.id.clone(), inner.facts.name.clone());
-    Routez { server_id, server_name, now: inner.now().to_rfc3339(), num_routes: 0, routes: Vec::new() }
 }
 
 pub(crate) fn gatewayz(inner: &Inner) -> Gatewayz {

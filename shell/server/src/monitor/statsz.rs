@@ -1,9 +1,11 @@
 //! What `$SYS.REQ.SERVER.PING` answers: the server's numbers in short.
 
+use hw_hub::LinkCounters;
+use hw_route::LinkView;
 use serde::Serialize;
 
 use crate::inner::Inner;
-use crate::monitor::jsz;
+use crate::monitor::{jsz, routez};
 
 #[derive(Serialize)]
 pub(crate) struct Statsz {
@@ -20,10 +22,21 @@ pub(crate) struct Statsz {
     received: Sum,
     received_from_clients: Sum,
     slow_consumers: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route>,
     active_servers: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     jetstream: Option<jsz::Summary>,
     gomaxprocs: usize,
+}
+
+#[derive(Serialize)]
+struct Route {
+    rid: u64,
+    name: String,
+    sent: Sum,
+    received: Sum,
+    pending: usize,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -42,6 +55,7 @@ pub(crate) async fn page(inner: &Inner) -> Statsz {
         Some(_) => Some(jsz::summary(inner).await),
         None => None,
     };
+    let links = routez::links(inner).await;
     Statsz {
         start: inner.start.to_rfc3339(),
         mem,
@@ -56,8 +70,20 @@ pub(crate) async fn page(inner: &Inner) -> Statsz {
         received,
         received_from_clients: received,
         slow_consumers: total.slow_consumers,
-        active_servers: 1,
+        active_servers: 1 + links.len(),
+        routes: links.iter().map(route).collect(),
         jetstream,
         gomaxprocs: inner.cores,
+    }
+}
+
+fn route((view, counters): &(LinkView, LinkCounters)) -> Route {
+    let traffic = &counters.traffic;
+    Route {
+        rid: view.link.0,
+        name: view.name.clone(),
+        sent: Sum { msgs: traffic.out_msgs, bytes: traffic.out_bytes },
+        received: Sum { msgs: traffic.in_msgs, bytes: traffic.in_bytes },
+        pending: view.pending_bytes,
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use hw_hub::HubCounters;
+use hw_hub::{HubCounters, LinkCounters};
 use hw_kit::{Span, Time};
+use hw_route::LinkView;
 use serde::{Serialize, Serializer};
 
 use crate::inner::Inner;
-use crate::monitor::jsz;
+use crate::monitor::{jsz, routez};
 
 #[derive(Serialize)]
 pub(crate) struct Varz {
@@ -37,7 +38,7 @@ pub(crate) struct Varz {
     max_control_line: usize,
     max_payload: usize,
     max_pending: usize,
-    cluster: Empty,
+    cluster: Cluster,
     gateway: Empty,
     leaf: Leaf,
     mqtt: Empty,
@@ -70,6 +71,56 @@ pub(crate) struct Varz {
 
 #[derive(Default, Serialize)]
 struct Empty {}
+
+#[derive(Default, Serialize)]
+struct Cluster {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
+    auth_timeout: Option<Span>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    urls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
+    tls_timeout: Option<Span>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_verify: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_deadline: Option<i64>,
+}
+
+impl Cluster {
+    async fn of(inner: &Inner) -> Cluster {
+        let (Some(facts), Some(links)) = (&inner.facts.cluster, &inner.links) else {
+            return Cluster::default();
+        };
+        let tls = facts.tls.is_some();
+        Cluster {
+            name: Some(inner.members().name),
+            addr: Some(facts.host.clone()),
+            cluster_port: Some(facts.port),
+            auth_timeout: Some(facts.auth_timeout),
+            urls: links.ask(|mesh, _| mesh.routes()).await.unwrap_or_default(),
+            tls_timeout: Some(facts.tls.unwrap_or(Span::from_secs(2))),
+            tls_required: tls,
+            tls_verify: tls,
+            // One connection with each server.
+            pool_size: Some(1),
+            write_deadline: Some(facts.write_deadline.0),
+        }
+    }
+}
+
+fn maybe_seconds<S: Serializer>(span: &Option<Span>, serializer: S) -> Result<S::Ok, S::Error> {
+    seconds(&span.unwrap_or_default(), serializer)
+}
 
 #[derive(Serialize)]
 struct SlowConsumers {
@@ -131,20 +182,22 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(total: &HubCounters) -> Counts {
+    fn of(total: &HubCounters, links: &[(LinkView, LinkCounters)]) -> Counts {
         let traffic = total.traffic;
+        let mut with_servers = traffic;
+        links.iter().for_each(|(_, counters)| with_servers.add(&counters.traffic));
         Counts {
             connections: total.connections,
             total_connections: total.total_connections,
-            routes: 0,
-            remotes: 0,
+            routes: links.len() as u64,
+            remotes: links.len() as u64,
             leafnodes: 0,
-            in_msgs: traffic.in_msgs,
-            in_bytes: traffic.in_bytes,
+            in_msgs: with_servers.in_msgs,
+            in_bytes: with_servers.in_bytes,
             in_client_msgs: traffic.in_msgs,
             in_client_bytes: traffic.in_bytes,
-            out_msgs: traffic.out_msgs,
-            out_bytes: traffic.out_bytes,
+            out_msgs: with_servers.out_msgs,
+            out_bytes: with_servers.out_bytes,
             out_client_msgs: traffic.out_msgs,
             out_client_bytes: traffic.out_bytes,
             slow_consumers: total.slow_consumers,
@@ -161,6 +214,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
     let limits = &live.limits;
     let (leaf, websocket) = (facts.leafnodes.as_ref(), facts.websocket.as_ref());
     let total = inner.counters().await;
+    let links = routez::links(inner).await;
     let (mem, cpu) = inner.usage();
     Varz {
         server_id: facts.id.clone(),
@@ -172,7 +226,10 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         host: facts.host.clone(),
         port: facts.port,
         auth_required: live.directory.auth_required(),
-        connect_urls: facts.connect_urls.clone(),
+        connect_urls: match &facts.cluster {
+            Some(_) => inner.members().client_urls,
+            None => facts.connect_urls.clone(),
+        },
         max_connections: live.max_connections,
         max_subscriptions: limits.max_subscriptions,
         ping_interval: limits.ping_interval.0,
@@ -185,7 +242,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         max_control_line: limits.max_control_line,
         max_payload: limits.max_payload,
         max_pending: limits.max_pending,
-        cluster: Empty {},
+        cluster: Cluster::of(inner).await,
         gateway: Empty {},
         leaf: Leaf { host: leaf.map(|door| door.host.clone()), port: leaf.map(|door| door.port) },
         mqtt: Empty {},
@@ -204,7 +261,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         cores: inner.cores,
         gomaxprocs: inner.cores,
         cpu,
-        counts: Counts::of(&total),
+        counts: Counts::of(&total, &links),
         http_req_stats: inner.requests.counts(),
         config_load_time: live.loaded.to_rfc3339(),
         config_digest: live.config_digest.clone(),
