@@ -66,9 +66,13 @@ impl Options {
         }
         // A name alone opens nothing.
         if cluster.listen.is_some() && self.jetstream.enabled {
-            let detail = ": with jetstream, which is not replicated yet";
-            let problem = Problem::NotSupported { field: "cluster".to_owned(), detail };
-            errors.push(ConfError { at: cluster.at.clone(), problem });
+            let missing = match (&self.server.name, &cluster.name) {
+                (None, _) => Some("jetstream cluster requires `server_name` to be set"),
+                (_, None) => Some("jetstream cluster requires `cluster.name` to be set"),
+                _ => None,
+            };
+            let problem = missing.map(|detail| Problem::Invalid { detail: detail.to_owned() });
+            errors.extend(problem.map(|problem| ConfError { at: cluster.at.clone(), problem }));
         }
         if cluster.tls.as_ref().is_some_and(|tls| !has_certificate(tls)) {
             let detail = "cluster: tls needs a cert_file and a key_file".to_owned();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hw_auth::Directory;
 use hw_cluster::{Cause, ReplicaNote, Standing, StoreNote};
 use hw_hub::Hub;
-use hw_kit::{AccountId, GroupId, LogIndex, Seq, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Seq, Time};
 use hw_meta::{Asset, Meta, MetaAnswer, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{IndexSource, Written};
@@ -48,8 +48,9 @@ pub struct Recovery {
     lost: Vec<(String, String)>,
     /// What replicated groups have beside their states.
     saved: BTreeMap<GroupId, Saved>,
-    /// What this server is in its cluster.
+    /// What this server is in its cluster, and whether the store does not know it yet.
     store: StoreNote,
+    is_new_node: bool,
 }
 
 /// A stream as it is on disk.
@@ -94,6 +95,14 @@ impl Recovery {
     /// is found.
     pub fn new(pages: Option<Arc<Pages>>) -> Recovery {
         Recovery { pages, ..Recovery::default() }
+    }
+
+    /// Which server of its cluster the store is: what it says, or `new` from now on.
+    pub fn node(&mut self, new: NodeId) -> NodeId {
+        if self.store.node.0 == 0 {
+            (self.store.node, self.is_new_node) = (new, true);
+        }
+        self.store.node
     }
 
     /// Takes one piece.
@@ -433,10 +442,7 @@ impl Recovery {
     /// What the server was in its cluster, it is again; a store that was in none gets its number.
     fn join_cluster(&mut self, js: &mut JetStream) {
         let Some(config) = js.config.cluster.clone() else { return };
-        let is_new = self.store.node.0 == 0;
-        if is_new {
-            self.store.node = config.new_node;
-        }
+        self.node(config.new_node);
         let saved = self.saved.remove(&META);
         let standing = Standing {
             member: saved.as_ref().is_some_and(|saved| saved.note.is_some()),
@@ -445,7 +451,7 @@ impl Recovery {
             expected: config.expected,
         };
         let mut cluster = Cluster::new(config, self.store.clone(), standing, js.config.seed);
-        if is_new {
+        if self.is_new_node {
             cluster.frames.push(crate::cluster::store_frame(&self.store));
         }
         if let Some((term, replicated)) = saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied)) {

@@ -66,6 +66,22 @@ impl Joining {
         Ok(Some(Joining { listener: bind(&listen)?, secure }))
     }
 
+    /// How many servers the configuration knows of: those of the routes, and this one.
+    pub(crate) fn expected(&self, cluster: &ClusterOptions) -> u32 {
+        let port = self.listener.local_addr().map_or(0, |address| address.port());
+        let own = crate::addresses::of_this_machine();
+        let is_own = |address: &str| {
+            let Some((host, at)) = address.rsplit_once(':') else { return false };
+            let host = host.trim_matches(['[', ']']);
+            let is_here = host == "localhost"
+                || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback() || own.contains(&ip));
+            is_here && at.parse() == Ok(port)
+        };
+        let others: std::collections::BTreeSet<String> =
+            routes(cluster).into_iter().map(|route| route.address).filter(|address| !is_own(address)).collect();
+        u32::try_from(others.len()).unwrap_or(u32::MAX - 1) + 1
+    }
+
     /// What monitoring and clients see of it.
     pub(crate) fn facts(&self, options: &Options, own_urls: Vec<String>) -> ClusterFacts {
         let Some(cluster) = &options.cluster else { return ClusterFacts::default() };

@@ -8,7 +8,7 @@ use hw_conf::{BatchOptions, Listen, Options};
 use hw_hub::{HubConfig, HubLimits};
 use hw_kit::{NodeId, ShardId, Span};
 use hw_net::Mailbox;
-use hw_node::{BatchLimits, JetStreamConfig, NoticeConfig, NoticeLevel};
+use hw_node::{BatchLimits, ClusterConfig, JetStreamConfig, NoticeConfig, NoticeLevel};
 use hw_wire::Info;
 
 use crate::accept::Kind;
@@ -102,7 +102,16 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let (inner, questions) = Inner::new(facts, live, mailboxes, members);
     let inner = Arc::new(inner);
     let hubs = hub_configs(&inner, &options, &directory);
-    let jetstream = opened.map(|Opened { recovery, disk, .. }| (jetstream_config(&inner), recovery, disk));
+    let mut node = NodeId(0);
+    let jetstream = opened.map(|Opened { mut recovery, disk, .. }| {
+        let mut config = jetstream_config(&inner);
+        if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
+            node = recovery.node(NodeId((seed() >> 1).max(1)));
+            let name = inner.members().name;
+            config.cluster = Some(ClusterConfig { name, expected: joining.expected(cluster), new_node: node });
+        }
+        (config, recovery, disk)
+    });
     let disk = jetstream.as_ref().map(|(_, _, disk)| disk.clone());
     if let Some(disk) = &disk {
         // Empty until now.
@@ -111,8 +120,7 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let write_deadline = options.limits.write_deadline;
     let plan = Plan { hubs, jetstream, write_deadline, notices: notices(&options) };
     let shards = shards::spawn(&inner, plan)?;
-    // A server without a JetStream store has no incarnation of one.
-    let links = joining.map(|joining| cluster::join(&inner, &options, joining, NodeId(0))).transpose()?;
+    let links = joining.map(|joining| cluster::join(&inner, &options, joining, node)).transpose()?;
     if let Some(facts) = &inner.facts.jetstream {
         banner::jetstream(facts, began.elapsed());
     }
@@ -194,7 +202,7 @@ pub(crate) fn notices(options: &Options) -> NoticeConfig {
         level: match (log.trace || log.trace_verbose, log.debug) {
             (true, _) => NoticeLevel::Trace,
             (false, true) => NoticeLevel::Debug,
-            (false, false) => NoticeLevel::Error,
+            (false, false) => NoticeLevel::Info,
         },
         system: log.trace_verbose,
         message_bytes: log.max_traced_msg_len.map_or(0, |length| length as usize),
@@ -383,6 +391,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         checkpoint_bytes: facts.checkpoint_bytes,
         erase_after: hw_node::ERASE_AFTER,
         seed: seed(),
+        cluster: None,
     }
 }
 

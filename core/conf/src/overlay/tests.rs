@@ -110,7 +110,7 @@ fn refused() {
         (
             "",
             "-js --cluster nats://127.0.0.1:-1",
-            "\"cluster\" is not supported yet: with jetstream, which is not replicated yet",
+            "jetstream cluster requires `server_name` to be set",
         ),
         ("", "--cluster :1 --routes http://a:1", "--routes: error parsing route url \"http://a:1\""),
         ("", "--cluster bogus", "--cluster bogus: missing port in address"),

@@ -451,7 +451,11 @@ fn settings_that_are_wrong_together() {
         ),
         (
             "jetstream: true\ncluster {listen: 1}",
-            "c.conf:2:1: \"cluster\" is not supported yet: with jetstream, which is not replicated yet",
+            "c.conf:2:1: jetstream cluster requires `server_name` to be set",
+        ),
+        (
+            "jetstream: true\nserver_name: a\ncluster {listen: 1}",
+            "c.conf:3:1: jetstream cluster requires `cluster.name` to be set",
         ),
         (
             "cluster {listen: 1, tls {ca_file: a}}",
