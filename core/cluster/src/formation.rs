@@ -66,9 +66,17 @@ impl Formation {
         self.others.get(&node).is_some_and(|other| other.member)
     }
 
-    /// Whether another server is in no cluster and can be taken into one.
-    pub fn is_free(&self, node: NodeId) -> bool {
-        self.others.get(&node).is_some_and(|other| !other.member && !other.has_streams)
+    /// Whether another server can be taken into this one's cluster: it is in none, or it was in this one before.
+    pub fn may_join(&self, node: NodeId) -> bool {
+        self.others.get(&node).is_some_and(|other| match other.member {
+            true => other.founder == self.own.founder,
+            false => !other.has_streams,
+        })
+    }
+
+    /// Who founded another server's cluster.
+    pub fn founder_of(&self, node: NodeId) -> NodeId {
+        NodeId(self.others.get(&node).map_or(0, |other| other.founder))
     }
 
     /// Another server said where it stands.

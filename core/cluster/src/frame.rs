@@ -15,6 +15,7 @@ const ANSWER: u8 = 4;
 const FETCH: u8 = 5;
 const PIECE: u8 = 6;
 const BEHIND: u8 = 7;
+const REMOVED: u8 = 8;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,11 @@ pub enum PeerFrame {
     /// The leader's log does not reach back to what the follower has: it must fetch the state.
     Behind {
         /// Whose.
+        group: GroupId,
+    },
+    /// The receiver does not belong to a group any more.
+    Removed {
+        /// Which.
         group: GroupId,
     },
     /// A follower wants the state of a group, as its log does not lead there.
@@ -124,6 +130,7 @@ impl PeerFrame {
                 out.extend_from_slice(body);
             }
             PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
+            PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -164,6 +171,7 @@ impl PeerFrame {
             ASK => PeerFrame::Ask { id: number()?, body: rest },
             ANSWER => PeerFrame::Answer { id: number()?, body: rest },
             BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
+            REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -194,6 +202,7 @@ mod tests {
             PeerFrame::Ask { id: 1, body: body.clone() },
             PeerFrame::Answer { id: 1, body: body.clone() },
             PeerFrame::Behind { group: GroupId(1) },
+            PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Fetch { group: GroupId(1), transfer: 2, after: Seq(3) },
             PeerFrame::Piece { group: GroupId(1), transfer: 2, last: None, body: body.clone() },
             PeerFrame::Piece { group: GroupId(1), transfer: 2, last: Some(end), body },

@@ -81,6 +81,13 @@ pub enum MetaCommand {
         /// Its number.
         node: u64,
     },
+    /// A server lost its store and came back with a new one: it gets a replica of what it had.
+    Replace {
+        /// The number of the store that is lost.
+        old: u64,
+        /// The number of the new one.
+        new: u64,
+    },
     /// Streams that were made before there was a cluster are on this server.
     Settle {
         /// Its number.
@@ -121,6 +128,7 @@ impl MetaCommand {
             | MetaCommand::Dropped { .. }
             | MetaCommand::Join { .. }
             | MetaCommand::Leave { .. }
+            | MetaCommand::Replace { .. }
             | MetaCommand::Settle { .. } => None,
         }
     }

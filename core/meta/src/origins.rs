@@ -101,7 +101,7 @@ mod tests {
             r#"{"name":"C","mirror":{"name":"A"}}"#,
         ] {
             let (config, account) = (Box::new(parse(config)), "$G".to_owned());
-            meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: -1 });
+            meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: -1, peers: Vec::new() });
         }
         let code = |err_code| Err(ConfigError::Rule { err_code, text: String::new() });
         let cycle = || Err(ConfigError::Invalid("detected cycle".to_owned()));

@@ -102,6 +102,8 @@ pub enum MetaAnswer {
     Restored(Result<GroupId, MetaError>),
     /// The restore is over, and its group's files may be removed.
     Abandoned(Result<GroupId, MetaError>),
+    /// Streams are to be on other servers.
+    Moved,
     /// Nobody waits.
     Done,
 }
@@ -143,6 +145,16 @@ impl Meta {
             MetaCommand::Leave { node } => {
                 self.nodes.remove(&node);
                 MetaAnswer::Done
+            }
+            MetaCommand::Replace { old, new } => {
+                self.nodes.remove(&old);
+                for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {
+                    // What only the lost store had is lost, which nobody is to overlook.
+                    if asset.peers.len() > 1 && !asset.peers.contains(&new) {
+                        asset.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
+                    }
+                }
+                MetaAnswer::Moved
             }
             MetaCommand::Settle { node } => {
                 for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {

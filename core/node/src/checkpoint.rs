@@ -89,7 +89,9 @@ impl JetStream {
                     }
                 }
                 self.handle_replicas_saved(true);
-                for group in std::mem::take(&mut self.disk.dropping) {
+                // In a cluster others may still have it: its tombstone stays.
+                let alone = self.cluster.is_none();
+                for group in std::mem::take(&mut self.disk.dropping).into_iter().filter(|_| alone) {
                     let gone = MetaCommand::dropped(group);
                     self.meta_log.propose(Origin::None, |out| gone.encode(out));
                 }

@@ -151,6 +151,7 @@ impl JetStream {
             | MetaAnswer::RestoreBegun(Ok(_))
             | MetaAnswer::Restored(_)
             | MetaAnswer::Abandoned(_)
+            | MetaAnswer::Moved
             | MetaAnswer::Done => Ok(hw_jsapi::success(kind)),
             MetaAnswer::Created(Err(error)) | MetaAnswer::RestoreBegun(Err(error)) => Err(error.into()),
             MetaAnswer::Updated(Err(error)) => Err(error.into()),

@@ -188,6 +188,11 @@ impl Log {
         self.settled
     }
 
+    /// Whether nothing is on its way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.proposed == self.settled && !self.is_open()
+    }
+
     /// The bytes of the commands that are proposed and not applied yet.
     pub(crate) fn pending_bytes(&self) -> u64 {
         self.pending_bytes

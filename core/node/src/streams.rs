@@ -291,7 +291,8 @@ impl JetStream {
     }
 
     fn advise_deleted(&mut self, now: Time, hub: &Hub, id: GroupId) {
-        let Some(group) = self.groups.get(&id) else { return };
+        // Who leads it says so.
+        let Some(group) = self.groups.get(&id).filter(|group| group.log.is_leading()) else { return };
         let names: Vec<Bytes> = group.leads.keys().cloned().collect();
         for consumer in names {
             let gone = hw_stream::Advisory::ConsumerDeleted { consumer };

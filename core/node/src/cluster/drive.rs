@@ -164,13 +164,15 @@ impl JetStream {
         let kind = if entry.kind == EntryKind::Change { FrameKind::Change } else { FrameKind::Batch };
         let meta = FrameMeta { group: id, term: entry.term, first: entry.index, kind };
         if entry.kind == EntryKind::Change {
+            let before = self.replica(id).map(|replicated| replicated.replica.members().all());
             if let Some(replicated) = self.replica_mut(id) {
                 let done = replicated.replica.apply_change(entry);
                 debug_assert!(done.is_ok(), "{done:?}");
             }
             self.pass(id, meta);
             self.handle_members(id);
-            self.follow_members(now, id);
+            self.dismiss(id, &before.unwrap_or_default());
+            self.follow_place(now, hub, id);
         } else if entry.body.is_empty() {
             self.pass(id, meta);
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
@@ -206,6 +208,10 @@ impl JetStream {
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         if replicated.replica.handle_message(from, message).is_err() {
+            let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
+            if let Some(cluster) = self.cluster.as_mut().filter(|_| is_stranger) {
+                cluster.send(from, PeerFrame::Removed { group: id });
+            }
             return;
         }
         // A learner may have come so far that it can have a vote.

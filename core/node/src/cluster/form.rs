@@ -27,9 +27,9 @@ impl JetStream {
         self.run_transfers(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {
-            self.follow_members(now, id);
+            self.follow_place(now, hub, id);
         }
-        self.admit();
+        self.admit(now);
     }
 
     /// A link to another JetStream server came up.
@@ -110,6 +110,7 @@ impl JetStream {
             PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
+            PeerFrame::Removed { group } => self.leave_group(now, hub, group),
             PeerFrame::Fetch { group, transfer, after } => self.send_state(now, from, (group, transfer), after),
             PeerFrame::Piece { group, transfer, last, body } => {
                 self.handle_piece(now, hub, from, (group, transfer), last, body);
@@ -197,12 +198,15 @@ impl JetStream {
         if cluster.formation.standing().has_streams || !cluster.formation.is_member(from) {
             return false;
         }
+        let founder = cluster.formation.founder_of(from);
+        cluster.formation.handle_agreed(founder);
+        cluster.frames.push(store_frame(&StoreNote { node: cluster.me, founder }));
         self.found(now, Members::default());
         true
     }
 
     /// The leader of the meta group takes in who is not in it yet: first as a learner, then with a vote.
-    fn admit(&mut self) {
+    fn admit(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         if !std::mem::take(&mut cluster.admitting) || !self.meta_log.is_leading() {
             return;
@@ -222,7 +226,7 @@ impl JetStream {
                 && has_caught_up(&status, node);
             let change = match is_ready {
                 true => MemberStep::Voter(node),
-                false if status.members.learners.contains(&node) || !cluster.formation.is_free(node) => continue,
+                false if status.members.learners.contains(&node) || !cluster.formation.may_join(node) => continue,
                 false => MemberStep::Learner(node),
             };
             changed |= replicated.replica.change_members(MemberChange::one(change)).is_ok();
@@ -232,6 +236,32 @@ impl JetStream {
             cluster.busy.insert(META);
         }
         self.register();
+        self.replace_lost(now);
+    }
+
+    /// A server whose store was lost came back with a new one, under its name: that takes the place of the old one.
+    fn replace_lost(&mut self, _now: Time) {
+        let (Some(cluster), Some(replicated)) = (&mut self.cluster, &mut self.meta_log.replicated) else { return };
+        let members = replicated.replica.members().clone();
+        let nodes: Vec<(NodeId, String)> =
+            self.meta.nodes().map(|(node, about)| (node, about.name.clone())).collect();
+        let name_of = |node: NodeId| nodes.iter().find(|(other, _)| *other == node).map(|(_, name)| name);
+        for (old, name) in &nodes {
+            let is_lost = !cluster.peers.is_alive(*old) && *old != cluster.me;
+            let new = members.voters.iter().find(|node| *node != old && name_of(**node) == Some(name));
+            let Some(new) = new.filter(|new| is_lost && cluster.peers.link(**new).is_some()) else { continue };
+            let command = MetaCommand::Replace { old: old.0, new: new.0 };
+            self.meta_log.propose(Origin::None, |out| command.encode(out));
+            return;
+        }
+        // Who is not on the list any more has no vote either.
+        let is_gone = |node: &&NodeId| name_of(**node).is_none() && !cluster.peers.is_alive(**node) && **node != cluster.me;
+        if let Some(gone) = members.voters.iter().chain(&members.learners).find(is_gone)
+            && members.outgoing.is_empty()
+            && replicated.replica.change_members(MemberChange::one(MemberStep::Remove(*gone))).is_ok()
+        {
+            cluster.busy.insert(META);
+        }
     }
 
     /// The list of servers follows the members of the meta group.
@@ -240,6 +270,10 @@ impl JetStream {
         let voters = replicated.replica.status().members.voters;
         let known: Vec<(NodeId, String)> =
             self.meta.nodes().map(|(node, about)| (node, about.name.clone())).collect();
+        let is_here = |node: &NodeId| {
+            self.cluster.as_ref().is_some_and(|cluster| *node == cluster.me || cluster.peers.is_alive(*node))
+        };
+        let voters: Vec<NodeId> = voters.into_iter().filter(is_here).collect();
         for node in voters {
             let name = self.node_name(node);
             if known.iter().any(|(other, old)| *other == node && *old == name) {

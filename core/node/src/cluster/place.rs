@@ -5,10 +5,11 @@ use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer};
-use hw_raft::{MemberChange, MemberStep, Members, Status};
+use hw_raft::{Hard, MemberChange, MemberStep, Members, Status};
 use hw_stream::StreamConfig;
 use hw_stream::info::{ClusterInfo, PeerInfo};
 
+use super::replicated::note_frame;
 use super::{Replicated, Saved};
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -160,10 +161,73 @@ impl JetStream {
     }
 
     /// What the meta group decided may change who has a stream.
-    pub(crate) fn follow_meta(&mut self, now: Time, _hub: &mut Hub, answer: &MetaAnswer) {
-        if let MetaAnswer::Updated(Ok(id)) = answer {
-            self.follow_members(now, *id);
+    pub(crate) fn follow_meta(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
+        let ids: Vec<GroupId> = match answer {
+            _ if self.cluster.is_none() => return,
+            MetaAnswer::Updated(Ok(id)) => vec![*id],
+            MetaAnswer::Moved => self.meta.all().map(|(_, asset)| asset.group()).collect(),
+            _ => return,
+        };
+        for id in ids {
+            self.follow_place(now, hub, id);
         }
+        self.elect_opened();
+    }
+
+    /// A stream may have to be here from now on, or to get other servers.
+    pub(crate) fn follow_place(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        if id == META {
+            return self.follow_members(now, id);
+        }
+        let Some((account, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
+        let (account, asset) = (account.to_owned(), asset.clone());
+        if !self.groups.contains_key(&id) {
+            return self.open_group(now, hub, (&account, &asset.config.name));
+        }
+        if asset.peers.len() > 1 && self.log(id).is_some_and(|log| log.replicated.is_none()) {
+            self.begin_replication(now, id);
+        }
+        self.follow_members(now, id);
+    }
+
+    /// The leader tells those who do not belong to a group any more: they hear nothing of it from now on.
+    pub(crate) fn dismiss(&mut self, id: GroupId, before: &[NodeId]) {
+        let Some(replicated) = self.replica(id).filter(|replicated| replicated.is_leading()) else { return };
+        let members = replicated.replica.members().clone();
+        let Some(cluster) = &mut self.cluster else { return };
+        for gone in before.iter().filter(|node| !members.contains(**node)) {
+            cluster.send(*gone, hw_cluster::PeerFrame::Removed { group: id });
+        }
+    }
+
+    /// The leader says that this server does not belong to a group: if the meta group agrees, what is here of it goes.
+    pub(crate) fn leave_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
+        let is_placed = asset.is_none_or(|(_, asset)| self.is_placed_here(asset));
+        if id != META && !is_placed {
+            self.close_group(now, hub, id);
+        }
+    }
+
+    /// A stream that only this server has is to have others: its log goes on as that of a group of one member.
+    fn begin_replication(&mut self, now: Time, id: GroupId) {
+        let (Some(cluster), Some(log)) = (&mut self.cluster, self.groups.get_mut(&id).map(|group| &mut group.log)) else {
+            return;
+        };
+        if !log.is_settled() {
+            cluster.growing.insert(id);
+            return;
+        }
+        let (applied, term) = (log.applied(), log.term());
+        let hard = Hard { term, commit: applied, ..Hard::default() };
+        let members = Members { voters: vec![cluster.me], ..Members::default() };
+        let note = ReplicaNote { hard, base: (applied, term), members, hollow: false };
+        let frame = note_frame(id, &note);
+        let Ok(mut replicated) = Replicated::open((cluster.me, id), note, applied, &[]) else { return };
+        cluster.frames.push(frame);
+        replicated.lead_alone(now);
+        log.replicate(term, replicated);
+        cluster.busy.insert(id);
     }
 
     /// Who leads a stream brings its members to what the meta group wants, one by one.

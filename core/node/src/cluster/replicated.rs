@@ -135,8 +135,17 @@ impl Replicated {
         self.leading == Some(term)
     }
 
+    /// It is the only member so far: nobody else is asked, and what was led goes on.
+    pub(crate) fn lead_alone(&mut self, now: Time) {
+        self.replica.campaign();
+        (self.leading, self.since) = (Some(self.replica.term()), now);
+    }
+
     /// It won an election.
     pub(crate) fn handle_elected(&mut self, term: u64) {
+        if self.leading == Some(term) {
+            return;
+        }
         (self.elected, self.leading) = (Some(term), None);
     }
 
