@@ -172,7 +172,6 @@ impl JetStream {
             self.pass(id, meta);
             self.handle_members(id);
             self.dismiss(id, &before.unwrap_or_default());
-            self.follow_place(now, hub, id);
         } else if entry.body.is_empty() {
             self.pass(id, meta);
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
@@ -186,6 +185,10 @@ impl JetStream {
         if let Some(replicated) = self.replica_mut(id) {
             let done = replicated.replica.handle_applied(entry.index);
             debug_assert!(done.is_ok(), "{done:?}");
+        }
+        if entry.kind == EntryKind::Change || entry.body.is_empty() {
+            // From now on members can be changed, or changed further.
+            self.follow_place(now, hub, id);
         }
     }
 

@@ -162,8 +162,10 @@ impl JetStream {
 
     /// What the meta group decided may change who has a stream.
     pub(crate) fn follow_meta(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
+        let Some(cluster) = &mut self.cluster else { return };
+        // The list of servers may be another one.
+        cluster.admitting |= matches!(answer, MetaAnswer::Done | MetaAnswer::Moved);
         let ids: Vec<GroupId> = match answer {
-            _ if self.cluster.is_none() => return,
             MetaAnswer::Updated(Ok(id)) => vec![*id],
             MetaAnswer::Moved => self.meta.all().map(|(_, asset)| asset.group()).collect(),
             _ => return,
