@@ -40,6 +40,14 @@ number! {
     /// A shard: one thread in production, one slot in the simulator.
     ShardId(u16)
 }
+number! {
+    /// The incarnation of a server's JetStream store: drawn once per store, kept in it. 0: a server without one.
+    NodeId(u64)
+}
+number! {
+    /// One link to another server; never reused while the server runs.
+    LinkId(u64)
+}
 
 impl AccountId {
     /// `$G`, where connections live when no accounts are configured.

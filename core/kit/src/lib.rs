@@ -6,7 +6,7 @@ mod id;
 mod rng;
 mod time;
 
-pub use id::{AccountId, ConnId, GroupId, LogIndex, Seq, ShardId};
+pub use id::{AccountId, ConnId, GroupId, LinkId, LogIndex, NodeId, Seq, ShardId};
 pub use rng::{Nuid, Rng};
 pub use time::{Span, Time};
 

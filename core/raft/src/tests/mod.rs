@@ -1,0 +1,3 @@
+//! Tests of a replica alone, of its messages, and of whole groups.
+
+mod basics;
