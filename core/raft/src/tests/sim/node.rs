@@ -17,7 +17,7 @@ pub(super) struct State {
 }
 
 /// What is written, in order, and not synced yet.
-enum Write {
+pub(super) enum Write {
     Ready { number: u64, reset: Option<(LogIndex, u64)>, entries: Vec<Entry>, hard: Option<Hard> },
     State(State),
 }
@@ -34,7 +34,7 @@ pub(super) struct Disk {
 /// What does not.
 pub(super) struct Live {
     pub(super) replica: Replica,
-    writes: VecDeque<Write>,
+    pub(super) writes: VecDeque<Write>,
     /// Messages that wait for a number.
     held: VecDeque<(u64, Vec<(NodeId, Message)>)>,
     pub(super) to_apply: VecDeque<Entry>,
@@ -62,7 +62,8 @@ impl Disk {
         Disk { state: State { members, ..State::default() }, ..Disk::default() }
     }
 
-    fn start(&self, options: &Options) -> Start {
+    /// What a replica starts with; a log that does not lead through the state is void, on disk, too.
+    fn start(&mut self, options: &Options) -> Start {
         let state = &self.state;
         let last = self.base.0 + self.log.len() as u64;
         let at = |index: u64| match index {
@@ -72,8 +73,11 @@ impl Disk {
         // What the log says of where the state ends decides whether they belong together.
         let is_through = at(state.index) == Some(state.term) || options.plants(Planted::InstallKeepsLog);
         let keeps = state.index <= last && is_through;
-        let (base, entries) =
-            if keeps { (self.base, self.log.clone()) } else { ((state.index, state.term), Vec::new()) };
+        if !keeps {
+            self.base = (state.index, state.term);
+            self.log.clear();
+        }
+        let (base, entries) = (self.base, self.log.clone());
         let mut hard = self.hard;
         if options.plants(Planted::VoteForgotten) {
             hard.vote = NodeId(0);
@@ -190,7 +194,12 @@ impl Node {
         let mut wishes = Wishes::default();
         let Some(live) = &mut self.live else { return Ok(wishes) };
         let mut ready = Ready::default();
+        let mut rounds = 0;
         while live.replica.ready(&mut ready) {
+            rounds += 1;
+            if rounds > 10_000 {
+                return Err(format!("{} never has nothing to do", self.id));
+            }
             for entry in &ready.entries {
                 truth.logged(entry)?;
             }

@@ -7,7 +7,7 @@ use hw_kit::{NodeId, Rng};
 
 use super::{
     Options, Stats,
-    node::{Disk, Node, State, Wishes},
+    node::{Disk, Live, Node, State, Wishes},
     truth::{Truth, hash},
 };
 use crate::{MemberChange, MemberStep, Members, Message, PeerState, Role};
@@ -59,16 +59,16 @@ const ACTS: [(Act, u64, bool); 16] = [
     (Act::Sync, 400, false),
     (Act::Apply, 200, false),
     (Act::Propose, 160, false),
-    (Act::Campaign, 100, false),
-    (Act::Checkpoint, 60, true),
+    (Act::Campaign, 200, false),
+    (Act::Checkpoint, 120, true),
     (Act::Bring, 60, false),
     (Act::Ping, 50, false),
     (Act::Change, 40, true),
     (Act::Transfer, 30, true),
-    (Act::StepDown, 8, true),
-    (Act::Crash, 12, true),
-    (Act::Restart, 80, false),
-    (Act::Break, 20, true),
+    (Act::StepDown, 12, true),
+    (Act::Crash, 24, true),
+    (Act::Restart, 100, false),
+    (Act::Break, 30, true),
     (Act::Mend, 40, false),
     (Act::ThrowAway, 20, true),
 ];
@@ -76,7 +76,7 @@ const ACTS: [(Act, u64, bool); 16] = [
 fn weights(rng: &mut Rng) -> Vec<(Act, u64)> {
     let mut weight = |(act, often, varies): (Act, u64, bool)| {
         let times =
-            if varies { [0, 1, 1, 3][rng.below(4) as usize] } else { [1, 1, 2][rng.below(3) as usize] };
+            if varies { [0, 1, 1, 3][rng.below(4) as usize] } else { [1, 2, 4][rng.below(3) as usize] };
         (act, often * times)
     };
     ACTS.map(&mut weight).to_vec()
@@ -111,15 +111,15 @@ impl World {
         let Some(id) = self.pick_node() else { return Ok(()) };
         match self.pick_act() {
             Act::Deliver => self.deliver()?,
-            Act::Sync => self.sync(id)?,
-            Act::Apply => self.apply(id)?,
-            Act::Propose => self.propose(id),
+            Act::Sync => self.sync()?,
+            Act::Apply => self.apply()?,
+            Act::Propose => self.propose(),
             Act::Campaign => self.campaign(id),
             Act::Checkpoint => self.checkpoint(id)?,
             Act::Bring => self.finish_transfer()?,
             Act::Ping => self.with_live(id, |replica| replica.ping()),
-            Act::Change => self.change(id),
-            Act::Transfer => self.transfer(id),
+            Act::Change => self.change(),
+            Act::Transfer => self.transfer(),
             Act::StepDown => self.with_live(id, |replica| replica.step_down()),
             Act::Crash => self.crash(id)?,
             Act::Restart => self.restart(id)?,
@@ -170,9 +170,9 @@ impl World {
         for (to, message) in wishes.messages {
             self.send(from, to, &message);
         }
-        let state = self.nodes.get(&from).and_then(|node| node.live.as_ref()).map(|live| live.state.clone());
         for peer in wishes.transfers {
-            self.transfers.extend(state.clone().map(|state| (from, peer, state)));
+            let live = self.nodes.get(&from).and_then(|node| node.live.as_ref());
+            self.transfers.extend(live.map(|live| (from, peer, live.state.clone())));
         }
     }
 
@@ -238,7 +238,16 @@ impl World {
         Ok(())
     }
 
-    fn sync(&mut self, id: NodeId) -> Result<(), String> {
+    /// One of those nodes to whom that applies.
+    fn pick(&mut self, applies: impl Fn(&Live) -> bool) -> Option<NodeId> {
+        let live =
+            |(id, node): (&NodeId, &Node)| node.live.as_ref().filter(|live| applies(live)).map(|_| *id);
+        let ids: Vec<NodeId> = self.nodes.iter().filter_map(live).collect();
+        ids.get(self.rng.below(ids.len() as u64) as usize).copied()
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        let Some(id) = self.pick(|live| !live.writes.is_empty()) else { return Ok(()) };
         let count = 1 + self.rng.below(4);
         self.sync_some(id, count)
     }
@@ -250,7 +259,8 @@ impl World {
         Ok(())
     }
 
-    fn apply(&mut self, id: NodeId) -> Result<(), String> {
+    fn apply(&mut self) -> Result<(), String> {
+        let Some(id) = self.pick(|live| !live.to_apply.is_empty()) else { return Ok(()) };
         let count = 1 + self.rng.below(5);
         self.apply_some(id, count)
     }
@@ -262,7 +272,8 @@ impl World {
         Ok(())
     }
 
-    fn propose(&mut self, id: NodeId) {
+    fn propose(&mut self) {
+        let Some(id) = self.pick(|live| matches!(live.role, Role::Leader { .. })) else { return };
         let count = 1 + self.rng.below(6);
         for _ in 0..count {
             self.proposed += 1;
@@ -280,7 +291,7 @@ impl World {
         let is_lost = leader == NodeId(0)
             || self.is_down(id, leader)
             || self.nodes.get(&leader).is_none_or(|node| node.live.is_none());
-        if is_lost || self.rng.chance(1, 8) {
+        if is_lost || self.rng.chance(1, 3) {
             self.with_live(id, |replica| {
                 replica.campaign();
             });
@@ -324,7 +335,8 @@ impl World {
         }
     }
 
-    fn change(&mut self, id: NodeId) {
+    fn change(&mut self) {
+        let Some(id) = self.pick(|live| matches!(live.role, Role::Leader { .. })) else { return };
         let Some(live) = self.nodes.get(&id).and_then(|node| node.live.as_ref()) else { return };
         if !matches!(live.role, Role::Leader { .. }) || self.nodes.len() > 9 {
             return;
@@ -357,7 +369,8 @@ impl World {
         });
     }
 
-    fn transfer(&mut self, id: NodeId) {
+    fn transfer(&mut self) {
+        let Some(id) = self.pick(|live| matches!(live.role, Role::Leader { .. })) else { return };
         let Some(to) = self.pick_node() else { return };
         let cancels = self.rng.chance(1, 2);
         let mut began = false;
