@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use hw_kit::{LogIndex, NodeId};
 use raft::{
-    Changer, ProgressState, ProgressTracker, Raft, StateRole,
+    Changer, Progress, ProgressState, ProgressTracker, Raft, StateRole,
     eraftpb::{Message as LibraryMessage, MessageType, Snapshot},
 };
 
@@ -239,7 +239,13 @@ impl Replica {
     ///
     /// The new state must be durable before the next `Ready` is reported as that: it tells the leader.
     pub fn install(&mut self, base: (LogIndex, u64), members: Members) -> Result<(), InstallError> {
-        self.check_install(base, &members)?;
+        if let Err(error) = self.check_install(base, &members) {
+            // A leader that brings what is there already does not know that it is.
+            if matches!(error, InstallError::Old { .. }) {
+                self.accept(self.raft.raft_log.committed);
+            }
+            return Err(error);
+        }
         let (index, term) = (base.0.0, base.1);
         if self.raft.state != StateRole::Follower || term > self.raft.term {
             self.raft.become_follower(self.raft.term.max(term), 0);
@@ -257,11 +263,7 @@ impl Replica {
         let was_reset = self.installed.is_some_and(|(_, was_reset)| was_reset);
         self.installed = Some((index, is_reset || was_reset));
         self.set_members(members);
-        let (leader, own) = (self.raft.leader_id, self.raft.id);
-        if leader != 0 {
-            let answer = convert::accepted(own, leader, self.raft.term, index);
-            self.raft.msgs.push(answer);
-        }
+        self.accept(index);
         Ok(())
     }
 
@@ -269,14 +271,15 @@ impl Replica {
     /// to it, at the latest after a [`Replica::ping`].
     pub fn report_snapshot(&mut self, peer: NodeId, ok: bool) {
         self.fetching.retain(|&other| other != peer);
-        if ok
-            && self.is_leader()
-            && let Some(progress) = self.raft.mut_prs().get_mut(peer.0)
-        {
-            // Its own answer goes on from there; until then nothing is sent that it could not use.
-            if progress.state == ProgressState::Probe {
-                progress.pause();
-            }
+        let first = self.raft.raft_log.first_index();
+        if !ok || !self.is_leader() {
+            return;
+        }
+        if let Some(progress) = self.raft.mut_prs().get_mut(peer.0).filter(|progress| is_probed(progress)) {
+            // Its own answer goes on from there. Should that be lost, the next ping asks whether it has what the log begins after,
+            // and does not bring it everything again.
+            progress.next_idx = progress.next_idx.max(first);
+            progress.pause();
         }
     }
 
@@ -424,6 +427,15 @@ impl Replica {
         self.raft.raft_log.store.want(from);
     }
 
+    /// Tells the leader, if one is known, that the log agrees with it up to `index`.
+    fn accept(&mut self, index: u64) {
+        let (leader, own) = (self.raft.leader_id, self.raft.id);
+        if leader != 0 && leader != own {
+            let answer = convert::accepted(own, leader, self.raft.term, index);
+            self.raft.msgs.push(answer);
+        }
+    }
+
     fn check_install(&self, (base, term): (LogIndex, u64), members: &Members) -> Result<(), InstallError> {
         members.check()?;
         if base == LogIndex(0) || base.0 > NUMBER_MAX || term == 0 || term > NUMBER_MAX {
@@ -513,4 +525,8 @@ impl Replica {
         message.from = about.0;
         self.step(message);
     }
+}
+
+fn is_probed(progress: &Progress) -> bool {
+    progress.state == ProgressState::Probe
 }

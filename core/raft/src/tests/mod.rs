@@ -1,4 +1,6 @@
 //! Tests of a replica alone, of its messages, and of whole groups.
 
 mod basics;
+mod hostile;
+mod messages;
 pub(crate) mod sim;
