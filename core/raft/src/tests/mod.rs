@@ -3,4 +3,5 @@
 mod basics;
 mod hostile;
 mod messages;
+mod scenes;
 pub(crate) mod sim;
