@@ -5,7 +5,8 @@ use hw_kit::NodeId;
 use super::world::World;
 use crate::Role;
 
-const ROUNDS_MAX: usize = 300;
+/// And one for each entry that somebody may lack: messages are small here.
+const ROUNDS: u64 = 300;
 
 impl World {
     /// Heals, and goes on until a new entry is applied by every member.
@@ -17,7 +18,9 @@ impl World {
             self.restart(id)?;
         }
         let mut goal = None;
-        for round in 0..ROUNDS_MAX {
+        let lives = self.nodes.values().filter_map(|node| node.live.as_ref());
+        let last = lives.map(|live| live.replica.raft.raft_log.last_index()).max();
+        for round in 0..(ROUNDS + last.unwrap_or(0)) as usize {
             self.round()?;
             if round % 5 == 4 {
                 goal = self.lead(round, goal);

@@ -137,11 +137,9 @@ const PLANTED: &[(Planted, u64, bool)] = &[
     (Planted::CompactedTooFar, 3, true),
     (Planted::EntriesNotSynced, 3, true),
     (Planted::HardNotWritten, 3, true),
-    (Planted::InstallKeepsLog, 3, true),
     (Planted::LeaderNotDurable, 1, true),
     (Planted::AloneNotSettled, 1, true),
     (Planted::OverwrittenKept, 3, true),
-    (Planted::SurelyNotDurable, 3, true),
     (Planted::VoteForgotten, 3, true),
 ];
 

@@ -273,7 +273,13 @@ impl World {
     }
 
     fn propose(&mut self) {
-        let Some(id) = self.pick(|live| matches!(live.role, Role::Leader { .. })) else { return };
+        // Callers wait for what they proposed.
+        let has_room = |live: &Live| {
+            let log = &live.replica.raft.raft_log;
+            log.last_index() - log.committed < 100
+        };
+        let can = |live: &Live| matches!(live.role, Role::Leader { .. }) && has_room(live);
+        let Some(id) = self.pick(can) else { return };
         let count = 1 + self.rng.below(6);
         for _ in 0..count {
             self.proposed += 1;
