@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, NodeId};
 
+use super::sim::Planted;
 use crate::{
     Body, ChangeError, Entry, EntryKind, Hard, InstallError, MemberChange, MemberStep, Members, Message,
     Misuse, PeerState, Ready, Replica, Role, Settings, Start,
@@ -274,11 +275,11 @@ fn states_that_are_refused() {
     assert_eq!(stage.at(1).install(at(9, 1), members), Err(InstallError::Leads));
 }
 
-/// What a replica of term 3 was given twice, and overwritten in between, counts as durable when the last write is.
-#[test]
-fn what_was_overwritten_and_came_back_is_not_durable_yet() {
+/// What is committed after the first of three writes became durable: an entry was written, overwritten, and came back.
+fn after_the_first_write(planted: Option<Planted>) -> Vec<Entry> {
     let members = voters(&[1, 2, 3]);
     let mut three = new(3, old(&members, 3));
+    three.planted = planted;
     let mut ready = Ready::default();
     let mut append = |from: u64, term: u64, entries: Vec<Entry>| {
         let commit = LogIndex(if term == 4 { 5 } else { 3 });
@@ -293,10 +294,50 @@ fn what_was_overwritten_and_came_back_is_not_durable_yet() {
     let last = append(1, 4, vec![entry(4, 2, "a"), entry(5, 2, "b")]);
     // On disk is what the first write brought; a crash in the second would lose entry 5.
     three.handle_persisted(first).unwrap();
-    assert!(!three.ready(&mut ready), "{ready:?}");
+    three.ready(&mut ready);
+    let early = ready.committed.clone();
     three.handle_persisted(last).unwrap();
+    three.ready(&mut ready);
+    assert_eq!(early.len() + ready.committed.len(), 2);
+    early
+}
+
+#[test]
+fn what_was_overwritten_and_came_back_is_not_durable_yet() {
+    assert_eq!(after_the_first_write(None), []);
+    assert_eq!(after_the_first_write(Some(Planted::SurelyNotDurable)).len(), 2);
+}
+
+#[test]
+fn a_vote_outlives_a_restart() {
+    let members = voters(&[1, 2, 3]);
+    let ask = |last: u64| Message {
+        term: 2,
+        body: Body::Vote {
+            is_poll: false,
+            is_transfer: false,
+            last: (LogIndex(last), 1),
+            commit: (LogIndex(0), 0),
+        },
+    };
+    let mut three = new(3, old(&members, 3));
+    three.handle_message(node(1), ask(3)).unwrap();
+    let mut ready = Ready::default();
     assert!(three.ready(&mut ready));
-    assert_eq!(ready.committed, [entry(4, 2, "a"), entry(5, 2, "b")]);
+    // The vote is given when it is durable.
+    assert_eq!((ready.messages.len(), ready.after.len()), (0, 1));
+    let hard = ready.hard.unwrap();
+    assert_eq!(hard, Hard { term: 2, vote: node(1), commit: LogIndex(3) });
+    for (hard, is_granted) in [(hard, false), (Hard { vote: node(0), ..hard }, true)] {
+        let mut again = new(3, Start { hard, ..old(&members, 3) });
+        again.handle_message(node(2), ask(9)).unwrap();
+        assert!(again.ready(&mut ready));
+        let answers = ready.messages.iter().chain(&ready.after);
+        let granted: Vec<bool> = answers
+            .map(|(_, message)| matches!(message.body, Body::VoteAnswer { is_granted: true, .. }))
+            .collect();
+        assert_eq!(granted, [is_granted]);
+    }
 }
 
 /// Elected by itself alone, its vote not durable: a crash would let it lead the same term again, with another log.

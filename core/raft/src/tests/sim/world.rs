@@ -63,7 +63,7 @@ const ACTS: [(Act, u64, bool); 16] = [
     (Act::Checkpoint, 120, true),
     (Act::Bring, 60, false),
     (Act::Ping, 50, false),
-    (Act::Change, 40, true),
+    (Act::Change, 60, true),
     (Act::Transfer, 30, true),
     (Act::StepDown, 12, true),
     (Act::Crash, 24, true),
@@ -75,9 +75,14 @@ const ACTS: [(Act, u64, bool); 16] = [
 
 fn weights(rng: &mut Rng) -> Vec<(Act, u64)> {
     let mut weight = |(act, often, varies): (Act, u64, bool)| {
-        let times =
-            if varies { [0, 1, 1, 3][rng.below(4) as usize] } else { [1, 2, 4][rng.below(3) as usize] };
-        (act, often * times)
+        let times = match act {
+            // Some runs are all about elections.
+            Act::Campaign => [1, 2, 12],
+            Act::Crash => [0, 1, 6],
+            _ if varies => [0, 1, 3],
+            _ => [1, 2, 4],
+        };
+        (act, often * times[rng.below(3) as usize])
     };
     ACTS.map(&mut weight).to_vec()
 }
@@ -114,14 +119,19 @@ impl World {
             Act::Sync => self.sync()?,
             Act::Apply => self.apply()?,
             Act::Propose => self.propose(),
-            Act::Campaign => self.campaign(id),
+            Act::Campaign => self.campaigns(id),
             Act::Checkpoint => self.checkpoint(id)?,
             Act::Bring => self.finish_transfer()?,
             Act::Ping => self.with_live(id, |replica| replica.ping()),
             Act::Change => self.change(),
             Act::Transfer => self.transfer(),
             Act::StepDown => self.with_live(id, |replica| replica.step_down()),
-            Act::Crash => self.crash(id)?,
+            Act::Crash => {
+                self.crash(id)?;
+                if self.rng.chance(1, 2) {
+                    self.restart(id)?;
+                }
+            }
             Act::Restart => self.restart(id)?,
             Act::Break => self.break_link(id),
             Act::Mend => self.mend_link()?,
@@ -261,7 +271,7 @@ impl World {
 
     fn apply(&mut self) -> Result<(), String> {
         let Some(id) = self.pick(|live| !live.to_apply.is_empty()) else { return Ok(()) };
-        let count = 1 + self.rng.below(5);
+        let count = 1 + self.rng.below(20);
         self.apply_some(id, count)
     }
 
@@ -274,10 +284,7 @@ impl World {
 
     fn propose(&mut self) {
         // Callers wait for what they proposed.
-        let has_room = |live: &Live| {
-            let log = &live.replica.raft.raft_log;
-            log.last_index() - log.committed < 100
-        };
+        let has_room = |live: &Live| live.replica.raft.raft_log.last_index() - live.state.index < 50;
         let can = |live: &Live| matches!(live.role, Role::Leader { .. }) && has_room(live);
         let Some(id) = self.pick(can) else { return };
         let count = 1 + self.rng.below(6);
@@ -288,6 +295,16 @@ impl World {
             self.with_live(id, |replica| {
                 let _ = replica.propose(body.into());
             });
+        }
+    }
+
+    fn campaigns(&mut self, id: NodeId) {
+        self.campaign(id);
+        // Another that stands against it.
+        if self.rng.chance(1, 2)
+            && let Some(other) = self.pick_node()
+        {
+            self.campaign(other);
         }
     }
 
