@@ -126,11 +126,13 @@ fn check_committed(
     let committed = raft.raft_log.committed;
     let theirs = std::iter::once(prev).chain(entries.iter().map(|entry| (entry.index, entry.term)));
     for (index, theirs) in theirs.take_while(|(index, _)| index.0 <= committed) {
-        // What is before the base is forgotten.
-        if let Some(ours) = raft.raft_log.store.term_at(index.0)
-            && ours != theirs
-        {
-            return Err(Refused::Conflict { index, ours, theirs });
+        // Before the base, nothing is known but that it was the same.
+        let is_known = index.0 + 1 >= raft.raft_log.first_index();
+        match raft.raft_log.term(index.0) {
+            Ok(ours) if is_known && ours != theirs => {
+                return Err(Refused::Conflict { index, ours, theirs });
+            }
+            _ => {}
         }
     }
     Ok(())

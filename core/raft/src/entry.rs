@@ -39,6 +39,9 @@ pub struct Hard {
 }
 
 /// What was durable when the replica's server started.
+///
+/// The caller puts it together from a state (with its index, term and members) and a log, which may have been written at
+/// different times: a log that has the state's index with another term, or ends before it, is void; `base` is the state's end.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Start {
     /// The newest [`Hard`] that was written.

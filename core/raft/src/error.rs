@@ -55,8 +55,8 @@ pub enum StartError {
         /// What is there.
         found: LogIndex,
     },
-    /// Terms never fall along a log, and none is above the replica's own.
-    #[error("entry {index} has term {term} between {before} and the replica's {own}")]
+    /// Terms never fall along a log.
+    #[error("entry {index} has term {term} after {before}")]
     Term {
         /// Which entry.
         index: LogIndex,
@@ -64,8 +64,6 @@ pub enum StartError {
         term: u64,
         /// The term before it.
         before: u64,
-        /// The replica's.
-        own: u64,
     },
     /// Terms begin with 1, and end before the counter does.
     #[error("term {term}, vote {vote}")]

@@ -12,6 +12,9 @@ use crate::{
     replica::Replica,
 };
 
+#[cfg(test)]
+use crate::tests::sim::Planted;
+
 /// What is to be done. Order of work: write `entries` and `hard` and send `messages`, in any order; once durable send `after`
 /// and call [`Replica::handle_persisted`]; apply `committed`, which is durable already.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -140,6 +143,10 @@ impl Replica {
     /// Entries up to `last` were written and are durable: as far as what was given later, and is not durable, leaves them.
     /// Without this, an entry that was overwritten and came back would count as durable while the disk still may lose it.
     fn surely_durable(&self, last: u64) -> Option<(u64, u64)> {
+        #[cfg(test)]
+        if self.planted == Some(Planted::SurelyNotDurable) {
+            return self.raft.raft_log.store.term_at(last).map(|term| (last, term));
+        }
         let mut last = last.min(self.raft.raft_log.unstable.offset - 1);
         for later in &self.waiting {
             if let Some((_, true)) = later.installed {
@@ -215,8 +222,7 @@ impl Replica {
     fn take_messages(&mut self, out: &mut Ready) {
         // A leader sends before its own disk is done: its own vote in the quorum waits instead. But the vote that made it the
         // leader must be durable, or it could lead the same term again with another log (it can be elected by itself alone).
-        let is_free = self.waiting.is_empty()
-            || (self.is_leader() && self.durable_vote == (self.raft.term, self.raft.vote));
+        let is_free = self.waiting.is_empty() || self.is_leader();
         let queue = if is_free { &mut out.messages } else { &mut out.after };
         queue.extend(self.raft.msgs.drain(..).filter_map(convert::message_from_library));
     }

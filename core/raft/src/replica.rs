@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use hw_kit::{LogIndex, NodeId};
 use raft::{
-    Changer, ProgressState, ProgressTracker, Raft, StateRole,
+    Changer, Progress, ProgressState, ProgressTracker, Raft, StateRole,
     eraftpb::{Message as LibraryMessage, MessageType, Snapshot},
 };
 
@@ -40,6 +40,9 @@ pub struct Replica {
     is_campaign_due: bool,
     /// Peers that are being brought the state.
     pub(crate) fetching: Vec<NodeId>,
+    /// A bug that a test plants.
+    #[cfg(test)]
+    pub(crate) planted: Option<crate::tests::sim::Planted>,
 }
 
 impl Replica {
@@ -47,8 +50,8 @@ impl Replica {
     pub fn new(settings: Settings, from: Start) -> Result<Replica, StartError> {
         let members = from.members.clone();
         let applied = from.applied.0;
+        let vote = (from.hard.term, from.hard.vote.0);
         let raft = start(&settings, from)?;
-        let vote = (raft.term, raft.vote);
         let given = Given {
             number: 0,
             role: Role::Follower { leader: NodeId(0) },
@@ -69,6 +72,8 @@ impl Replica {
             installed: None,
             is_campaign_due: false,
             fetching: Vec::new(),
+            #[cfg(test)]
+            planted: None,
         };
         replica.set_members(members);
         Ok(replica)
@@ -174,10 +179,13 @@ impl Replica {
     /// Asks to be elected: first whether it would be, then for votes. False: this replica cannot campaign now, because it leads, has
     /// no vote, or has a change of the members to apply first.
     pub fn campaign(&mut self) -> bool {
-        if self.is_leader() || !self.raft.promotable() {
+        if self.raft.state == StateRole::Leader || !self.raft.promotable() {
             return false;
         }
-        if self.members.is_alone(self.settings.node) && !self.is_settled() {
+        let must_settle = self.members.is_alone(self.settings.node);
+        #[cfg(test)]
+        let must_settle = must_settle && self.planted != Some(crate::tests::sim::Planted::AloneNotSettled);
+        if must_settle && !self.is_settled() {
             // It would lead at once, while what it leads from is not durable.
             self.is_campaign_due = true;
             return true;
@@ -231,7 +239,13 @@ impl Replica {
     ///
     /// The new state must be durable before the next `Ready` is reported as that: it tells the leader.
     pub fn install(&mut self, base: (LogIndex, u64), members: Members) -> Result<(), InstallError> {
-        self.check_install(base, &members)?;
+        if let Err(error) = self.check_install(base, &members) {
+            // A leader that brings what is there already does not know that it is.
+            if matches!(error, InstallError::Old { .. }) {
+                self.accept(self.raft.raft_log.committed);
+            }
+            return Err(error);
+        }
         let (index, term) = (base.0.0, base.1);
         if self.raft.state != StateRole::Follower || term > self.raft.term {
             self.raft.become_follower(self.raft.term.max(term), 0);
@@ -249,11 +263,7 @@ impl Replica {
         let was_reset = self.installed.is_some_and(|(_, was_reset)| was_reset);
         self.installed = Some((index, is_reset || was_reset));
         self.set_members(members);
-        let (leader, own) = (self.raft.leader_id, self.raft.id);
-        if leader != 0 {
-            let answer = convert::accepted(own, leader, self.raft.term, index);
-            self.raft.msgs.push(answer);
-        }
+        self.accept(index);
         Ok(())
     }
 
@@ -261,25 +271,28 @@ impl Replica {
     /// to it, at the latest after a [`Replica::ping`].
     pub fn report_snapshot(&mut self, peer: NodeId, ok: bool) {
         self.fetching.retain(|&other| other != peer);
-        if ok
-            && self.is_leader()
-            && let Some(progress) = self.raft.mut_prs().get_mut(peer.0)
-        {
-            // Its own answer goes on from there; until then nothing is sent that it could not use.
-            if progress.state == ProgressState::Probe {
-                progress.pause();
-            }
+        let first = self.raft.raft_log.first_index();
+        if !ok || !self.is_leader() {
+            return;
+        }
+        if let Some(progress) = self.raft.mut_prs().get_mut(peer.0).filter(|progress| is_probed(progress)) {
+            // Its own answer goes on from there. Should that be lost, the next ping asks whether it has what the log begins after,
+            // and does not bring it everything again.
+            progress.next_idx = progress.next_idx.max(first);
+            progress.pause();
         }
     }
 
     /// Who leads, as far as is known; 0 for nobody.
     pub fn leader(&self) -> NodeId {
-        NodeId(self.raft.leader_id)
+        let is_known = self.raft.leader_id != self.raft.id || self.is_leader();
+        NodeId(if is_known { self.raft.leader_id } else { 0 })
     }
 
-    /// Whether this replica leads.
+    /// Whether this replica leads. Who is elected by itself alone does when its vote is durable: before, it could forget that, and
+    /// lead the same term once more.
     pub fn is_leader(&self) -> bool {
-        self.raft.state == StateRole::Leader
+        self.raft.state == StateRole::Leader && self.is_vote_durable()
     }
 
     /// The members, as of what is applied.
@@ -290,8 +303,8 @@ impl Replica {
     /// What this replica is.
     pub fn role(&self) -> Role {
         match self.raft.state {
-            StateRole::Leader => Role::Leader { term: self.raft.term },
-            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Leader if self.is_vote_durable() => Role::Leader { term: self.raft.term },
+            StateRole::Leader | StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
             StateRole::Follower => Role::Follower { leader: self.leader() },
         }
     }
@@ -299,6 +312,14 @@ impl Replica {
     /// The term.
     pub fn term(&self) -> u64 {
         self.raft.term
+    }
+
+    pub(crate) fn is_vote_durable(&self) -> bool {
+        #[cfg(test)]
+        if self.planted == Some(crate::tests::sim::Planted::LeaderNotDurable) {
+            return true;
+        }
+        self.durable_vote == (self.raft.term, self.raft.vote)
     }
 
     /// Begins the campaign that had to wait.
@@ -406,12 +427,21 @@ impl Replica {
         self.raft.raft_log.store.want(from);
     }
 
+    /// Tells the leader, if one is known, that the log agrees with it up to `index`.
+    fn accept(&mut self, index: u64) {
+        let (leader, own) = (self.raft.leader_id, self.raft.id);
+        if leader != 0 && leader != own {
+            let answer = convert::accepted(own, leader, self.raft.term, index);
+            self.raft.msgs.push(answer);
+        }
+    }
+
     fn check_install(&self, (base, term): (LogIndex, u64), members: &Members) -> Result<(), InstallError> {
         members.check()?;
         if base == LogIndex(0) || base.0 > NUMBER_MAX || term == 0 || term > NUMBER_MAX {
             return Err(InstallError::Base(base, term));
         }
-        if self.is_leader() {
+        if self.raft.state == StateRole::Leader {
             return Err(InstallError::Leads);
         }
         if !members.contains(self.settings.node) {
@@ -495,4 +525,8 @@ impl Replica {
         message.from = about.0;
         self.step(message);
     }
+}
+
+fn is_probed(progress: &Progress) -> bool {
+    progress.state == ProgressState::Probe
 }

@@ -46,8 +46,13 @@ pub(crate) fn start(settings: &Settings, start: Start) -> Result<Raft<Log>, Star
 
 fn hard_state(start: &Start) -> HardState {
     let mut hard = HardState::default();
-    hard.term = start.hard.term;
-    hard.vote = start.hard.vote.0;
+    // Entries may have reached the disk without the term that came with them. Then nothing was said in that term, no vote given.
+    let heard = start.entries.last().map_or(start.base.1, |entry| entry.term);
+    if heard > start.hard.term {
+        hard.term = heard;
+    } else {
+        (hard.term, hard.vote) = (start.hard.term, start.hard.vote.0);
+    }
     // What is applied was committed, whether or not that was written down.
     hard.commit = start.hard.commit.max(start.applied).max(start.base.0).0;
     hard
@@ -92,16 +97,12 @@ fn check(settings: &Settings, start: &Start) -> Result<(), StartError> {
 /// The log's last index.
 fn check_entries(start: &Start) -> Result<LogIndex, StartError> {
     let (mut last, mut before) = start.base;
-    let own = start.hard.term;
-    if before > own {
-        return Err(StartError::Term { index: last, term: before, before, own });
-    }
     for entry in &start.entries {
         if entry.index != last.next() {
             return Err(StartError::Gap { expected: last.next(), found: entry.index });
         }
-        if entry.term < before.max(1) || entry.term > own {
-            return Err(StartError::Term { index: entry.index, term: entry.term, before, own });
+        if entry.term < before.max(1) || entry.term > NUMBER_MAX {
+            return Err(StartError::Term { index: entry.index, term: entry.term, before });
         }
         (last, before) = (entry.index, entry.term);
     }
