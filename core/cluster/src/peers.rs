@@ -36,6 +36,8 @@ pub struct Peer {
     pub link: Option<LinkId>,
     /// When its link came up or ended.
     pub since: Time,
+    /// When it was last heard, as far as links tell.
+    pub heard: Time,
     state: State,
 }
 
@@ -61,8 +63,16 @@ impl Peers {
             self.links.remove(&old);
         }
         self.links.insert(link, node);
-        let peer = Peer { name: name.to_owned(), link: Some(link), since: now, state: State::Up };
+        let peer = Peer { name: name.to_owned(), link: Some(link), since: now, heard: now, state: State::Up };
         self.all.insert(node, peer);
+    }
+
+    /// Something was heard on a link.
+    pub fn handle_heard(&mut self, now: Time, link: LinkId) {
+        let node = self.links.get(&link);
+        if let Some(peer) = node.and_then(|node| self.all.get_mut(node)) {
+            peer.heard = peer.heard.max(now);
+        }
     }
 
     /// A link ended: gives whom it lost at once, if anybody.

@@ -244,6 +244,9 @@ impl JetStream {
         let mut info = group.stream.info(now);
         self.show_feeds(now, group, &mut info);
         info.domain.clone_from(&self.config.domain);
+        if self.cluster.is_some() {
+            info.cluster = self.cluster_info(now, group.id);
+        }
         info
     }
 
