@@ -64,7 +64,7 @@ impl JetStream {
             let old = !hw_jsapi::has_level(&call.header);
             let (kind, handled) = match hw_jsapi::parse(verb, &call.body, self.config.strict) {
                 Parsed::Silent => continue,
-                parsed if !self.is_mine(call.account, &parsed) => continue,
+                parsed if !self.is_mine(now, call.account, &parsed) => continue,
                 Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _) if old => {
                     (kind, Handled::Answer(Err(ApiError::new(10185))))
                 }

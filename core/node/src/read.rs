@@ -196,6 +196,8 @@ impl JetStream {
         let mut direct = std::mem::take(&mut self.direct);
         for (id, read) in direct.drain(..) {
             match read {
+                // Who may not lead any more is silent: what it has may be old.
+                Ok(_) if !self.may_read(now, id) => {}
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err((reply, refusal)) => {
                     let Some(group) = self.groups.get(&id) else { continue };

@@ -131,7 +131,10 @@ impl Shard {
     }
 
     /// Another server has heard what this one sent at `at`.
-    pub fn handle_link_acked(&mut self, _now: Time, link: LinkId, at: Time) {
+    pub fn handle_link_acked(&mut self, now: Time, link: LinkId, at: Time) {
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_link_acked(now, link, at);
+        }
         self.links.acked(link, at);
     }
 

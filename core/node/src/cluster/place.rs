@@ -31,13 +31,16 @@ impl JetStream {
     }
 
     /// Who answers a request about a stream: its leader; where there is no such stream, who decides that.
-    pub(crate) fn duty(&self, account: AccountId, stream: &str) -> Duty {
+    pub(crate) fn duty(&self, now: Time, account: AccountId, stream: &str) -> Duty {
         if self.cluster.is_none() {
             return Duty::Here;
         }
         let here = match self.meta.stream(&self.account_name(account), stream) {
             None => self.leads_meta(),
-            Some(asset) => self.groups.get(&asset.group()).is_some_and(|group| group.log.is_leading()),
+            Some(asset) => {
+                let id = asset.group();
+                self.groups.get(&id).is_some_and(|group| group.log.is_leading()) && self.may_read(now, id)
+            }
         };
         if here { Duty::Here } else { Duty::Elsewhere }
     }
@@ -135,7 +138,7 @@ impl JetStream {
     }
 
     /// Whether this server has to answer a request.
-    pub(crate) fn is_mine(&self, account: AccountId, parsed: &Parsed) -> bool {
+    pub(crate) fn is_mine(&self, now: Time, account: AccountId, parsed: &Parsed) -> bool {
         if self.cluster.is_none() {
             return true;
         }
@@ -157,7 +160,7 @@ impl JetStream {
             Request::ConsumerCreate(create) => &create.stream,
             _ => return self.leads_meta(),
         };
-        self.duty(account, stream) == Duty::Here
+        self.duty(now, account, stream) == Duty::Here
     }
 
     /// What the meta group decided may change who has a stream.
@@ -292,7 +295,7 @@ impl JetStream {
             let is_alive = *node == cluster.me || cluster.peers.is_alive(*node);
             let matched = status.peers.iter().find(|peer| peer.node == *node).map(|peer| peer.matched);
             let lag = matched.map_or(0, |matched| status.last.0.saturating_sub(matched.0));
-            let active = peer.map_or(0, |peer| if peer.link.is_some() { 0 } else { now.since(peer.since).0 });
+            let active = peer.map_or(0, |peer| now.since(peer.heard).0);
             info.replicas.push(PeerInfo {
                 name: self.node_name(*node),
                 current: is_alive && lag == 0,
