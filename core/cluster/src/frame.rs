@@ -16,6 +16,7 @@ const FETCH: u8 = 5;
 const PIECE: u8 = 6;
 const BEHIND: u8 = 7;
 const REMOVED: u8 = 8;
+const RESIGNED: u8 = 9;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,11 @@ pub enum PeerFrame {
     },
     /// The receiver does not belong to a group any more.
     Removed {
+        /// Which.
+        group: GroupId,
+    },
+    /// The sender does not lead a group any more, and will not vote for itself.
+    Resigned {
         /// Which.
         group: GroupId,
     },
@@ -131,6 +137,7 @@ impl PeerFrame {
             }
             PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
+            PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -172,6 +179,7 @@ impl PeerFrame {
             ANSWER => PeerFrame::Answer { id: number()?, body: rest },
             BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
             REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
+            RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -203,6 +211,7 @@ mod tests {
             PeerFrame::Answer { id: 1, body: body.clone() },
             PeerFrame::Behind { group: GroupId(1) },
             PeerFrame::Removed { group: GroupId(1) },
+            PeerFrame::Resigned { group: GroupId(1) },
             PeerFrame::Fetch { group: GroupId(1), transfer: 2, after: Seq(3) },
             PeerFrame::Piece { group: GroupId(1), transfer: 2, last: None, body: body.clone() },
             PeerFrame::Piece { group: GroupId(1), transfer: 2, last: Some(end), body },

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use hw_kit::{LinkId, NodeId, Span, Time};
 
-/// A server that cannot be heard for so long is taken for lost.
+/// A server that cannot be heard for so long is taken for lost. Nobody votes against a leader that was heard since.
 const PATIENCE: Span = Span::from_millis(400);
+
+/// A leader that a majority has heard so long ago is still the only one: shorter than [`PATIENCE`] by what clocks may
+/// differ in their speed.
+const LEASE: Span = Span::from_millis(300);
 
 /// Why a link ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,8 +40,10 @@ pub struct Peer {
     pub link: Option<LinkId>,
     /// When its link came up or ended.
     pub since: Time,
-    /// When it was last heard, as far as links tell.
+    /// When it was last heard.
     pub heard: Time,
+    /// What it was sent at this time, it has heard.
+    acked: Time,
     state: State,
 }
 
@@ -63,16 +69,9 @@ impl Peers {
             self.links.remove(&old);
         }
         self.links.insert(link, node);
-        let peer = Peer { name: name.to_owned(), link: Some(link), since: now, heard: now, state: State::Up };
+        let acked = self.all.get(&node).map_or(Time(0), |old| old.acked);
+        let peer = Peer { name: name.to_owned(), link: Some(link), since: now, heard: now, acked, state: State::Up };
         self.all.insert(node, peer);
-    }
-
-    /// Something was heard on a link.
-    pub fn handle_heard(&mut self, now: Time, link: LinkId) {
-        let node = self.links.get(&link);
-        if let Some(peer) = node.and_then(|node| self.all.get_mut(node)) {
-            peer.heard = peer.heard.max(now);
-        }
     }
 
     /// A link ended: gives whom it lost at once, if anybody.
@@ -126,6 +125,34 @@ impl Peers {
         doubtful.min()
     }
 
+    /// Something was heard on a link.
+    pub fn handle_heard(&mut self, now: Time, link: LinkId) {
+        if let Some(peer) = self.links.get(&link).and_then(|node| self.all.get_mut(node)) {
+            peer.heard = now;
+        }
+    }
+
+    /// The server on a link has heard what was sent at this time.
+    pub fn handle_acked(&mut self, now: Time, link: LinkId, sent: Time) {
+        if let Some(peer) = self.links.get(&link).and_then(|node| self.all.get_mut(node)) {
+            (peer.heard, peer.acked) = (now, peer.acked.max(sent));
+        }
+    }
+
+    /// Whether a server was heard so lately that nobody votes against it.
+    pub fn is_recent(&self, now: Time, node: NodeId) -> bool {
+        let is_heard = |peer: &Peer| peer.state != State::Lost && now.since(peer.heard) < PATIENCE;
+        self.all.get(&node).is_some_and(is_heard)
+    }
+
+    /// Whether so many of these servers have heard this one, `me`, so lately that nobody else leads.
+    pub fn has_lease(&self, now: Time, me: NodeId, voters: &[NodeId]) -> bool {
+        let has_heard = |node: &&NodeId| {
+            **node == me || self.all.get(*node).is_some_and(|peer| now.since(peer.acked) < LEASE)
+        };
+        voters.iter().filter(has_heard).count() > voters.len() / 2
+    }
+
     /// Who is on a link.
     pub fn node(&self, link: LinkId) -> Option<NodeId> {
         self.links.get(&link).copied()
@@ -172,6 +199,23 @@ mod tests {
         peers.handle_up(over, LinkId(2), A, "a");
         assert!(peers.is_alive(A));
         assert_eq!(peers.handle_down(over, LinkId(1), LinkDown::Refused), None, "an old link says nothing");
+    }
+
+    #[test]
+    fn a_lease_ends_before_others_vote() {
+        let mut peers = Peers::default();
+        let (me, b, voters) = (NodeId(1), NodeId(8), [NodeId(1), A, NodeId(8)]);
+        peers.handle_up(Time(0), LinkId(1), A, "a");
+        peers.handle_up(Time(0), LinkId(2), b, "b");
+        assert!(!peers.has_lease(Time(0) + LEASE, me, &voters));
+        peers.handle_acked(Time(20), LinkId(1), Time(10));
+        assert!(peers.has_lease(Time(9) + LEASE, me, &voters));
+        assert!(!peers.has_lease(Time(10) + LEASE, me, &voters));
+        assert!(peers.is_recent(Time(19) + PATIENCE, A) && !peers.is_recent(Time(20) + PATIENCE, A));
+        peers.handle_down(Time(30), LinkId(1), LinkDown::Closed);
+        assert!(peers.is_recent(Time(31), A), "it may be alive");
+        peers.handle_down(Time(32), LinkId(1), LinkDown::Refused);
+        assert!(!peers.is_recent(Time(33), A));
     }
 
     #[test]

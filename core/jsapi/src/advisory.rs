@@ -53,11 +53,23 @@ pub enum Event<'a> {
     /// Some of the stream's bytes are not what was written.
     Damaged(&'a DamageFound<'a>),
     /// A leader was elected, or lost its majority; the name of a consumer of the stream, if it is about one.
-    Leadership { consumer: Option<&'a str>, about: &'a Leadership },
+    Leadership {
+        /// Which consumer.
+        consumer: Option<&'a str>,
+        /// Who leads now.
+        about: &'a Leadership,
+    },
     /// A leader of the whole cluster was elected.
     Domain(&'a Leadership),
-    /// A server was taken out of the cluster: its name, its id.
-    ServerRemoved { server: &'a str, server_id: &'a str, cluster: &'a str },
+    /// A server was taken out of the cluster.
+    ServerRemoved {
+        /// Its name.
+        server: &'a str,
+        /// Its id.
+        server_id: &'a str,
+        /// Which cluster.
+        cluster: &'a str,
+    },
 }
 
 /// Who leads, and who else is there.

@@ -65,7 +65,7 @@ impl JetStream {
             let (kind, handled) = match hw_jsapi::parse(verb, &call.body, self.config.strict) {
                 Parsed::Silent => continue,
                 parsed if !self.is_for_me(&call, &parsed) => continue,
-                parsed if !self.is_mine(call.account, &parsed) => {
+                parsed if !self.is_mine(now, call.account, &parsed) => {
                     self.park(now, &call, parsed);
                     continue;
                 }

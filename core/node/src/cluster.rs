@@ -11,6 +11,7 @@ mod lead;
 mod leaderless;
 mod place;
 mod replicated;
+mod show;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,7 @@ pub(crate) use form::store_frame;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use leaderless::Parked;
+pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use replicated::{Replicated, Saved};
 pub(crate) use transfer::Transfers;
 

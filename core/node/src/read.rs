@@ -97,12 +97,8 @@ impl JetStream {
                 };
                 self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
-                let mut info = match info {
-                    Some(info) => info,
-                    None => return Some(Err(ApiError::new(10014))),
-                };
-                info.cluster = self.cluster.is_some().then(|| self.consumer_cluster(now, id)).flatten();
-                Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
+                let info = info.ok_or_else(|| ApiError::new(10014));
+                info.map(|info| hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
             Request::MessageGet { stream, get, no_hdr } => {
                 return self.message_get(now, hub, call, &stream, (get, no_hdr));
@@ -216,6 +212,8 @@ impl JetStream {
         let mut direct = std::mem::take(&mut self.direct);
         for (id, read) in direct.drain(..) {
             match read {
+                // Who may not lead any more is silent: what it has may be old.
+                Ok(_) if !self.may_read(now, id) => {}
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err((reply, refusal)) => {
                     let Some(group) = self.groups.get(&id) else { continue };

@@ -133,7 +133,7 @@ impl Shard {
     /// Another server has heard what this one sent at `at`.
     pub fn handle_link_acked(&mut self, now: Time, link: LinkId, at: Time) {
         if let Some(js) = &mut self.rooms.js {
-            js.handle_link_heard(now, link);
+            js.handle_link_acked(now, link, at);
         }
         self.links.acked(link, at);
     }
@@ -280,6 +280,14 @@ impl Shard {
     /// JetStream as monitoring sees it; None where this shard has none.
     pub fn jetstream(&self) -> Option<JetStreamView<'_>> {
         self.rooms.js.as_ref().map(JetStreamView::new)
+    }
+
+    /// The server is about to go: clients are told, and other servers take what it leads.
+    pub fn handle_lame_duck(&mut self, now: Time) {
+        self.hub.lame_duck();
+        if let Some(js) = &mut self.rooms.js {
+            js.hand_over_all(now);
+        }
     }
 
     /// The server stops: waiting pulls are told.

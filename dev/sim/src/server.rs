@@ -48,6 +48,8 @@ pub enum Input {
     LinkDown(LinkId, hw_route::LinkDown),
     /// Nothing is heard on it, or something again.
     LinkQuiet(LinkId, bool),
+    /// The other server has heard what was sent at this time.
+    LinkAcked(LinkId, Time),
     /// A frame of another server.
     Link(LinkId, LinkFrame),
 }
@@ -249,6 +251,7 @@ impl Running {
             Input::LinkUp(link, peer) => self.shard.handle_link_up(now, link, peer),
             Input::LinkDown(link, why) => self.shard.handle_link_down(now, link, why),
             Input::LinkQuiet(link, quiet) => self.shard.handle_link_quiet(now, link, quiet),
+            Input::LinkAcked(link, at) => self.shard.handle_link_acked(now, link, at),
             Input::Link(link, frame) => self.shard.handle_link(now, link, frame),
         }
     }

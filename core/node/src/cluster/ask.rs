@@ -128,7 +128,7 @@ impl JetStream {
             Ok(Question::Created { group, update }) => {
                 self.wait_to_lead(now, hub, from, (GroupId(group), update));
             }
-            Ok(question) => self.tell(now, from, &question),
+            Ok(question) => self.tell_asker(now, from, &question),
         }
     }
 

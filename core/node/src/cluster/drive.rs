@@ -213,7 +213,7 @@ impl JetStream {
         if id == META && self.meta_log.replicated.is_none() && !self.join(now, from) {
             return;
         }
-        if !is_sound(id, &message) || !self.may_vote(from, id, &message) {
+        if !is_sound(id, &message) || !self.may_vote(now, from, id, &message) {
             return;
         }
         let Some(replicated) = self.replica_mut(id) else { return };

@@ -124,8 +124,39 @@ impl JetStream {
         if replicated.handle_deposed() {
             self.stop_leading(now, hub, id);
         }
+        self.resign(id);
         self.wake_replica(id);
         self.plan_election(now, id, Cause::Undecided);
+    }
+
+    /// The others elect another leader at once.
+    fn resign(&mut self, id: GroupId) {
+        let Some(members) = self.replica(id).map(|replicated| replicated.replica.members().all()) else { return };
+        let Some(cluster) = &mut self.cluster else { return };
+        let me = cluster.me;
+        for node in members.into_iter().filter(|node| *node != me) {
+            cluster.send(node, hw_cluster::PeerFrame::Resigned { group: id });
+        }
+    }
+
+    /// The leader of a group says that it does not lead it any more.
+    pub(crate) fn handle_resigned(&mut self, now: Time, from: NodeId, id: GroupId) {
+        let Some(replicated) = self.replica_mut(id).filter(|replicated| replicated.replica.leader() == from) else {
+            return;
+        };
+        replicated.replica.step_down();
+        replicated.proven = false;
+        self.plan_election(now, id, Cause::Gone);
+        self.wake_replica(id);
+    }
+
+    /// Whether what this server reads of a group that it leads is the newest: nobody else can lead it by now.
+    pub(crate) fn may_read(&self, now: Time, id: GroupId) -> bool {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return true };
+        let members = replicated.replica.members();
+        replicated.is_leading()
+            && cluster.peers.has_lease(now, cluster.me, &members.voters)
+            && (members.outgoing.is_empty() || cluster.peers.has_lease(now, cluster.me, &members.outgoing))
     }
 
     /// A link to another server came up: leaders say that they lead, and have to say so.
@@ -151,7 +182,7 @@ impl JetStream {
     }
 
     /// Whether a message may reach a replica: nobody votes against a leader that is alive.
-    pub(crate) fn may_vote(&mut self, from: NodeId, id: GroupId, message: &Message) -> bool {
+    pub(crate) fn may_vote(&mut self, now: Time, from: NodeId, id: GroupId, message: &Message) -> bool {
         if !message.disturbs() {
             return true;
         }
@@ -162,7 +193,7 @@ impl JetStream {
             self.ping(id);
             return false;
         }
-        leader.0 == 0 || leader == from || !replicated.proven || !cluster.peers.is_alive(leader)
+        leader.0 == 0 || leader == from || !cluster.peers.is_recent(now, leader)
     }
 
     pub(crate) fn is_me(&self, node: NodeId) -> bool {

@@ -77,6 +77,13 @@ impl JetStream {
         }
     }
 
+    /// Another server has heard what this one sent at a time.
+    pub(crate) fn handle_link_acked(&mut self, now: Time, link: LinkId, sent: Time) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.peers.handle_acked(now, link, sent);
+        }
+    }
+
     /// What is to be sent to other JetStream servers.
     pub(crate) fn take_peer_frames(&mut self) -> Vec<(LinkId, bytes::Bytes)> {
         let frames = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.outgoing));
@@ -94,6 +101,7 @@ impl JetStream {
     pub(crate) fn handle_peer_frame(&mut self, now: Time, hub: &mut Hub, link: LinkId, bytes: &bytes::Bytes) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(from) = cluster.peers.node(link) else { return };
+        cluster.peers.handle_heard(now, link);
         let Ok(frame) = PeerFrame::decode(bytes) else {
             let text = format!("server {}: a frame that cannot be read", self.node_name(from));
             return self.say(NoticeLevel::Error, text);
@@ -114,6 +122,7 @@ impl JetStream {
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, group),
+            PeerFrame::Resigned { group } => self.handle_resigned(now, from, group),
             PeerFrame::Fetch { group, transfer, after } => self.send_state(now, from, (group, transfer), after),
             PeerFrame::Piece { group, transfer, last, body } => {
                 self.handle_piece(now, hub, from, (group, transfer), last, body);
@@ -136,13 +145,6 @@ impl JetStream {
     /// What the cluster is called; empty: this server is on its own.
     pub(crate) fn cluster_name(&self) -> String {
         self.cluster.as_ref().map(|cluster| cluster.config.name.clone()).unwrap_or_default()
-    }
-
-    /// Another server was heard.
-    pub(crate) fn handle_link_heard(&mut self, now: Time, link: LinkId) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.peers.handle_heard(now, link);
-        }
     }
 
     /// What a server is called.

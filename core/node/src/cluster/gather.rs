@@ -218,7 +218,7 @@ impl JetStream {
     }
 
     /// What this server says to a question of one that gathers.
-    pub(crate) fn tell(&mut self, now: Time, (to, id): (NodeId, u64), question: &Question) {
+    pub(super) fn tell_asker(&mut self, now: Time, (to, id): (NodeId, u64), question: &Question) {
         let body = match question {
             Question::Streams { groups } => serde_json::to_vec(&self.led_infos(now, groups)),
             Question::Usage { account } => {

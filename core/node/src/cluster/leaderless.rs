@@ -56,7 +56,7 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         for mut waiting in std::mem::take(&mut cluster.parked.all) {
             let account = waiting.call.account;
-            if self.is_mine(account, &waiting.parsed) {
+            if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
                 if is_look(&waiting.parsed) {
                     self.calls.push_back(waiting.call);

@@ -31,13 +31,16 @@ impl JetStream {
     }
 
     /// Who answers a request about a stream: its leader; where there is no such stream, who decides that.
-    pub(crate) fn duty(&self, account: AccountId, stream: &str) -> Duty {
+    pub(crate) fn duty(&self, now: Time, account: AccountId, stream: &str) -> Duty {
         if self.cluster.is_none() {
             return Duty::Here;
         }
         let here = match self.meta.stream(&self.account_name(account), stream) {
             None => self.leads_meta(),
-            Some(asset) => self.groups.get(&asset.group()).is_some_and(|group| group.log.is_leading()),
+            Some(asset) => {
+                let id = asset.group();
+                self.groups.get(&id).is_some_and(|group| group.log.is_leading()) && self.may_read(now, id)
+            }
         };
         if here { Duty::Here } else { Duty::Elsewhere }
     }
@@ -109,7 +112,7 @@ impl JetStream {
         let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
         reached.push(cluster.me);
         let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
-        self.meta.place(replicas, &reached).ok_or_else(|| ApiError::new(10005))
+        self.meta.place(replicas, &reached).ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
     }
 
     /// The servers for a stream that is updated; none when they stay.
@@ -130,19 +133,19 @@ impl JetStream {
             reached.push(cluster.me);
             reached.retain(|node| !peers.contains(&node.0));
             let more = self.meta.place(wanted - peers.len(), &reached);
-            peers.extend(more.ok_or_else(|| ApiError::new(10005))?);
+            peers.extend(more.ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))?);
         }
         Ok(peers)
     }
 
     /// Whether this server has to answer a request.
-    pub(crate) fn is_mine(&self, account: AccountId, parsed: &Parsed) -> bool {
+    pub(crate) fn is_mine(&self, now: Time, account: AccountId, parsed: &Parsed) -> bool {
         if self.cluster.is_none() {
             return true;
         }
         let Parsed::Request(_, request) = parsed else { return self.leads_meta() };
         let Some(stream) = request.of_stream() else { return self.leads_meta() };
-        self.duty(account, stream) == Duty::Here
+        self.duty(now, account, stream) == Duty::Here
     }
 
     /// What the meta group decided may change who has a stream.

@@ -30,6 +30,8 @@ enum Event {
     Join { a: usize, b: usize },
     Refused { server: usize, epoch: u32, link: LinkId },
     Quiet { server: usize, from: usize, wire: u64 },
+    Beat { me: usize, other: usize, wire: u64 },
+    Acked { me: usize, other: usize, wire: u64, sent: Time },
     Open(ConnId),
     Up(ConnId, Vec<u8>),
     Down(ConnId, Vec<u8>),
@@ -257,6 +259,7 @@ impl World {
             let (name, server_id) = (format!("s{other}"), format!("S{other}"));
             let peer = LinkPeer { server_id, name, cluster: "C".to_owned(), node, ..LinkPeer::default() };
             self.input(me, 0, Input::LinkUp(link_of(self.last_wire, me, other), peer));
+            self.agenda.after(Span::ZERO, Event::Beat { me, other, wire: self.last_wire });
         }
     }
 
@@ -349,6 +352,13 @@ impl World {
                 }
             }
             Event::Quiet { server, from, wire } => self.quiet(server, from, wire),
+            Event::Beat { me, other, wire } => self.beat(me, other, wire),
+            Event::Acked { me, other, wire, sent } => {
+                let is_open = !self.cut.contains(&(me, other)) && !self.cut.contains(&(other, me));
+                if is_open && self.wires.get(&key(me, other)).is_some_and(|found| found.id == wire) {
+                    self.input(me, 0, Input::LinkAcked(link_of(wire, me, other), sent));
+                }
+            }
             Event::Open(conn) => self.input_of(conn, Input::Open(conn)),
             Event::Up(conn, bytes) => self.input_of(conn, Input::Bytes(conn, bytes)),
             Event::Down(conn, bytes) => self.down(conn, &bytes),
@@ -361,6 +371,15 @@ impl World {
                     self.happened.push_back(Happening::Gone);
                 }
             }
+        }
+    }
+
+    /// One server says that it is alive, and hears so in answer.
+    fn beat(&mut self, me: usize, other: usize, wire: u64) {
+        if self.wires.get(&key(me, other)).is_some_and(|found| found.id == wire) {
+            let (sent, round) = (self.time_of(me), Span(self.rng.below(2_000_000) as i64));
+            self.agenda.after(round, Event::Acked { me, other, wire, sent });
+            self.agenda.after(Span::from_millis(100), Event::Beat { me, other, wire });
         }
     }
 
