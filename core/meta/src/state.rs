@@ -329,12 +329,7 @@ impl Meta {
         self.restoring().filter(move |(of, _)| *of == account).map(|(_, asset)| asset)
     }
 
-    fn update(
-        &mut self,
-        account: &str,
-        config: StreamConfig,
-        peers: Vec<u64>,
-    ) -> Result<GroupId, MetaError> {
+    fn update(&mut self, account: &str, config: StreamConfig, peers: Vec<u64>) -> Result<GroupId, MetaError> {
         if self.stream(account, &config.name).is_none() {
             return Err(MetaError::NotFound);
         }

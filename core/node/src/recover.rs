@@ -289,7 +289,8 @@ impl Recovery {
         match ReplicaNote::take(&mut group.state) {
             Ok(mut note) => {
                 note.base = (group.applied, group.term);
-                self.saved.insert(group.group, Saved { note: Some(note), is_stated: true, ..Saved::default() });
+                self.saved
+                    .insert(group.group, Saved { note: Some(note), is_stated: true, ..Saved::default() });
                 true
             }
             Err(error) => {
@@ -409,9 +410,10 @@ impl Recovery {
             if !js.is_placed_here(&asset) {
                 continue; // What there is of it stays until the cluster says that it is not needed.
             }
-            let found = self.streams.remove(&id).unwrap_or_else(|| {
-                Restored::begin(js.stream(id, asset.config.clone(), asset.created()))
-            });
+            let found = self
+                .streams
+                .remove(&id)
+                .unwrap_or_else(|| Restored::begin(js.stream(id, asset.config.clone(), asset.created())));
             let revision = found.stream.revision().max(1);
             let mut log = Log::new(id, found.applied);
             self.replicate(&mut js, &asset, &mut log);
@@ -454,7 +456,9 @@ impl Recovery {
         if self.is_new_node {
             cluster.frames.push(crate::cluster::store_frame(&self.store));
         }
-        if let Some((term, replicated)) = saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied)) {
+        if let Some((term, replicated)) =
+            saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied))
+        {
             js.meta_log.replicate(term, replicated);
         }
         js.cluster = Some(Box::new(cluster));

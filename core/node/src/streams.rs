@@ -122,7 +122,8 @@ impl JetStream {
         let Some(account) = self.directory.account_id(account) else { return };
         let (saved, restored) =
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
-        let found = restored.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        let found = restored
+            .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
         let log = self.new_log(now, &asset, (saved, found.applied));
         let mut group = Group::new(id, account, asset.revision, found.stream, log);
         (group.last_segment, group.damage) = (found.last_segment, found.damage);

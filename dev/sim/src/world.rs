@@ -121,7 +121,8 @@ impl World {
                 self.disk.ops_left = Some(self.rng.below(40));
             }
             let now = self.now();
-            let mut seeds = Boot { rng: &mut self.rng, trace: &mut self.trace, tolerant: self.tolerant, cluster: None };
+            let mut seeds =
+                Boot { rng: &mut self.rng, trace: &mut self.trace, tolerant: self.tolerant, cluster: None };
             match Server::boot(now, self.setup, &mut self.disk, &mut seeds) {
                 Ok(server) => {
                     self.disk.ops_left = None;

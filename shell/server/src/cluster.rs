@@ -77,8 +77,11 @@ impl Joining {
                 || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback() || own.contains(&ip));
             is_here && at.parse() == Ok(port)
         };
-        let others: std::collections::BTreeSet<String> =
-            routes(cluster).into_iter().map(|route| route.address).filter(|address| !is_own(address)).collect();
+        let others: std::collections::BTreeSet<String> = routes(cluster)
+            .into_iter()
+            .map(|route| route.address)
+            .filter(|address| !is_own(address))
+            .collect();
         u32::try_from(others.len()).unwrap_or(u32::MAX - 1) + 1
     }
 

@@ -108,7 +108,8 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
         if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
             node = recovery.node(NodeId((seed() >> 1).max(1)));
             let name = inner.members().name;
-            config.cluster = Some(ClusterConfig { name, expected: joining.expected(cluster), new_node: node });
+            config.cluster =
+                Some(ClusterConfig { name, expected: joining.expected(cluster), new_node: node });
         }
         (config, recovery, disk)
     });

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
-use hw_store::{Messages, Record};
 use hw_store::messages::{self, IndexSource, Restore};
+use hw_store::{Messages, Record};
 
 use super::counter::{Sources, shown};
 use super::dedupe::Dedupe;
@@ -209,15 +209,18 @@ impl StreamRestore {
 
     /// The stream as another server has it, made of this server's messages: see [`Restore::adopt`]. Gives them back when
     /// that cannot be.
-    pub fn adopt(self, own: Messages) -> Result<Stream, (Messages, String)> {
+    pub fn adopt(self, own: Messages) -> Result<Stream, Box<(Messages, String)>> {
         let StreamRestore { mut stream, consumers, messages } = self;
         match messages.adopt(own) {
             Ok(messages) => stream.messages = messages,
-            Err((own, missing)) => return Err((own, format!("message {missing} is missing"))),
+            Err(kept) => {
+                let (own, missing) = *kept;
+                return Err(Box::new((own, format!("message {missing} is missing"))));
+            }
         }
         match stream.take_consumers(consumers) {
             Ok(()) => Ok(stream),
-            Err(error) => Err((stream.messages, error.to_string())),
+            Err(error) => Err(Box::new((stream.messages, error.to_string()))),
         }
     }
 
