@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hw_kit::{LogIndex, NodeId};
 use raft::{
     Changer, Progress, ProgressState, ProgressTracker, Raft, StateRole,
-    eraftpb::{Message as LibraryMessage, MessageType, Snapshot},
+    eraftpb::{Message as RaftMessage, MessageType, Snapshot},
 };
 
 use crate::{
@@ -509,7 +509,7 @@ impl Replica {
         }
     }
 
-    fn step(&mut self, message: LibraryMessage) {
+    fn step(&mut self, message: RaftMessage) {
         let before = (self.raft.state, self.raft.term);
         // Only proposals can be refused, and those do not come this way.
         let _ = self.raft.step(message);
@@ -520,7 +520,7 @@ impl Replica {
     }
 
     fn step_local(&mut self, kind: MessageType, about: NodeId) {
-        let mut message = LibraryMessage::default();
+        let mut message = RaftMessage::default();
         message.set_msg_type(kind);
         message.from = about.0;
         self.step(message);
