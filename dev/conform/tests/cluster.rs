@@ -19,6 +19,7 @@ use hw_testkit::{Launch, Server};
 type Fault = Box<dyn Error + Send + Sync>;
 type Flow = Result<(), Fault>;
 type Run = fn(&Target) -> Flow;
+type Play = fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -135,7 +136,7 @@ fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fa
     }
 }
 
-fn play(target: &Target, run: fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>) -> Flow {
+fn play(target: &Target, run: Play) -> Flow {
     let servers = cluster(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(PATIENCE, run(servers)).await? })
@@ -172,7 +173,8 @@ async fn across(servers: Vec<Server>) -> Flow {
     let (a, b) = (enter(&servers[0], "a").await?, enter(&servers[1], "a").await?);
     let other = enter(&servers[2], "b").await?;
     let (mut wild, mut foreign) = (b.subscribe("x.>").await?, other.subscribe(">").await?);
-    (b.flush().await?, other.flush().await?);
+    b.flush().await?;
+    other.flush().await?;
     heard(&a, "x.y", &mut wild).await?;
     // Larger than what goes through a link at once.
     let large = "l".repeat(900_000);
@@ -187,15 +189,17 @@ async fn across(servers: Vec<Server>) -> Flow {
     let message = soon(&mut wild, PATIENCE).await.ok_or("the large message is missing")?;
     assert_eq!(message.payload.len(), large.len());
     assert!(soon(&mut foreign, PAUSE * 10).await.is_none(), "another account hears it");
+    let mut answers = a.subscribe("answers").await?;
     let service = servers_service(&servers[2]).await?;
+    // A request that is not heard yet is asked again.
     let deadline = Instant::now() + PATIENCE;
-    let reply = loop {
-        match a.request("svc", "?".into()).await {
-            Ok(reply) => break reply,
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => tokio::time::sleep(PAUSE).await,
+    while Instant::now() < deadline {
+        a.publish_with_reply("svc", "answers", "?".into()).await?;
+        if soon(&mut answers, PAUSE).await.is_some() {
+            break;
         }
-    };
+    }
+    let reply = a.request("svc", "?".into()).await?;
     assert_eq!(reply.payload, "!");
     // Its own subscription to everything would be somebody who listens.
     foreign.unsubscribe().await?;
