@@ -195,7 +195,7 @@ async fn across(servers: Vec<Server>) -> Flow {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         a.publish_with_reply("svc", "answers", "?".into()).await?;
-        if soon(&mut answers, PAUSE).await.is_some() {
+        if soon(&mut answers, PAUSE).await.is_some_and(|answer| answer.payload == "!") {
             break;
         }
     }
