@@ -9,6 +9,7 @@ mod client;
 mod clock;
 #[cfg(test)]
 mod feeds;
+mod fleet;
 mod history;
 mod invariants;
 mod net;
@@ -22,7 +23,9 @@ mod volume;
 mod workload;
 mod world;
 
+pub use fleet::{Fleet, Heard};
 pub use history::Violation;
 pub use planted::Planted;
 pub use sample::{Opened, Sample};
+pub use server::Setup;
 pub use simulate::{Failure, Plan, Report, simulate};

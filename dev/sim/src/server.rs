@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use hw_auth::Directory;
 use hw_hub::{CloseReason, HubConfig, HubLimits, Peer, PeerBatch};
-use hw_kit::{ConnId, Rng, ShardId, Span, Time};
-use hw_node::{DiskCompletion, JetStreamConfig, Recovery, Shard};
+use hw_kit::{ConnId, LinkId, Rng, ShardId, Span, Time};
+use hw_node::{DiskCompletion, JetStreamConfig, LinkFrame, Recovery, Shard};
+use hw_route::{LinkDown, Peer as LinkPeer};
 use hw_store::index::Pages;
 use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, recover};
 use hw_testkit::disk::MemDisk;
@@ -42,6 +43,22 @@ pub enum Input {
     Peer(ShardId, PeerBatch),
     /// The disk finished something.
     Disk(DiskCompletion),
+    /// About a link with another server; for the first shard.
+    Link(LinkId, LinkInput),
+}
+
+/// What happens on a link.
+pub enum LinkInput {
+    /// It is there.
+    Up(LinkPeer),
+    /// It is gone.
+    Down(LinkDown),
+    /// Nothing is heard on it, or something again.
+    Quiet(bool),
+    /// The other server has heard what this one sent then.
+    Acked(Time),
+    /// Something came.
+    Frame(LinkFrame),
 }
 
 /// What one round of a shard gives to the world.
@@ -53,6 +70,8 @@ pub struct Output {
     pub closed: Vec<ConnId>,
     /// Batches for other shards.
     pub peers: Vec<(ShardId, PeerBatch)>,
+    /// What other servers must hear.
+    pub links: Vec<(LinkId, LinkFrame)>,
     /// When the shard wants to be woken at the latest.
     pub wake: Option<Time>,
 }
@@ -118,14 +137,20 @@ impl Server {
                 return Err(BootError::Refused(format!("group {group} is quarantined: {reason}")));
             }
         }
-        let directory = Arc::new(Directory::default());
+        let directory = seeds.directory.clone();
         let mut recovery = Some((jetstream(setup, seeds.rng.next_u64()), recovery));
         let shards = (0..setup.shards).map(|index| {
             let config = HubConfig {
                 shard: ShardId(index),
                 shards: setup.shards,
                 seed: seeds.rng.next_u64(),
-                info: Info { headers: true, jetstream: true, ..Info::default() },
+                info: Info {
+                    server_id: seeds.name.to_owned(),
+                    server_name: seeds.name.to_owned(),
+                    headers: true,
+                    jetstream: true,
+                    ..Info::default()
+                },
                 limits: HubLimits::default(),
                 directory: directory.clone(),
             };
@@ -167,7 +192,11 @@ impl Server {
         for request in running.shard.take_disk() {
             self.volume.submit(request);
         }
-        let mut output = Output { peers: running.shard.take_peer_batches(), ..Output::default() };
+        let mut output = Output {
+            peers: running.shard.take_peer_batches(),
+            links: running.shard.take_link_frames(),
+            ..Output::default()
+        };
         let mut dirty = Vec::new();
         running.shard.take_dirty(&mut dirty);
         for conn in dirty {
@@ -194,6 +223,10 @@ pub struct Boot<'a> {
     pub trace: &'a mut Trace,
     /// Damage is no reason not to start.
     pub tolerant: bool,
+    /// Its name and its id.
+    pub name: &'a str,
+    /// Its accounts and users.
+    pub directory: Arc<Directory>,
 }
 
 impl Running {
@@ -215,6 +248,11 @@ impl Running {
             }
             Input::Peer(from, batch) => self.shard.handle_peer(now, from, batch),
             Input::Disk(completion) => self.shard.handle_disk(now, completion),
+            Input::Link(link, LinkInput::Up(peer)) => self.shard.handle_link_up(now, link, peer),
+            Input::Link(link, LinkInput::Down(why)) => self.shard.handle_link_down(now, link, why),
+            Input::Link(link, LinkInput::Quiet(quiet)) => self.shard.handle_link_quiet(now, link, quiet),
+            Input::Link(link, LinkInput::Acked(at)) => self.shard.handle_link_acked(now, link, at),
+            Input::Link(link, LinkInput::Frame(frame)) => self.shard.handle_link(now, link, frame),
         }
     }
 }
