@@ -242,7 +242,7 @@ fn a_cluster_under_faults() {
     for seed in 0..12 {
         heard += run(seed).1;
     }
-    assert!(heard > 500, "{heard}");
+    assert!(heard > 300, "{heard}");
 }
 
 #[test]
