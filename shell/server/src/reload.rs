@@ -115,7 +115,8 @@ mod tests {
         assert_eq!(change(&|new| new.auth.no_auth_user = Some("a".into())), None);
         assert_eq!(change(&|new| new.jetstream.enabled = true), Some("jetstream"));
         let cluster = |routes: &[&str], name: &str| {
-            let (routes, name) = (routes.iter().map(|route| route.to_string()).collect(), Some(name.to_owned()));
+            let (routes, name) =
+                (routes.iter().map(|route| route.to_string()).collect(), Some(name.to_owned()));
             Some(ClusterOptions { routes, name, ..ClusterOptions::default() })
         };
         let linked = Options { cluster: cluster(&["a:1"], "c"), ..Options::default() };
