@@ -10,6 +10,7 @@ mod clock;
 mod cluster;
 #[cfg(test)]
 mod feeds;
+mod fleet;
 mod history;
 mod invariants;
 mod net;
@@ -24,7 +25,9 @@ mod workload;
 mod world;
 
 pub use cluster::simulate_cluster;
+pub use fleet::{Fleet, Heard};
 pub use history::Violation;
 pub use planted::Planted;
 pub use sample::{Opened, Sample};
+pub use server::Setup;
 pub use simulate::{Failure, Plan, Report, simulate};

@@ -213,7 +213,7 @@ fn follow(inner: &Inner, mesh: &Mesh) {
     let before = inner.members();
     let mut members =
         Members { name: mesh.cluster().to_owned(), lame_duck: before.lame_duck, ..Members::default() };
-    if !before.lame_duck {
+    if !before.lame_duck && !facts.no_advertise {
         members.client_urls.extend(facts.own_urls.iter().cloned());
     }
     if !facts.no_advertise {
