@@ -9,7 +9,9 @@ use hw_kit::{AccountId, GroupId, LogIndex, Seq, Time};
 use hw_meta::{Meta, MetaAnswer, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{IndexSource, Written};
-use hw_store::{CheckpointJob, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentInfo};
+use hw_store::{
+    CheckpointJob, Damage, Flaw, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentInfo,
+};
 use hw_stream::config::Storage;
 use hw_stream::stream::StreamRestore;
 use hw_stream::{Command, Stream};
@@ -296,8 +298,15 @@ impl Recovery {
         let command = Command::decode(entry).map_err(|error| error.to_string())?;
         restored.stream.apply(index, command, &mut Vec::new());
         restored.applied = index;
+        let fault = restored.stream.messages().fault();
+        if let Some(Damage { flaw: Flaw::Unreadable { reason }, .. }) = &fault
+            && !self.accept_loss
+        {
+            // The disk may read it tomorrow: without it, the command did not do what it did the first time.
+            return Err(reason.clone());
+        }
         if restored.damage.is_none() {
-            restored.damage = restored.stream.messages().fault().map(|fault| fault.to_string());
+            restored.damage = fault.map(|fault| fault.to_string());
         }
         Ok(())
     }
