@@ -21,6 +21,7 @@ impl Stream {
         self.revision = revision;
         let old = std::mem::replace(&mut self.config, config);
         self.mappings = Mappings::of(&self.config);
+        self.dedupe.expire_all(self.clock, old.duplicate_window);
         if self.config.duplicate_window.is_zero() {
             self.dedupe.clear();
         }
