@@ -1,6 +1,7 @@
 //! The set of streams and the rules between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hw_kit::{GroupId, Time};
 use hw_stream::StreamConfig;
@@ -19,7 +20,7 @@ pub struct Asset {
     /// Raised by every update: the stream applies each configuration once.
     pub revision: u64,
     /// What the user set.
-    pub config: StreamConfig,
+    pub config: Arc<StreamConfig>,
 }
 
 impl Asset {
@@ -105,14 +106,14 @@ impl Meta {
     pub fn apply(&mut self, command: MetaCommand) -> MetaAnswer {
         match command {
             MetaCommand::Create { ts, account, config, max_streams } => {
-                MetaAnswer::Created(self.create(Time(ts), account, *config, max_streams))
+                MetaAnswer::Created(self.create(Time(ts), account, config.into(), max_streams))
             }
             MetaCommand::Update { account, config, .. } => {
-                MetaAnswer::Updated(self.update(&account, *config))
+                MetaAnswer::Updated(self.update(&account, config.into()))
             }
             MetaCommand::Delete { account, name, .. } => MetaAnswer::Deleted(self.delete(&account, &name)),
             MetaCommand::BeginRestore { ts, account, config, max_streams } => {
-                MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, *config, max_streams))
+                MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, config.into(), max_streams))
             }
             MetaCommand::EndRestore { group } => MetaAnswer::Restored(self.end_restore(group)),
             MetaCommand::AbandonRestore { group } => MetaAnswer::Abandoned(self.abandon_restore(group)),
@@ -171,7 +172,7 @@ impl Meta {
         &mut self,
         ts: Time,
         account: String,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         max_streams: i64,
     ) -> Result<(GroupId, Created), MetaError> {
         if let Some(asset) = self.stream(&account, &config.name) {
@@ -189,7 +190,7 @@ impl Meta {
         &mut self,
         ts: Time,
         account: &str,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         max_streams: i64,
     ) -> Result<Asset, MetaError> {
         if self.restoring_in(account).any(|other| other.config.name == config.name) {
@@ -210,7 +211,7 @@ impl Meta {
         &mut self,
         ts: Time,
         account: String,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         max_streams: i64,
     ) -> Result<GroupId, MetaError> {
         let taken = self.stream(&account, &config.name).is_some();
@@ -239,7 +240,7 @@ impl Meta {
         self.restoring().filter(move |(of, _)| *of == account).map(|(_, asset)| asset)
     }
 
-    fn update(&mut self, account: &str, config: StreamConfig) -> Result<GroupId, MetaError> {
+    fn update(&mut self, account: &str, config: Arc<StreamConfig>) -> Result<GroupId, MetaError> {
         if self.stream(account, &config.name).is_none() {
             return Err(MetaError::NotFound);
         }

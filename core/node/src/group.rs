@@ -1,6 +1,7 @@
 //! One stream on this server: its machine, its log, and the volatile halves of its consumers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_hub::Hub;
@@ -62,7 +63,7 @@ pub(crate) struct Group {
     /// New consumers that were proposed and are not applied yet, and how often.
     pub(crate) creating: BTreeMap<Bytes, u32>,
     /// A configuration that is decided but not applied yet.
-    pub(crate) wanted: Option<hw_stream::StreamConfig>,
+    pub(crate) wanted: Option<Arc<hw_stream::StreamConfig>>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
     pub(crate) damage: Option<String>,
     /// Answers that wait for commands to be applied.
@@ -78,6 +79,9 @@ pub(crate) struct Group {
     /// The streams that it follows, and those that follow it.
     pub(crate) feeds: Feeds,
 }
+
+/// A server has as many of them as streams: what few streams need is in a box.
+const _: () = assert!(size_of::<Group>() <= 2048);
 
 /// Who listens to a subject; the second argument is a queue group, empty for none.
 type Interest<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;

@@ -344,12 +344,13 @@ impl Recovery {
             }
             let account_name = account;
             let account = js.directory.account_id(&account_name);
-            let found = self.streams.remove(&id).unwrap_or_else(|| Restored {
+            let mut found = self.streams.remove(&id).unwrap_or_else(|| Restored {
                 stream: js.stream(id, asset.config.clone(), asset.created()),
                 applied: LogIndex(0),
                 last_segment: 0,
                 damage: None,
             });
+            found.stream.share_config(&asset.config);
             let revision = found.stream.revision().max(1);
             let log = Log::new(id, found.applied);
             let mut group = Group::new(id, account.unwrap_or(NOBODY), revision, found.stream, log);

@@ -281,7 +281,7 @@ impl JetStream {
 
 /// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets.
 fn interest_of(group: &Group, domain: &str) -> Vec<(String, Target)> {
-    let config = group.wanted.as_ref().unwrap_or_else(|| group.stream.config());
+    let config = group.wanted.as_deref().unwrap_or_else(|| group.stream.config());
     let (id, name) = (group.id, &config.name);
     let mut interest: Vec<(String, Target)> =
         config.subjects.iter().map(|subject| (subject.clone(), Target::Publish(id))).collect();
