@@ -19,6 +19,7 @@ use crate::log::{Log, Origin};
 use crate::read::Waiting;
 use crate::schedule::Schedules;
 use crate::tidy::Rewrite;
+use crate::usage::Counted;
 
 /// A stream and everything that this server keeps around it.
 pub(crate) struct Group {
@@ -68,8 +69,8 @@ pub(crate) struct Group {
     pub(crate) damage: Option<String>,
     /// Answers that wait for commands to be applied.
     pub(crate) held: VecDeque<Held>,
-    /// The bytes that it counts as in its account's usage.
-    pub(crate) counted: u64,
+    /// What it counts as in its account's usage.
+    pub(crate) counted: Counted,
     /// Frames that are applied and not durable: the last command of each, and the stream's last sequence before it.
     pub(crate) ahead: VecDeque<(LogIndex, Seq)>,
     /// The batches that are open.
@@ -113,7 +114,7 @@ impl Group {
             wanted: None,
             damage: None,
             held: VecDeque::new(),
-            counted: 0,
+            counted: Counted::default(),
             ahead: VecDeque::new(),
             batches: Batches::default(),
             schedules: Schedules::default(),

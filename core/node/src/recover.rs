@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hw_auth::Directory;
 use hw_hub::Hub;
 use hw_kit::{AccountId, GroupId, LogIndex, Seq, Time};
-use hw_meta::{Meta, MetaAnswer, MetaCommand};
+use hw_meta::{Asset, Meta, MetaAnswer, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{IndexSource, Written};
 use hw_store::{
@@ -238,13 +238,10 @@ impl Recovery {
         }
         // A checkpoint may have the list of streams and not yet one that was created shortly before, as on a full disk:
         // all of that one is in the log.
-        let assets = self.meta.all().chain(self.meta.restoring());
-        let absent = assets
-            .map(|(_, asset)| asset.group())
-            .filter(|id| !self.streams.contains_key(id) && !self.quarantined.contains_key(id));
-        for id in absent.collect::<Vec<GroupId>>() {
-            self.start_stream(id);
-        }
+        let assets = self.meta.all().chain(self.meta.restoring()).map(|(_, asset)| asset);
+        let is_absent = |id| !self.streams.contains_key(&id) && !self.quarantined.contains_key(&id);
+        let absent: Vec<Asset> = assets.filter(|asset| is_absent(asset.group())).cloned().collect();
+        absent.iter().for_each(|asset| self.start_stream(asset));
     }
 
     fn replay(&mut self, replay: &Replay) {
@@ -265,22 +262,33 @@ impl Recovery {
     fn replay_meta(&mut self, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
         let command = MetaCommand::decode(entry).map_err(|error| error.to_string())?;
         self.meta_applied = index;
-        match self.meta.apply(command) {
+        let created = match &command {
+            MetaCommand::Create { account, config, .. } => Some((account.clone(), config.name.clone())),
+            _ => None,
+        };
+        let asset = match self.meta.apply(command) {
             MetaAnswer::Deleted(Ok(group)) | MetaAnswer::Abandoned(Ok(group)) => {
                 self.streams.remove(&group);
+                None
             }
-            MetaAnswer::Created(Ok((group, _))) | MetaAnswer::RestoreBegun(Ok(group)) => {
-                self.start_stream(group);
+            MetaAnswer::Created(Ok(_)) => {
+                created.and_then(|(account, name)| self.meta.stream(&account, &name))
             }
-            _ => {}
+            MetaAnswer::RestoreBegun(Ok(group)) => {
+                let mut assets = self.meta.restoring().map(|(_, asset)| asset);
+                assets.find(|asset| asset.group() == group)
+            }
+            _ => None,
+        };
+        if let Some(asset) = asset.cloned() {
+            self.start_stream(&asset);
         }
         Ok(())
     }
 
     /// A stream whose creation is in the tail: its machine starts empty.
-    fn start_stream(&mut self, id: GroupId) {
-        let mut assets = self.meta.all().chain(self.meta.restoring());
-        let Some((_, asset)) = assets.find(|(_, asset)| asset.group() == id) else { return };
+    fn start_stream(&mut self, asset: &Asset) {
+        let id = asset.group();
         let mut stream = Stream::new(asset.config.clone(), asset.created());
         if let Some(source) = self.source(id) {
             stream.messages_mut().set_source(source);
