@@ -171,7 +171,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         go: "",
         host: facts.host.clone(),
         port: facts.port,
-        auth_required: live.directory.auth_required(),
+        auth_required: live.directory.has_credentials(),
         connect_urls: facts.connect_urls.clone(),
         max_connections: live.max_connections,
         max_subscriptions: limits.max_subscriptions,
