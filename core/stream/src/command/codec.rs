@@ -185,15 +185,7 @@ impl Command {
                 head(out, DELETE_CONSUMER, *ts);
                 out.extend_from_slice(name);
             }
-            Command::Delivered { ts, consumer, seqs } => {
-                let in_rows = rows::is_worth_it(seqs);
-                head(out, if in_rows { DELIVERED_ROWS } else { DELIVERED }, *ts);
-                text(out, consumer);
-                match in_rows {
-                    true => rows::encode_seqs(out, seqs),
-                    false => seqs.iter().for_each(|seq| number(out, seq.0)),
-                }
-            }
+            Command::Delivered { ts, consumer, seqs } => encode_delivered(out, *ts, consumer, seqs),
             Command::Settled { ts, consumer, acks } => {
                 head(out, SETTLED, *ts);
                 text(out, consumer);
@@ -300,16 +292,7 @@ impl Command {
             }
             SETTLED => {
                 let consumer = r.text()?;
-                let mut acks = Vec::with_capacity(r.0.len() / 17);
-                while let Some(&kind) = r.0.first() {
-                    if kind == rows::IN_A_ROW {
-                        r.byte()?;
-                        rows::decode_acks(&mut r, &mut acks)?;
-                    } else {
-                        acks.push(r.settlement()?);
-                    }
-                }
-                Command::Settled { ts, consumer, acks }
+                Command::Settled { ts, consumer, acks: r.settlements()? }
             }
             PAUSE_CONSUMER => Command::PauseConsumer { ts, until: Time(r.number()? as i64), name: r.rest() },
             RESET_CONSUMER => Command::ResetConsumer { ts, seq: Seq(r.number()?), name: r.rest() },
@@ -330,6 +313,16 @@ fn action_number(action: ConsumerAction) -> u8 {
         ConsumerAction::Any => 0,
         ConsumerAction::Create => 1,
         ConsumerAction::Update => 2,
+    }
+}
+
+fn encode_delivered(out: &mut Vec<u8>, ts: Time, consumer: &[u8], seqs: &[Seq]) {
+    let in_rows = rows::is_worth_it(seqs);
+    head(out, if in_rows { DELIVERED_ROWS } else { DELIVERED }, ts);
+    text(out, consumer);
+    match in_rows {
+        true => rows::encode_seqs(out, seqs),
+        false => seqs.iter().for_each(|seq| number(out, seq.0)),
     }
 }
 
@@ -470,6 +463,19 @@ impl Reader {
             messages.push(Fed { seq, ts, record });
         }
         Ok(messages)
+    }
+
+    fn settlements(&mut self) -> Result<Vec<Settlement>, DecodeError> {
+        let mut acks = Vec::with_capacity(self.0.len() / 17);
+        while let Some(&kind) = self.0.first() {
+            if kind == rows::IN_A_ROW {
+                self.byte()?;
+                rows::decode_acks(self, &mut acks)?;
+            } else {
+                acks.push(self.settlement()?);
+            }
+        }
+        Ok(acks)
     }
 
     fn settlement(&mut self) -> Result<Settlement, DecodeError> {
