@@ -105,11 +105,7 @@ impl JetStream {
 
     /// The bytes that streams reserve by their `max_bytes`, in one account or in all.
     pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
-        let restoring = self.restores.running.values().map(|restore| &restore.group);
-        let groups = self.groups.values().chain(restoring);
-        let groups = groups.filter(|group| account.is_none_or(|account| account == group.account));
-        let of_kind = groups.filter(|group| group.is_volatile() == memory);
-        of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
+        self.usage.reserved(account, memory)
     }
 
     /// A stream was created: if it has a place here, its machine starts, and publishes on its subjects reach who leads it.
@@ -305,7 +301,7 @@ impl JetStream {
 
 /// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets.
 fn interest_of(group: &Group, domain: &str) -> Vec<(String, Target)> {
-    let config = group.wanted.as_ref().unwrap_or_else(|| group.stream.config());
+    let config = group.wanted.as_deref().unwrap_or_else(|| group.stream.config());
     let (id, name) = (group.id, &config.name);
     let mut interest: Vec<(String, Target)> =
         config.subjects.iter().map(|subject| (subject.clone(), Target::Publish(id))).collect();

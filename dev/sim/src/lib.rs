@@ -4,6 +4,8 @@
 //! clients that do random things, kills and power cuts at random times. After each restart and at the end the
 //! invariants judge what the clients saw. The same seed gives the same bytes.
 
+#[cfg(test)]
+mod asker;
 mod audit;
 mod client;
 mod clock;
@@ -18,6 +20,8 @@ mod planted;
 mod sample;
 mod server;
 mod simulate;
+#[cfg(test)]
+mod starts;
 mod tamper;
 mod trace;
 mod volume;
