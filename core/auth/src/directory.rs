@@ -381,6 +381,11 @@ impl Directory {
         self.anonymous.is_none()
     }
 
+    /// Whether there is anybody who has to say who he is, also where others need not.
+    pub fn has_credentials(&self) -> bool {
+        self.login.is_some() || !self.users.is_empty() || !self.nkeys.is_empty() || self.trust.is_some()
+    }
+
     /// Whether INFO must carry a nonce.
     pub fn needs_nonce(&self) -> bool {
         !self.nkeys.is_empty() || self.trust.is_some()

@@ -144,8 +144,7 @@ impl PeerFrame {
             PeerFrame::Piece { group, transfer, last, body } => {
                 let end = last.clone().unwrap_or_default();
                 let is_last = u64::from(last.is_some());
-                let head =
-                    [group.0, *transfer, is_last, end.applied.0, end.term, end.state.len() as u64];
+                let head = [group.0, *transfer, is_last, end.applied.0, end.term, end.state.len() as u64];
                 numbers(&mut out, PIECE, &head);
                 out.extend_from_slice(&end.state);
                 out.extend_from_slice(body);

@@ -42,12 +42,11 @@ impl ReplicaNote {
         for number in [self.hard.term, self.hard.vote.0, self.hard.commit.0, self.base.0.0, self.base.1] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        let Members { voters, learners, outgoing, learners_next, auto_leave } = &self.members;
-        for nodes in [voters, learners, outgoing, learners_next] {
-            out.extend_from_slice(&(nodes.len() as u16).to_le_bytes());
-            nodes.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));
-        }
-        out.push(u8::from(*auto_leave) | u8::from(self.hollow) << 1);
+        out.push(u8::from(self.hollow));
+        let mut members = Vec::new();
+        self.members.encode(&mut members);
+        out.extend_from_slice(&(members.len() as u32).to_le_bytes());
+        out.extend_from_slice(&members);
     }
 
     /// Whether bytes begin with a note.
@@ -63,7 +62,7 @@ impl ReplicaNote {
     }
 }
 
-fn read_replica(bytes: &[u8]) -> Option<(ReplicaNote, usize)> {
+fn read_replica(bytes: &Bytes) -> Option<(ReplicaNote, usize)> {
     let mut rest = bytes.strip_prefix(&[REPLICA])?;
     let mut number = || {
         let (head, tail) = rest.split_first_chunk::<8>()?;
@@ -72,18 +71,12 @@ fn read_replica(bytes: &[u8]) -> Option<(ReplicaNote, usize)> {
     };
     let hard = Hard { term: number()?, vote: NodeId(number()?), commit: LogIndex(number()?) };
     let base = (LogIndex(number()?), number()?);
-    let mut lists: [Vec<NodeId>; 4] = Default::default();
-    for list in &mut lists {
-        let (count, tail) = rest.split_first_chunk::<2>()?;
-        let (nodes, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*count)) * 8)?;
-        list.extend(nodes.as_chunks::<8>().0.iter().map(|node| NodeId(u64::from_le_bytes(*node))));
-        rest = tail;
-    }
-    let (flags, rest) = rest.split_first()?;
-    let [voters, learners, outgoing, learners_next] = lists;
-    let members = Members { voters, learners, outgoing, learners_next, auto_leave: flags & 1 != 0 };
-    let hollow = flags & 2 != 0;
-    Some((ReplicaNote { hard, base, members, hollow }, bytes.len() - rest.len()))
+    let (hollow, rest) = rest.split_first()?;
+    let (len, rest) = rest.split_first_chunk::<4>()?;
+    let start = bytes.len() - rest.len();
+    let end = start.checked_add(u32::from_le_bytes(*len) as usize).filter(|end| *end <= bytes.len())?;
+    let members = Members::decode(bytes.slice(start..end)).ok()?;
+    Some((ReplicaNote { hard, base, members, hollow: *hollow != 0 }, end))
 }
 
 impl StoreNote {

@@ -70,7 +70,8 @@ impl Peers {
         }
         self.links.insert(link, node);
         let acked = self.all.get(&node).map_or(Time(0), |old| old.acked);
-        let peer = Peer { name: name.to_owned(), link: Some(link), since: now, heard: now, acked, state: State::Up };
+        let peer =
+            Peer { name: name.to_owned(), link: Some(link), since: now, heard: now, acked, state: State::Up };
         self.all.insert(node, peer);
     }
 

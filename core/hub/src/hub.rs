@@ -250,7 +250,14 @@ impl Hub {
         let told: Vec<u32> =
             self.sinks.sessions.iter().filter(|(_, s)| s.told).map(|(slot, _)| slot).collect();
         for slot in told {
-            let info = self.info_for(slot, true);
+            // With the client's own limits; who it is was said in answer to its CONNECT alone.
+            let connected = self.info_for(slot, true);
+            let info = Info {
+                connect_info: false,
+                is_system_account: false,
+                remote_account: String::new(),
+                ..connected
+            };
             self.sinks.write(slot, |out| encode::info(out, &info));
         }
         self.sweep();

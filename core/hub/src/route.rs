@@ -1,6 +1,7 @@
 //! Who gets this message: matching, the choice among queue members, and the way to other shards.
 
 use hw_kit::{AccountId, LinkId, Rng, ShardId, Time};
+use hw_subject::Matched;
 
 use crate::cross::SharedGroups;
 use crate::hub::{Hub, Sink};
@@ -244,44 +245,49 @@ impl Hub {
                 ways.queue(at, members, (reach, far));
             }
         }
-        if ways.leaves {
-            let names = |at: usize| &*matches.queues[at].0;
-            let message = PeerMessage {
-                account: routed.account,
-                conn: origin.conn,
-                shard: origin.shard,
-                hops: reach.hops_behind(),
-                to: routed.to,
-                msg: routed.msg,
-                plain: false,
-                far: false,
-            };
-            for outbox in ways.outboxes.iter_mut().filter(|outbox| outbox.note.touched) {
-                let note = std::mem::take(&mut outbox.note);
-                let message = PeerMessage { plain: note.plain, far: note.far, ..message };
-                outbox.put_message(&message, note.groups.iter().map(|&(at, far)| (names(at), far)));
-                outbox.note.reuse(note);
-            }
-            if !ways.links.is_empty()
-                && let Some(account) = self.config.directory.account(routed.account)
-            {
-                for link in ways.links.outboxes().filter(|link| link.note.touched) {
-                    let note = std::mem::take(&mut link.note);
-                    let message = PeerMessage { plain: note.plain, ..message };
-                    let groups = note.groups.iter().map(|&(at, _)| names(at));
-                    link.outbox.put_message(&account.name, &message, groups);
-                    link.count(message.msg.size());
-                    link.note.reuse(note);
-                }
-            }
+        let (receivers, leaves, crossings) = (ways.receivers, ways.leaves, ways.crossings);
+        if leaves {
+            self.hand_on(routed, origin, reach.hops_behind(), &matches);
         }
-        let (receivers, crossings) = (ways.receivers, ways.crossings);
         if !self.sinks.crowded.is_empty() {
             self.stall(routed.now, origin);
         }
         match crossings.is_empty() {
             true => receivers,
             false => receivers + self.cross(routed, origin, (&crossings, &shared), inside),
+        }
+    }
+
+    /// Puts a message into the outboxes of those that were chosen for it.
+    fn hand_on(&mut self, routed: &Routed<'_>, origin: Origin, hops: u8, matches: &Matched<Sink>) {
+        let names = |at: usize| &*matches.queues[at].0;
+        let message = PeerMessage {
+            account: routed.account,
+            conn: origin.conn,
+            shard: origin.shard,
+            hops,
+            to: routed.to,
+            msg: routed.msg,
+            plain: false,
+            far: false,
+        };
+        for outbox in self.outboxes.iter_mut().filter(|outbox| outbox.note.touched) {
+            let note = std::mem::take(&mut outbox.note);
+            let message = PeerMessage { plain: note.plain, far: note.far, ..message };
+            outbox.put_message(&message, note.groups.iter().map(|&(at, far)| (names(at), far)));
+            outbox.note.reuse(note);
+        }
+        if self.links.is_empty() {
+            return;
+        }
+        let account = self.config.directory.account(routed.account);
+        let account = account.map_or("", |account| &account.name);
+        for link in self.links.outboxes().filter(|link| link.note.touched) {
+            let note = std::mem::take(&mut link.note);
+            let message = PeerMessage { plain: note.plain, ..message };
+            link.outbox.put_message(account, &message, note.groups.iter().map(|&(at, _)| names(at)));
+            link.count(message.msg.size());
+            link.note.reuse(note);
         }
     }
 

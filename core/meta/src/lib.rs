@@ -6,6 +6,7 @@
 mod command;
 mod origins;
 mod state;
+mod taken;
 
 pub use command::MetaCommand;
 pub use state::{Asset, Created, Meta, MetaAnswer, MetaError, Node};

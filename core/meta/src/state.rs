@@ -1,13 +1,14 @@
 //! The set of streams and the rules between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::StreamConfig;
-use hw_subject::Filter;
 use serde::{Deserialize, Serialize};
 
 use crate::MetaCommand;
+use crate::taken::Taken;
 
 /// A stream as the meta group knows it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -19,7 +20,7 @@ pub struct Asset {
     /// Raised by every update: the stream applies each configuration once.
     pub revision: u64,
     /// What the user set.
-    pub config: StreamConfig,
+    pub config: Arc<StreamConfig>,
     /// The servers that are to have it; none on a server on its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<u64>,
@@ -69,6 +70,9 @@ pub struct Meta {
     /// The cluster's servers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     nodes: BTreeMap<u64, Node>,
+    /// The subjects of both kinds, by account: follows from the above.
+    #[serde(skip)]
+    taken: BTreeMap<String, Taken>,
 }
 
 /// A stream that is being restored from a backup.
@@ -133,10 +137,10 @@ impl Meta {
     pub fn apply(&mut self, command: MetaCommand) -> MetaAnswer {
         match command {
             MetaCommand::Create { ts, account, config, max_streams, peers } => {
-                MetaAnswer::Created(self.create(Time(ts), account, *config, (max_streams, peers)))
+                MetaAnswer::Created(self.create(Time(ts), account, config.into(), (max_streams, peers)))
             }
             MetaCommand::Update { account, config, peers, .. } => {
-                MetaAnswer::Updated(self.update(&account, *config, peers))
+                MetaAnswer::Updated(self.update(&account, config.into(), peers))
             }
             MetaCommand::Join { node, name } => {
                 self.nodes.insert(node, Node { name });
@@ -167,7 +171,7 @@ impl Meta {
             MetaCommand::Asked { command, .. } => self.apply(*command),
             MetaCommand::Delete { account, name, .. } => MetaAnswer::Deleted(self.delete(&account, &name)),
             MetaCommand::BeginRestore { ts, account, config, max_streams } => {
-                MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, *config, max_streams))
+                MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, config.into(), max_streams))
             }
             MetaCommand::EndRestore { group } => MetaAnswer::Restored(self.end_restore(group)),
             MetaCommand::AbandonRestore { group } => MetaAnswer::Abandoned(self.abandon_restore(group)),
@@ -240,8 +244,14 @@ impl Meta {
 
     /// Forgets streams that did not survive the restart: those in memory.
     pub fn forget(&mut self, mut gone: impl FnMut(&Asset) -> bool) {
-        for streams in self.accounts.values_mut() {
-            streams.retain(|_, asset| !gone(asset));
+        for (account, streams) in &mut self.accounts {
+            streams.retain(|_, asset| {
+                let stays = !gone(asset);
+                if !stays && let Some(taken) = self.taken.get_mut(account) {
+                    taken.remove(asset.group, &asset.config.subjects);
+                }
+                stays
+            });
         }
     }
 
@@ -252,14 +262,20 @@ impl Meta {
 
     /// Reads a checkpoint's bytes.
     pub fn restore(bytes: &[u8]) -> Result<Meta, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        let mut meta: Meta = serde_json::from_slice(bytes)?;
+        let mut taken = BTreeMap::<String, Taken>::new();
+        for (account, asset) in meta.all().chain(meta.restoring()) {
+            taken.entry(account.to_owned()).or_default().insert(asset.group, &asset.config.subjects);
+        }
+        meta.taken = taken;
+        Ok(meta)
     }
 
     fn create(
         &mut self,
         ts: Time,
         account: String,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         (max_streams, peers): (i64, Vec<u64>),
     ) -> Result<(GroupId, Created), MetaError> {
         if let Some(asset) = self.stream(&account, &config.name) {
@@ -278,20 +294,21 @@ impl Meta {
         &mut self,
         ts: Time,
         account: &str,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         max_streams: i64,
     ) -> Result<Asset, MetaError> {
         if self.restoring_in(account).any(|other| other.config.name == config.name) {
             return Err(MetaError::NameInUse);
         }
-        if self.overlaps(account, &config) {
+        if self.taken.get(account).is_some_and(|taken| taken.overlap(None, &config.subjects)) {
             return Err(MetaError::SubjectsOverlap);
         }
-        let count = self.streams(account).count() + self.restoring_in(account).count();
+        let count = self.accounts.get(account).map_or(0, BTreeMap::len) + self.restoring_in(account).count();
         if max_streams >= 0 && count as i64 >= max_streams {
             return Err(MetaError::TooMany);
         }
         self.last_group += 1;
+        self.taken.entry(account.to_owned()).or_default().insert(self.last_group, &config.subjects);
         let (group, created) = (self.last_group, ts.0);
         Ok(Asset { group, created, revision: 1, config, peers: Vec::new(), founders: Vec::new() })
     }
@@ -300,7 +317,7 @@ impl Meta {
         &mut self,
         ts: Time,
         account: String,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         max_streams: i64,
     ) -> Result<GroupId, MetaError> {
         let taken = self.stream(&account, &config.name).is_some();
@@ -320,7 +337,8 @@ impl Meta {
     }
 
     fn abandon_restore(&mut self, group: u64) -> Result<GroupId, MetaError> {
-        self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+        let Restoring { account, asset } = self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+        self.release(&account, &asset);
         self.tombstones.insert(group);
         Ok(GroupId(group))
     }
@@ -332,18 +350,19 @@ impl Meta {
     fn update(
         &mut self,
         account: &str,
-        config: StreamConfig,
+        config: Arc<StreamConfig>,
         peers: Vec<u64>,
     ) -> Result<GroupId, MetaError> {
-        if self.stream(account, &config.name).is_none() {
-            return Err(MetaError::NotFound);
-        }
-        if self.overlaps(account, &config) {
+        let group = self.stream(account, &config.name).ok_or(MetaError::NotFound)?.group;
+        let taken = self.taken.entry(account.to_owned()).or_default();
+        if taken.overlap(Some(group), &config.subjects) {
             return Err(MetaError::SubjectsOverlap);
         }
         let streams = self.accounts.get_mut(account).ok_or(MetaError::NotFound)?;
         let asset = streams.get_mut(&config.name).ok_or(MetaError::NotFound)?;
         if asset.config != config {
+            taken.remove(group, &asset.config.subjects);
+            taken.insert(group, &config.subjects);
             asset.revision += 1;
             asset.config = config;
         }
@@ -356,19 +375,16 @@ impl Meta {
     fn delete(&mut self, account: &str, name: &str) -> Result<GroupId, MetaError> {
         let streams = self.accounts.get_mut(account).ok_or(MetaError::NotFound)?;
         let asset = streams.remove(name).ok_or(MetaError::NotFound)?;
+        self.release(account, &asset);
         self.tombstones.insert(asset.group);
         Ok(asset.group())
     }
 
-    /// Whether another stream of the account takes a subject that `config` wants.
-    fn overlaps(&self, account: &str, config: &StreamConfig) -> bool {
-        let wanted: Vec<Filter> =
-            config.subjects.iter().filter_map(|text| Filter::parse(text).ok()).collect();
-        let others = self.streams(account).chain(self.restoring_in(account));
-        others.filter(|other| other.config.name != config.name).any(|other| {
-            let taken = other.config.subjects.iter().filter_map(|text| Filter::parse(text).ok());
-            taken.into_iter().any(|taken| wanted.iter().any(|wanted| wanted.overlaps(&taken)))
-        })
+    /// Others may take a stream's subjects.
+    fn release(&mut self, account: &str, asset: &Asset) {
+        if let Some(taken) = self.taken.get_mut(account) {
+            taken.remove(asset.group, &asset.config.subjects);
+        }
     }
 }
 

@@ -16,8 +16,7 @@ const FULL_EVERY: u64 = 8;
 impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
     pub(crate) fn begin_checkpoint(&mut self) {
-        let due =
-            self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes
+        let due = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes
             || !self.disk.dropped.is_empty()
             || self.disk.must_checkpoint;
         if due && !self.disk.tidy.is_waiting() && !self.disk.checkpoint_running && self.disk.failed.is_none()

@@ -213,8 +213,9 @@ impl JetStream {
             (_, Note::Configured) => {
                 if let Some(group) = self.groups.get_mut(&id)
                     && group.stream.revision() >= group.revision
+                    && let Some(wanted) = group.wanted.take()
                 {
-                    group.wanted = None;
+                    group.stream.share_config(&wanted);
                 }
                 self.link_feeds(id);
             }

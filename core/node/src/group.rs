@@ -1,6 +1,7 @@
 //! One stream on this server: its machine, its log, and the volatile halves of its consumers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_hub::Hub;
@@ -18,6 +19,7 @@ use crate::log::{Log, Origin};
 use crate::read::Waiting;
 use crate::schedule::Schedules;
 use crate::tidy::Rewrite;
+use crate::usage::Counted;
 
 /// A stream and everything that this server keeps around it.
 pub(crate) struct Group {
@@ -62,13 +64,13 @@ pub(crate) struct Group {
     /// New consumers that were proposed and are not applied yet, and how often.
     pub(crate) creating: BTreeMap<Bytes, u32>,
     /// A configuration that is decided but not applied yet.
-    pub(crate) wanted: Option<hw_stream::StreamConfig>,
+    pub(crate) wanted: Option<Arc<hw_stream::StreamConfig>>,
     /// What is wrong with its data, if anything: such a stream serves what it can and takes no writes.
     pub(crate) damage: Option<String>,
     /// Answers that wait for commands to be applied.
     pub(crate) held: VecDeque<Held>,
-    /// The bytes that it counts as in its account's usage.
-    pub(crate) counted: u64,
+    /// What it counts as in its account's usage.
+    pub(crate) counted: Counted,
     /// Frames that are applied and not durable: the last command of each, and the stream's last sequence before it.
     pub(crate) ahead: VecDeque<(LogIndex, Seq)>,
     /// The batches that are open.
@@ -78,6 +80,9 @@ pub(crate) struct Group {
     /// The streams that it follows, and those that follow it.
     pub(crate) feeds: Feeds,
 }
+
+/// A server has as many of them as streams: what few streams need is in a box.
+const _: () = assert!(size_of::<Group>() <= 2048);
 
 /// Who listens to a subject; the second argument is a queue group, empty for none.
 type Interest<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;
@@ -109,7 +114,7 @@ impl Group {
             wanted: None,
             damage: None,
             held: VecDeque::new(),
-            counted: 0,
+            counted: Counted::default(),
             ahead: VecDeque::new(),
             batches: Batches::default(),
             schedules: Schedules::default(),

@@ -217,7 +217,7 @@ impl JetStream {
     }
 
     /// A new machine of a group: it finds what it writes to segments.
-    pub(crate) fn stream(&self, group: GroupId, config: StreamConfig, created: Time) -> Stream {
+    pub(crate) fn stream(&self, group: GroupId, config: Arc<StreamConfig>, created: Time) -> Stream {
         let mut stream = Stream::new(config, created);
         if let Some(pages) = &self.pages {
             stream.messages_mut().set_source(IndexSource { group, pages: pages.clone() });

@@ -11,7 +11,8 @@ use hw_meta::{Asset, Meta, MetaAnswer, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{IndexSource, Written};
 use hw_store::{
-    CheckpointJob, FrameKind, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay, SegmentInfo,
+    CheckpointJob, Damage, Flaw, FrameKind, GroupCheckpoint, Messages, Recovered, RecoveredGroup, Replay,
+    SegmentInfo,
 };
 use hw_stream::config::Storage;
 use hw_stream::stream::StreamRestore;
@@ -268,13 +269,10 @@ impl Recovery {
         }
         // A checkpoint may have the list of streams and not yet one that was created shortly before, as on a full disk:
         // all of that one is in the log.
-        let assets = self.meta.all().chain(self.meta.restoring());
-        let absent = assets
-            .map(|(_, asset)| asset.group())
-            .filter(|id| !self.streams.contains_key(id) && !self.quarantined.contains_key(id));
-        for id in absent.collect::<Vec<GroupId>>() {
-            self.start_stream(id);
-        }
+        let assets = self.meta.all().chain(self.meta.restoring()).map(|(_, asset)| asset);
+        let is_absent = |id| !self.streams.contains_key(&id) && !self.quarantined.contains_key(&id);
+        let absent: Vec<Asset> = assets.filter(|asset| is_absent(asset.group())).cloned().collect();
+        absent.iter().for_each(|asset| self.start_stream(asset));
     }
 
     fn store_note(&mut self, mut state: bytes::Bytes) {
@@ -289,7 +287,8 @@ impl Recovery {
         match ReplicaNote::take(&mut group.state) {
             Ok(mut note) => {
                 note.base = (group.applied, group.term);
-                self.saved.insert(group.group, Saved { note: Some(note), is_stated: true, ..Saved::default() });
+                self.saved
+                    .insert(group.group, Saved { note: Some(note), is_stated: true, ..Saved::default() });
                 true
             }
             Err(error) => {
@@ -338,22 +337,33 @@ impl Recovery {
     fn replay_meta(&mut self, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
         let command = MetaCommand::decode(entry).map_err(|error| error.to_string())?;
         self.meta_applied = index;
-        match self.meta.apply(command) {
+        let created = match &command {
+            MetaCommand::Create { account, config, .. } => Some((account.clone(), config.name.clone())),
+            _ => None,
+        };
+        let asset = match self.meta.apply(command) {
             MetaAnswer::Deleted(Ok(group)) | MetaAnswer::Abandoned(Ok(group)) => {
                 self.streams.remove(&group);
+                None
             }
-            MetaAnswer::Created(Ok((group, _))) | MetaAnswer::RestoreBegun(Ok(group)) => {
-                self.start_stream(group);
+            MetaAnswer::Created(Ok(_)) => {
+                created.and_then(|(account, name)| self.meta.stream(&account, &name))
             }
-            _ => {}
+            MetaAnswer::RestoreBegun(Ok(group)) => {
+                let mut assets = self.meta.restoring().map(|(_, asset)| asset);
+                assets.find(|asset| asset.group() == group)
+            }
+            _ => None,
+        };
+        if let Some(asset) = asset.cloned() {
+            self.start_stream(&asset);
         }
         Ok(())
     }
 
     /// A stream whose creation is in the tail: its machine starts empty.
-    fn start_stream(&mut self, id: GroupId) {
-        let mut assets = self.meta.all().chain(self.meta.restoring());
-        let Some((_, asset)) = assets.find(|(_, asset)| asset.group() == id) else { return };
+    fn start_stream(&mut self, asset: &Asset) {
+        let id = asset.group();
         let mut stream = Stream::new(asset.config.clone(), asset.created());
         if let Some(source) = self.source(id) {
             stream.messages_mut().set_source(source);
@@ -366,8 +376,15 @@ impl Recovery {
         let command = Command::decode(entry).map_err(|error| error.to_string())?;
         restored.stream.apply(index, command, &mut Vec::new());
         restored.applied = index;
+        let fault = restored.stream.messages().fault();
+        if let Some(Damage { flaw: Flaw::Unreadable { reason }, .. }) = &fault
+            && !self.accept_loss
+        {
+            // The disk may read it tomorrow: without it, the command did not do what it did the first time.
+            return Err(reason.clone());
+        }
         if restored.damage.is_none() {
-            restored.damage = restored.stream.messages().fault().map(|fault| fault.to_string());
+            restored.damage = fault.map(|fault| fault.to_string());
         }
         Ok(())
     }
@@ -409,9 +426,11 @@ impl Recovery {
             if !js.is_placed_here(&asset) {
                 continue; // What there is of it stays until the cluster says that it is not needed.
             }
-            let found = self.streams.remove(&id).unwrap_or_else(|| {
-                Restored::begin(js.stream(id, asset.config.clone(), asset.created()))
-            });
+            let mut found = self
+                .streams
+                .remove(&id)
+                .unwrap_or_else(|| Restored::begin(js.stream(id, asset.config.clone(), asset.created())));
+            found.stream.share_config(&asset.config);
             let revision = found.stream.revision().max(1);
             let mut log = Log::new(id, found.applied);
             self.replicate(&mut js, &asset, &mut log);
@@ -454,7 +473,9 @@ impl Recovery {
         if self.is_new_node {
             cluster.frames.push(crate::cluster::store_frame(&self.store));
         }
-        if let Some((term, replicated)) = saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied)) {
+        if let Some((term, replicated)) =
+            saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied))
+        {
             js.meta_log.replicate(term, replicated);
         }
         js.cluster = Some(Box::new(cluster));

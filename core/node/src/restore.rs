@@ -318,6 +318,8 @@ impl JetStream {
             wake: Time::NEVER,
         };
         self.restores.running.insert(id, restore);
+        // What it reserves counts from now on; whether it has room is seen with its first piece.
+        self.recount_restore(id, 0);
         subject
     }
 

@@ -105,11 +105,7 @@ impl JetStream {
 
     /// The bytes that streams reserve by their `max_bytes`, in one account or in all.
     pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
-        let restoring = self.restores.running.values().map(|restore| &restore.group);
-        let groups = self.groups.values().chain(restoring);
-        let groups = groups.filter(|group| account.is_none_or(|account| account == group.account));
-        let of_kind = groups.filter(|group| group.is_volatile() == memory);
-        of_kind.map(|group| group.stream.config().max_bytes.max(0)).fold(0, i64::saturating_add)
+        self.usage.reserved(account, memory)
     }
 
     /// A stream was created: if it has a place here, its machine starts, and publishes on its subjects reach who leads it.
@@ -122,7 +118,8 @@ impl JetStream {
         let Some(account) = self.directory.account_id(account) else { return };
         let (saved, restored) =
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
-        let found = restored.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        let found = restored
+            .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
         let log = self.new_log(now, &asset, (saved, found.applied));
         let mut group = Group::new(id, account, asset.revision, found.stream, log);
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
@@ -304,7 +301,7 @@ impl JetStream {
 
 /// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets.
 fn interest_of(group: &Group, domain: &str) -> Vec<(String, Target)> {
-    let config = group.wanted.as_ref().unwrap_or_else(|| group.stream.config());
+    let config = group.wanted.as_deref().unwrap_or_else(|| group.stream.config());
     let (id, name) = (group.id, &config.name);
     let mut interest: Vec<(String, Target)> =
         config.subjects.iter().map(|subject| (subject.clone(), Target::Publish(id))).collect();

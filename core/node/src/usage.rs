@@ -4,22 +4,46 @@
 use hw_kit::{AccountId, GroupId, Map};
 use hw_stream::outcome::PublishError;
 
+use crate::group::Group;
 use crate::jetstream::JetStream;
 
-/// Bytes in memory and on disk.
+/// What streams hold, and what their `max_bytes` reserve: the sum of many of these is larger than any of them may be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Amount {
+    used: u64,
+    reserved: u128,
+}
+
+/// What one stream counts as.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Counted {
+    used: u64,
+    reserved: u64,
+}
+
+impl Counted {
+    fn of(group: &Group) -> Counted {
+        Counted {
+            used: group.stream.messages().bytes() + group.log.pending_bytes(),
+            reserved: group.stream.config().max_bytes.max(0).unsigned_abs(),
+        }
+    }
+}
+
+/// In memory and on disk.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Stored {
-    memory: u64,
-    storage: u64,
+    memory: Amount,
+    storage: Amount,
 }
 
 impl Stored {
-    fn of(&mut self, memory: bool) -> &mut u64 {
+    fn of(&mut self, memory: bool) -> &mut Amount {
         if memory { &mut self.memory } else { &mut self.storage }
     }
 }
 
-/// The bytes of all streams, and of each account's.
+/// That of all streams, and of each account's.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     all: Stored,
@@ -27,16 +51,27 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// A stream that counted as `old` bytes counts as `new`.
-    fn change(&mut self, account: AccountId, memory: bool, (old, new): (u64, u64)) {
-        for bytes in [&mut self.all, self.accounts.entry(account).or_default()] {
-            let bytes = bytes.of(memory);
-            *bytes = (*bytes + new).saturating_sub(old);
+    /// A stream that counted as `old` counts as `new`.
+    fn change(&mut self, account: AccountId, memory: bool, (old, new): (Counted, Counted)) {
+        for amount in [&mut self.all, self.accounts.entry(account).or_default()] {
+            let amount = amount.of(memory);
+            amount.used = (amount.used + new.used).saturating_sub(old.used);
+            amount.reserved =
+                (amount.reserved + u128::from(new.reserved)).saturating_sub(u128::from(old.reserved));
         }
     }
 
     fn in_account(&mut self, account: AccountId, memory: bool) -> u64 {
-        *self.accounts.entry(account).or_default().of(memory)
+        self.accounts.entry(account).or_default().of(memory).used
+    }
+
+    /// What is reserved in one account or in all.
+    pub(crate) fn reserved(&self, account: Option<AccountId>, memory: bool) -> i64 {
+        let mut stored = match account {
+            Some(account) => self.accounts.get(&account).copied().unwrap_or_default(),
+            None => self.all,
+        };
+        i64::try_from(stored.of(memory).reserved).unwrap_or(i64::MAX)
     }
 }
 
@@ -44,18 +79,18 @@ impl JetStream {
     /// A stream has changed, or something was proposed to it.
     pub(crate) fn recount(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let bytes = group.stream.messages().bytes() + group.log.pending_bytes();
-        let old = std::mem::replace(&mut group.counted, bytes);
-        if bytes != old {
-            self.usage.change(group.account, group.is_volatile(), (old, bytes));
+        let new = Counted::of(group);
+        let old = std::mem::replace(&mut group.counted, new);
+        if new != old {
+            self.usage.change(group.account, group.is_volatile(), (old, new));
         }
     }
 
     /// A stream is about to go.
     pub(crate) fn uncount(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let old = std::mem::replace(&mut group.counted, 0);
-        self.usage.change(group.account, group.is_volatile(), (old, 0));
+        let old = std::mem::take(&mut group.counted);
+        self.usage.change(group.account, group.is_volatile(), (old, Counted::default()));
     }
 
     /// Why a stream cannot take so many bytes more, if an account's or the server's limit says so.
@@ -69,17 +104,17 @@ impl JetStream {
         let restore = self.restores.running.get_mut(&id)?;
         let group = &mut restore.group;
         let (account, memory) = (group.account, group.is_volatile());
-        let bytes = group.stream.messages().bytes() + group.log.pending_bytes();
-        let old = std::mem::replace(&mut group.counted, bytes);
-        self.usage.change(account, memory, (old, bytes));
+        let new = Counted::of(group);
+        let old = std::mem::replace(&mut group.counted, new);
+        self.usage.change(account, memory, (old, new));
         self.no_room_for(account, memory, more)
     }
 
     /// A restore is over before its stream exists.
     pub(crate) fn uncount_restore(&mut self, id: GroupId) {
         let Some(restore) = self.restores.running.get_mut(&id) else { return };
-        let old = std::mem::replace(&mut restore.group.counted, 0);
-        self.usage.change(restore.group.account, restore.group.is_volatile(), (old, 0));
+        let old = std::mem::take(&mut restore.group.counted);
+        self.usage.change(restore.group.account, restore.group.is_volatile(), (old, Counted::default()));
     }
 
     fn no_room_for(&mut self, account: AccountId, memory: bool, more: u64) -> Option<PublishError> {
@@ -92,7 +127,7 @@ impl JetStream {
         if of_account >= 0 && over(self.usage.in_account(account, memory), of_account) {
             return Some(PublishError::AccountLimit);
         }
-        over(*self.usage.all.of(memory), of_server).then_some(PublishError::ServerLimit)
+        over(self.usage.all.of(memory).used, of_server).then_some(PublishError::ServerLimit)
     }
 }
 
@@ -104,19 +139,24 @@ mod tests {
     fn changes_add_up() {
         let mut usage = Usage::default();
         let (a, b) = (AccountId(1), AccountId(2));
+        let counted = |used, reserved| Counted { used, reserved };
         for (account, memory, change) in [
-            (a, false, (0, 100)),
-            (b, false, (0, 30)),
-            (a, true, (0, 7)),
-            (a, false, (100, 40)),
-            (b, false, (30, 0)),
+            (a, false, (counted(0, 0), counted(100, 1000))),
+            (b, false, (counted(0, 0), counted(30, u64::MAX >> 1))),
+            (a, true, (counted(0, 0), counted(7, 0))),
+            (a, false, (counted(100, 1000), counted(40, 1000))),
+            (b, false, (counted(30, u64::MAX >> 1), counted(0, u64::MAX >> 1))),
         ] {
             usage.change(account, memory, change);
         }
-        assert_eq!(usage.all, Stored { memory: 7, storage: 40 });
-        assert_eq!(
-            (usage.in_account(a, false), usage.in_account(a, true), usage.in_account(b, false)),
-            (40, 7, 0)
-        );
+        let used = (usage.all.memory.used, usage.all.storage.used);
+        assert_eq!(used, (7, 40));
+        let mut in_account = |account, memory| usage.in_account(account, memory);
+        assert_eq!((in_account(a, false), in_account(a, true), in_account(b, false)), (40, 7, 0));
+        let reserved = |usage: &Usage, account| usage.reserved(account, false);
+        assert_eq!((reserved(&usage, Some(a)), reserved(&usage, Some(b))), (1000, i64::MAX));
+        assert_eq!((reserved(&usage, None), usage.reserved(None, true)), (i64::MAX, 0));
+        usage.change(b, false, (counted(0, u64::MAX >> 1), counted(0, 0)));
+        assert_eq!(reserved(&usage, None), 1000, "no more than was added is taken off");
     }
 }

@@ -246,7 +246,7 @@ impl JetStream {
         let group = self.groups.get(&id)?;
         let mut info = group.stream.info(now);
         if let Some(wanted) = &group.wanted {
-            info.config = wanted.clone();
+            info.config.clone_from(wanted);
         }
         self.show_feeds(now, group, &mut info);
         info.domain.clone_from(&self.config.domain);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_kit::{LogIndex, NodeId};
 use raft::{
     CAMPAIGN_TRANSFER,
-    eraftpb::{Entry as LibraryEntry, EntryType, Message as LibraryMessage, MessageType},
+    eraftpb::{Entry as RaftEntry, EntryType, Message as RaftMessage, MessageType},
 };
 
 use crate::{
@@ -12,16 +12,16 @@ use crate::{
     message::{Body, Message},
 };
 
-pub(crate) fn entry_to_library(entry: Entry) -> LibraryEntry {
+pub(crate) fn entry_to_library(entry: Entry) -> RaftEntry {
     let mut out =
-        LibraryEntry { index: entry.index.0, term: entry.term, data: entry.body, ..LibraryEntry::default() };
+        RaftEntry { index: entry.index.0, term: entry.term, data: entry.body, ..RaftEntry::default() };
     if entry.kind == EntryKind::Change {
         out.set_entry_type(EntryType::EntryConfChangeV2);
     }
     out
 }
 
-pub(crate) fn entry_from_library(entry: LibraryEntry) -> Entry {
+pub(crate) fn entry_from_library(entry: RaftEntry) -> Entry {
     let kind = match entry.get_entry_type() {
         EntryType::EntryNormal => EntryKind::Batch,
         EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::Change,
@@ -30,12 +30,12 @@ pub(crate) fn entry_from_library(entry: LibraryEntry) -> Entry {
 }
 
 /// A message that came, as the library takes it. None: it has nothing of the kind.
-pub(crate) fn message_to_library(from: NodeId, to: NodeId, message: Message) -> Option<LibraryMessage> {
-    let mut out = LibraryMessage { from: from.0, to: to.0, term: message.term, ..LibraryMessage::default() };
+pub(crate) fn message_to_library(from: NodeId, to: NodeId, message: Message) -> Option<RaftMessage> {
+    let mut out = RaftMessage { from: from.0, to: to.0, term: message.term, ..RaftMessage::default() };
     let kind = match message.body {
         Body::Append { prev, commit, entries } => {
             (out.index, out.log_term, out.commit) = (prev.0.0, prev.1, commit.0);
-            let entries: Vec<LibraryEntry> = entries.into_iter().map(entry_to_library).collect();
+            let entries: Vec<RaftEntry> = entries.into_iter().map(entry_to_library).collect();
             out.set_entries(entries.into());
             MessageType::MsgAppend
         }
@@ -78,7 +78,7 @@ pub(crate) fn message_to_library(from: NodeId, to: NodeId, message: Message) -> 
 }
 
 /// A message that is to leave. None: of a kind that peers never send each other here.
-pub(crate) fn message_from_library(mut message: LibraryMessage) -> Option<(NodeId, Message)> {
+pub(crate) fn message_from_library(mut message: RaftMessage) -> Option<(NodeId, Message)> {
     let commit = LogIndex(message.commit);
     let commit_pair = (commit, message.commit_term);
     let body = match message.get_msg_type() {
@@ -116,15 +116,15 @@ pub(crate) fn message_from_library(mut message: LibraryMessage) -> Option<(NodeI
 }
 
 /// A follower's answer in the library's form: accepted up to `index`.
-pub(crate) fn accepted(from: u64, to: u64, term: u64, index: u64) -> LibraryMessage {
-    let mut out = LibraryMessage::default();
+pub(crate) fn accepted(from: u64, to: u64, term: u64, index: u64) -> RaftMessage {
+    let mut out = RaftMessage::default();
     out.set_msg_type(MessageType::MsgAppendResponse);
     (out.from, out.to, out.term, out.index, out.commit) = (from, to, term, index, index);
     out
 }
 
 /// The answer of a replica that has no state at all.
-pub(crate) fn wants_state(from: u64, to: u64, term: u64) -> LibraryMessage {
+pub(crate) fn wants_state(from: u64, to: u64, term: u64) -> RaftMessage {
     let mut out = accepted(from, to, term, 0);
     out.reject = true;
     out.request_snapshot = 1;

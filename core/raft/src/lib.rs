@@ -17,6 +17,7 @@ mod codec;
 mod convert;
 mod entry;
 mod error;
+mod install;
 mod log;
 mod members;
 mod message;

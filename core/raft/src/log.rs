@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hw_kit::{LogIndex, NodeId};
 use raft::{
     Error, GetEntriesContext, RaftState, Result, Storage, StorageError,
-    eraftpb::{Entry as LibraryEntry, Snapshot},
+    eraftpb::{Entry as RaftEntry, Snapshot},
 };
 
 use crate::{
@@ -142,7 +142,7 @@ impl Storage for Log {
         high: u64,
         max_size: impl Into<Option<u64>>,
         _: GetEntriesContext,
-    ) -> Result<Vec<LibraryEntry>> {
+    ) -> Result<Vec<RaftEntry>> {
         if low < self.first() {
             return Err(Error::Store(StorageError::Compacted));
         }

@@ -5,20 +5,20 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use hw_kit::{LogIndex, NodeId};
 use raft::{
-    Changer, Progress, ProgressState, ProgressTracker, Raft, StateRole,
-    eraftpb::{Message as LibraryMessage, MessageType, Snapshot},
+    Changer, Raft, StateRole,
+    eraftpb::{Message as RaftMessage, MessageType},
 };
 
 use crate::{
     check::check,
     convert,
     entry::{Entry, EntryKind, Role, Settings, Start},
-    error::{ChangeError, InstallError, Misuse, NotLeader, Refused, StartError},
+    error::{ChangeError, Misuse, NotLeader, Refused, StartError},
     log::Log,
     members::{MemberChange, MemberStep, Members},
     message::{Body, Message},
     ready::{Given, Waiting},
-    start::{NUMBER_MAX, start},
+    start::start,
 };
 
 /// One member of one group. See the crate's page for what its caller owes.
@@ -202,6 +202,9 @@ impl Replica {
 
     /// Hands leadership over to a voter: when it has everything, it is told to campaign. Until then nothing can be proposed, so the
     /// caller sets a time after which it calls [`Replica::cancel_transfer`]. False: it cannot lead, or this replica does not.
+    ///
+    /// Who is told asks for votes that even those give who hear the leader ([`Message::disturbs`] is false): from here on, cancelled or
+    /// not, a lease of this term is no proof that nobody else leads.
     pub fn transfer(&mut self, to: NodeId) -> bool {
         let can = self.is_leader() && to != self.settings.node && self.members.voters.contains(&to);
         if can {
@@ -232,55 +235,6 @@ impl Replica {
             log.store.compact(to.0);
         }
         Ok(())
-    }
-
-    /// The state machine was replaced by one that ends at `base` (index and term), with these members. The log is kept from
-    /// there on if it leads through `base`, and gone otherwise: then [`Ready::reset`](crate::Ready::reset) says so.
-    ///
-    /// The new state must be durable before the next `Ready` is reported as that: it tells the leader.
-    pub fn install(&mut self, base: (LogIndex, u64), members: Members) -> Result<(), InstallError> {
-        if let Err(error) = self.check_install(base, &members) {
-            // A leader that brings what is there already does not know that it is.
-            if matches!(error, InstallError::Old { .. }) {
-                self.accept(self.raft.raft_log.committed);
-            }
-            return Err(error);
-        }
-        let (index, term) = (base.0.0, base.1);
-        if self.raft.state != StateRole::Follower || term > self.raft.term {
-            self.raft.become_follower(self.raft.term.max(term), 0);
-        }
-        let is_reset = !self.raft.raft_log.match_term(index, term);
-        if is_reset {
-            self.replace_log(base, &members);
-        } else {
-            self.raft.raft_log.commit_to(index);
-            self.replace_members(&members);
-        }
-        self.raft.raft_log.applied = index;
-        self.given.committed = self.given.committed.max(index);
-        self.given.changes.retain(|&change| change > index);
-        let was_reset = self.installed.is_some_and(|(_, was_reset)| was_reset);
-        self.installed = Some((index, is_reset || was_reset));
-        self.set_members(members);
-        self.accept(index);
-        Ok(())
-    }
-
-    /// A leader's caller brought a peer the state, or failed to. Failed: the peer is named again when there is something to send
-    /// to it, at the latest after a [`Replica::ping`].
-    pub fn report_snapshot(&mut self, peer: NodeId, ok: bool) {
-        self.fetching.retain(|&other| other != peer);
-        let first = self.raft.raft_log.first_index();
-        if !ok || !self.is_leader() {
-            return;
-        }
-        if let Some(progress) = self.raft.mut_prs().get_mut(peer.0).filter(|progress| is_probed(progress)) {
-            // Its own answer goes on from there. Should that be lost, the next ping asks whether it has what the log begins after,
-            // and does not bring it everything again.
-            progress.next_idx = progress.next_idx.max(first);
-            progress.pause();
-        }
     }
 
     /// Who leads, as far as is known; 0 for nobody.
@@ -400,98 +354,8 @@ impl Replica {
         if is_same { Err(ChangeError::Nothing) } else { Ok(is_joint) }
     }
 
-    /// A replica without any state takes no entries: it cannot know from which members they go on.
-    fn ask_for_state(&mut self, leader: NodeId, term: u64) {
-        if term > self.raft.term || self.raft.state != StateRole::Follower {
-            self.raft.become_follower(term, leader.0);
-        }
-        self.raft.leader_id = leader.0;
-        let answer = convert::wants_state(self.raft.id, leader.0, term);
-        self.raft.msgs.push(answer);
-    }
-
-    /// A peer without any state: nothing is sent until it has one.
-    fn note_blank(&mut self, from: NodeId, term: u64) {
-        if term > self.raft.term {
-            self.raft.become_follower(term, 0);
-        }
-        if !self.is_leader() || term < self.raft.term {
-            return;
-        }
-        let Some(progress) = self.raft.mut_prs().get_mut(from.0) else { return };
-        if progress.state != ProgressState::Probe {
-            progress.become_probe();
-        }
-        progress.recent_active = true;
-        progress.pause();
-        self.raft.raft_log.store.want(from);
-    }
-
-    /// Tells the leader, if one is known, that the log agrees with it up to `index`.
-    fn accept(&mut self, index: u64) {
-        let (leader, own) = (self.raft.leader_id, self.raft.id);
-        if leader != 0 && leader != own {
-            let answer = convert::accepted(own, leader, self.raft.term, index);
-            self.raft.msgs.push(answer);
-        }
-    }
-
-    fn check_install(&self, (base, term): (LogIndex, u64), members: &Members) -> Result<(), InstallError> {
-        members.check()?;
-        if base == LogIndex(0) || base.0 > NUMBER_MAX || term == 0 || term > NUMBER_MAX {
-            return Err(InstallError::Base(base, term));
-        }
-        if self.raft.state == StateRole::Leader {
-            return Err(InstallError::Leads);
-        }
-        if !members.contains(self.settings.node) {
-            return Err(InstallError::Stranger);
-        }
-        let log = &self.raft.raft_log;
-        if base.0 <= log.applied {
-            return Err(InstallError::Old { applied: LogIndex(log.applied) });
-        }
-        match log.term(base.0) {
-            Ok(ours) if base.0 <= log.committed && ours != term => {
-                Err(InstallError::Conflict { index: base, ours, theirs: term })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The library forgets its log as for a snapshot that came from a peer and is stored at once.
-    fn replace_log(&mut self, base: (LogIndex, u64), members: &Members) {
-        let mut snapshot = Snapshot::default();
-        let meta = snapshot.mut_metadata();
-        (meta.index, meta.term) = (base.0.0, base.1);
-        meta.set_conf_state(members.into());
-        if self.raft.restore(snapshot) {
-            self.raft.raft_log.store.reset(base);
-            self.raft.raft_log.stable_snap(base.0.0);
-        }
-    }
-
-    /// The library's view of the members, made anew. Only for who does not lead.
-    fn replace_members(&mut self, members: &Members) {
-        let mut tracker = ProgressTracker::new(self.settings.max_inflight);
-        let next = self.raft.raft_log.last_index();
-        for change in members.changes() {
-            let mut changer = Changer::new(&tracker);
-            let made = match change.enter_joint() {
-                Some(auto_leave) => changer.enter_joint(auto_leave, &change.changes),
-                None => changer.simple(&change.changes),
-            };
-            if let Ok((conf, changes)) = made {
-                tracker.apply_conf(conf, changes, next);
-            }
-        }
-        debug_assert_eq!(Members::from(&tracker.conf().to_conf_state()), *members);
-        *self.raft.mut_prs() = tracker;
-        self.raft.post_conf_change();
-    }
-
     /// After the library's view changed: who is to be sent to, and whether this replica may still lead.
-    fn set_members(&mut self, members: Members) {
+    pub(crate) fn set_members(&mut self, members: Members) {
         self.peers = members.all();
         self.peers.retain(|&node| node != self.settings.node);
         self.fetching.retain(|node| self.peers.contains(node));
@@ -509,7 +373,7 @@ impl Replica {
         }
     }
 
-    fn step(&mut self, message: LibraryMessage) {
+    fn step(&mut self, message: RaftMessage) {
         let before = (self.raft.state, self.raft.term);
         // Only proposals can be refused, and those do not come this way.
         let _ = self.raft.step(message);
@@ -520,13 +384,9 @@ impl Replica {
     }
 
     fn step_local(&mut self, kind: MessageType, about: NodeId) {
-        let mut message = LibraryMessage::default();
+        let mut message = RaftMessage::default();
         message.set_msg_type(kind);
         message.from = about.0;
         self.step(message);
     }
-}
-
-fn is_probed(progress: &Progress) -> bool {
-    progress.state == ProgressState::Probe
 }

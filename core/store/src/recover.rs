@@ -173,6 +173,9 @@ pub fn recover(
     let reading =
         Reading { shard: options.shard, accept_loss: options.accept_loss, vault: options.vault.clone() };
     let mut found = load(&reading, disk, each)?;
+    if !options.accept_loss {
+        found.is_readable()?;
+    }
     let session = next_session(&found);
     let mut salts = Rng::new(options.salt ^ u64::from(session).rotate_left(32));
     let cleanup = cleanup_ops(&mut found, session);
@@ -398,6 +401,18 @@ fn load_wal(
 }
 
 impl Found {
+    /// A segment that the disk does not read just now is not damaged, and what the log says of its messages cannot be done
+    /// without it: what is deleted would come back with it.
+    fn is_readable(&self) -> Result<(), DiskError> {
+        let unreadable = self.report.damaged_segments.iter().find_map(|damage| match &damage.flaw {
+            Flaw::Unreadable { reason } => {
+                Some(DiskError::Failed { place: damage.file.path(), reason: reason.clone() })
+            }
+            _ => None,
+        });
+        unreadable.map_or(Ok(()), Err)
+    }
+
     /// Hands on what the group's state does not contain.
     fn replay(&mut self, scanned: ScannedFrame, each: &mut dyn FnMut(Recovered)) {
         let ScannedFrame { mark, head, frame } = scanned;

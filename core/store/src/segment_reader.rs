@@ -87,7 +87,8 @@ pub(crate) fn read_exact(id: SegmentId, offset: u64, len: u64, disk: &mut Disk<'
 fn unreadable(id: SegmentId, offset: u64, error: DiskError) -> Damage {
     let flaw = match error {
         DiskError::NotFound { .. } => Flaw::Missing,
-        DiskError::Full { .. } | DiskError::Failed { .. } => Flaw::Unreadable { reason: error.to_string() },
+        DiskError::Failed { reason, .. } => Flaw::Unreadable { reason },
+        DiskError::Full { .. } => Flaw::Unreadable { reason: error.to_string() },
     };
     Damage::new(id.file(), offset, flaw)
 }

@@ -5,6 +5,7 @@
 
 mod codec;
 mod restore;
+mod rows;
 
 use bytes::Bytes;
 use hw_kit::{Seq, Time};

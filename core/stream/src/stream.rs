@@ -53,7 +53,8 @@ use schedule::Schedules;
 /// A stream's replicated state.
 #[derive(Debug)]
 pub struct Stream {
-    config: StreamConfig,
+    /// Shared with whoever keeps the list of streams.
+    config: Arc<StreamConfig>,
     created: Time,
     revision: u64,
     applied: LogIndex,
@@ -84,8 +85,8 @@ pub struct Stream {
 /// The subject mappings that the configuration holds, ready for use.
 #[derive(Debug, Default)]
 struct Mappings {
-    transform: Option<Transform>,
-    republish: Option<Transform>,
+    transform: Option<Box<Transform>>,
+    republish: Option<Box<Transform>>,
 }
 
 impl Mappings {
@@ -94,15 +95,16 @@ impl Mappings {
         let transform = config.subject_transform.as_ref().filter(|t| !t.dest.is_empty());
         let republish = config.republish.as_ref().filter(|r| !r.dest.is_empty());
         Mappings {
-            transform: transform.and_then(|t| Transform::new(&t.src, &t.dest).ok()),
-            republish: republish.and_then(|r| Transform::new(&r.src, &r.dest).ok()),
+            transform: transform.and_then(|t| Transform::new(&t.src, &t.dest).ok()).map(Box::new),
+            republish: republish.and_then(|r| Transform::new(&r.src, &r.dest).ok()).map(Box::new),
         }
     }
 }
 
 impl Stream {
     /// An empty stream with a checked configuration.
-    pub fn new(config: StreamConfig, created: Time) -> Stream {
+    pub fn new(config: impl Into<Arc<StreamConfig>>, created: Time) -> Stream {
+        let config = config.into();
         let keep = match config.storage {
             Storage::File => Keep::File,
             Storage::Memory => Keep::Memory,
@@ -218,6 +220,13 @@ impl Stream {
     /// Its configuration, complete.
     pub fn config(&self) -> &StreamConfig {
         &self.config
+    }
+
+    /// Takes a configuration that says the same for its own.
+    pub fn share_config(&mut self, config: &Arc<StreamConfig>) {
+        if *self.config == **config {
+            self.config = config.clone();
+        }
     }
 
     /// When it was created.

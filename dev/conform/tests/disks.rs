@@ -28,13 +28,14 @@ struct Way {
     run: fn(&mut Run) -> Result<(), String>,
 }
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 8] = [
     Way { name: "a write fails", run: |run| run.stops(&[Act::Write], Trouble::Io) },
     Way { name: "a sync fails", run: |run| run.stops(&[Act::Sync], Trouble::Io) },
     Way { name: "the disk is read-only", run: |run| run.stops(&[Act::Write, Act::Name], Trouble::ReadOnly) },
     Way { name: "a file cannot be made", run: |run| run.stops(&[Act::Name], Trouble::Io) },
     Way { name: "the disk is full for a while", run: Run::full },
     Way { name: "one block cannot be read for a while", run: Run::unreadable },
+    Way { name: "some file cannot be read at the start", run: Run::unreadable_at_start },
     Way { name: "writes are cut short", run: Run::short },
 ];
 
@@ -109,6 +110,22 @@ fn payload(seq: u64) -> Vec<u8> {
     let mut bytes = format!("{seq}:").into_bytes();
     bytes.extend((0..PAYLOAD as u64).map(|at| (at.wrapping_mul(seq + 7) >> 2) as u8));
     bytes
+}
+
+/// All files below a folder.
+fn names(folder: &std::path::Path) -> Result<Vec<String>, String> {
+    let (mut names, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(text)? {
+            let path = entry.map_err(text)?.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => names.push(path.display().to_string()),
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn shown(answer: &Result<Frame, Lost>) -> String {
@@ -375,6 +392,45 @@ impl Run {
             (after.first().map(|message| message.seq), seq.saturating_sub(2).max(1) + before as u64);
         self.note("a consumer got", &format!("{before} before and {} after, from {first:?}", after.len()));
         self.must(first == Some(wanted) && after.len() == 20, "a consumer goes on where it was, once it can")
+    }
+
+    /// A start that cannot read one of its files says which and why, changes nothing, and is a start like any other once the
+    /// disk reads.
+    fn unreadable_at_start(&mut self) -> Result<(), String> {
+        let places: &[&str] = match self.ours {
+            true => &["/wal-", "/checkpoint-", "/witness", "/segments/"],
+            false => &["/meta.inf", "/meta.sum", "/index.db", "/msgs/"],
+        };
+        for place in places {
+            self.server.stop().map_err(text)?;
+            let before = names(self.disk.path())?;
+            let (fault, hits) = (Fault::every(Act::Read, place, Trouble::Io), self.disk.hits());
+            self.disk.set(|disk| disk.list = vec![fault]);
+            let log_before = self.server.log().len();
+            let started = self.server.start_again();
+            self.must(self.disk.hits() > hits, &format!("{place} is read at the start"))?;
+            let log = self.server.log().split_off(log_before.min(self.server.log().len()));
+            let told =
+                log.lines().find(|line| line.contains("nput/output error")).unwrap_or_default().to_owned();
+            let outcome = if started.is_ok() { "started" } else { "refused" };
+            self.note(&format!("{place} unreadable: {outcome}"), &told);
+            self.must(started.is_err(), &format!("it does not start without {place}"))?;
+            self.must(told.contains(&place[1..]), &format!("the log names {place} and the cause: {log}"))?;
+            let after = names(self.disk.path())?;
+            self.must(before == after, &format!("no file is made or removed: {before:?} {after:?}"))?;
+            self.server.kill();
+            self.disk.set(|disk| disk.list.clear());
+            self.server.start_again().map_err(text)?;
+            let (mut js, last) = (self.js()?, self.acked.last().copied().unwrap_or_default());
+            for seq in [1, MESSAGES / 2, last] {
+                let (is_it, answer) = self.get(&mut js, seq);
+                self.must(is_it, &format!("{seq} is there after {place} could not be read: {answer}"))?;
+            }
+            let health = self.health();
+            self.must(health.contains("\"ok\""), &format!("nothing is damaged: {health}"))?;
+            self.publish(&mut js).or_else(|error| self.must(false, &error))?;
+        }
+        self.power_cut()
     }
 
     /// Writes that take only a part of what they were given are gone on with.

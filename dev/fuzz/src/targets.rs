@@ -4,6 +4,7 @@ mod api;
 mod archive;
 mod commands;
 mod conf;
+mod raft;
 mod recovery;
 mod server;
 mod wire;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
         words: api::WORDS,
         tested: 2500,
     },
+    Target { name: "raft", run: raft::fuzz_raft, corpus: raft::corpus, words: &[], tested: 8000 },
     Target {
         name: "recovery",
         run: recovery::fuzz_recovery,

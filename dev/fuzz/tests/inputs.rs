@@ -34,7 +34,7 @@ macro_rules! targets {
     };
 }
 
-targets!(wire, conf, api, archive, commands, server, recovery);
+targets!(wire, conf, api, archive, commands, server, raft, recovery);
 
 #[test]
 fn an_input_is_its_number() {

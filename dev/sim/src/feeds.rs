@@ -1,66 +1,14 @@
 //! Mirrors and sources through kills and power cuts: afterwards each copy is there once, in order, and nothing else.
 
-use hw_kit::{Rng, Span};
+use hw_kit::Span;
 use serde_json::{Value, json};
 
+use crate::asker::Asker;
 use crate::client::publish;
-use crate::planted::Planted;
-use crate::server::Setup;
-use crate::trace::Trace;
-use crate::world::{Happening, World};
 
 const MESSAGES: u64 = 400;
-const PATIENCE: Span = Span::from_secs(5);
 
-struct Run {
-    world: World,
-    rng: Rng,
-    client: usize,
-    asked: u64,
-}
-
-impl Run {
-    fn new(seed: u64) -> Run {
-        let setup =
-            Setup { shards: 1, checkpoint_bytes: 4 << 10, wal_bytes: 144 << 10, planted: Planted::Nothing };
-        let mut world = World::new(seed, setup, Trace::new(false));
-        let client = world.add_client();
-        world.boot(false).expect("a new disk is fine");
-        world.connect(client);
-        Run { world, rng: Rng::new(seed), client, asked: 0 }
-    }
-
-    /// An answer, or none when the connection is lost or nobody answers.
-    fn request(&mut self, subject: &str, body: &str) -> Option<Value> {
-        self.asked += 1;
-        let reply = format!("{}.{}", self.world.inbox(self.client), self.asked);
-        let mut bytes = Vec::new();
-        publish(&mut bytes, subject, &reply, &[], body.as_bytes());
-        self.world.send(self.client, bytes);
-        let until = self.world.now() + PATIENCE;
-        while let Some(happening) = self.world.next(until).expect("no defect") {
-            match happening {
-                Happening::Msg(_, msg) if msg.subject == reply => {
-                    return serde_json::from_slice(&msg.payload).ok();
-                }
-                Happening::Gone(_) => return None,
-                _ => {}
-            }
-        }
-        None
-    }
-
-    fn api(&mut self, verb: &str, body: &Value) -> Value {
-        let answer = self.request(&format!("$JS.API.{verb}"), &body.to_string()).expect("the server runs");
-        assert_eq!(answer.get("error"), None, "{verb} {body}");
-        answer
-    }
-
-    fn wait(&mut self, span: Span) {
-        let until = self.world.now() + span;
-        while self.world.next(until).expect("no defect").is_some() {}
-    }
-
+impl Asker {
     /// Publishes without waiting, then the server dies at some instant of the copying.
     fn burst_and_fault(&mut self) {
         let mut bytes = Vec::new();
@@ -80,11 +28,6 @@ impl Run {
         self.world.connect(self.client);
     }
 
-    fn messages(&mut self, stream: &str) -> u64 {
-        let info = self.api(&format!("STREAM.INFO.{stream}"), &json!({}));
-        info["state"]["messages"].as_u64().expect("a number")
-    }
-
     fn message(&mut self, stream: &str, seq: u64) -> Value {
         self.api(&format!("STREAM.MSG.GET.{stream}"), &json!({"seq": seq}))["message"].take()
     }
@@ -100,7 +43,7 @@ fn origin_of(message: &Value) -> String {
 #[test]
 fn copies_are_exact_after_restarts() {
     for seed in 1..=12 {
-        let mut run = Run::new(seed);
+        let mut run = Asker::new(seed);
         run.api("STREAM.CREATE.O", &json!({"name": "O", "subjects": ["o.*"]}));
         run.api("STREAM.CREATE.M", &json!({"name": "M", "mirror": {"name": "O"}}));
         run.api("STREAM.CREATE.S", &json!({"name": "S", "sources": [{"name": "O"}, {"name": "P"}]}));

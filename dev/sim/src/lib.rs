@@ -4,12 +4,15 @@
 //! clients that do random things, kills and power cuts at random times. After each restart and at the end the
 //! invariants judge what the clients saw. The same seed gives the same bytes.
 
+#[cfg(test)]
+mod asker;
 mod audit;
 mod client;
 mod clock;
 mod cluster;
 #[cfg(test)]
 mod feeds;
+mod fleet;
 mod history;
 mod invariants;
 mod net;
@@ -17,6 +20,8 @@ mod planted;
 mod sample;
 mod server;
 mod simulate;
+#[cfg(test)]
+mod starts;
 mod tamper;
 mod trace;
 mod volume;
@@ -24,7 +29,9 @@ mod workload;
 mod world;
 
 pub use cluster::simulate_cluster;
+pub use fleet::{Fleet, Heard};
 pub use history::Violation;
 pub use planted::Planted;
 pub use sample::{Opened, Sample};
+pub use server::Setup;
 pub use simulate::{Failure, Plan, Report, simulate};

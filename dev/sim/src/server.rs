@@ -7,6 +7,7 @@ use hw_auth::Directory;
 use hw_hub::{CloseReason, HubConfig, HubLimits, Peer, PeerBatch};
 use hw_kit::{ConnId, LinkId, NodeId, Rng, ShardId, Span, Time};
 use hw_node::{ClusterConfig, DiskCompletion, JetStreamConfig, LinkFrame, Recovery, Shard};
+use hw_route::{LinkDown, Peer as LinkPeer};
 use hw_store::index::Pages;
 use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, recover};
 use hw_testkit::disk::MemDisk;
@@ -42,16 +43,22 @@ pub enum Input {
     Peer(ShardId, PeerBatch),
     /// The disk finished something.
     Disk(DiskCompletion),
-    /// A link with another server.
-    LinkUp(LinkId, hw_route::Peer),
+    /// About a link with another server; for the first shard.
+    Link(LinkId, LinkInput),
+}
+
+/// What happens on a link.
+pub enum LinkInput {
+    /// It is there.
+    Up(LinkPeer),
     /// It is gone.
-    LinkDown(LinkId, hw_route::LinkDown),
+    Down(LinkDown),
     /// Nothing is heard on it, or something again.
-    LinkQuiet(LinkId, bool),
-    /// The other server has heard what was sent at this time.
-    LinkAcked(LinkId, Time),
-    /// A frame of another server.
-    Link(LinkId, LinkFrame),
+    Quiet(bool),
+    /// The other server has heard what this one sent then.
+    Acked(Time),
+    /// Something came.
+    Frame(LinkFrame),
 }
 
 /// What one round of a shard gives to the world.
@@ -65,7 +72,7 @@ pub struct Output {
     pub peers: Vec<(ShardId, PeerBatch)>,
     /// Lines for the log.
     pub notices: Vec<String>,
-    /// Frames for other servers.
+    /// What other servers must hear.
     pub links: Vec<(LinkId, LinkFrame)>,
     /// When the shard wants to be woken at the latest.
     pub wake: Option<Time>,
@@ -132,15 +139,20 @@ impl Server {
                 return Err(BootError::Refused(format!("group {group} is quarantined: {reason}")));
             }
         }
-        let directory = Arc::new(Directory::default());
-        let mut recovery = Some((jetstream(setup, seeds.rng.next_u64(), seeds.cluster.clone()), recovery));
-        let name = seeds.cluster.as_ref().map_or_else(|| "sim".to_owned(), |(_, name)| name.clone());
+        let directory = seeds.directory.clone();
+        let mut recovery = Some((jetstream(setup, seeds), recovery));
         let shards = (0..setup.shards).map(|index| {
             let config = HubConfig {
                 shard: ShardId(index),
                 shards: setup.shards,
                 seed: seeds.rng.next_u64(),
-                info: Info { server_id: name.clone(), headers: true, jetstream: true, ..Info::default() },
+                info: Info {
+                    server_id: seeds.name.to_owned(),
+                    server_name: seeds.name.to_owned(),
+                    headers: true,
+                    jetstream: true,
+                    ..Info::default()
+                },
                 limits: HubLimits::default(),
                 directory: directory.clone(),
             };
@@ -225,8 +237,12 @@ pub struct Boot<'a> {
     pub trace: &'a mut Trace,
     /// Damage is no reason not to start.
     pub tolerant: bool,
-    /// The cluster that the server belongs to, and what it is called there.
-    pub cluster: Option<(ClusterConfig, String)>,
+    /// Its name and its id.
+    pub name: &'a str,
+    /// The cluster that it belongs to.
+    pub cluster: Option<ClusterConfig>,
+    /// Its accounts and users.
+    pub directory: Arc<Directory>,
 }
 
 impl Running {
@@ -248,17 +264,17 @@ impl Running {
             }
             Input::Peer(from, batch) => self.shard.handle_peer(now, from, batch),
             Input::Disk(completion) => self.shard.handle_disk(now, completion),
-            Input::LinkUp(link, peer) => self.shard.handle_link_up(now, link, peer),
-            Input::LinkDown(link, why) => self.shard.handle_link_down(now, link, why),
-            Input::LinkQuiet(link, quiet) => self.shard.handle_link_quiet(now, link, quiet),
-            Input::LinkAcked(link, at) => self.shard.handle_link_acked(now, link, at),
-            Input::Link(link, frame) => self.shard.handle_link(now, link, frame),
+            Input::Link(link, LinkInput::Up(peer)) => self.shard.handle_link_up(now, link, peer),
+            Input::Link(link, LinkInput::Down(why)) => self.shard.handle_link_down(now, link, why),
+            Input::Link(link, LinkInput::Quiet(quiet)) => self.shard.handle_link_quiet(now, link, quiet),
+            Input::Link(link, LinkInput::Acked(at)) => self.shard.handle_link_acked(now, link, at),
+            Input::Link(link, LinkInput::Frame(frame)) => self.shard.handle_link(now, link, frame),
         }
     }
 }
 
-fn jetstream(setup: Setup, seed: u64, cluster: Option<(ClusterConfig, String)>) -> JetStreamConfig {
-    let (cluster, name) = cluster.unzip();
+fn jetstream(setup: Setup, seeds: &mut Boot<'_>) -> JetStreamConfig {
+    let name = if seeds.name.is_empty() { "sim" } else { seeds.name };
     JetStreamConfig {
         domain: String::new(),
         strict: true,
@@ -272,11 +288,11 @@ fn jetstream(setup: Setup, seed: u64, cluster: Option<(ClusterConfig, String)>) 
         batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
-        server_name: name.unwrap_or_else(|| "sim".to_owned()),
+        server_name: name.to_owned(),
         checkpoint_bytes: setup.checkpoint_bytes,
         erase_after: Span::from_millis(150),
-        seed,
-        cluster,
+        seed: seeds.rng.next_u64(),
+        cluster: seeds.cluster.clone(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use std::sync::Arc;
+
 use hw_hub::PeerBatch;
 use hw_kit::{ConnId, Rng, ShardId, Span, Time};
 use hw_testkit::disk::MemDisk;
@@ -121,7 +123,14 @@ impl World {
                 self.disk.ops_left = Some(self.rng.below(40));
             }
             let now = self.now();
-            let mut seeds = Boot { rng: &mut self.rng, trace: &mut self.trace, tolerant: self.tolerant, cluster: None };
+            let mut seeds = Boot {
+                rng: &mut self.rng,
+                trace: &mut self.trace,
+                tolerant: self.tolerant,
+                name: "",
+                cluster: None,
+                directory: Arc::default(),
+            };
             match Server::boot(now, self.setup, &mut self.disk, &mut seeds) {
                 Ok(server) => {
                     self.disk.ops_left = None;

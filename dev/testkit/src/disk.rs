@@ -5,7 +5,7 @@
 //! unsynced changes of names. The death of a process alone loses nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hw_kit::Rng;
@@ -65,22 +65,35 @@ impl Clone for Mirror {
 
 /// The segments of a disk, to be read while it runs other operations.
 #[derive(Clone, Debug, Default)]
-pub struct Segments(Arc<Mutex<BTreeMap<FileId, Bytes>>>);
+pub struct Segments(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    files: BTreeMap<FileId, Bytes>,
+    unreadable: Option<FileId>,
+}
 
 impl Segments {
     fn set(&self, file: FileId, content: Option<Bytes>) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = &mut self.lock().files;
         match content {
             Some(content) => files.insert(file, content),
             None => files.remove(&file),
         };
     }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ReadSegment for Segments {
     fn read(&self, id: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError> {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = files.get(&id.file()).ok_or_else(|| missing(id.file()))?;
+        let shared = self.lock();
+        if shared.unreadable == Some(id.file()) {
+            return Err(unreadable(id.file().path()));
+        }
+        let file = shared.files.get(&id.file()).ok_or_else(|| missing(id.file()))?;
         let end = (offset.saturating_add(len)).min(file.len() as u64);
         Ok(file.slice(offset.min(end) as usize..end as usize))
     }
@@ -106,6 +119,11 @@ pub struct MemDisk {
     pub fail_sync_in: Option<u64>,
     /// Fails the write that comes after so many others, and each one after it; a part of it is written.
     pub fail_write_in: Option<u64>,
+    /// Fails the read that comes after so many others, once.
+    pub fail_read_in: Option<u64>,
+    /// Nothing of this file can be read.
+    unreadable: Option<FileId>,
+    unreadable_pages: Option<FileId>,
     /// Every so-manieth read fails.
     pub fail_reads: Option<u64>,
     /// Nothing can be changed, as after a kernel has given up on a disk.
@@ -128,8 +146,23 @@ impl MemDisk {
         for file in self.files().into_iter().filter(|file| matches!(file, FileId::Segment(..))) {
             segments.set(file, self.content(file).map(Bytes::copy_from_slice));
         }
+        segments.lock().unreadable = self.unreadable_pages;
         self.mirror = Mirror(Some(segments.clone()));
         segments
+    }
+
+    /// From now on nothing of this file can be read.
+    pub fn set_unreadable(&mut self, file: Option<FileId>) {
+        self.unreadable = file;
+        self.set_unreadable_pages(file);
+    }
+
+    /// From now on nothing of this file can be read beside the disk.
+    pub fn set_unreadable_pages(&mut self, file: Option<FileId>) {
+        self.unreadable_pages = file;
+        if let Mirror(Some(segments)) = &self.mirror {
+            segments.lock().unreadable = file;
+        }
     }
 
     fn reflect(&self, file: FileId) {
@@ -164,9 +197,12 @@ impl MemDisk {
         let is_read = matches!(op, DiskOp::List(_) | DiskOp::Length(_) | DiskOp::Read { .. });
         if is_read {
             let every = self.fail_reads.unwrap_or(u64::MAX);
-            if every != u64::MAX && self.ops_done.is_multiple_of(every) {
+            let is_this_one = self.fail_read_in == Some(0);
+            self.fail_read_in = self.fail_read_in.and_then(|left| left.checked_sub(1));
+            let is_bad = matches!(op, DiskOp::Length(file) | DiskOp::Read { file, .. } if Some(*file) == self.unreadable);
+            if is_this_one || is_bad || every != u64::MAX && self.ops_done.is_multiple_of(every) {
                 self.failures += 1;
-                return Err(failed("the device reports an error"));
+                return Err(unreadable(op.place()));
             }
             return Ok(());
         }
@@ -442,6 +478,10 @@ fn apply_names(names: &mut BTreeMap<FileId, u64>, change: &NameChange) {
             None => names.remove(file),
         };
     }
+}
+
+fn unreadable(place: String) -> DiskError {
+    DiskError::Failed { place, reason: "the device reports an error".to_owned() }
 }
 
 fn missing(file: FileId) -> DiskError {

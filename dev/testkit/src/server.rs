@@ -99,6 +99,11 @@ impl Server {
         self.ports[1].number()
     }
 
+    /// The port that `{port2}` stands for.
+    pub fn second_port(&self) -> u16 {
+        self.ports[2].number()
+    }
+
     /// The address for clients.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port())

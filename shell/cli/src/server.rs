@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use headwater::{Builder, FATAL, LogConfig, Server, StartError};
 use hw_conf::{Command, Options, Signal, Source, command_line};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal as Unix, SignalKind, signal};
 
 /// Runs a server until it is told to stop. The first argument is the program's name.
 pub fn run(args: Vec<OsString>) -> ExitCode {
@@ -73,9 +75,19 @@ fn digest(config: &Path) -> std::io::Result<String> {
 fn serve(options: Options, args: &[String]) -> ExitCode {
     let log = log_config(&options);
     let (pid_file, ports_dir) = (options.server.pid_file.clone(), options.server.ports_file_dir.clone());
-    let server = match Builder::from_options(options).start_with_log(&log) {
-        Ok(server) => server,
-        Err(error) => return fatal(&error),
+    let (runtime, mut signals) = match listen() {
+        Ok(listening) => listening,
+        Err(error) => {
+            eprintln!("nats-server: signals cannot be handled: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let start = move || Builder::from_options(options).start_with_log(&log);
+    let server = match runtime.block_on(started(&mut signals, start)) {
+        Some(Ok(server)) => server,
+        Some(Err(error)) => return fatal(&error),
+        // Told to stop before it had begun.
+        None => std::process::exit(0),
     };
     let mut files = Vec::new();
     if let Some(path) = pid_file {
@@ -90,11 +102,15 @@ fn serve(options: Options, args: &[String]) -> ExitCode {
             Err(error) => tracing::error!("Error writing ports file into {}: {error}", folder.display()),
         }
     }
-    let code = until_told(server, args);
+    let mut server = Some(server);
+    runtime.block_on(wait(&mut server, &mut signals, args));
+    if let Some(server) = server.take() {
+        server.shutdown();
+    }
     for path in files {
         let _ = std::fs::remove_file(path);
     }
-    code
+    ExitCode::SUCCESS
 }
 
 fn fatal(error: &StartError) -> ExitCode {
@@ -120,24 +136,44 @@ fn log_config(options: &Options) -> LogConfig {
     }
 }
 
-/// Waits for signals: INT and TERM stop, USR1 opens the log anew, USR2 is lame duck mode, HUP reloads the configuration.
-fn until_told(server: Server, args: &[String]) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(target: FATAL, "signals cannot be handled: {error}");
-            return ExitCode::FAILURE;
-        }
+/// What tells the server something: INT and TERM stop it, USR1 opens the log anew, USR2 is lame duck mode, HUP reloads the
+/// configuration.
+struct Signals {
+    interrupt: Unix,
+    terminate: Unix,
+    reopen: Unix,
+    lame_duck: Unix,
+    reload: Unix,
+}
+
+/// From now on no signal ends the process by itself: whoever reads that the server is ready may send any.
+fn listen() -> std::io::Result<(Runtime, Signals)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let context = runtime.enter();
+    let signals = Signals {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+        reopen: signal(SignalKind::user_defined1())?,
+        lame_duck: signal(SignalKind::user_defined2())?,
+        reload: signal(SignalKind::hangup())?,
     };
-    let mut server = Some(server);
-    let told = runtime.block_on(wait(&mut server, args));
-    if let Err(error) = &told {
-        tracing::error!(target: FATAL, "signals cannot be handled: {error}");
+    drop(context);
+    Ok((runtime, signals))
+}
+
+/// Starts the server beside what waits for signals; none if it is told to stop meanwhile. What else it is told waits.
+async fn started<T: Send + 'static>(
+    signals: &mut Signals,
+    start: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    tokio::select! {
+        started = tokio::task::spawn_blocking(start) => match started {
+            Ok(started) => Some(started),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        },
+        _ = signals.interrupt.recv() => None,
+        _ = signals.terminate.recv() => None,
     }
-    if let Some(server) = server.take() {
-        server.shutdown();
-    }
-    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Reads the configuration file anew, under the same flags, and applies it.
@@ -154,17 +190,12 @@ fn apply_again(server: &mut Server, args: &[String]) -> Result<(), String> {
     }
 }
 
-async fn wait(server: &mut Option<Server>, args: &[String]) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut lame_duck = signal(SignalKind::user_defined2())?;
-    let mut reload = signal(SignalKind::hangup())?;
+async fn wait(server: &mut Option<Server>, signals: &mut Signals, args: &[String]) {
+    let Signals { interrupt, terminate, reopen, lame_duck, reload } = signals;
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return,
+            _ = terminate.recv() => return,
             _ = reopen.recv() => {
                 if let Some(Err(error)) = server.as_ref().map(Server::reopen_log) {
                     tracing::error!("the log cannot be opened again: {error}");
@@ -189,7 +220,7 @@ async fn wait(server: &mut Option<Server>, args: &[String]) -> std::io::Result<(
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -198,19 +229,19 @@ async fn wait(server: &mut Option<Server>, args: &[String]) -> std::io::Result<(
 
 /// `--signal NAME[=PID or pid file]`: tells a running server what to do.
 fn send(signal: Signal, target: Option<&str>) -> Result<(), String> {
-    use rustix::process::{Pid, Signal as Unix, kill_process};
+    use rustix::process::{Pid, Signal as Told, kill_process};
     let pid = match target {
         Some(target) => pid_of(target)?,
         None => only_server()?,
     };
     let pid = Pid::from_raw(pid).ok_or_else(|| format!("{pid} is no process id"))?;
     let unix = match signal {
-        Signal::Stop => Unix::KILL,
-        Signal::Quit => Unix::INT,
-        Signal::Term => Unix::TERM,
-        Signal::Reopen => Unix::USR1,
-        Signal::LameDuck => Unix::USR2,
-        Signal::Reload => Unix::HUP,
+        Signal::Stop => Told::KILL,
+        Signal::Quit => Told::INT,
+        Signal::Term => Told::TERM,
+        Signal::Reopen => Told::USR1,
+        Signal::LameDuck => Told::USR2,
+        Signal::Reload => Told::HUP,
     };
     kill_process(pid, unix).map_err(|error| error.to_string())
 }

@@ -77,8 +77,11 @@ impl Joining {
                 || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback() || own.contains(&ip));
             is_here && at.parse() == Ok(port)
         };
-        let others: std::collections::BTreeSet<String> =
-            routes(cluster).into_iter().map(|route| route.address).filter(|address| !is_own(address)).collect();
+        let others: std::collections::BTreeSet<String> = routes(cluster)
+            .into_iter()
+            .map(|route| route.address)
+            .filter(|address| !is_own(address))
+            .collect();
         u32::try_from(others.len()).unwrap_or(u32::MAX - 1) + 1
     }
 
@@ -210,7 +213,7 @@ fn follow(inner: &Inner, mesh: &Mesh) {
     let before = inner.members();
     let mut members =
         Members { name: mesh.cluster().to_owned(), lame_duck: before.lame_duck, ..Members::default() };
-    if !before.lame_duck {
+    if !before.lame_duck && !facts.no_advertise {
         members.client_urls.extend(facts.own_urls.iter().cloned());
     }
     if !facts.no_advertise {

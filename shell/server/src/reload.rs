@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hw_conf::Options;
+use hw_conf::{ClusterOptions, Options};
 use hw_net::Mail;
 
 use crate::inner::Inner;
@@ -52,7 +52,14 @@ pub(crate) fn reload(
         let lines = LogConfig { debug: new.log.debug, trace: new.log.trace, ..LogConfig::default() };
         log.set_level(&lines);
     }
+    let routes = |options: &Options| options.cluster.as_ref().map(crate::cluster::routes).unwrap_or_default();
+    let (before, after) = (routes(old), routes(new));
+    let routes_changed = before != after;
+    if let Some(links) = inner.links.as_ref().filter(|_| routes_changed) {
+        links.run(move |mesh, now| mesh.set_routes(now, after));
+    }
     let changes = [
+        ("cluster routes", routes_changed),
         ("authorization", old.auth != new.auth),
         ("limits", old.limits != new.limits),
         ("logging", old.log != new.log),
@@ -69,6 +76,10 @@ fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
     let (a, b) = (&old.log, &new.log);
     let same_log = (&a.file, a.logtime, a.logtime_utc, a.file_size_limit, a.file_max_num)
         == (&b.file, b.logtime, b.logtime_utc, b.file_size_limit, b.file_max_num);
+    // Only the routes can change.
+    let at_routes = |options: &Options| {
+        options.cluster.clone().map(|cluster| ClusterOptions { at: None, routes: Vec::new(), ..cluster })
+    };
     let checks = [
         ("the client listener, names and files", old.server == server),
         ("write_deadline", old.limits.write_deadline == new.limits.write_deadline),
@@ -79,7 +90,7 @@ fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
         ("tls", old.tls == new.tls && old.allow_non_tls == new.allow_non_tls),
         ("websocket", old.websocket == new.websocket),
         ("leafnodes", old.leafnodes == new.leafnodes),
-        ("cluster", old.cluster == new.cluster),
+        ("cluster", at_routes(old) == at_routes(new)),
         ("operator", old.auth.operators == new.auth.operators),
         ("system_account", old.auth.system_account == new.auth.system_account),
     ];
@@ -103,6 +114,16 @@ mod tests {
         assert_eq!(change(&|new| new.log.debug = true), None);
         assert_eq!(change(&|new| new.auth.no_auth_user = Some("a".into())), None);
         assert_eq!(change(&|new| new.jetstream.enabled = true), Some("jetstream"));
+        let cluster = |routes: &[&str], name: &str| {
+            let (routes, name) =
+                (routes.iter().map(|route| route.to_string()).collect(), Some(name.to_owned()));
+            Some(ClusterOptions { routes, name, ..ClusterOptions::default() })
+        };
+        let linked = Options { cluster: cluster(&["a:1"], "c"), ..Options::default() };
+        assert_eq!(fixed(&linked, &Options { cluster: cluster(&["b:1"], "c"), ..linked.clone() }), None);
+        let renamed = Options { cluster: cluster(&["a:1"], "d"), ..linked.clone() };
+        assert_eq!(fixed(&linked, &renamed), Some("cluster"));
+        assert_eq!(fixed(&linked, &old), Some("cluster"));
         assert_eq!(change(&|new| new.allow_non_tls = true), Some("tls"));
         assert_eq!(change(&|new| new.server.listen.port = 1), Some("the client listener, names and files"));
     }

@@ -95,8 +95,11 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
     let mut members = Members::default();
     if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
         members.name = cluster::name(cluster, seed());
-        members.client_urls = cluster_urls(&facts, address);
-        facts.cluster = Some(joining.facts(&options, members.client_urls.clone()));
+        let urls = cluster_urls(&facts, address);
+        if !cluster.no_advertise {
+            members.client_urls.clone_from(&urls);
+        }
+        facts.cluster = Some(joining.facts(&options, urls));
     }
     let live = live(&options, directory.clone());
     let (inner, questions) = Inner::new(facts, live, mailboxes, members);
@@ -108,7 +111,8 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
         if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
             node = recovery.node(NodeId((seed() >> 1).max(1)));
             let name = inner.members().name;
-            config.cluster = Some(ClusterConfig { name, expected: joining.expected(cluster), new_node: node });
+            config.cluster =
+                Some(ClusterConfig { name, expected: joining.expected(cluster), new_node: node });
         }
         (config, recovery, disk)
     });
@@ -236,7 +240,6 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
             None => facts.connect_urls.clone(),
         },
         cluster: inner.members().name,
-        cluster_dynamic: facts.cluster.as_ref().is_some_and(|cluster| cluster.dynamic),
         api_level: hw_jsapi::API_LEVEL as i32,
         ..Info::default()
     };

@@ -1,5 +1,7 @@
 //! Answers to requests in the system account: the monitoring pages, as messages.
 
+mod fields;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,7 +41,7 @@ async fn answer(inner: &Inner, question: &Question) -> Option<Value> {
         let facts = &inner.facts;
         return Some(json!({ "name": facts.name, "host": facts.host, "id": facts.id }));
     }
-    let request = match parse(&question.body) {
+    let request = match parse(verb, &question.body) {
         Ok(request) if !is_meant(inner, &request) => return None,
         other => other,
     };
@@ -58,12 +60,15 @@ async fn answer(inner: &Inner, question: &Question) -> Option<Value> {
     Some(answer)
 }
 
-fn parse(body: &[u8]) -> Result<Map<String, Value>, Failure> {
-    match body {
-        [] => Ok(Map::new()),
-        body => serde_json::from_slice(body)
-            .map_err(|error| Failure { code: 400, description: error.to_string() }),
-    }
+fn parse(verb: &str, body: &[u8]) -> Result<Map<String, Value>, Failure> {
+    let wrong = |description: String| Failure { code: 400, description };
+    let request: Option<Map<String, Value>> = match body {
+        [] => None,
+        body => serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?,
+    };
+    let request = request.unwrap_or_default();
+    fields::check(verb, &request).map_err(wrong)?;
+    Ok(request)
 }
 
 /// Requests to all servers may name which of them should answer.
@@ -196,12 +201,14 @@ mod tests {
             (r#"{"cid":5,"auth":true,"x":[1]}"#, vec![("auth", "true"), ("cid", "5")]),
             (r#"{"account":"A"}"#, vec![("acc", "A"), ("account", "A")]),
         ] {
-            let Ok(request) = parse(body.as_bytes()) else { panic!("{body}") };
+            let Ok(request) = parse("CONNZ", body.as_bytes()) else { panic!("{body}") };
             let got = arguments(&request);
             let got: Vec<(&str, &str)> =
                 got.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
             assert_eq!(got, wanted, "{body}");
         }
-        assert!(parse(b"{bad").is_err());
+        assert!(parse("CONNZ", b"{bad").is_err());
+        assert!(parse("CONNZ", b"[]").is_err());
+        assert!(parse("CONNZ", b"null").is_ok());
     }
 }

@@ -107,11 +107,7 @@ fn refused() {
         ("", "--user a --auth t", "Cannot have a user/pass and token"),
         ("", "--tls", "TLS Server certificate must be present and valid"),
         ("", "--routes nats://a:1", "solicited routes require cluster capabilities, e.g. --cluster"),
-        (
-            "",
-            "-js --cluster nats://127.0.0.1:-1",
-            "jetstream cluster requires `server_name` to be set",
-        ),
+        ("", "-js --cluster nats://127.0.0.1:-1", "jetstream cluster requires `server_name` to be set"),
         ("", "--cluster :1 --routes http://a:1", "--routes: error parsing route url \"http://a:1\""),
         ("", "--cluster bogus", "--cluster bogus: missing port in address"),
         ("", "-ms 1", "TLS cert and key required for HTTPS"),

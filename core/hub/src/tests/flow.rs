@@ -285,6 +285,7 @@ fn info_changes_are_told_to_those_who_understand() {
     assert_eq!(rig.read(old), "");
     let info = rig.read(new);
     assert!(info.contains(r#""ldm":true"#) && info.ends_with("} \r\n"), "{info}");
+    assert!(!info.contains("connect_info") && !info.contains("remote_account"), "{info}");
     rig.hub.close(new, CloseReason::ServerShutdown);
     assert_eq!((rig.read(new).as_str(), rig.hub.closing(new)), ("", Some(CloseReason::ServerShutdown)));
     rig.hub.close(old, CloseReason::MaxConnectionsExceeded);

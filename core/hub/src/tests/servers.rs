@@ -275,6 +275,8 @@ fn requests_are_answered_across_servers_or_nobody_hears_them() {
     assert_eq!(s.rig((0, 1)).read(asker), "MSG _INBOX.x 1 1\r\n7\r\n");
     s.cut(0, 1);
     s.settle();
+    let knows = |s: &Servers, shard: usize| s.rigs[0][shard].hub.has_interest(AccountId::GLOBAL, b"svc");
+    assert!(!knows(&s, 0) && !knows(&s, 1));
     s.rig((0, 1)).send(asker, "PUB svc _INBOX.x 0\r\n\r\n");
     assert!(s.rig((0, 1)).read(asker).contains("NATS/1.0 503"), "its interest is gone with the link");
     s.link(0, 1);

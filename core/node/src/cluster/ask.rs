@@ -82,8 +82,7 @@ impl JetStream {
         let leader = self.replica(META).map_or(NodeId(0), |replicated| replicated.replica.leader());
         let Some(cluster) = &mut self.cluster else { return };
         let id = cluster.asks.keep(now, call);
-        let command =
-            MetaCommand::Asked { node: cluster.me.0, id, command: Box::new(command.clone()) };
+        let command = MetaCommand::Asked { node: cluster.me.0, id, command: Box::new(command.clone()) };
         cluster.send(leader, ask(id, &Question::Propose(Box::new(command))));
     }
 

@@ -16,7 +16,11 @@ use crate::log::Log;
 impl JetStream {
     /// A group's log on this server.
     pub(crate) fn log_mut(&mut self, id: GroupId) -> Option<&mut Log> {
-        if id == META { Some(&mut self.meta_log) } else { self.groups.get_mut(&id).map(|group| &mut group.log) }
+        if id == META {
+            Some(&mut self.meta_log)
+        } else {
+            self.groups.get_mut(&id).map(|group| &mut group.log)
+        }
     }
 
     /// The same, to look at.
@@ -93,7 +97,8 @@ impl JetStream {
             self.offer_state(id, peer);
         }
         let writes = !entries.is_empty() || hard.is_some() || reset.is_some();
-        let voids = reset.map(|(index, term)| Entry { index, term, kind: EntryKind::Batch, body: Bytes::new() });
+        let voids =
+            reset.map(|(index, term)| Entry { index, term, kind: EntryKind::Batch, body: Bytes::new() });
         let mut frames: Vec<Frame> = voids
             .iter()
             .chain(&entries)
@@ -158,7 +163,9 @@ impl JetStream {
     pub(crate) fn handle_replicas_synced(&mut self, ticket: u64) {
         loop {
             let Some(cluster) = &mut self.cluster else { return };
-            let Some((_, id, number)) = cluster.unsynced.pop_front_if(|(of, ..)| *of <= ticket) else { break };
+            let Some((_, id, number)) = cluster.unsynced.pop_front_if(|(of, ..)| *of <= ticket) else {
+                break;
+            };
             let free = self.replica_mut(id).map(|replicated| replicated.handle_persisted(number));
             self.post(id, free.unwrap_or_default());
             self.wake_replica(id);

@@ -35,7 +35,9 @@ impl JetStream {
             return voters.iter().position(|node| *node == cluster.me);
         }
         // Another order for every group, so that the groups of a lost server go to all others.
-        let key = |node: NodeId| (node.0 ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let key = |node: NodeId| {
+            (node.0 ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd)
+        };
         let leader = replicated.replica.leader();
         let others = voters.iter().filter(|node| **node != leader && cluster.peers.is_alive(**node));
         Some(others.filter(|node| key(**node) < key(cluster.me)).count())
@@ -131,7 +133,9 @@ impl JetStream {
 
     /// The others elect another leader at once.
     fn resign(&mut self, id: GroupId) {
-        let Some(members) = self.replica(id).map(|replicated| replicated.replica.members().all()) else { return };
+        let Some(members) = self.replica(id).map(|replicated| replicated.replica.members().all()) else {
+            return;
+        };
         let Some(cluster) = &mut self.cluster else { return };
         let me = cluster.me;
         for node in members.into_iter().filter(|node| *node != me) {
@@ -141,7 +145,8 @@ impl JetStream {
 
     /// The leader of a group says that it does not lead it any more.
     pub(crate) fn handle_resigned(&mut self, now: Time, from: NodeId, id: GroupId) {
-        let Some(replicated) = self.replica_mut(id).filter(|replicated| replicated.replica.leader() == from) else {
+        let Some(replicated) = self.replica_mut(id).filter(|replicated| replicated.replica.leader() == from)
+        else {
             return;
         };
         replicated.replica.step_down();

@@ -48,7 +48,13 @@ impl JetStream {
     }
 
     /// A link to another server ended.
-    pub(crate) fn handle_link_down(&mut self, now: Time, hub: &mut Hub, link: LinkId, why: hw_route::LinkDown) {
+    pub(crate) fn handle_link_down(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        link: LinkId,
+        why: hw_route::LinkDown,
+    ) {
         let Some(cluster) = &mut self.cluster else { return };
         let node = cluster.peers.node(link);
         let why = match why {
@@ -123,9 +129,11 @@ impl JetStream {
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, group),
             PeerFrame::Resigned { group } => self.handle_resigned(now, from, group),
-            PeerFrame::Fetch { group, transfer, after } => self.send_state(now, from, (group, transfer), after),
+            PeerFrame::Fetch { group, transfer, after } => {
+                self.send_state(now, from, (group, transfer), after)
+            }
             PeerFrame::Piece { group, transfer, last, body } => {
-                self.handle_piece(now, hub, from, (group, transfer), last, body);
+                self.handle_piece(now, hub, from, (group, transfer), (last, body));
             }
         }
     }
@@ -239,11 +247,12 @@ impl JetStream {
             if status.members.voters.contains(&node) {
                 continue;
             }
-            let is_ready = status.members.learners.contains(&node)
-                && has_caught_up(&status, node);
+            let is_ready = status.members.learners.contains(&node) && has_caught_up(&status, node);
             let change = match is_ready {
                 true => MemberStep::Voter(node),
-                false if status.members.learners.contains(&node) || !cluster.formation.may_join(node) => continue,
+                false if status.members.learners.contains(&node) || !cluster.formation.may_join(node) => {
+                    continue;
+                }
                 false => MemberStep::Learner(node),
             };
             changed |= replicated.replica.change_members(MemberChange::one(change)).is_ok();
@@ -258,7 +267,9 @@ impl JetStream {
 
     /// A server whose store was lost came back with a new one, under its name: that takes the place of the old one.
     fn replace_lost(&mut self, _now: Time) {
-        let (Some(cluster), Some(replicated)) = (&mut self.cluster, &mut self.meta_log.replicated) else { return };
+        let (Some(cluster), Some(replicated)) = (&mut self.cluster, &mut self.meta_log.replicated) else {
+            return;
+        };
         let members = replicated.replica.members().clone();
         let nodes: Vec<(NodeId, String)> =
             self.meta.nodes().map(|(node, about)| (node, about.name.clone())).collect();
@@ -266,13 +277,17 @@ impl JetStream {
         for (old, name) in &nodes {
             let is_lost = !cluster.peers.is_alive(*old) && *old != cluster.me;
             let new = members.voters.iter().find(|node| *node != old && name_of(**node) == Some(name));
-            let Some(new) = new.filter(|new| is_lost && cluster.peers.link(**new).is_some()) else { continue };
+            let Some(new) = new.filter(|new| is_lost && cluster.peers.link(**new).is_some()) else {
+                continue;
+            };
             let command = MetaCommand::Replace { old: old.0, new: new.0 };
             self.meta_log.propose(Origin::None, |out| command.encode(out));
             return;
         }
         // Who is not on the list any more has no vote either.
-        let is_gone = |node: &&NodeId| name_of(**node).is_none() && !cluster.peers.is_alive(**node) && **node != cluster.me;
+        let is_gone = |node: &&NodeId| {
+            name_of(**node).is_none() && !cluster.peers.is_alive(**node) && **node != cluster.me
+        };
         if let Some(gone) = members.voters.iter().chain(&members.learners).find(is_gone)
             && members.outgoing.is_empty()
             && replicated.replica.change_members(MemberChange::one(MemberStep::Remove(*gone))).is_ok()

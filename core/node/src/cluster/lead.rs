@@ -116,6 +116,8 @@ impl JetStream {
     /// The names of a stream's consumers.
     pub(crate) fn consumer_names(&self, id: GroupId) -> Vec<Bytes> {
         let group = self.groups.get(&id);
-        group.map(|group| group.stream.consumers().map(|one| one.name().clone()).collect()).unwrap_or_default()
+        group
+            .map(|group| group.stream.consumers().map(|one| one.name().clone()).collect())
+            .unwrap_or_default()
     }
 }

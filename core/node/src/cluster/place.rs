@@ -201,7 +201,9 @@ impl JetStream {
 
     /// A stream that only this server has is to have others: its log goes on as that of a group of one member.
     fn begin_replication(&mut self, now: Time, id: GroupId) {
-        let (Some(cluster), Some(log)) = (&mut self.cluster, self.groups.get_mut(&id).map(|group| &mut group.log)) else {
+        let (Some(cluster), Some(log)) =
+            (&mut self.cluster, self.groups.get_mut(&id).map(|group| &mut group.log))
+        else {
             return;
         };
         if !log.is_settled() {
@@ -241,7 +243,8 @@ impl JetStream {
         let is_ready = |node: &NodeId| has_caught_up(&status, *node);
         let members = &status.members;
         let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
-        let missing = wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
+        let missing =
+            wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
         let surplus = members.voters.iter().chain(&members.learners).find(|node| !wanted.contains(node));
         let is_complete = wanted.iter().all(|node| members.voters.contains(node));
         let change = match (promoted, missing, surplus) {

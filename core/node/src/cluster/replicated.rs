@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use hw_cluster::ReplicaNote;
 use hw_kit::{GroupId, LogIndex, NodeId, Time};
 use hw_raft::{Entry, EntryKind, Hard, Members, Message, Replica, Settings, Start, StartError};
@@ -247,7 +246,7 @@ pub(crate) fn frame_of(group: GroupId, entry: &Entry) -> Option<Frame> {
 /// What the store has as an entry.
 pub(crate) fn entry_of(frame: &Frame) -> Entry {
     let (kind, body) = match frame.kind() {
-        FrameKind::Change => (EntryKind::Change, frame.entries().next().unwrap_or_else(Bytes::new)),
+        FrameKind::Change => (EntryKind::Change, frame.entries().next().unwrap_or_default()),
         _ => (EntryKind::Batch, frame.log_body()),
     };
     Entry { index: frame.first(), term: frame.term(), kind, body }

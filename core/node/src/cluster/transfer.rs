@@ -11,14 +11,14 @@ use hw_cluster::{PeerFrame, PieceEnd, ReplicaNote, StoreNote};
 use hw_hub::Hub;
 use hw_kit::{GroupId, LogIndex, NodeId, Seq, Span, Time};
 use hw_raft::Members;
-use hw_store::{GroupCheckpoint, Record};
 use hw_store::messages::{BlockId, Fetch, Message};
+use hw_store::{GroupCheckpoint, Record};
 use hw_stream::stream::StreamRestore;
 
 use crate::commit::{META, STORE};
 use crate::jetstream::JetStream;
-use crate::notice::NoticeLevel;
 use crate::limits::{LOG_TAIL_BYTES, LOG_TAILS_BYTES, PIECE_BYTES};
+use crate::notice::NoticeLevel;
 
 /// How long a follower waits for a piece before it asks again.
 const PATIENCE: Span = Span::from_secs(2);
@@ -112,13 +112,7 @@ impl JetStream {
     }
 
     /// A follower asks for the next piece.
-    pub(crate) fn send_state(
-        &mut self,
-        _now: Time,
-        to: NodeId,
-        (id, transfer): (GroupId, u64),
-        after: Seq,
-    ) {
+    pub(crate) fn send_state(&mut self, _now: Time, to: NodeId, (id, transfer): (GroupId, u64), after: Seq) {
         let is_leading = self.log(id).is_some_and(|log| log.is_leading() && log.replicated.is_some());
         let Some(cluster) = self.cluster.as_mut().filter(|_| is_leading) else { return };
         cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None });
@@ -198,8 +192,7 @@ impl JetStream {
         hub: &mut Hub,
         from: NodeId,
         (id, transfer): (GroupId, u64),
-        last: Option<PieceEnd>,
-        body: Bytes,
+        (last, body): (Option<PieceEnd>, Bytes),
     ) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(incoming) = cluster.transfers.incoming.get_mut(&id) else { return };
@@ -225,7 +218,8 @@ impl JetStream {
         };
         cluster.transfers.incoming.remove(&id);
         if let Err(reason) = self.install(now, hub, id, end) {
-            let text = format!("group {id}: the state that {} sent cannot be used: {reason}", self.node_name(from));
+            let text =
+                format!("group {id}: the state that {} sent cannot be used: {reason}", self.node_name(from));
             self.say(NoticeLevel::Error, text);
         }
     }
@@ -247,7 +241,8 @@ impl JetStream {
             );
             match restore.adopt(own) {
                 Ok(stream) => group.stream = stream,
-                Err((own, error)) => {
+                Err(kept) => {
+                    let (own, error) = *kept;
                     *group.stream.messages_mut() = own;
                     return Err(error);
                 }
@@ -291,7 +286,8 @@ impl JetStream {
     pub(crate) fn handle_installed(&mut self) {
         for id in self.replicated() {
             let Some(replicated) = self.replica_mut(id) else { continue };
-            let Some(Installing { base, members }) = replicated.installing.take_if(|_| replicated.saving) else {
+            let Some(Installing { base, members }) = replicated.installing.take_if(|_| replicated.saving)
+            else {
                 continue;
             };
             replicated.hollow = false;

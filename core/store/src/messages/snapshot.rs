@@ -184,9 +184,9 @@ impl Restore {
 
     /// The messages of another server, made of what this one has: `own` has all of them already, and may have others that
     /// were removed since. Gives `own` back, and the first sequence that is missing, if one is.
-    pub fn adopt(self, mut own: Messages) -> Result<Messages, (Messages, Seq)> {
+    pub fn adopt(self, mut own: Messages) -> Result<Messages, Box<(Messages, Seq)>> {
         if let Some(missing) = self.live.iter().map(Seq).find(|seq| !own.contains(*seq)) {
-            return Err((own, missing));
+            return Err(Box::new((own, missing)));
         }
         let gone: Vec<Seq> = own.seqs().filter(|seq| !self.live.contains(seq.0)).collect();
         for seq in gone {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 use hw_store::Record;
 
+use super::rows;
 use super::{Command, ConsumerAction, Fed, RestoreStep, Settlement, Verdict};
 
 const PUBLISH: u8 = 1;
@@ -22,6 +23,7 @@ const PUBLISH_BATCH: u8 = 12;
 const BATCH_PART: u8 = 13;
 const PUBLISH_RUN: u8 = 14;
 const FIRE: u8 = 15;
+const DELIVERED_ROWS: u8 = 16;
 const MIRRORED: u8 = 20;
 const SOURCED: u8 = 21;
 const RESTORE: u8 = 40;
@@ -183,15 +185,11 @@ impl Command {
                 head(out, DELETE_CONSUMER, *ts);
                 out.extend_from_slice(name);
             }
-            Command::Delivered { ts, consumer, seqs } => {
-                head(out, DELIVERED, *ts);
-                text(out, consumer);
-                seqs.iter().for_each(|seq| number(out, seq.0));
-            }
+            Command::Delivered { ts, consumer, seqs } => encode_delivered(out, *ts, consumer, seqs),
             Command::Settled { ts, consumer, acks } => {
                 head(out, SETTLED, *ts);
                 text(out, consumer);
-                acks.iter().for_each(|ack| encode_settlement(out, ack));
+                rows::encode_settlements(out, acks, encode_settlement);
             }
             Command::PauseConsumer { ts, name, until } => {
                 head(out, PAUSE_CONSUMER, *ts);
@@ -288,13 +286,13 @@ impl Command {
                 }
                 Command::Delivered { ts, consumer, seqs }
             }
+            DELIVERED_ROWS => {
+                let consumer = r.text()?;
+                Command::Delivered { ts, consumer, seqs: rows::decode_seqs(&mut r)? }
+            }
             SETTLED => {
                 let consumer = r.text()?;
-                let mut acks = Vec::with_capacity(r.0.len() / 17);
-                while !r.0.is_empty() {
-                    acks.push(r.settlement()?);
-                }
-                Command::Settled { ts, consumer, acks }
+                Command::Settled { ts, consumer, acks: r.settlements()? }
             }
             PAUSE_CONSUMER => Command::PauseConsumer { ts, until: Time(r.number()? as i64), name: r.rest() },
             RESET_CONSUMER => Command::ResetConsumer { ts, seq: Seq(r.number()?), name: r.rest() },
@@ -315,6 +313,16 @@ fn action_number(action: ConsumerAction) -> u8 {
         ConsumerAction::Any => 0,
         ConsumerAction::Create => 1,
         ConsumerAction::Update => 2,
+    }
+}
+
+fn encode_delivered(out: &mut Vec<u8>, ts: Time, consumer: &[u8], seqs: &[Seq]) {
+    let in_rows = rows::is_worth_it(seqs);
+    head(out, if in_rows { DELIVERED_ROWS } else { DELIVERED }, ts);
+    text(out, consumer);
+    match in_rows {
+        true => rows::encode_seqs(out, seqs),
+        false => seqs.iter().for_each(|seq| number(out, seq.0)),
     }
 }
 
@@ -398,9 +406,13 @@ impl Reader {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
     }
 
+    pub(super) fn small(&mut self) -> Result<u32, DecodeError> {
+        Ok(u32::from_le_bytes(self.take(4)?[..].try_into().expect("four bytes were taken")))
+    }
+
     pub(super) fn text(&mut self) -> Result<Bytes, DecodeError> {
-        let length = self.take(4)?;
-        self.take(u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize)
+        let length = self.small()?;
+        self.take(length as usize)
     }
 
     fn rest(&mut self) -> Bytes {
@@ -451,6 +463,19 @@ impl Reader {
             messages.push(Fed { seq, ts, record });
         }
         Ok(messages)
+    }
+
+    fn settlements(&mut self) -> Result<Vec<Settlement>, DecodeError> {
+        let mut acks = Vec::with_capacity(self.0.len() / 17);
+        while let Some(&kind) = self.0.first() {
+            if kind == rows::IN_A_ROW {
+                self.byte()?;
+                rows::decode_acks(self, &mut acks)?;
+            } else {
+                acks.push(self.settlement()?);
+            }
+        }
+        Ok(acks)
     }
 
     fn settlement(&mut self) -> Result<Settlement, DecodeError> {

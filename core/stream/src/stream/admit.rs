@@ -4,6 +4,7 @@ use hw_kit::{Seq, Time};
 
 use super::Stream;
 use super::batch::Ahead;
+use super::dedupe::MsgId;
 use super::headers;
 use super::number::Number;
 use super::schedule::Schedule;
@@ -21,7 +22,7 @@ pub(super) struct Incoming<'a> {
 /// The header fields that mean something to a stream. The first of a name counts; an empty value is none.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
-    pub msg_id: Option<&'a [u8]>,
+    pub msg_id: Option<MsgId<'a>>,
     expected_stream: Option<&'a [u8]>,
     expected_last: Option<&'a [u8]>,
     expected_subject_last: Option<&'a [u8]>,
@@ -39,10 +40,10 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub fn of(header: &'a [u8]) -> Fields<'a> {
-        let mut fields = Fields::default();
+        let (mut fields, mut msg_id) = (Fields::default(), None);
         for (name, value) in headers::fields(header) {
             let field = match name {
-                b"Nats-Msg-Id" => &mut fields.msg_id,
+                b"Nats-Msg-Id" => &mut msg_id,
                 b"Nats-Expected-Stream" => &mut fields.expected_stream,
                 b"Nats-Expected-Last-Sequence" => &mut fields.expected_last,
                 b"Nats-Expected-Last-Subject-Sequence" => &mut fields.expected_subject_last,
@@ -67,10 +68,11 @@ impl<'a> Fields<'a> {
             }
         }
         for field in
-            [&mut fields.msg_id, &mut fields.ttl, &mut fields.rollup, &mut fields.incr, &mut fields.batch_id]
+            [&mut msg_id, &mut fields.ttl, &mut fields.rollup, &mut fields.incr, &mut fields.batch_id]
         {
             *field = field.filter(|value| !value.is_empty());
         }
+        fields.msg_id = msg_id.map(MsgId::of);
         fields
     }
 
@@ -163,7 +165,7 @@ impl Stream {
             (Some(_), Way::Batch(_)) => return Err(PublishError::BatchDuplicate),
             (Some(seq), _) => return Ok(Admitted::Duplicate(seq)),
             (None, Way::Batch(ahead)) => {
-                if f.msg_id.is_some_and(|id| !ahead.is_new(id)) {
+                if f.msg_id.is_some_and(|id| !ahead.is_new(id.text)) {
                     return Err(PublishError::BatchDuplicate);
                 }
                 if f.expected_msg_id.is_some_and(|id| !id.is_empty()) {
@@ -214,7 +216,7 @@ impl Stream {
         &mut self,
         message: &Incoming<'_>,
         f: &Fields<'_>,
-        msg_id: Option<&[u8]>,
+        msg_id: Option<MsgId<'_>>,
     ) -> Result<Admitted, PublishError> {
         check_size(&self.config, message)?;
         if message.header.len() > headers::MAX_BYTES {
@@ -249,14 +251,13 @@ impl Stream {
     }
 
     /// The sequence that a message id has within the duplicate window.
-    fn known(&mut self, id: Option<&[u8]>) -> Result<Option<Seq>, PublishError> {
+    fn known(&mut self, id: Option<MsgId<'_>>) -> Result<Option<Seq>, PublishError> {
         let Some(id) = id else { return Ok(None) };
-        self.dedupe.expire(self.clock, self.config.duplicate_window);
-        match self.dedupe.find(id) {
+        let window = self.config.duplicate_window;
+        self.dedupe.expire(self.clock, window);
+        match self.dedupe.find(id.print, self.clock, window) {
             Some(seq) => Ok(Some(seq)),
-            None if self.dedupe.is_full() && !self.config.duplicate_window.is_zero() => {
-                Err(PublishError::ServerLimit)
-            }
+            None if self.dedupe.is_full() && !window.is_zero() => Err(PublishError::ServerLimit),
             None => Ok(None),
         }
     }

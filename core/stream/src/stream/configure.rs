@@ -19,8 +19,9 @@ impl Stream {
             return;
         }
         self.revision = revision;
-        let old = std::mem::replace(&mut self.config, config);
+        let old = std::mem::replace(&mut self.config, config.into());
         self.mappings = Mappings::of(&self.config);
+        self.dedupe.expire_all(self.clock, old.duplicate_window);
         if self.config.duplicate_window.is_zero() {
             self.dedupe.clear();
         }

@@ -10,6 +10,7 @@ use hw_subject::is_valid_subject;
 use super::Stream;
 use super::admit::{Admitted, Fields, Incoming, Rollup, Way, counter_payload};
 use super::counter;
+use super::dedupe::MsgId;
 use super::expiry::Special;
 use super::headers;
 use super::number::Number;
@@ -20,7 +21,7 @@ use crate::outcome::{Effect, PublishError, Stored};
 /// A message that was admitted, and what it means.
 pub(super) struct Storing<'a> {
     pub record: Record,
-    pub msg_id: Option<&'a [u8]>,
+    pub msg_id: Option<MsgId<'a>>,
     pub rollup: Rollup,
     pub special: Option<Special>,
     /// A counter's new total.
@@ -183,12 +184,12 @@ impl Stream {
         seq
     }
 
-    pub(super) fn remember(&mut self, msg_id: Option<&[u8]>, seq: Seq) {
-        self.last_msg_id = msg_id.map_or_else(Bytes::new, Bytes::copy_from_slice);
+    pub(super) fn remember(&mut self, msg_id: Option<MsgId<'_>>, seq: Seq) {
+        self.last_msg_id = msg_id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.text));
         if let Some(id) = msg_id
             && !self.config.duplicate_window.is_zero()
         {
-            self.dedupe.insert(self.clock, id, seq);
+            self.dedupe.insert(self.clock, id.print, seq);
         }
     }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 
 use super::admit::{Fields, Incoming, Rollup};
+use super::dedupe::MsgId;
 use super::number::Number;
 use super::publish::Storing;
 use super::{Position, Stream, check};
@@ -100,16 +101,16 @@ impl Stream {
     }
 
     /// Publishers that try again what they sent before the backup are still known, within the window.
-    fn remember_restored(&mut self, msg_id: Option<&[u8]>, (seq, ts): (Seq, Time)) {
+    fn remember_restored(&mut self, msg_id: Option<MsgId<'_>>, (seq, ts): (Seq, Time)) {
         let Some(id) = msg_id else { return };
-        self.last_msg_id = Bytes::copy_from_slice(id);
+        self.last_msg_id = Bytes::copy_from_slice(id.text);
         let window = self.config.duplicate_window;
         if !window.is_zero()
             && self.clock.since(ts) < window
             && !self.dedupe.is_full()
-            && self.dedupe.find(id).is_none()
+            && self.dedupe.find(id.print, self.clock, window).is_none()
         {
-            self.dedupe.insert(ts.min(self.clock), id, seq);
+            self.dedupe.insert(ts.min(self.clock), id.print, seq);
         }
     }
 

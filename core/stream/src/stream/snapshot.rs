@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
-use hw_store::{Messages, Record};
 use hw_store::messages::{self, IndexSource, Restore};
+use hw_store::{Messages, Record};
 
 use super::counter::{Sources, shown};
-use super::dedupe::Dedupe;
+use super::dedupe::{Dedupe, Fingerprint, Seen};
 use super::expiry::{Expiry, Special};
 use super::feed::Position;
 use super::number::Number;
@@ -19,8 +19,8 @@ use super::{Mappings, Stream};
 use crate::config::StreamConfig;
 use crate::consumer::Consumer;
 
-/// Version 2 had no positions of sources, version 3 no schedules and no parts of batches.
-const VERSION: u8 = 4;
+/// Version 2 had no positions of sources, version 3 no schedules and no parts of batches, version 4 message ids as text.
+const VERSION: u8 = 5;
 
 /// Why a snapshot cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -67,11 +67,12 @@ impl Stream {
         }
         block(out, &serde_json::to_vec(&self.config).expect("a configuration has only string keys"));
         block(out, &self.last_msg_id);
-        number(out, self.dedupe.iter().len() as u64);
-        for (ts, id, seq) in self.dedupe.iter() {
+        let known = || self.dedupe.iter(self.clock, self.config.duplicate_window);
+        number(out, known().count() as u64);
+        for Seen { ts, print, seq } in known() {
             number(out, ts.0 as u64);
             number(out, seq.0);
-            block(out, id);
+            out.extend_from_slice(&print.to_bytes());
         }
         number(out, self.expiry.iter().len() as u64);
         for (seq, special) in self.expiry.iter() {
@@ -144,11 +145,7 @@ impl StreamRestore {
         let config: StreamConfig =
             serde_json::from_slice(&config).map_err(|error| RestoreError::Config(error.to_string()))?;
         let last_msg_id = r.block()?;
-        let mut dedupe = Dedupe::default();
-        for _ in 0..r.number()? {
-            let (ts, seq) = (Time(r.number()? as i64), Seq(r.number()?));
-            dedupe.insert(ts, &r.block()?, seq);
-        }
+        let dedupe = r.dedupe(version)?;
         let mut expiry = Expiry::default();
         for _ in 0..r.number()? {
             let (seq, expires) = (Seq(r.number()?), Time(r.number()? as i64));
@@ -209,15 +206,18 @@ impl StreamRestore {
 
     /// The stream as another server has it, made of this server's messages: see [`Restore::adopt`]. Gives them back when
     /// that cannot be.
-    pub fn adopt(self, own: Messages) -> Result<Stream, (Messages, String)> {
+    pub fn adopt(self, own: Messages) -> Result<Stream, Box<(Messages, String)>> {
         let StreamRestore { mut stream, consumers, messages } = self;
         match messages.adopt(own) {
             Ok(messages) => stream.messages = messages,
-            Err((own, missing)) => return Err((own, format!("message {missing} is missing"))),
+            Err(kept) => {
+                let (own, missing) = *kept;
+                return Err(Box::new((own, format!("message {missing} is missing"))));
+            }
         }
         match stream.take_consumers(consumers) {
             Ok(()) => Ok(stream),
-            Err(error) => Err((stream.messages, error.to_string())),
+            Err(error) => Err(Box::new((stream.messages, error.to_string()))),
         }
     }
 
@@ -266,6 +266,22 @@ impl Reader {
 
     fn number(&mut self) -> Result<u64, RestoreError> {
         Ok(u64::from_le_bytes(self.take(8)?[..].try_into().expect("eight bytes were taken")))
+    }
+
+    /// Message ids, which were in it with their text before version 5.
+    fn dedupe(&mut self, version: u8) -> Result<Dedupe, RestoreError> {
+        let mut dedupe = Dedupe::default();
+        for _ in 0..self.number()? {
+            let (ts, seq) = (Time(self.number()? as i64), Seq(self.number()?));
+            let print = match version {
+                0..5 => Fingerprint::of(&self.block()?),
+                _ => {
+                    Fingerprint::from_bytes(self.take(16)?[..].try_into().expect("sixteen bytes were taken"))
+                }
+            };
+            dedupe.insert(ts, print, seq);
+        }
+        Ok(dedupe)
     }
 
     /// What came with version 4: schedules, the beginning of a batch, what sources have contributed to counters.

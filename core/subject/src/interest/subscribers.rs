@@ -63,7 +63,13 @@ impl<T> Subscribers<T> {
     }
 
     pub(super) fn insert(&mut self, queue: Option<&[u8]>, subscriber: T) {
-        let Some(queue) = queue else { return self.0.plain.push(subscriber) };
+        let Some(queue) = queue else {
+            if self.0.plain.is_empty() {
+                // Most filters have one subscriber and no more.
+                self.0.plain.reserve_exact(1);
+            }
+            return self.0.plain.push(subscriber);
+        };
         match self.0.find(queue) {
             Ok(index) => self.0.queues[index].1.push(subscriber),
             Err(index) => self.0.queues.insert(index, (Bytes::copy_from_slice(queue), vec![subscriber])),

@@ -123,7 +123,10 @@ impl Run {
     fn message(&mut self, msg: &Msg) {
         let json = msg.json();
         if let Some(at) = self.waiting.remove(&msg.subject) {
-            let seq = json.as_ref().filter(|json| json.get("error").is_none()).and_then(|json| json["seq"].as_u64());
+            let seq = json
+                .as_ref()
+                .filter(|json| json.get("error").is_none())
+                .and_then(|json| json["seq"].as_u64());
             if let Some(seq) = seq {
                 self.sent[at].seq = Some(seq);
                 *self.counts.entry("acks").or_default() += 1;
@@ -169,7 +172,8 @@ impl Run {
 
     fn create(&mut self) -> Result<(), Violation> {
         let replicas = if self.world.servers() == 5 && self.rng.chance(1, 2) { 5 } else { 3 };
-        let config = json!({ "name": STREAM, "subjects": ["s.>"], "num_replicas": replicas, "storage": "file" });
+        let config =
+            json!({ "name": STREAM, "subjects": ["s.>"], "num_replicas": replicas, "storage": "file" });
         let until = self.world.now() + PEACE;
         let answer = self.ask(&format!("$JS.API.STREAM.CREATE.{STREAM}"), &config, until)?;
         match answer["config"]["name"].as_str() {

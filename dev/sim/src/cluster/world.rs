@@ -1,6 +1,7 @@
 //! Everything that moves in a cluster, step by step in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_hub::{PeerBatch, RemoteBatch};
@@ -12,7 +13,7 @@ use hw_testkit::disk::MemDisk;
 use crate::client::{Msg, Protocol, Said, hello};
 use crate::clock::Agenda;
 use crate::net::{Net, Way};
-use crate::server::{Boot, BootError, Input, Server, Setup};
+use crate::server::{Boot, BootError, Input, LinkInput, Server, Setup};
 use crate::trace::Trace;
 use crate::volume::{Io, Lane};
 
@@ -154,8 +155,15 @@ impl World {
             expected: self.hosts.len() as u32,
             new_node: NodeId(self.rng.next_u64() >> 1),
         };
-        let cluster = Some((config, format!("s{host}")));
-        let mut seeds = Boot { rng: &mut self.rng, trace: &mut self.trace, tolerant: false, cluster };
+        let name = format!("s{host}");
+        let mut seeds = Boot {
+            rng: &mut self.rng,
+            trace: &mut self.trace,
+            tolerant: false,
+            name: &name,
+            cluster: Some(config),
+            directory: Arc::default(),
+        };
         let server = match Server::boot(now, self.setup, &mut self.hosts[host].disk, &mut seeds) {
             Ok(server) => server,
             Err(BootError::Refused(reason)) => return Err(format!("server {host} does not start: {reason}")),
@@ -227,7 +235,7 @@ impl World {
         for (me, other) in [(a, b), (b, a)] {
             let link = link_of(wire.id, me, other);
             if self.hosts[me].server.is_some() {
-                self.input(me, 0, Input::LinkDown(link, LinkDown::Closed));
+                self.input(me, 0, Input::Link(link, LinkInput::Down(LinkDown::Closed)));
                 // Whoever is cut off does not learn whether the process lives.
                 if dead && !self.cut.contains(&(me, other)) && !self.cut.contains(&(other, me)) {
                     let (server, epoch) = (me, self.hosts[me].epoch);
@@ -258,7 +266,7 @@ impl World {
             let node = self.hosts[other].server.as_ref().map_or(NodeId(0), Server::node);
             let (name, server_id) = (format!("s{other}"), format!("S{other}"));
             let peer = LinkPeer { server_id, name, cluster: "C".to_owned(), node, ..LinkPeer::default() };
-            self.input(me, 0, Input::LinkUp(link_of(self.last_wire, me, other), peer));
+            self.input(me, 0, Input::Link(link_of(self.last_wire, me, other), LinkInput::Up(peer)));
             self.agenda.after(Span::ZERO, Event::Beat { me, other, wire: self.last_wire });
         }
     }
@@ -348,7 +356,7 @@ impl World {
             Event::Join { a, b } => self.join(a, b),
             Event::Refused { server, epoch, link } => {
                 if self.is_current(server, epoch) {
-                    self.input(server, 0, Input::LinkDown(link, LinkDown::Refused));
+                    self.input(server, 0, Input::Link(link, LinkInput::Down(LinkDown::Refused)));
                 }
             }
             Event::Quiet { server, from, wire } => self.quiet(server, from, wire),
@@ -356,7 +364,7 @@ impl World {
             Event::Acked { me, other, wire, sent } => {
                 let is_open = !self.cut.contains(&(me, other)) && !self.cut.contains(&(other, me));
                 if is_open && self.wires.get(&key(me, other)).is_some_and(|found| found.id == wire) {
-                    self.input(me, 0, Input::LinkAcked(link_of(wire, me, other), sent));
+                    self.input(me, 0, Input::Link(link_of(wire, me, other), LinkInput::Acked(sent)));
                 }
             }
             Event::Open(conn) => self.input_of(conn, Input::Open(conn)),
@@ -391,7 +399,7 @@ impl World {
             return;
         };
         found.quiet[usize::from(server > from)] = true;
-        self.input(server, 0, Input::LinkQuiet(link_of(wire, server, from), true));
+        self.input(server, 0, Input::Link(link_of(wire, server, from), LinkInput::Quiet(true)));
     }
 
     fn link(&mut self, from: usize, to: usize, wire: u64, frame: LinkFrame) {
@@ -407,7 +415,7 @@ impl World {
             },
             LinkFrame::Js(bytes) => LinkFrame::Js(Bytes::copy_from_slice(&bytes)),
         };
-        self.input(to, 0, Input::Link(link_of(wire, to, from), frame));
+        self.input(to, 0, Input::Link(link_of(wire, to, from), LinkInput::Frame(frame)));
     }
 
     fn input_of(&mut self, conn: ConnId, input: Input) {

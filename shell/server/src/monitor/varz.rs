@@ -225,7 +225,7 @@ pub(crate) async fn page(inner: &Inner) -> Varz {
         go: "",
         host: facts.host.clone(),
         port: facts.port,
-        auth_required: live.directory.auth_required(),
+        auth_required: live.directory.has_credentials(),
         connect_urls: match &facts.cluster {
             Some(_) => inner.members().client_urls,
             None => facts.connect_urls.clone(),

@@ -1,0 +1,362 @@
+//! Three servers of one cluster, with clients and tools that others wrote: messages, groups and requests from server to
+//! server, clients that lose their server, and what does not belong together.
+
+use std::{
+    env,
+    error::Error,
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use async_nats::{Client, ConnectOptions, Event, Subscriber};
+use futures_util::StreamExt;
+use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
+use hw_testkit::{Launch, Server};
+
+type Fault = Box<dyn Error + Send + Sync>;
+type Flow = Result<(), Fault>;
+type Run = fn(&Target) -> Flow;
+type Play = fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn main() -> ExitCode {
+    let flows: [(&str, Run); 5] = [
+        ("async-nats across servers", |target| play(target, |servers| Box::pin(across(servers)))),
+        ("async-nats goes to another server", |target| play(target, |servers| Box::pin(elsewhere(servers)))),
+        ("nats-py on a cluster", python),
+        ("nats server list", list),
+        ("a lame duck is no longer named", |target| play(target, |servers| Box::pin(lame_duck(servers)))),
+    ];
+    let own: [(&str, Run); 2] =
+        [("a nats-server is refused", foreign), ("wrong names and passwords are refused", strangers)];
+    let mut cases = Vec::new();
+    for target in targets() {
+        let ours = target.name == "headwater";
+        for (name, run) in flows.iter().chain(own.iter().filter(|_| ours)).copied() {
+            let (name, target) = (format!("{}: {name}", target.name), target.clone());
+            let run = move || match &target.binary {
+                Err(why) => Outcome::Skipped(why.clone()),
+                Ok(_) => outcome(run(&target)),
+            };
+            cases.push(Case { name, run: Box::new(run) });
+        }
+    }
+    run_all(Cases { cases, threads: 2 })
+}
+
+/// Why a case is skipped rather than failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Skip(String);
+
+fn outcome(flow: Flow) -> Outcome {
+    match flow {
+        Ok(()) => Outcome::Passed,
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(skip) => Outcome::Skipped(skip.0),
+            Err(error) => Outcome::Failed(error.to_string()),
+        },
+    }
+}
+
+fn named(variable: &str) -> Result<PathBuf, Skip> {
+    let path =
+        env::var_os(variable).map(PathBuf::from).ok_or_else(|| Skip(format!("{variable} is not set")))?;
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Skip(format!("{variable} names {}, which is no file", path.display())))
+    }
+}
+
+const ACCOUNTS: &str = "
+    accounts {
+        A { users: [ { user: a, password: a } ] }
+        B { users: [ { user: b, password: b } ] }
+        SYS { users: [ { user: sys, password: sys } ] }
+    }
+    system_account: SYS
+    no_auth_user: a
+    http: \"127.0.0.1:{http}\"
+";
+
+fn config(name: &str, cluster: &str, routes: &[u16]) -> String {
+    let routes: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+    let routes = routes.join(", ");
+    format!(
+        "server_name: {name}\ncluster {{ name: {cluster}, listen: \"127.0.0.1:{{port2}}\", routes: [ {routes} ] }}\n{ACCOUNTS}"
+    )
+}
+
+/// Three servers of which two know the first one; all have heard of all.
+fn cluster(target: &Target) -> Result<Vec<Server>, Fault> {
+    let binary = target.binary.clone()?;
+    let start = |name: &str, routes: &[u16]| {
+        let config = Some(config(name, "conform", routes));
+        Server::start(Launch { binary: binary.clone(), flags: vec![], config })
+    };
+    let first = start("n1", &[])?;
+    let seed = [first.second_port()];
+    let servers = vec![first, start("n2", &seed)?, start("n3", &seed)?];
+    for server in &servers {
+        wait(&format!("three servers are known to {}", server.url()), || {
+            let info = info(server.port());
+            let urls = info["connect_urls"].as_array().map_or(0, Vec::len);
+            (urls == 3 && info["cluster"] == "conform").then_some(())
+        })?;
+    }
+    Ok(servers)
+}
+
+/// What a server says first.
+fn info(port: u16) -> serde_json::Value {
+    use std::io::{BufRead, BufReader};
+    let mut line = String::new();
+    let read = std::net::TcpStream::connect(("127.0.0.1", port))
+        .and_then(|stream| BufReader::new(stream).read_line(&mut line));
+    let json = read.ok().and_then(|_| serde_json::from_str(line.strip_prefix("INFO ")?).ok());
+    json.unwrap_or_default()
+}
+
+fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition() {
+            Some(value) => return Ok(value),
+            None if Instant::now() > deadline => {
+                return Err(format!("not within {PATIENCE:?}: {what}").into());
+            }
+            None => std::thread::park_timeout(PAUSE),
+        }
+    }
+}
+
+fn play(target: &Target, run: Play) -> Flow {
+    let servers = cluster(target)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, run(servers)).await? })
+}
+
+async fn enter(server: &Server, user: &str) -> Result<Client, Fault> {
+    let options = ConnectOptions::with_user_and_password(user.to_owned(), user.to_owned());
+    Ok(options.connect(server.url()).await?)
+}
+
+/// The next message, if one comes soon.
+async fn soon(sub: &mut Subscriber, time: Duration) -> Option<async_nats::Message> {
+    tokio::time::timeout(time, sub.next()).await.ok().flatten()
+}
+
+/// Publishes until a subscription on another server hears it: real servers tell each other without waiting.
+async fn heard(publisher: &Client, subject: &str, sub: &mut Subscriber) -> Flow {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        publisher.publish(subject.to_owned(), "probe".into()).await?;
+        publisher.flush().await?;
+        if soon(sub, PAUSE).await.is_some() {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{subject} is not heard").into());
+        }
+    }
+    while soon(sub, PAUSE * 10).await.is_some() {}
+    Ok(())
+}
+
+async fn across(servers: Vec<Server>) -> Flow {
+    let (a, b) = (enter(&servers[0], "a").await?, enter(&servers[1], "a").await?);
+    let other = enter(&servers[2], "b").await?;
+    let (mut wild, mut foreign) = (b.subscribe("x.>").await?, other.subscribe(">").await?);
+    b.flush().await?;
+    other.flush().await?;
+    heard(&a, "x.y", &mut wild).await?;
+    // Larger than what goes through a link at once.
+    let large = "l".repeat(900_000);
+    for number in 0..500u32 {
+        a.publish("x.y", number.to_string().into()).await?;
+    }
+    a.publish("x.large", large.clone().into()).await?;
+    for number in 0..500u32 {
+        let message = soon(&mut wild, PATIENCE).await.ok_or("a message is missing")?;
+        assert_eq!(message.payload, number.to_string().as_bytes());
+    }
+    let message = soon(&mut wild, PATIENCE).await.ok_or("the large message is missing")?;
+    assert_eq!(message.payload.len(), large.len());
+    assert!(soon(&mut foreign, PAUSE * 10).await.is_none(), "another account hears it");
+    let mut answers = a.subscribe("answers").await?;
+    let service = servers_service(&servers[2]).await?;
+    // A request that is not heard yet is asked again.
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        a.publish_with_reply("svc", "answers", "?".into()).await?;
+        if soon(&mut answers, PAUSE).await.is_some_and(|answer| answer.payload == "!") {
+            break;
+        }
+    }
+    let reply = a.request("svc", "?".into()).await?;
+    assert_eq!(reply.payload, "!");
+    // Its own subscription to everything would be somebody who listens.
+    foreign.unsubscribe().await?;
+    other.flush().await?;
+    let error = other.request("svc", "?".into()).await.expect_err("it is in another account");
+    assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders);
+    service.abort();
+    Ok(())
+}
+
+async fn servers_service(server: &Server) -> Result<tokio::task::JoinHandle<()>, Fault> {
+    let client = enter(server, "a").await?;
+    let mut requests = client.subscribe("svc").await?;
+    client.flush().await?;
+    Ok(tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            if let Some(reply) = request.reply {
+                let _ = client.publish(reply, "!".into()).await;
+            }
+        }
+    }))
+}
+
+async fn elsewhere(mut servers: Vec<Server>) -> Flow {
+    let (events, mut happened) = tokio::sync::mpsc::channel(64);
+    let options = ConnectOptions::with_user_and_password("a".to_owned(), "a".to_owned());
+    let options = options.event_callback(move |event| {
+        let events = events.clone();
+        async move {
+            let _ = events.send(event).await;
+        }
+    });
+    let client = options.connect(servers[2].url()).await?;
+    let mut sub = client.subscribe("stay").await?;
+    client.flush().await?;
+    let far = enter(&servers[0], "a").await?;
+    heard(&far, "stay", &mut sub).await?;
+    servers[2].kill();
+    let (mut lost, mut back) = (false, false);
+    while let Some(event) = happened.recv().await {
+        lost |= matches!(event, Event::Disconnected);
+        back |= lost && matches!(event, Event::Connected);
+        if back {
+            break;
+        }
+    }
+    assert!(back);
+    let port = client.server_info().port;
+    assert!(port == servers[0].port() || port == servers[1].port(), "{port}");
+    heard(&far, "stay", &mut sub).await?;
+    // It comes back, and is one of them again.
+    servers[2].start_again()?;
+    let returned = enter(&servers[2], "a").await?;
+    let mut sub = returned.subscribe("back").await?;
+    returned.flush().await?;
+    heard(&far, "back", &mut sub).await
+}
+
+async fn lame_duck(servers: Vec<Server>) -> Flow {
+    let duck = format!("127.0.0.1:{}", servers[2].port());
+    let staying = enter(&servers[0], "a").await?;
+    servers[2].signal("USR2")?;
+    wait("the lame duck is no longer named", || {
+        let urls = info(servers[0].port())["connect_urls"].clone();
+        let urls: Vec<String> = serde_json::from_value(urls).ok()?;
+        (urls.len() == 2 && !urls.contains(&duck)).then_some(())
+    })?;
+    staying.flush().await?;
+    Ok(())
+}
+
+fn python(target: &Target) -> Flow {
+    let python = named("PYTHON_WITH_NATS")?;
+    let servers = cluster(target)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/cluster.py");
+    let pid = servers[2].pid().ok_or("the third server runs")?;
+    let mut command = Command::new(python);
+    command.arg(script).args(servers.iter().map(Server::url)).arg(pid.to_string());
+    run(&mut command).map(drop)
+}
+
+fn run(command: &mut Command) -> Result<String, Fault> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() {
+        Ok(said)
+    } else {
+        Err(format!("{command:?} ended with {}:\n{said}", output.status).into())
+    }
+}
+
+/// The tool asks all servers by one request to the system account, wherever it is connected.
+fn list(target: &Target) -> Flow {
+    let tool = named("NATS_CLI")?;
+    let servers = cluster(target)?;
+    for server in &servers {
+        let ask = |arguments: &[&str]| {
+            let url = format!("nats://sys:sys@127.0.0.1:{}", server.port());
+            run(Command::new(&tool).args(["--server", &url, "--no-context"]).args(arguments))
+        };
+        let said = ask(&["server", "list", "3"])?;
+        for name in ["n1", "n2", "n3", "conform"] {
+            assert!(said.contains(name), "{name} is missing:\n{said}");
+        }
+        let said = ask(&["server", "ping", "3"])?;
+        assert!(["n1", "n2", "n3"].iter().all(|name| said.contains(name)), "{said}");
+        let said = ask(&["server", "report", "routes"])?;
+        assert!(["n1", "n2", "n3"].iter().all(|name| said.contains(name)), "{said}");
+    }
+    Ok(())
+}
+
+/// A `nats-server` and ours do not form a cluster, and both logs say why.
+fn foreign(target: &Target) -> Flow {
+    let real = named("NATS_SERVER_BIN")?;
+    let binary = target.binary.clone()?;
+    for ours_dials in [false, true] {
+        let launch = |binary: &Path, name: &str, routes: &[u16]| {
+            let config = Some(config(name, "conform", routes));
+            Server::start(Launch { binary: binary.to_owned(), flags: vec![], config })
+        };
+        let (first, second) = if ours_dials { (&real, &binary) } else { (&binary, &real) };
+        let first = launch(first, "first", &[])?;
+        let second = launch(second, "second", &[first.second_port()])?;
+        let (ours, theirs) = if ours_dials { (&second, &first) } else { (&first, &second) };
+        let wanted = match ours_dials {
+            true => "a nats-server answers there: it cannot be in one cluster with Headwater servers",
+            false => "a nats-server cannot join it",
+        };
+        wait(wanted, || ours.log().contains(wanted).then_some(()))?;
+        if !ours_dials {
+            wait("the other one says why", || theirs.log().contains(wanted).then_some(()))?;
+        }
+        assert_eq!(info(ours.port())["connect_urls"].as_array().map_or(0, Vec::len), 1);
+    }
+    Ok(())
+}
+
+fn strangers(target: &Target) -> Flow {
+    let binary = target.binary.clone()?;
+    let with = |name: &str, cluster: &str, extra: &str, routes: &[u16]| {
+        let config = config(name, cluster, routes).replace("cluster {", &format!("cluster {{ {extra}"));
+        Server::start(Launch { binary: binary.clone(), flags: vec![], config: Some(config) })
+    };
+    let login = |pass: &str| format!("authorization {{ user: u, password: {pass} }},");
+    let first = with("n1", "right", &login("p"), &[])?;
+    let seed = [first.second_port()];
+    let wrong_name = with("n2", "wrong", &login("p"), &seed)?;
+    let wrong_pass = with("n3", "right", &login("x"), &seed)?;
+    let right = with("n4", "right", &login("p"), &seed)?;
+    let says = |server: &Server, text: &str| wait(text, || server.log().contains(text).then_some(()));
+    says(&wrong_name, "cluster name \"wrong\" does not match \"right\"")?;
+    says(&wrong_pass, "authentication error")?;
+    says(&first, "authentication error")?;
+    wait("the right one is linked", || {
+        let urls = info(right.port())["connect_urls"].as_array().map_or(0, Vec::len);
+        (urls == 2).then_some(())
+    })?;
+    Ok(())
+}

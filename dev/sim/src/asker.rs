@@ -1,0 +1,75 @@
+//! One client and one server for tests that say what happens when: a request, its answer, a wait, a fault.
+
+use hw_kit::{Rng, Span};
+use serde_json::{Value, json};
+
+use crate::client::publish;
+use crate::planted::Planted;
+use crate::server::Setup;
+use crate::trace::Trace;
+use crate::world::{Happening, World};
+
+const PATIENCE: Span = Span::from_secs(5);
+
+/// A world with one client that waits for its answers.
+pub struct Asker {
+    /// The server and its disk.
+    pub world: World,
+    /// For choices.
+    pub rng: Rng,
+    /// The client.
+    pub client: usize,
+    asked: u64,
+}
+
+impl Asker {
+    /// A new disk, a server on it, a connection. Checkpoints come often.
+    pub fn new(seed: u64) -> Asker {
+        let setup =
+            Setup { shards: 1, checkpoint_bytes: 4 << 10, wal_bytes: 144 << 10, planted: Planted::Nothing };
+        let mut world = World::new(seed, setup, Trace::new(false));
+        let client = world.add_client();
+        world.boot(false).expect("a new disk is fine");
+        world.connect(client);
+        Asker { world, rng: Rng::new(seed), client, asked: 0 }
+    }
+
+    /// An answer, or none when the connection is lost or nobody answers.
+    pub fn request(&mut self, subject: &str, body: &str) -> Option<Value> {
+        self.asked += 1;
+        let reply = format!("{}.{}", self.world.inbox(self.client), self.asked);
+        let mut bytes = Vec::new();
+        publish(&mut bytes, subject, &reply, &[], body.as_bytes());
+        self.world.send(self.client, bytes);
+        let until = self.world.now() + PATIENCE;
+        while let Some(happening) = self.world.next(until).expect("no defect") {
+            match happening {
+                Happening::Msg(_, msg) if msg.subject == reply => {
+                    return serde_json::from_slice(&msg.payload).ok();
+                }
+                Happening::Gone(_) => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The answer of the JetStream API, which is no error.
+    pub fn api(&mut self, verb: &str, body: &Value) -> Value {
+        let answer = self.request(&format!("$JS.API.{verb}"), &body.to_string()).expect("the server runs");
+        assert_eq!(answer.get("error"), None, "{verb} {body}");
+        answer
+    }
+
+    /// Time passes.
+    pub fn wait(&mut self, span: Span) {
+        let until = self.world.now() + span;
+        while self.world.next(until).expect("no defect").is_some() {}
+    }
+
+    /// How many messages a stream has.
+    pub fn messages(&mut self, stream: &str) -> u64 {
+        let info = self.api(&format!("STREAM.INFO.{stream}"), &json!({}));
+        info["state"]["messages"].as_u64().expect("a number")
+    }
+}
