@@ -281,7 +281,11 @@ impl Reader<'_> {
             Kind::MetaStepdown => Ok(Request::MetaStepdown { placement: self.placement()? }),
             Kind::StreamPeerRemove => {
                 let PeerBody { peer, .. } = self.peer()?;
-                if peer.is_empty() { self.refuse(10003) } else { Ok(Request::StreamPeerRemove { stream: first(), peer }) }
+                if peer.is_empty() {
+                    self.refuse(10003)
+                } else {
+                    Ok(Request::StreamPeerRemove { stream: first(), peer })
+                }
             }
             Kind::ServerRemove => {
                 let PeerBody { peer, peer_id } = self.peer()?;

@@ -28,8 +28,8 @@ pub(crate) use form::store_frame;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use leaderless::Parked;
-pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use replicated::{Replicated, Saved};
+pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use transfer::Transfers;
 
 /// What makes a server part of a cluster.

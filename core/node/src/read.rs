@@ -123,8 +123,13 @@ impl JetStream {
         let Some(group) = group else {
             // As `nats-server` does in a cluster, and only there.
             let none: [(); 0] = [];
-            let is_known = self.cluster.is_none() || self.meta.stream(&self.account_name(account), stream).is_some();
-            return if is_known { Err(self.no_stream(account, stream)) } else { Ok(hw_jsapi::consumer_list(&none, 0)) };
+            let is_known =
+                self.cluster.is_none() || self.meta.stream(&self.account_name(account), stream).is_some();
+            return if is_known {
+                Err(self.no_stream(account, stream))
+            } else {
+                Ok(hw_jsapi::consumer_list(&none, 0))
+            };
         };
         let cluster = self.cluster.is_some().then(|| self.consumer_cluster(now, group.id)).flatten();
         let names = group.stream.consumers().map(|consumer| consumer.name());

@@ -173,7 +173,9 @@ impl JetStream {
             let names =
                 group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
             let place = self.cluster.as_ref().and_then(|_| self.consumer_cluster(now, group.id));
-            let infos = names.filter_map(|name| group.consumer_info(now, &name)).map(|info| ConsumerInfo { cluster: place.clone(), ..info });
+            let infos = names
+                .filter_map(|name| group.consumer_info(now, &name))
+                .map(|info| ConsumerInfo { cluster: place.clone(), ..info });
             let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
             StreamView {
                 name: info.config.name.clone(),

@@ -172,7 +172,10 @@ impl Server {
 
     /// Which server of its cluster it is.
     pub fn node(&self) -> NodeId {
-        self.shards.first().and_then(|running| running.shard.jetstream()).map_or(NodeId(0), |view| view.node())
+        self.shards
+            .first()
+            .and_then(|running| running.shard.jetstream())
+            .map_or(NodeId(0), |view| view.node())
     }
 
     /// What replicas have of streams: name, last applied entry and the fingerprint of the state.

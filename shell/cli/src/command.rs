@@ -4,6 +4,7 @@ mod account;
 mod api;
 mod backup;
 mod bench;
+mod cluster;
 mod completion;
 mod connect;
 mod consumer;
@@ -65,6 +66,9 @@ enum Command {
     /// Measure a server
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Try out a cluster on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Write a completion script for a shell
     Completion(completion::Args),
     /// Manage consumers
@@ -227,6 +231,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Consumer(command) => consumer::run(global, command).await,
         Command::Context(command) => context::run(global, command),
         Command::Counter(command) => counter::run(global, command).await,
+        Command::Cluster(command) => cluster::run(command).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Kv(command) => kv::run(global, command).await,

@@ -249,7 +249,8 @@ impl Inner {
 
     pub(crate) async fn asset_problems(&self, meta_only: bool) -> Vec<hw_node::AssetProblem> {
         let Some(mailbox) = self.mailboxes.first() else { return Vec::new() };
-        let problems = mailbox.ask(move |shard, _| shard.jetstream().map(|js| js.asset_problems(meta_only))).await;
+        let problems =
+            mailbox.ask(move |shard, _| shard.jetstream().map(|js| js.asset_problems(meta_only))).await;
         problems.flatten().unwrap_or_default()
     }
 

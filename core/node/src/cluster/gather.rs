@@ -100,13 +100,19 @@ impl JetStream {
         let filter = hw_subject::Filter::parse(subject).ok();
         let takes = |asset: &&Asset| {
             let own = asset.config.subjects.iter().filter_map(|own| hw_subject::Filter::parse(own).ok());
-            subject.is_empty() || filter.as_ref().is_some_and(|filter| own.into_iter().any(|own| own.overlaps(filter)))
+            subject.is_empty()
+                || filter.as_ref().is_some_and(|filter| own.into_iter().any(|own| own.overlaps(filter)))
         };
         self.meta.streams(&self.account_name(account)).filter(takes).collect()
     }
 
     /// A page of an account's streams; None when others are asked first.
-    pub(crate) fn gather_streams(&mut self, now: Time, call: &Call, (subject, offset): (&str, u64)) -> Option<Reply> {
+    pub(crate) fn gather_streams(
+        &mut self,
+        now: Time,
+        call: &Call,
+        (subject, offset): (&str, u64),
+    ) -> Option<Reply> {
         let all = self.assets(call.account, subject);
         let total = all.len();
         let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(total);
@@ -156,12 +162,15 @@ impl JetStream {
             Gathered::Account(_) => {
                 let account = self.account_name(gathering.call.account);
                 let others = self.reached();
-                questions.extend(others.into_iter().map(|node| (node, Question::Usage { account: account.clone() })));
+                questions.extend(
+                    others.into_iter().map(|node| (node, Question::Usage { account: account.clone() })),
+                );
             }
             Gathered::Streams { .. } => {
                 for id in &missing {
                     for node in self.possible_leaders(*id) {
-                        let question = questions.entry(node).or_insert_with(|| Question::Streams { groups: Vec::new() });
+                        let question =
+                            questions.entry(node).or_insert_with(|| Question::Streams { groups: Vec::new() });
                         if let Question::Streams { groups } = question {
                             groups.push(id.0);
                         }
@@ -276,13 +285,15 @@ impl JetStream {
         match &gathering.gathered {
             Gathered::Streams { page, wanted, found } => {
                 let is_missing = |(id, _): &&(GroupId, String)| !found.contains_key(id);
-                let missing: Vec<String> = wanted.iter().filter(is_missing).map(|(_, name)| name.clone()).collect();
+                let missing: Vec<String> =
+                    wanted.iter().filter(is_missing).map(|(_, name)| name.clone()).collect();
                 let infos = wanted.iter().filter_map(|(id, _)| found.get(id).cloned());
                 hw_jsapi::gathered_streams(*page, infos, &missing)
             }
             Gathered::Account(part) => {
                 let info = self.account_info(gathering.call.account);
-                info.map(|info| self.with_parts(info, gathering.call.account, *part).response()).unwrap_or_default()
+                info.map(|info| self.with_parts(info, gathering.call.account, *part).response())
+                    .unwrap_or_default()
             }
         }
     }
@@ -292,7 +303,8 @@ impl JetStream {
         let assets = self.assets(account, "");
         let reserved = |memory: bool| {
             let of_kind = assets.iter().filter(|asset| (asset.config.storage == Storage::Memory) == memory);
-            let bytes = of_kind.map(|asset| asset.config.max_bytes.max(0).saturating_mul(asset.config.num_replicas.max(1)));
+            let bytes = of_kind
+                .map(|asset| asset.config.max_bytes.max(0).saturating_mul(asset.config.num_replicas.max(1)));
             bytes.fold(0, i64::saturating_add).unsigned_abs()
         };
         info.reserved_memory = reserved(true);

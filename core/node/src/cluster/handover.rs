@@ -69,8 +69,12 @@ impl JetStream {
         (stream, consumer): (&str, Option<&str>),
         placement: &Placement,
     ) -> Reply {
-        let Some(id) = self.group_named(call.account, stream) else { return Err(self.no_stream(call.account, stream)) };
-        let has = |name: &str| self.groups.get(&id).is_some_and(|group| group.stream.consumer(name.as_bytes()).is_some());
+        let Some(id) = self.group_named(call.account, stream) else {
+            return Err(self.no_stream(call.account, stream));
+        };
+        let has = |name: &str| {
+            self.groups.get(&id).is_some_and(|group| group.stream.consumer(name.as_bytes()).is_some())
+        };
         if consumer.is_some_and(|name| !has(name)) {
             return Err(ApiError::new(10014));
         }
@@ -78,7 +82,12 @@ impl JetStream {
     }
 
     /// Another leader for a group that is led here.
-    pub(crate) fn step_down(&mut self, now: Time, id: GroupId, placement: &Placement) -> Result<(), ApiError> {
+    pub(crate) fn step_down(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        placement: &Placement,
+    ) -> Result<(), ApiError> {
         let refused = |text: String| Err(ApiError::with(10005, text));
         let Some(cluster) = &self.cluster else { return Err(ApiError::new(10010)) };
         let Some(replicated) = self.replica(id) else { return Ok(()) }; // One server alone leads on.
@@ -107,7 +116,8 @@ impl JetStream {
     pub(crate) fn hand_over(&mut self, now: Time, id: GroupId, to: Option<NodeId>) -> bool {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
         let status = replicated.replica.status();
-        let matched = |node: NodeId| status.peers.iter().find(|peer| peer.node == node).map(|peer| peer.matched);
+        let matched =
+            |node: NodeId| status.peers.iter().find(|peer| peer.node == node).map(|peer| peer.matched);
         let others = status.members.voters.iter().copied().filter(|node| *node != cluster.me);
         let alive = others.filter(|node| cluster.peers.is_alive(*node) && to.is_none_or(|to| to == *node));
         let Some(next) = alive.max_by_key(|node| matched(*node)) else { return false };
@@ -133,7 +143,8 @@ impl JetStream {
     /// Successors that did not take over: this server goes on.
     pub(crate) fn run_handovers(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
-        let late: Vec<GroupId> = cluster.handovers.running.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
+        let late: Vec<GroupId> =
+            cluster.handovers.running.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
         for id in late {
             if let Some(replicated) = self.replica_mut(id) {
                 replicated.replica.cancel_transfer();
@@ -146,7 +157,9 @@ impl JetStream {
     /// One of a stream's servers is to give its place to another one.
     pub(crate) fn remove_stream_peer(&mut self, call: &Call, stream: &str, peer: &str, now: Time) -> Reply {
         let account = self.account_name(call.account);
-        let Some(asset) = self.meta.stream(&account, stream).cloned() else { return Err(ApiError::new(10059)) };
+        let Some(asset) = self.meta.stream(&account, stream).cloned() else {
+            return Err(ApiError::new(10059));
+        };
         let Some(node) = asset.peers().find(|node| self.is_called(*node, peer)) else {
             return Err(ApiError::new(10040));
         };
@@ -157,7 +170,9 @@ impl JetStream {
 
     /// A server is taken out of the cluster for good; its replicas go to others, where there are any.
     pub(crate) fn remove_server(&mut self, now: Time, hub: &Hub, (peer, id): (&str, &str)) -> Reply {
-        let is_meant = |node: &NodeId| (!id.is_empty() && node_key(*node) == id) || (id.is_empty() && self.is_called(*node, peer));
+        let is_meant = |node: &NodeId| {
+            (!id.is_empty() && node_key(*node) == id) || (id.is_empty() && self.is_called(*node, peer))
+        };
         let found = self.meta.nodes().map(|(node, _)| node).find(is_meant);
         let Some(node) = found else { return Err(ApiError::new(10044)) };
         let (name, me) = (self.node_name(node), self.is_me(node));
@@ -201,7 +216,7 @@ impl JetStream {
     }
 
     fn move_stream(&mut self, now: Time, account: String, asset: &Asset, peers: Vec<u64>) {
-        let config = Box::new(asset.config.clone());
+        let config = Box::new((*asset.config).clone());
         let command = MetaCommand::Update { ts: now.0, account, config, peers };
         self.meta_log.propose(Origin::None, |out| command.encode(out));
     }

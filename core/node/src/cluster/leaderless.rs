@@ -85,8 +85,11 @@ impl JetStream {
 
     /// What a request needs and is not there, as far as this server is concerned.
     fn lack(&self, account: AccountId, parsed: &Parsed) -> Option<Lack> {
-        let Parsed::Request(_, request) = parsed else { return self.lacks_leader(META).then_some(Lack::Leader) };
-        let asset = request.of_stream().and_then(|stream| self.meta.stream(&self.account_name(account), stream));
+        let Parsed::Request(_, request) = parsed else {
+            return self.lacks_leader(META).then_some(Lack::Leader);
+        };
+        let asset =
+            request.of_stream().and_then(|stream| self.meta.stream(&self.account_name(account), stream));
         let Some(asset) = asset else {
             return self.lacks_leader(META).then_some(Lack::Leader);
         };

@@ -112,7 +112,9 @@ impl JetStream {
         let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
         reached.push(cluster.me);
         let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
-        self.meta.place(replicas, &reached).ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
+        self.meta
+            .place(replicas, &reached)
+            .ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
     }
 
     /// The servers for a stream that is updated; none when they stay.
@@ -308,7 +310,8 @@ impl JetStream {
                 peer: node_key(*node),
             }
         };
-        let mut peers: Vec<PeerInfo> = status.members.voters.iter().chain(&status.members.learners).map(one).collect();
+        let mut peers: Vec<PeerInfo> =
+            status.members.voters.iter().chain(&status.members.learners).map(one).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         peers
     }

@@ -62,7 +62,10 @@ impl JetStreamView<'_> {
         js.cluster.as_ref()?;
         let info = js.cluster_info(now, META)?;
         let Some(replicated) = js.replica(META) else {
-            return Some(MetaView { info: ClusterInfo { leader: String::new(), ..info }, ..MetaView::default() });
+            return Some(MetaView {
+                info: ClusterInfo { leader: String::new(), ..info },
+                ..MetaView::default()
+            });
         };
         let status = replicated.replica.status();
         Some(MetaView {

@@ -1,6 +1,7 @@
 //! `server`: servers as the system account and the monitoring checks see them.
 
 mod check;
+mod cluster;
 mod probe;
 pub mod report;
 mod request;
@@ -24,6 +25,9 @@ pub enum Command {
     /// Check something for a monitoring system: exit code 0 is ok, 1 a warning, 2 critical, 3 unknown
     #[command(subcommand)]
     Check(check::Command),
+    /// Change who leads the cluster and who belongs to it
+    #[command(subcommand, visible_alias = "r")]
+    Cluster(cluster::Command),
     /// Show one server's information (needs a system account)
     #[command(visible_alias = "i")]
     Info {
@@ -63,6 +67,7 @@ pub enum Command {
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(command) => check::run(global, command).await,
+        Command::Cluster(command) => cluster::run(&Session::open(global).await?, command).await,
         Command::Info { which, json } => info(&Session::open(global).await?, which, json).await,
         Command::Ls { expect, json } => list(&Session::open(global).await?, expect, json).await,
         Command::Ping { expect, id } => ping(&Session::open(global).await?, expect, id).await,

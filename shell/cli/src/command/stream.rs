@@ -1,6 +1,7 @@
 //! `stream`: the commands about streams.
 
 mod change;
+mod cluster;
 pub mod config;
 mod find;
 mod list;
@@ -100,6 +101,9 @@ pub enum Command {
     Backup(backup::TakeArgs),
     /// Restore a stream from a backup
     Restore(backup::RestoreArgs),
+    /// Change who leads a stream and which servers have it
+    #[command(subcommand, visible_alias = "r")]
+    Cluster(cluster::Command),
 }
 
 /// Runs a stream command.
@@ -129,6 +133,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Get(args) => read::get(&session, &args).await,
         Command::View(args) => read::view(&session, &args).await,
         Command::Backup(args) => backup::stream(&session, &args).await,
+        Command::Cluster(command) => cluster::run(&session, command).await,
         Command::Restore(args) => backup::restore_stream(&session, &args).await,
     }
 }

@@ -245,7 +245,8 @@ fn raft_groups(stream: &StreamView) -> Vec<RaftGroup> {
 
 fn account(view: AccountView, shown: Shown) -> Account {
     let with_config = shown.config;
-    let streams = view.streams.into_iter().filter(|stream| shown.streams && (stream.is_leader || !shown.led_only));
+    let streams =
+        view.streams.into_iter().filter(|stream| shown.streams && (stream.is_leader || !shown.led_only));
     let streams = streams.map(|stream| Stream {
         stream_raft_group: if shown.raft { stream.cluster.raft_group.clone() } else { String::new() },
         consumer_raft_groups: if shown.raft { raft_groups(&stream) } else { Vec::new() },

@@ -1,0 +1,473 @@
+//! Replicated JetStream on three real processes, with clients and tools that others wrote: streams and consumers from every
+//! server, leaders that are killed, stopped or sent away under load, and what the `nats` tool shows of a cluster.
+//!
+//! `NATS_CLI` names the nats tool, `PYTHON_WITH_NATS` a Python that has nats-py.
+
+use std::{
+    env,
+    error::Error,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
+use hw_testkit::{Launch, Port, Server};
+use serde_json::{Value, json};
+
+type Fault = Box<dyn Error + Send + Sync>;
+type Flow = Result<(), Fault>;
+type Run = fn(&Target) -> Flow;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+
+fn main() -> ExitCode {
+    let both: [(&str, Run); 4] = [
+        ("streams and consumers from every server", everywhere),
+        ("another leader on request", step_down),
+        ("buckets on three servers", buckets),
+        ("nats-py on three servers", python),
+    ];
+    let own: [(&str, Run); 3] = [
+        ("a killed leader takes nothing with it", killed),
+        ("a stopped leader takes nothing with it", stopped),
+        ("servers are replaced one by one", rolling),
+    ];
+    let mut cases = Vec::new();
+    for target in targets() {
+        let ours = target.name == "headwater";
+        for (name, run) in both.iter().chain(own.iter().filter(|_| ours)).copied() {
+            let (name, target) = (format!("{}: {name}", target.name), target.clone());
+            let run = move || match &target.binary {
+                Err(why) => Outcome::Skipped(why.clone()),
+                Ok(_) => outcome(run(&target)),
+            };
+            cases.push(Case { name, run: Box::new(run) });
+        }
+    }
+    run_all(Cases { cases, threads: 2 })
+}
+
+/// Why a case is skipped rather than failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Skip(String);
+
+fn outcome(flow: Flow) -> Outcome {
+    match flow {
+        Ok(()) => Outcome::Passed,
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(skip) => Outcome::Skipped(skip.0),
+            Err(error) => Outcome::Failed(error.to_string()),
+        },
+    }
+}
+
+fn named(variable: &str) -> Result<PathBuf, Skip> {
+    let path = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file());
+    path.ok_or_else(|| Skip(format!("{variable} names no file")))
+}
+
+/// Three servers that form a cluster.
+struct Trio {
+    servers: Vec<Server>,
+    /// Theirs for as long as they run.
+    _routes: Vec<Port>,
+}
+
+impl Trio {
+    fn start(target: &Target) -> Result<Trio, Fault> {
+        let binary = target.binary.clone()?;
+        let routes = (0..3).map(|_| Port::take()).collect::<Result<Vec<Port>, _>>()?;
+        let urls: Vec<String> =
+            routes.iter().map(|port| format!("\"nats://127.0.0.1:{}\"", port.number())).collect();
+        let urls = urls.join(", ");
+        let mut servers = Vec::new();
+        for (name, port) in NAMES.iter().zip(&routes) {
+            let config = format!(
+                "server_name: {name}
+                http: \"127.0.0.1:{{http}}\"
+                jetstream: enabled
+                cluster {{ name: trio, listen: \"127.0.0.1:{}\", routes: [ {urls} ] }}
+                accounts {{
+                    A {{ jetstream: enabled, users: [ {{ user: a, password: a }} ] }}
+                    SYS {{ users: [ {{ user: sys, password: sys }} ] }}
+                }}
+                system_account: SYS
+                no_auth_user: a
+                ",
+                port.number()
+            );
+            servers.push(Server::start(Launch {
+                binary: binary.clone(),
+                flags: vec![],
+                config: Some(config),
+            })?);
+        }
+        let trio = Trio { servers, _routes: routes };
+        trio.await_health()?;
+        Ok(trio)
+    }
+
+    /// All servers are up, know each other and who leads.
+    fn await_health(&self) -> Flow {
+        for server in &self.servers {
+            wait(&format!("{} is well", server.url()), || {
+                let ok = page(server, "/healthz").is_some_and(|page| page["status"] == "ok");
+                let meta = page(server, "/jsz")?["meta_cluster"].clone();
+                let is_whole = meta["cluster_size"] == 3 && meta["leader"].is_string();
+                (ok && is_whole).then_some(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn named(&self, name: &str) -> Result<usize, Fault> {
+        NAMES.iter().position(|known| *known == name).ok_or_else(|| format!("a server {name:?}?").into())
+    }
+
+    /// Who leads a stream, as a server says.
+    fn leader(&self, asked: usize, stream: &str) -> Result<usize, Fault> {
+        let name = wait(&format!("{stream} has a leader"), || {
+            let mut js = Js::open(self.servers[asked].port()).ok()?;
+            js.set_patience(Duration::from_secs(2));
+            let info = js.api(&format!("STREAM.INFO.{stream}"), &json!({})).ok()?;
+            info["cluster"]["leader"].as_str().map(str::to_owned)
+        })?;
+        self.named(&name)
+    }
+
+    /// The tool, on one of the servers.
+    fn nats(&self, at: usize, user: &str, arguments: &[&str]) -> Result<String, Fault> {
+        let tool = named("NATS_CLI")?;
+        let server = &self.servers[at];
+        let url = format!("nats://{user}:{user}@127.0.0.1:{}", server.port());
+        let mut command = Command::new(tool);
+        command.args(["--server", &url, "--no-context"]).args(arguments).env("HOME", server.dir());
+        run(&mut command)
+    }
+
+    async fn client(&self) -> Result<jetstream::Context, Fault> {
+        let urls: Vec<String> = self.servers.iter().map(Server::url).collect();
+        let options =
+            async_nats::ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
+        let mut js = jetstream::new(options.connect(urls).await?);
+        js.set_timeout(Duration::from_millis(500));
+        Ok(js)
+    }
+}
+
+fn run(command: &mut Command) -> Result<String, Fault> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() {
+        Ok(said)
+    } else {
+        Err(format!("{command:?} ended with {}:\n{said}", output.status).into())
+    }
+}
+
+fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition() {
+            Some(value) => return Ok(value),
+            None if Instant::now() > deadline => {
+                return Err(format!("not within {PATIENCE:?}: {what}").into());
+            }
+            None => std::thread::park_timeout(PAUSE),
+        }
+    }
+}
+
+/// A monitoring page.
+fn page(server: &Server, path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n").as_bytes()).ok()?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said).ok()?;
+    serde_json::from_str(said.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn open(server: &Server) -> Result<Js, Fault> {
+    Ok(Js::open(server.port())?)
+}
+
+fn api(js: &mut Js, verb: &str, body: &Value) -> Result<Value, Fault> {
+    let answer = js.api(verb, body)?;
+    if answer.get("error").is_some() { Err(format!("{verb} {body}: {answer}").into()) } else { Ok(answer) }
+}
+
+fn want(is_so: bool, what: impl FnOnce() -> String) -> Flow {
+    if is_so { Ok(()) } else { Err(what().into()) }
+}
+
+/// Every server creates, fills, lists and reads what is anywhere.
+fn everywhere(target: &Target) -> Flow {
+    let trio = Trio::start(target)?;
+    for (at, server) in trio.servers.iter().enumerate() {
+        let mut js = open(server)?;
+        for (name, replicas) in [(format!("ONE{at}"), 1), (format!("THREE{at}"), 3)] {
+            let config = json!({ "name": name, "subjects": [format!("{name}.>")], "num_replicas": replicas,
+                "storage": "file", "retention": "limits" });
+            let info = api(&mut js, &format!("STREAM.CREATE.{name}"), &config)?;
+            let others = info["cluster"]["replicas"].as_array().map_or(0, Vec::len);
+            want(others + 1 == replicas, || format!("{replicas} replicas: {}", info["cluster"]))?;
+            want(info["cluster"]["leader"].is_string(), || format!("{info}"))?;
+            let config =
+                json!({ "stream_name": name, "config": { "durable_name": "C", "ack_policy": "explicit" } });
+            api(&mut js, &format!("CONSUMER.DURABLE.CREATE.{name}.C"), &config)?;
+        }
+    }
+    let all: Vec<String> =
+        ["ONE", "THREE"].iter().flat_map(|kind| (0..3).map(move |at| format!("{kind}{at}"))).collect();
+    for server in &trio.servers {
+        let mut js = open(server)?;
+        for name in &all {
+            let ack = js.request(&format!("{name}.a"), b"payload")?;
+            let ack: Value = serde_json::from_slice(&ack.payload)?;
+            want(ack["stream"] == **name && ack["seq"].is_u64(), || format!("{name}: {ack}"))?;
+        }
+        let list = api(&mut js, "STREAM.LIST", &json!({}))?;
+        let streams = list["streams"].as_array().cloned().unwrap_or_default();
+        let named: Vec<&str> = streams.iter().filter_map(|info| info["config"]["name"].as_str()).collect();
+        want(all.iter().all(|name| named.contains(&name.as_str())), || format!("{named:?}"))?;
+        want(list.get("missing").is_none() && list["total"] == 6, || format!("{list}"))?;
+        want(streams.iter().all(|info| info["cluster"]["leader"].is_string()), || format!("{list}"))?;
+        let names = api(&mut js, "STREAM.NAMES", &json!({}))?;
+        want(names["streams"] == json!(all), || format!("{names}"))?;
+        let info = api(&mut js, "INFO", &json!({}))?;
+        want(info["streams"] == 6 && info["consumers"] == 6, || format!("{info}"))?;
+    }
+    for server in &trio.servers {
+        let mut js = open(server)?;
+        for name in &all {
+            let got = js.pull(name, "C", &json!({ "batch": 1, "expires": 2_000_000_000_u64 }))?;
+            want(got.len() == 1 && got[0].payload == b"payload", || format!("{name}: {got:?}"))?;
+            js.request(&got[0].reply, b"+ACK")?;
+            let info = api(&mut js, &format!("CONSUMER.INFO.{name}.C"), &json!({}))?;
+            want(info["cluster"]["leader"].is_string() && info["num_ack_pending"] == 0, || {
+                format!("{info}")
+            })?;
+        }
+    }
+    let info = api(&mut open(&trio.servers[0])?, "INFO", &json!({}))?;
+    let bytes = info["storage"].as_u64().unwrap_or_default();
+    // Three streams with one replica and three with three, three messages in each.
+    want(bytes > 0 && bytes % 36 == 0, || format!("every replica counts: {info}"))
+}
+
+/// The tool sends leaders away, and shows what became of it.
+fn step_down(target: &Target) -> Flow {
+    let trio = Trio::start(target)?;
+    let config = json!({ "name": "S", "subjects": ["s"], "num_replicas": 3, "storage": "file", "retention": "limits" });
+    let mut js = open(&trio.servers[0])?;
+    api(&mut js, "STREAM.CREATE.S", &config)?;
+    let consumer = json!({ "stream_name": "S", "config": { "durable_name": "C", "ack_policy": "explicit" } });
+    api(&mut js, "CONSUMER.DURABLE.CREATE.S.C", &consumer)?;
+    js.request("s", b"x")?;
+    let before = trio.leader(0, "S")?;
+    trio.nats(1, "a", &["stream", "cluster", "step-down", "S"])?;
+    let after = wait("another leader", || trio.leader(0, "S").ok().filter(|leader| *leader != before))?;
+    let wanted = (0..3).find(|at| *at != after && *at != before).unwrap_or_default();
+    trio.nats(2, "a", &["stream", "cluster", "step-down", "S", "--preferred", NAMES[wanted]])?;
+    wait("the preferred leader", || trio.leader(1, "S").ok().filter(|leader| *leader == wanted))?;
+    let refused = js.api("STREAM.LEADER.STEPDOWN.S", &json!({ "placement": { "preferred": "nobody" } }))?;
+    want(refused["error"]["description"] == "preferred server \"nobody\" not known", || {
+        format!("{refused}")
+    })?;
+    let refused = js.api("STREAM.PEER.REMOVE.S", &json!({ "peer": NAMES[wanted] }))?;
+    want(refused["error"]["err_code"] == 10075, || format!("{refused}"))?;
+    trio.nats(2, "a", &["consumer", "cluster", "step-down", "S", "C"])?;
+    let leader =
+        |at: usize| page(&trio.servers[at], "/jsz")?["meta_cluster"]["leader"].as_str().map(str::to_owned);
+    let first = wait("a leader of all", || leader(0))?;
+    trio.nats(0, "sys", &["server", "cluster", "step-down"])?;
+    wait("another leader of all", || leader(2).filter(|leader| *leader != first))?;
+    let said = trio.nats(1, "sys", &["server", "report", "jetstream"])?;
+    want(NAMES.iter().all(|name| said.contains(name)) && said.contains("RAFT Meta Group"), || said.clone())?;
+    let said = trio.nats(1, "a", &["stream", "report"])?;
+    want(NAMES.iter().all(|name| said.contains(name)), || said.clone())?;
+    let said = trio.nats(0, "sys", &["server", "report", "health"])?;
+    want(said.contains("ok: 3 / err: 0"), || said.clone())
+}
+
+/// Keys and objects, by the tool, through every server.
+fn buckets(target: &Target) -> Flow {
+    let trio = Trio::start(target)?;
+    trio.nats(0, "a", &["kv", "add", "K", "--replicas", "3", "--history", "3"])?;
+    trio.nats(1, "a", &["object", "add", "O", "--replicas", "3"])?;
+    for at in 0..3 {
+        let (key, value) = (format!("key{at}"), format!("value{at}"));
+        trio.nats(at, "a", &["kv", "put", "K", &key, &value])?;
+        let got = trio.nats((at + 1) % 3, "a", &["kv", "get", "K", &key, "--raw"])?;
+        want(got.trim() == value, || format!("{key}: {got}"))?;
+        let file = trio.servers[at].dir().join("object");
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        std::fs::write(&file, &bytes)?;
+        let (name, path) = (format!("object{at}"), file.display().to_string());
+        trio.nats(at, "a", &["object", "put", "O", &path, "--name", &name, "--no-progress", "--force"])?;
+        let back = trio.servers[at].dir().join("back");
+        let path = back.display().to_string();
+        trio.nats(
+            (at + 2) % 3,
+            "a",
+            &["object", "get", "O", &name, "--output", &path, "--no-progress", "--force"],
+        )?;
+        want(std::fs::read(&back)? == bytes, || format!("{name} came back different"))?;
+    }
+    Ok(())
+}
+
+fn python(target: &Target) -> Flow {
+    let python = named("PYTHON_WITH_NATS")?;
+    let trio = Trio::start(target)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/replicated.py");
+    let mut command = Command::new(python);
+    command.arg(script).args(trio.servers.iter().map(Server::url));
+    run(&mut command).map(drop)
+}
+
+/// What publishers were told.
+#[derive(Default)]
+struct Ledger {
+    acked: Vec<(u64, String)>,
+    /// The longest that one message took, with all its attempts.
+    longest: Duration,
+    /// The most attempts that one message took.
+    attempts: u32,
+}
+
+/// Publishes until told to stop; what is not acknowledged is published again.
+async fn publish(js: jetstream::Context, who: usize, stop: Arc<AtomicBool>) -> Result<Ledger, Fault> {
+    let mut ledger = Ledger::default();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (payload, begun) = (format!("{who}.{number}"), Instant::now());
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let sent = js.publish("s", payload.clone().into()).await;
+            let ack = match sent {
+                Ok(ack) => ack.await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match ack {
+                Ok(ack) => {
+                    ledger.acked.push((ack.sequence, payload));
+                    break;
+                }
+                Err(error) if begun.elapsed() > PATIENCE => {
+                    return Err(format!("{payload}: {error} for {PATIENCE:?}").into());
+                }
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(if attempts < 3 { 50 } else { 250 })).await
+                }
+            }
+        }
+        ledger.longest = ledger.longest.max(begun.elapsed());
+        ledger.attempts = ledger.attempts.max(attempts);
+    }
+    Ok(ledger)
+}
+
+/// Something happens to the servers while publishers are at work: every message that was acknowledged is there.
+fn under_load(target: &Target, what: &str, happens: fn(&mut Trio) -> Flow) -> Flow {
+    let mut trio = Trio::start(target)?;
+    let config = json!({ "name": "S", "subjects": ["s"], "num_replicas": 3, "storage": "file", "retention": "limits" });
+    api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for who in 0..4 {
+        let js = runtime.block_on(trio.client())?;
+        tasks.push(runtime.spawn(publish(js, who, stop.clone())));
+    }
+    let is_growing = |trio: &Trio, at: usize, more: u64| {
+        let last = || {
+            let info = open(&trio.servers[at]).ok()?.api("STREAM.INFO.S", &json!({})).ok()?;
+            info["state"]["last_seq"].as_u64()
+        };
+        let goal = wait("a stream", last)? + more;
+        wait("more messages", || last().filter(|last| *last > goal)).map(drop)
+    };
+    is_growing(&trio, 0, 30)?;
+    happens(&mut trio)?;
+    is_growing(&trio, 1, 30)?;
+    stop.store(true, Ordering::Relaxed);
+    let mut all = Ledger::default();
+    for task in tasks {
+        let mut ledger = runtime.block_on(task)??;
+        all.acked.append(&mut ledger.acked);
+        all.longest = all.longest.max(ledger.longest);
+        all.attempts = all.attempts.max(ledger.attempts);
+    }
+    let (count, longest, attempts) = (all.acked.len(), all.longest, all.attempts);
+    println!("{what}: {count} acknowledged; the slowest took {longest:?} and {attempts} attempts");
+    trio.await_health()?;
+    for server in &trio.servers {
+        let mut js = open(server)?;
+        let there = js.read_from("S", 1)?;
+        for (seq, payload) in &all.acked {
+            let found = there.iter().any(|one| one.seq == *seq && one.payload == payload.as_bytes());
+            want(found, || {
+                format!("{payload} was acknowledged as {seq}, and {} does not have it", server.url())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn killed(target: &Target) -> Flow {
+    under_load(target, "killed leader", |trio| {
+        let leader = trio.leader(0, "S")?;
+        trio.servers[leader].kill();
+        let other = (leader + 1) % 3;
+        let begun = Instant::now();
+        wait("another leader", || trio.leader(other, "S").ok().filter(|next| *next != leader))?;
+        println!("killed leader: another one leads after {:?}", begun.elapsed());
+        trio.servers[leader].start_again()?;
+        trio.await_health()
+    })
+}
+
+fn stopped(target: &Target) -> Flow {
+    under_load(target, "stopped leader", |trio| {
+        let leader = trio.leader(0, "S")?;
+        trio.servers[leader].signal("STOP")?;
+        let other = (leader + 1) % 3;
+        let begun = Instant::now();
+        let next = wait("another leader", || trio.leader(other, "S").ok().filter(|next| *next != leader));
+        println!("stopped leader: another one leads after {:?}", begun.elapsed());
+        trio.servers[leader].signal("CONT")?;
+        next?;
+        trio.await_health()
+    })
+}
+
+fn rolling(target: &Target) -> Flow {
+    under_load(target, "rolling restart", |trio| {
+        for at in 0..3 {
+            trio.servers[at].signal("USR2")?;
+            wait("a lame duck leads nothing", || {
+                let leader = trio.leader((at + 1) % 3, "S").ok()?;
+                (leader != at).then_some(())
+            })?;
+            trio.servers[at].stop()?;
+            trio.servers[at].start_again()?;
+            trio.await_health()?;
+        }
+        Ok(())
+    })
+}
