@@ -97,6 +97,23 @@ impl<'a> Varints<'a> {
         Some(slice)
     }
 
+    /// Bytes after their number.
+    pub(crate) fn take_prefixed(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.next()?).ok()?;
+        self.take(len)
+    }
+
+    /// Passes over so many numbers without reading them.
+    pub(crate) fn skip_numbers(&mut self, count: usize) -> Option<()> {
+        let mut left = count;
+        while left > 0 {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            left -= usize::from(byte < 0x80);
+        }
+        Some(())
+    }
+
     pub(crate) fn skip(&mut self, len: usize) -> Option<()> {
         self.take(len).map(drop)
     }

@@ -109,6 +109,12 @@ impl Directory {
         (self.groups[group].1, end)
     }
 
+    /// The numbers of a block's subjects.
+    pub fn ranks(&self, block: usize, place: &Place) -> std::ops::Range<u32> {
+        let end = self.blocks.get(block + 1).map_or(place.subjects, |next| next.rank);
+        self.blocks[block].rank..end
+    }
+
     /// Where a block of the dictionary begins and ends.
     pub fn block_range(&self, block: usize, place: &Place) -> (u32, u32) {
         let end = self.blocks.get(block + 1).map_or(place.postings, |next| next.offset);

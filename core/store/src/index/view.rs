@@ -1,5 +1,6 @@
 //! Asking the index of one segment.
 
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -118,16 +119,38 @@ impl View<'_> {
         }
         let block = directory.blocks.partition_point(|start| directory.name(start) <= name);
         let Some(block) = block.checked_sub(1) else { return Ok(None) };
-        let mut found = None;
-        let _ = self.each_in_block(&directory, block, &mut |_, other, postings| match other.cmp(name) {
-            std::cmp::Ordering::Less => ControlFlow::Continue(()),
-            std::cmp::Ordering::Equal => {
-                found = Some(postings);
-                ControlFlow::Break(())
+        let bytes = self.block(&directory, block)?;
+        let subjects = directory.ranks(block, self.place).len();
+        self.find_in(&bytes, subjects, name).ok_or_else(|| self.malformed())
+    }
+
+    /// Looks for a name among those of a block; the others are not put together. None where the bytes make no sense.
+    fn find_in(&self, bytes: &[u8], subjects: usize, name: &[u8]) -> Option<Option<Postings>> {
+        let mut reader = Varints::new(bytes);
+        // How much `name` has in common with the one before, which is below it, and how long that one is.
+        let (mut common, mut before) = (0, 0);
+        for _ in 0..subjects {
+            let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= before)?;
+            let rest = reader.take_prefixed()?;
+            before = shared + rest.len();
+            match shared.cmp(&common) {
+                // It differs from the one before only behind the place where that one is below.
+                Ordering::Greater => {}
+                Ordering::Less => return Some(None),
+                Ordering::Equal => {
+                    let wanted = &name[common..];
+                    let same = rest.iter().zip(wanted).take_while(|(one, other)| one == other).count();
+                    common += same;
+                    match rest[same..].cmp(&wanted[same..]) {
+                        Ordering::Less => {}
+                        Ordering::Equal => return Postings::decode(&mut reader, self).map(Some),
+                        Ordering::Greater => return Some(None),
+                    }
+                }
             }
-            std::cmp::Ordering::Greater => ControlFlow::Break(()),
-        })?;
-        Ok(found)
+            Postings::skip(&mut reader)?;
+        }
+        Some(None)
     }
 
     /// What [`View::find`] wants to know of a name.
@@ -140,15 +163,16 @@ impl View<'_> {
         let directory = self.directory()?;
         let block = directory.blocks.partition_point(|start| start.rank <= rank);
         let block = block.checked_sub(1).ok_or_else(|| self.malformed())?;
-        let mut found = None;
-        let _ = self.each_in_block(&directory, block, &mut |at, name, _| {
-            if at < rank {
-                return ControlFlow::Continue(());
+        let bytes = self.block(&directory, block)?;
+        let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
+        for at in directory.ranks(block, self.place) {
+            next_name(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+            if at == rank {
+                return Ok(name.into());
             }
-            found = Some(Bytes::copy_from_slice(name));
-            ControlFlow::Break(())
-        })?;
-        found.ok_or_else(|| self.malformed())
+            Postings::skip(&mut reader).ok_or_else(|| self.malformed())?;
+        }
+        Err(self.malformed())
     }
 
     /// Calls `f` with every subject that matches, in the order of the names, until it breaks.
@@ -181,14 +205,12 @@ impl View<'_> {
         block: usize,
         f: &mut OnSubject<'_>,
     ) -> Result<ControlFlow<()>, Damage> {
-        let (start, end) = directory.block_range(block, self.place);
-        let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
-        let bytes = self.read(start, len as usize)?;
-        let last = directory.blocks.get(block + 1).map_or(self.place.subjects, |next| next.rank);
-        let mut reader = Varints::new(&bytes);
-        let mut name = Vec::with_capacity(64);
-        for rank in directory.blocks[block].rank..last {
-            let postings = self.next_subject(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+        let bytes = self.block(directory, block)?;
+        let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
+        for rank in directory.ranks(block, self.place) {
+            let postings =
+                next_name(&mut reader, &mut name).and_then(|()| Postings::decode(&mut reader, self));
+            let postings = postings.ok_or_else(|| self.malformed())?;
             if f(rank, &name, postings).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -196,12 +218,11 @@ impl View<'_> {
         if reader.is_empty() { Ok(ControlFlow::Continue(())) } else { Err(self.malformed()) }
     }
 
-    fn next_subject(&self, reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<Postings> {
-        let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= name.len())?;
-        let rest = usize::try_from(reader.next()?).ok()?;
-        name.truncate(shared);
-        name.extend_from_slice(reader.take(rest)?);
-        Postings::decode(reader, self)
+    /// The bytes of a block of the dictionary.
+    fn block(&self, directory: &Directory, block: usize) -> Result<Bytes, Damage> {
+        let (start, end) = directory.block_range(block, self.place);
+        let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
+        self.read(start, len as usize)
     }
 
     /// Everything there is, checked against each other: for a check of the store.
@@ -233,6 +254,14 @@ impl View<'_> {
             is_sorted && is_whole && bytes == self.place.bytes && before.map(Seq).unwrap_or(end) == end;
         if sound { Ok(()) } else { Err(self.malformed()) }
     }
+}
+
+/// Makes of a name of the dictionary the next one.
+fn next_name(reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<()> {
+    let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= name.len())?;
+    name.truncate(shared);
+    name.extend_from_slice(reader.take_prefixed()?);
+    Some(())
 }
 
 /// What every subject that matches begins with.

@@ -50,12 +50,16 @@ struct Decoded {
     slots: Vec<Slot>,
 }
 
-/// The subject that was looked for last, and where it is.
+/// The subject that was looked for last, and what is known of where it is: the newest segments are asked first, and the
+/// others only when somebody wants more.
 #[derive(Debug, Default)]
 struct Memo {
     name: Vec<u8>,
     layout: u64,
+    /// From the newest segment to the oldest.
     hits: Hits,
+    /// Segments that begin below were not asked yet.
+    rest: u64,
     is_set: bool,
 }
 
@@ -185,20 +189,47 @@ impl Cold {
         hits
     }
 
-    /// The same, remembered until another subject is asked for.
-    pub fn with_hits<T>(&self, segments: &Segments, name: &[u8], f: impl FnOnce(&Hits) -> T) -> T {
-        let is_known = {
-            let memo = self.memo.borrow();
-            memo.is_set && memo.layout == segments.layout && memo.name == name
-        };
-        if !is_known {
-            let hits = self.look_up(segments, name);
-            let mut memo = self.memo.borrow_mut();
+    /// Calls `f` with each segment that has a subject, the newest first, until it breaks. What was found is remembered
+    /// until another subject is asked for.
+    fn each_back(
+        &self,
+        segments: &Segments,
+        name: &[u8],
+        mut f: impl FnMut(&Segment, &Postings) -> ControlFlow<()>,
+    ) {
+        let mut memo = self.memo.borrow_mut();
+        if !(memo.is_set && memo.layout == segments.layout && memo.name == name) {
             memo.name.clear();
             memo.name.extend_from_slice(name);
-            (memo.layout, memo.hits, memo.is_set) = (segments.layout, hits, true);
+            memo.hits.clear();
+            (memo.layout, memo.rest, memo.is_set) = (segments.layout, self.to.saturating_add(1), true);
         }
-        f(&self.memo.borrow().hits)
+        for (first, postings) in &memo.hits {
+            let Some(segment) = segments.by_first.get(first) else { continue };
+            if f(segment, postings).is_break() {
+                return;
+            }
+        }
+        let hash = View::hash(name);
+        for (&first, segment) in segments.by_first.range(..memo.rest).rev() {
+            memo.rest = first;
+            let Some(view) = segment.is_on_disk().then(|| self.view(segment)).flatten() else { continue };
+            if let Some(postings) = self.guard(view.find(name, hash)) {
+                let flow = f(segment, &postings);
+                memo.hits.push((first, postings));
+                if flow.is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The subject of a message, if it is the one that was looked for last.
+    pub fn remembered_name(&self, segments: &Segments, first: u64, seq: u64) -> Option<Bytes> {
+        let memo = self.memo.borrow();
+        let is_known = memo.is_set && memo.layout == segments.layout;
+        let mut hits = memo.hits.iter().filter(|(at, _)| is_known && *at == first);
+        hits.any(|(_, postings)| postings.lists(seq)).then(|| Bytes::copy_from_slice(&memo.name))
     }
 
     /// How many of these exist at or after `from`.
@@ -251,14 +282,6 @@ impl Cold {
             found.is_none()
         }));
         found
-    }
-
-    /// The last of these that exists at or before `up_to`.
-    pub fn prev_in(&self, segments: &Segments, hits: &Hits, up_to: u64) -> Option<u64> {
-        hits.iter()
-            .rev()
-            .filter(|(first, _)| *first <= up_to)
-            .find_map(|(first, postings)| self.prev_of(segments.by_first.get(first)?, postings, up_to))
     }
 
     /// The last message of a subject in one segment at or before `up_to`.
@@ -344,21 +367,59 @@ impl Messages {
 
     /// How many of a subject's messages are not in memory.
     pub(super) fn cold_count(&self, name: &[u8]) -> u64 {
-        if self.cold.live.len() == 0 {
-            return 0;
+        let mut count = 0;
+        if self.cold.live.len() > 0 {
+            self.cold.each_back(&self.segments, name, |segment, postings| {
+                count += self.cold.count_of(segment, postings, 0);
+                ControlFlow::Continue(())
+            });
         }
-        self.cold.with_hits(&self.segments, name, |hits| self.cold.count_in(&self.segments, hits, 0))
+        count
     }
 
-    /// A subject's first message that is not in memory.
-    pub(super) fn cold_first(&self, name: &[u8]) -> Option<u64> {
+    /// A subject's first message that is not in memory; `known`: it has so many of those.
+    pub(super) fn cold_first(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
         self.cold.live.next(0)?;
-        self.cold.with_hits(&self.segments, name, |hits| self.cold.next_in(&self.segments, hits, 0))
+        let (mut first, mut count) = (None, 0);
+        self.cold.each_back(&self.segments, name, |segment, postings| {
+            if let Some(found) = self.cold.next_of(segment, postings, 0) {
+                first = Some(found);
+                count += known.map_or(0, |_| self.cold.count_of(segment, postings, 0));
+            }
+            match known {
+                Some(known) if count >= known => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        first
     }
 
     /// A subject's last message that is not in memory.
     pub(super) fn cold_last(&self, name: &[u8]) -> Option<u64> {
         self.cold.live.next(0)?;
-        self.cold.with_hits(&self.segments, name, |hits| self.cold.prev_in(&self.segments, hits, u64::MAX))
+        let mut last = None;
+        self.cold.each_back(&self.segments, name, |segment, postings| {
+            last = self.cold.prev_of(segment, postings, u64::MAX);
+            if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        last
     }
+
+    /// What a subject that has no message in memory has elsewhere, as far as that can be told from the newest one.
+    pub(super) fn cold_of_newcomer(&self, name: &[u8]) -> Elsewhere {
+        match self.cold_last(name) {
+            None => Elsewhere::Nothing,
+            // Each subject has one message, so it has no other.
+            Some(_) if self.num_subjects == self.len() => Elsewhere::Messages(Some(1)),
+            Some(_) => Elsewhere::Messages(None),
+        }
+    }
+}
+
+/// What a subject has that is not in memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Elsewhere {
+    Nothing,
+    /// Some, and how many if that is known.
+    Messages(Option<u64>),
 }
