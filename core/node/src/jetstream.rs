@@ -157,6 +157,8 @@ pub(crate) struct DiskQueue {
     pub(crate) last_ticket: u64,
     pub(crate) bytes_since_checkpoint: u64,
     pub(crate) checkpoint_running: bool,
+    /// The last checkpoint of this run was asked for.
+    pub(crate) is_ending: bool,
     pub(crate) failed: Option<String>,
     pub(crate) full: bool,
     /// Deleted groups whose files are still there.
