@@ -51,7 +51,7 @@ impl View<'_> {
 
     /// The group that would hold a sequence; None before the first.
     pub fn group_of(&self, seq: u64) -> Result<Option<usize>, Damage> {
-        Ok(self.directory()?.groups.partition_point(|&(first, _)| first <= seq).checked_sub(1))
+        Ok(self.directory()?.group_of(seq))
     }
 
     /// How many groups there are.
@@ -60,8 +60,16 @@ impl View<'_> {
     }
 
     /// The records of a group, until `f` returns false.
-    pub fn each_in_group(&self, group: usize, mut f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
-        let directory = self.directory()?;
+    pub fn each_in_group(&self, group: usize, f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
+        self.each_in(&*self.directory()?, group, f)
+    }
+
+    fn each_in(
+        &self,
+        directory: &Directory,
+        group: usize,
+        mut f: impl FnMut(Slot) -> bool,
+    ) -> Result<(), Damage> {
         let (start, end) = directory.group_range(group, self.place);
         let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
         let bytes = self.read(start, len as usize)?;
@@ -98,17 +106,24 @@ impl View<'_> {
         reader.is_empty().then_some(())
     }
 
-    /// What the index says of a sequence.
-    pub fn slot(&self, seq: u64) -> Result<Option<Slot>, Damage> {
-        let Some(group) = self.group_of(seq)? else { return Ok(None) };
+    /// The group that would hold a sequence, and what the index says of it if `wanted` says yes to the group.
+    pub fn slot(
+        &self,
+        seq: u64,
+        wanted: impl FnOnce(usize) -> bool,
+    ) -> Result<Option<(usize, Option<Slot>)>, Damage> {
+        let directory = self.directory()?;
+        let Some(group) = directory.group_of(seq) else { return Ok(None) };
         let mut found = None;
-        self.each_in_group(group, |slot| {
-            if slot.seq == seq {
-                found = Some(slot);
-            }
-            slot.seq < seq
-        })?;
-        Ok(found)
+        if wanted(group) {
+            self.each_in(&directory, group, |slot| {
+                if slot.seq == seq {
+                    found = Some(slot);
+                }
+                slot.seq < seq
+            })?;
+        }
+        Ok(Some((group, found)))
     }
 
     /// The sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
@@ -117,8 +132,7 @@ impl View<'_> {
         if !directory.may_contain(hash) {
             return Ok(None);
         }
-        let block = directory.blocks.partition_point(|start| directory.name(start) <= name);
-        let Some(block) = block.checked_sub(1) else { return Ok(None) };
+        let Some(block) = directory.block_of(name) else { return Ok(None) };
         let bytes = self.block(&directory, block)?;
         let subjects = directory.ranks(block, self.place).len();
         self.find_in(&bytes, subjects, name).ok_or_else(|| self.malformed())

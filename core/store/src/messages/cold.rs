@@ -40,6 +40,8 @@ pub(super) struct Cold {
     /// The group of records that was asked for last, and its content once it was asked for twice in a row.
     last_group: Cell<(u64, usize)>,
     decoded: RefCell<Decoded>,
+    /// What was answered last, and of which segment: a get asks for a message's place and then for its bytes.
+    latest: Cell<Option<(u64, Slot)>>,
     memo: RefCell<Memo>,
 }
 
@@ -99,6 +101,17 @@ impl Cold {
     /// What the index says of a message.
     pub fn slot(&self, segments: &Segments, seq: u64) -> Option<Slot> {
         let (_, segment) = segments.find(seq)?;
+        if let Some((known, slot)) = self.latest.get().filter(|(_, slot)| slot.seq == seq)
+            && known == segment.id
+        {
+            return Some(slot);
+        }
+        let slot = self.find_slot(segment, seq);
+        self.latest.set(slot.map(|slot| (segment.id, slot)));
+        slot
+    }
+
+    fn find_slot(&self, segment: &Segment, seq: u64) -> Option<Slot> {
         let view = self.view(segment)?;
         {
             let decoded = self.decoded.borrow();
@@ -108,11 +121,12 @@ impl Cold {
                 return Some(decoded.slots[at]);
             }
         }
-        let group = self.guard(view.group_of(seq))?;
-        let (segment_before, group_before) = self.last_group.replace((segment.id, group));
-        let is_near = segment_before == segment.id && (group == group_before || group == group_before + 1);
-        if !is_near {
-            return self.guard(view.slot(seq));
+        let (group, slot) = self.guard(view.slot(seq, |group| {
+            let (segment_before, group_before) = self.last_group.replace((segment.id, group));
+            segment_before != segment.id || (group != group_before && group != group_before + 1)
+        }))?;
+        if slot.is_some() {
+            return slot;
         }
         self.decode(segment, group);
         let decoded = self.decoded.borrow();

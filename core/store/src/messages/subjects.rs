@@ -30,6 +30,8 @@ pub(super) struct Subjects {
     /// How many subjects were ever added: matchers compare it with what they have seen.
     epoch: u64,
     newcomers: VecDeque<u32>,
+    /// The number that was found last: one command asks for its subject again and again.
+    latest: Cell<u32>,
 }
 
 impl Subjects {
@@ -53,7 +55,13 @@ impl Subjects {
     }
 
     pub fn find(&self, name: &[u8]) -> Option<u32> {
-        self.names.get(name).copied()
+        let latest = self.latest.get();
+        if self.by_id.get(latest as usize).is_some_and(|one| one.seqs.is_some() && one.name == name) {
+            return Some(latest);
+        }
+        let found = self.names.get(name).copied();
+        self.latest.set(found.unwrap_or(latest));
+        found
     }
 
     /// None for a number that is free.
@@ -97,6 +105,7 @@ impl Subjects {
             }
         };
         self.names.insert(&self.by_id[id as usize].name, id);
+        self.latest.set(id);
         self.epoch += 1;
         if self.newcomers.len() == NEWCOMERS {
             self.newcomers.pop_front();
