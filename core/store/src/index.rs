@@ -15,7 +15,7 @@ pub(crate) use pages::Preloaded;
 use pages::{PAGE_BYTES, PAGE_DATA_BYTES};
 pub use pages::{Pages, ReadSegment};
 pub(crate) use postings::Postings;
-pub(crate) use view::{OnSubject, Slot, View};
+pub(crate) use view::{IsWanted, OnSubject, Slot, View, literal_prefix};
 pub(crate) use writer::IndexWriter;
 
 use hw_kit::Seq;

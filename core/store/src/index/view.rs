@@ -1,7 +1,7 @@
 //! Asking the index of one segment.
 
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,9 @@ use crate::segment::SegmentId;
 
 /// Gets subjects with their numbers, until it breaks.
 pub(crate) type OnSubject<'a> = dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()> + 'a;
+
+/// Says which names are wanted.
+pub(crate) type IsWanted<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
 /// What an index says of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -126,24 +129,23 @@ impl View<'_> {
         Ok(Some((group, found)))
     }
 
-    /// The sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
-    pub fn find(&self, name: &[u8], hash: u64) -> Result<Option<Postings>, Damage> {
+    /// The number and the sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
+    pub fn find(&self, name: &[u8], hash: u64) -> Result<Option<(u32, Postings)>, Damage> {
         let directory = self.directory()?;
         if !directory.may_contain(hash) {
             return Ok(None);
         }
         let Some(block) = directory.block_of(name) else { return Ok(None) };
         let bytes = self.block(&directory, block)?;
-        let subjects = directory.ranks(block, self.place).len();
-        self.find_in(&bytes, subjects, name).ok_or_else(|| self.malformed())
+        self.find_in(&bytes, directory.ranks(block, self.place), name).ok_or_else(|| self.malformed())
     }
 
     /// Looks for a name among those of a block; the others are not put together. None where the bytes make no sense.
-    fn find_in(&self, bytes: &[u8], subjects: usize, name: &[u8]) -> Option<Option<Postings>> {
+    fn find_in(&self, bytes: &[u8], ranks: Range<u32>, name: &[u8]) -> Option<Option<(u32, Postings)>> {
         let mut reader = Varints::new(bytes);
         // How much `name` has in common with the one before, which is below it, and how long that one is.
         let (mut common, mut before) = (0, 0);
-        for _ in 0..subjects {
+        for rank in ranks {
             let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= before)?;
             let rest = reader.take_prefixed()?;
             before = shared + rest.len();
@@ -157,7 +159,7 @@ impl View<'_> {
                     common += same;
                     match rest[same..].cmp(&wanted[same..]) {
                         Ordering::Less => {}
-                        Ordering::Equal => return Postings::decode(&mut reader, self).map(Some),
+                        Ordering::Equal => return Some(Some((rank, Postings::decode(&mut reader, self)?))),
                         Ordering::Greater => return Some(None),
                     }
                 }
@@ -191,40 +193,49 @@ impl View<'_> {
 
     /// Calls `f` with every subject that matches, in the order of the names, until it breaks.
     pub fn each_match(&self, filter: &[u8], f: &mut OnSubject<'_>) -> Result<ControlFlow<()>, Damage> {
+        match filter {
+            b">" => self.each_beginning(b"", &|_| true, f),
+            _ => self.each_beginning(literal_prefix(filter), &|name| hw_subject::matches(filter, name), f),
+        }
+    }
+
+    /// Calls `f` with every subject that begins so and is wanted, in the order of the names, until it breaks.
+    pub fn each_beginning(
+        &self,
+        prefix: &[u8],
+        is_wanted: &IsWanted<'_>,
+        f: &mut OnSubject<'_>,
+    ) -> Result<ControlFlow<()>, Damage> {
         let directory = self.directory()?;
-        let prefix = literal_prefix(filter);
-        let first = directory.blocks.partition_point(|start| directory.name(start) <= prefix);
-        let mut state = ControlFlow::Continue(());
-        for block in first.saturating_sub(1)..directory.blocks.len() {
+        let first = directory.block_of(prefix).unwrap_or(0);
+        let is_wanted = |name: &[u8]| name.starts_with(prefix) && is_wanted(name);
+        for block in first..directory.blocks.len() {
             let name = directory.name(&directory.blocks[block]);
             if name > prefix && !name.starts_with(prefix) {
                 break;
             }
-            let ended = self.each_in_block(&directory, block, &mut |rank, name, postings| {
-                if filter == b">" || (name.starts_with(prefix) && hw_subject::matches(filter, name)) {
-                    state = f(rank, name, postings);
-                }
-                state
-            })?;
-            if ended.is_break() {
-                break;
+            if self.each_in_block(&directory, block, (&is_wanted, f))?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(state)
+        Ok(ControlFlow::Continue(()))
     }
 
     fn each_in_block(
         &self,
         directory: &Directory,
         block: usize,
-        f: &mut OnSubject<'_>,
+        (is_wanted, f): (&IsWanted<'_>, &mut OnSubject<'_>),
     ) -> Result<ControlFlow<()>, Damage> {
         let bytes = self.block(directory, block)?;
         let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
         for rank in directory.ranks(block, self.place) {
-            let postings =
-                next_name(&mut reader, &mut name).and_then(|()| Postings::decode(&mut reader, self));
-            let postings = postings.ok_or_else(|| self.malformed())?;
+            next_name(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+            if !is_wanted(&name) {
+                Postings::skip(&mut reader).ok_or_else(|| self.malformed())?;
+                continue;
+            }
+            let postings = Postings::decode(&mut reader, self).ok_or_else(|| self.malformed())?;
             if f(rank, &name, postings).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -279,7 +290,7 @@ fn next_name(reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<()> {
 }
 
 /// What every subject that matches begins with.
-fn literal_prefix(filter: &[u8]) -> &[u8] {
+pub(crate) fn literal_prefix(filter: &[u8]) -> &[u8] {
     let mut at = 0;
     for token in filter.split(|&byte| byte == b'.') {
         if token == b"*" || token == b">" {

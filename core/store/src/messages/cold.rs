@@ -14,7 +14,7 @@ use super::live::Live;
 use super::segments::{Segment, Segments};
 use super::{BlockId, Messages};
 use crate::damage::Damage;
-use crate::index::{OnSubject, Pages, Postings, Slot, View};
+use crate::index::{IsWanted, OnSubject, Pages, Postings, Slot, View};
 use crate::segment::SegmentId;
 
 /// Messages that leave memory at once, so that no other stream waits for long.
@@ -196,7 +196,7 @@ impl Cold {
         let mut hits = Vec::new();
         for (first, segment) in self.parts(segments, 0) {
             let Some(view) = self.view(segment) else { continue };
-            if let Some(postings) = self.guard(view.find(name, hash)) {
+            if let Some((_, postings)) = self.guard(view.find(name, hash)) {
                 hits.push((first, postings));
             }
         }
@@ -228,7 +228,7 @@ impl Cold {
         for (&first, segment) in segments.by_first.range(..memo.rest).rev() {
             memo.rest = first;
             let Some(view) = segment.is_on_disk().then(|| self.view(segment)).flatten() else { continue };
-            if let Some(postings) = self.guard(view.find(name, hash)) {
+            if let Some((_, postings)) = self.guard(view.find(name, hash)) {
                 let flow = f(segment, &postings);
                 memo.hits.push((first, postings));
                 if flow.is_break() {
@@ -307,13 +307,31 @@ impl Cold {
     /// Every subject of a segment that matches, in the order of the names, until `f` breaks.
     pub fn each_match(&self, segment: &Segment, filter: &[u8], f: &mut OnSubject<'_>) -> ControlFlow<()> {
         let Some(view) = self.view(segment) else { return ControlFlow::Continue(()) };
-        match view.each_match(filter, f) {
-            Ok(flow) => flow,
-            Err(damage) => {
-                self.note(damage);
-                ControlFlow::Break(())
-            }
+        if hw_subject::is_literal(filter) {
+            return match self.guard(view.find(filter, View::hash(filter))) {
+                Some((rank, postings)) => f(rank, filter, postings),
+                None => ControlFlow::Continue(()),
+            };
         }
+        self.flow(view.each_match(filter, f))
+    }
+
+    /// Every subject of a segment that begins so and is wanted, in the order of the names, until `f` breaks.
+    pub fn each_beginning(
+        &self,
+        segment: &Segment,
+        (prefix, is_wanted): (&[u8], &IsWanted<'_>),
+        f: &mut OnSubject<'_>,
+    ) -> ControlFlow<()> {
+        let Some(view) = self.view(segment) else { return ControlFlow::Continue(()) };
+        self.flow(view.each_beginning(prefix, is_wanted, f))
+    }
+
+    fn flow(&self, result: Result<ControlFlow<()>, Damage>) -> ControlFlow<()> {
+        result.unwrap_or_else(|damage| {
+            self.note(damage);
+            ControlFlow::Break(())
+        })
     }
 
     /// The name of a subject of a segment.
