@@ -25,7 +25,7 @@ use crate::vault::Cipher;
 /// Records of a group: one group is decoded at a time.
 const GROUP: usize = 64;
 /// A block of the dictionary is closed when it has so many bytes.
-const DICTIONARY_BLOCK: usize = 1024;
+const DICTIONARY_BLOCK: usize = 512;
 /// Up to so many sequences are listed in the dictionary itself.
 const INLINE: usize = 8;
 /// Sequences of a chunk of a longer list.
