@@ -84,6 +84,8 @@ impl Messages {
             _ => {}
         }
         let has_many = matches!(part.matches, Matches::Many);
+        // Of all calls together: where every tenth message matches, each looks at ten.
+        let limit = if has_many { MARK_AFTER } else { LOOK }.saturating_sub(part.looked);
         let Part { verdicts, looked, .. } = &mut **part;
         let subjects = segment.place.map_or(0, |place| u64::from(place.subjects));
         let matches = |name: Option<Bytes>| name.is_some_and(|name| filters.matches(&name));
@@ -91,7 +93,6 @@ impl Messages {
             *looked += 1;
             verdicts.get(slot.rank, subjects, || matches(self.cold.name(segment, slot.rank)))
         };
-        let limit = if has_many { MARK_AFTER } else { LOOK };
         let next = match self.cold.scan(segment, from, limit, &mut verdict) {
             Ok(found) => return Some(found),
             Err(None) => return None,
