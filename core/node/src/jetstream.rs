@@ -164,6 +164,8 @@ pub(crate) struct DiskQueue {
     pub(crate) checkpoint_running: bool,
     /// Something waits for the next checkpoint.
     pub(crate) must_checkpoint: bool,
+    /// The last checkpoint of this run was asked for.
+    pub(crate) is_ending: bool,
     pub(crate) failed: Option<String>,
     pub(crate) full: bool,
     /// Deleted groups whose files are still there.
