@@ -2,6 +2,7 @@
 
 use hw_kit::Time;
 use hw_stream::batch::Abandoned;
+use hw_stream::info::PeerInfo;
 use hw_stream::outcome::Advisory;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -51,6 +52,39 @@ pub enum Event<'a> {
     Backup(&'a Transfer<'a>, &'a Value),
     /// Some of the stream's bytes are not what was written.
     Damaged(&'a DamageFound<'a>),
+    /// A leader was elected, or lost its majority; the name of a consumer of the stream, if it is about one.
+    Leadership {
+        /// Which consumer.
+        consumer: Option<&'a str>,
+        /// Who leads now.
+        about: &'a Leadership,
+    },
+    /// A leader of the whole cluster was elected.
+    Domain(&'a Leadership),
+    /// A server was taken out of the cluster.
+    ServerRemoved {
+        /// Its name.
+        server: &'a str,
+        /// Its id.
+        server_id: &'a str,
+        /// Which cluster.
+        cluster: &'a str,
+    },
+}
+
+/// Who leads, and who else is there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Leadership {
+    /// In the system account's copy: whose the stream is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub account: String,
+    /// Who leads; empty: nobody, and the event is that no majority is reached.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub leader: String,
+    pub replicas: Vec<PeerInfo>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
 }
 
 /// The subject and the JSON of an event on `stream` in `domain` (empty: none), with `id` as its identity.
@@ -98,6 +132,17 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
             }
             (damage_subject(stream), "advisory.v1.stream_damaged")
         }
+        Event::Leadership { consumer, about } => leadership_event(stream, *consumer, about, &mut fields),
+        Event::Domain(about) => {
+            add(*about, &mut fields);
+            ("$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED".to_owned(), "advisory.v1.domain_leader_elected")
+        }
+        Event::ServerRemoved { server, server_id, cluster } => {
+            fields.insert("server".into(), (*server).into());
+            fields.insert("server_id".into(), (*server_id).into());
+            fields.insert("cluster".into(), (*cluster).into());
+            ("$JS.EVENT.ADVISORY.SERVER.REMOVED".to_owned(), "advisory.v1.server_removed")
+        }
     };
     if !domain.is_empty() {
         fields.insert("domain".into(), domain.into());
@@ -112,6 +157,42 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
     let Value::Object(mut document) = envelope else { unreachable!("json! of braces is an object") };
     document.append(&mut fields);
     (subject, to_json(&document))
+}
+
+fn add(about: &Leadership, fields: &mut Map<String, Value>) {
+    if let Ok(Value::Object(about)) = serde_json::to_value(about) {
+        fields.extend(about);
+    }
+}
+
+fn leadership_event(
+    stream: &str,
+    consumer: Option<&str>,
+    about: &Leadership,
+    fields: &mut Map<String, Value>,
+) -> (String, &'static str) {
+    fields.insert("stream".into(), stream.into());
+    if let Some(consumer) = consumer {
+        fields.insert("consumer".into(), consumer.into());
+    }
+    add(about, fields);
+    match (consumer, about.leader.is_empty()) {
+        (None, false) => {
+            let subject = format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}");
+            (subject, "advisory.v1.stream_leader_elected")
+        }
+        (None, true) => {
+            (format!("$JS.EVENT.ADVISORY.STREAM.QUORUM_LOST.{stream}"), "advisory.v1.stream_quorum_lost")
+        }
+        (Some(consumer), false) => {
+            let subject = format!("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{stream}.{consumer}");
+            (subject, "advisory.v1.consumer_leader_elected")
+        }
+        (Some(consumer), true) => {
+            let subject = format!("$JS.EVENT.ADVISORY.CONSUMER.QUORUM_LOST.{stream}.{consumer}");
+            (subject, "advisory.v1.consumer_quorum_lost")
+        }
+    }
 }
 
 /// Where it is told that a stream is damaged.

@@ -4,6 +4,7 @@
 mod ack;
 mod advisory;
 mod backup;
+mod cluster;
 mod codes;
 mod direct;
 mod error;
@@ -16,11 +17,12 @@ mod response;
 mod user;
 
 pub use ack::{AckSubject, ack_kind, ack_scope, flow_consumer, last_seen};
-pub use advisory::{Audit, DamageFound, Event, advisory, damage_subject};
+pub use advisory::{Audit, DamageFound, Event, Leadership, advisory, damage_subject};
 pub use backup::{
     ArchivedState, SnapshotRequest, Transfer, archived_consumer, config_document, parse_archived_consumer,
     restore_begun, restore_subject, snapshot_ack_prefix, snapshot_begun,
 };
+pub use cluster::{STREAMS_PER_PAGE, gathered_streams, purge_begun};
 pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::{ApiError, store_stopped};
 pub use fast::{fast_report, fast_slot, is_fast};

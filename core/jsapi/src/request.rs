@@ -2,11 +2,13 @@
 
 use hw_kit::{Seq, Time};
 use hw_stream::command::ConsumerAction;
+use hw_stream::config::Placement;
 use hw_stream::{ConsumerConfig, StreamConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::backup::SnapshotRequest;
+use crate::cluster::{PeerBody, StepdownBody};
 use crate::json::{drop_nulls, from_json};
 use crate::{ApiError, response::Kind};
 
@@ -34,6 +36,37 @@ pub enum Request {
     ConsumerPause { stream: String, consumer: String, until: Option<Time> },
     ConsumerUnpin { stream: String, consumer: String, group: String },
     ConsumerReset { stream: String, consumer: String, seq: Option<Seq> },
+    StreamStepdown { stream: String, placement: Placement },
+    ConsumerStepdown { stream: String, consumer: String, placement: Placement },
+    StreamPeerRemove { stream: String, peer: String },
+    MetaStepdown { placement: Placement },
+    ServerRemove { peer: String, peer_id: String },
+    AccountPurge { account: String },
+}
+
+impl Request {
+    /// The stream whose leader answers; None: who decides which streams there are does.
+    pub fn of_stream(&self) -> Option<&str> {
+        match self {
+            Request::StreamUpdate { config, .. } => Some(&config.name),
+            Request::ConsumerCreate(create) => Some(&create.stream),
+            Request::StreamPurge { stream, .. }
+            | Request::StreamInfo { stream, .. }
+            | Request::StreamSnapshot { stream, .. }
+            | Request::StreamStepdown { stream, .. }
+            | Request::MessageDelete { stream, .. }
+            | Request::MessageGet { stream, .. }
+            | Request::ConsumerDelete { stream, .. }
+            | Request::ConsumerPause { stream, .. }
+            | Request::ConsumerReset { stream, .. }
+            | Request::ConsumerUnpin { stream, .. }
+            | Request::ConsumerNames { stream, .. }
+            | Request::ConsumerList { stream, .. }
+            | Request::ConsumerStepdown { stream, .. }
+            | Request::ConsumerInfo { stream, .. } => Some(stream),
+            _ => None,
+        }
+    }
 }
 
 /// Which message.
@@ -129,6 +162,9 @@ fn kind_of<'a, 'b>(tokens: &'a [&'b str]) -> Option<(Kind, &'a [&'b str])> {
         ["CONSUMER", "UNPIN", ..] => (Kind::ConsumerUnpin, 2, 2..=2),
         ["CONSUMER", "RESET", ..] => (Kind::ConsumerReset, 2, 2..=2),
         ["CONSUMER", "LEADER", "STEPDOWN", ..] => (Kind::ConsumerStepdown, 3, 2..=2),
+        ["META", "LEADER", "STEPDOWN"] => (Kind::MetaStepdown, 3, 0..=0),
+        ["SERVER", "REMOVE"] => (Kind::ServerRemove, 2, 0..=0),
+        ["ACCOUNT", "PURGE", ..] => (Kind::AccountPurge, 2, 1..=1),
         _ => return None,
     };
     let arguments = &tokens[used..];
@@ -234,13 +270,40 @@ impl Reader<'_> {
                 let seq = body.map(|body| Seq(body.seq));
                 Ok(Request::ConsumerReset { stream: first(), consumer: second(), seq })
             }
-            Kind::StreamStepdown | Kind::ConsumerStepdown | Kind::StreamPeerRemove => self.refuse(10010),
+            Kind::StreamStepdown => {
+                Ok(Request::StreamStepdown { stream: first(), placement: self.placement()? })
+            }
+            Kind::ConsumerStepdown => Ok(Request::ConsumerStepdown {
+                stream: first(),
+                consumer: second(),
+                placement: self.placement()?,
+            }),
+            Kind::MetaStepdown => Ok(Request::MetaStepdown { placement: self.placement()? }),
+            Kind::StreamPeerRemove => {
+                let PeerBody { peer, .. } = self.peer()?;
+                if peer.is_empty() { self.refuse(10003) } else { Ok(Request::StreamPeerRemove { stream: first(), peer }) }
+            }
+            Kind::ServerRemove => {
+                let PeerBody { peer, peer_id } = self.peer()?;
+                Ok(Request::ServerRemove { peer, peer_id })
+            }
+            Kind::AccountPurge => Ok(Request::AccountPurge { account: first() }),
             Kind::StreamSnapshot => {
                 self.not_empty()?;
                 Ok(Request::StreamSnapshot { stream: first(), snapshot: self.required()? })
             }
             Kind::StreamRestore => self.restore(first()),
         }
+    }
+
+    fn placement(&self) -> Result<Placement, Refused> {
+        let body: Option<StepdownBody> = self.optional()?;
+        Ok(body.and_then(|body| body.placement).unwrap_or_default())
+    }
+
+    fn peer(&self) -> Result<PeerBody, Refused> {
+        self.not_empty()?;
+        self.required()
     }
 
     fn refused(&self, error: ApiError) -> Refused {

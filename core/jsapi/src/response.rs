@@ -50,6 +50,21 @@ kinds! {
     ConsumerUnpin = "consumer_unpin_response",
     ConsumerReset = "consumer_reset_response",
     ConsumerStepdown = "consumer_leader_stepdown_response",
+    MetaStepdown = "meta_leader_stepdown_response",
+    ServerRemove = "meta_server_remove_response",
+    AccountPurge = "account_purge_response",
+}
+
+impl Kind {
+    /// Whether only a cluster can do it.
+    pub fn needs_cluster(self) -> bool {
+        matches!(self, Kind::StreamStepdown | Kind::StreamPeerRemove | Kind::ConsumerStepdown)
+    }
+
+    /// Whether it is for the system account alone, and for clusters: who else asks is not heard.
+    pub fn is_for_operators(self) -> bool {
+        matches!(self, Kind::MetaStepdown | Kind::ServerRemove | Kind::AccountPurge)
+    }
 }
 
 /// How many entries a page of a list holds.

@@ -64,7 +64,16 @@ impl JetStream {
             let old = !hw_jsapi::has_level(&call.header);
             let (kind, handled) = match hw_jsapi::parse(verb, &call.body, self.config.strict) {
                 Parsed::Silent => continue,
-                parsed if !self.is_mine(now, call.account, &parsed) => continue,
+                parsed if !self.is_for_me(&call, &parsed) => continue,
+                parsed if !self.is_mine(now, call.account, &parsed) => {
+                    self.park(now, &call, parsed);
+                    continue;
+                }
+                Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _)
+                    if kind.needs_cluster() && self.cluster.is_none() =>
+                {
+                    (kind, Handled::Answer(Err(ApiError::new(10010))))
+                }
                 Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _) if old => {
                     (kind, Handled::Answer(Err(ApiError::new(10185))))
                 }
@@ -106,6 +115,9 @@ impl JetStream {
     }
 
     fn handle_request(&mut self, now: Time, hub: &mut Hub, call: &Call, request: Request) -> Handled {
+        if call.kind.is_for_operators() {
+            return Handled::Answer(self.operate(now, hub, request));
+        }
         if self.limits_of(call.account).is_none() {
             return Handled::Answer(Err(ApiError::new(10039)));
         }
@@ -139,6 +151,15 @@ impl JetStream {
             }
             Request::ConsumerUnpin { stream, consumer, group } => {
                 Handled::Answer(self.consumer_unpin(now, hub, call, (&stream, &consumer), &group))
+            }
+            Request::StreamStepdown { stream, placement } => {
+                Handled::Answer(self.change_leader(now, call, (&stream, None), &placement))
+            }
+            Request::ConsumerStepdown { stream, consumer, placement } => {
+                Handled::Answer(self.change_leader(now, call, (&stream, Some(&consumer)), &placement))
+            }
+            Request::StreamPeerRemove { stream, peer } => {
+                Handled::Answer(self.remove_stream_peer(call, &stream, &peer, now))
             }
             other => match self.hold(call, other) {
                 None => Handled::Proposed,

@@ -5,9 +5,13 @@ mod ask;
 mod drive;
 mod elect;
 mod form;
+mod gather;
+mod handover;
 mod lead;
+mod leaderless;
 mod place;
 mod replicated;
+mod show;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +25,10 @@ use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
 pub(crate) use form::store_frame;
+pub(crate) use gather::Gatherings;
+pub(crate) use handover::Handovers;
+pub(crate) use leaderless::Parked;
+pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use replicated::{Replicated, Saved};
 pub(crate) use transfer::Transfers;
 
@@ -56,6 +64,9 @@ pub(crate) struct Cluster {
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
     pub(crate) transfers: Transfers,
+    pub(crate) gatherings: Gatherings,
+    pub(crate) handovers: Handovers,
+    pub(crate) parked: Parked,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -88,6 +99,9 @@ impl Cluster {
             agreeing: None,
             asks: Asks::default(),
             transfers: Transfers::default(),
+            gatherings: Gatherings::default(),
+            handovers: Handovers::default(),
+            parked: Parked::default(),
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -123,6 +137,9 @@ impl Cluster {
             self.formation.next_deadline(),
             self.asks.next_deadline(),
             self.transfers.next_deadline(),
+            self.gatherings.next_deadline(),
+            self.handovers.next_deadline(),
+            self.parked.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

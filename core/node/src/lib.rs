@@ -40,8 +40,9 @@ mod usage;
 mod view;
 
 pub use hw_stream::batch::BatchLimits;
+pub use hw_stream::info::{ClusterInfo, PeerInfo};
 
-pub use cluster::ClusterConfig;
+pub use cluster::{AssetProblem, ClusterConfig, MetaView, RaftView};
 pub use completion::{DiskCompletion, LoadError};
 pub use jetstream::{DiskRequest, JetStreamConfig};
 pub use limits::{DEFAULT_MAX_CONSUMERS, ERASE_AFTER, FRAME_BYTES};

@@ -53,12 +53,21 @@ impl JetStream {
     pub(crate) fn look_up(&mut self, now: Time, hub: &Hub, call: &Call, request: Request) -> Option<Reply> {
         let account = call.account;
         Some(match request {
+            Request::AccountInfo if self.cluster.is_some() => return self.gather_account(now, call),
             Request::AccountInfo => {
                 self.account_info(account).map(|info| info.response()).ok_or_else(|| ApiError::new(10039))
+            }
+            Request::StreamNames { offset, subject } if self.cluster.is_some() => {
+                let assets = self.assets(account, &subject);
+                let names: Vec<&str> = assets.iter().map(|asset| asset.config.name.as_str()).collect();
+                Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
             }
             Request::StreamNames { offset, subject } => {
                 let names: Vec<&str> = self.filtered(account, &subject).map(name_of).collect();
                 Ok(hw_jsapi::names(Kind::StreamNames, &names, offset))
+            }
+            Request::StreamList { offset, subject } if self.cluster.is_some() => {
+                return self.gather_streams(now, call, (&subject, offset));
             }
             Request::StreamList { offset, subject } => {
                 let infos: Vec<_> =
@@ -80,11 +89,7 @@ impl JetStream {
                     let (id, names): (_, Vec<Bytes>) = (group.id, group.leads.keys().cloned().collect());
                     self.look(now, hub, id, &names);
                 }
-                self.with_stream(account, &stream, |group| {
-                    let names = group.stream.consumers().map(|consumer| consumer.name());
-                    let infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
-                    hw_jsapi::consumer_list(&infos, offset)
-                })
+                self.consumer_list(now, account, &stream, offset)
             }
             Request::ConsumerInfo { stream, consumer } => {
                 let Some(id) = self.group_named(account, &stream) else {
@@ -92,12 +97,8 @@ impl JetStream {
                 };
                 self.look(now, hub, id, &[Bytes::from(consumer.clone())]);
                 let info = self.consumer_view(now, id, consumer.as_bytes());
-                let mut info = match info {
-                    Some(info) => info,
-                    None => return Some(Err(ApiError::new(10014))),
-                };
-                info.cluster = self.cluster.is_some().then(|| self.cluster_info(now, id)).flatten();
-                Ok(hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
+                let info = info.ok_or_else(|| ApiError::new(10014));
+                info.map(|info| hw_jsapi::consumer_info(Kind::ConsumerInfo, &info))
             }
             Request::MessageGet { stream, get, no_hdr } => {
                 return self.message_get(now, hub, call, &stream, (get, no_hdr));
@@ -115,6 +116,21 @@ impl JetStream {
         }
         self.perform(now, hub, id, effects);
         self.touch(id);
+    }
+
+    fn consumer_list(&self, now: Time, account: AccountId, stream: &str, offset: u64) -> Reply {
+        let group = self.group_named(account, stream).and_then(|id| self.groups.get(&id));
+        let Some(group) = group else {
+            // As `nats-server` does in a cluster, and only there.
+            let none: [(); 0] = [];
+            let is_known = self.cluster.is_none() || self.meta.stream(&self.account_name(account), stream).is_some();
+            return if is_known { Err(self.no_stream(account, stream)) } else { Ok(hw_jsapi::consumer_list(&none, 0)) };
+        };
+        let cluster = self.cluster.is_some().then(|| self.consumer_cluster(now, group.id)).flatten();
+        let names = group.stream.consumers().map(|consumer| consumer.name());
+        let mut infos: Vec<_> = names.filter_map(|name| group.consumer_info(now, name)).collect();
+        infos.iter_mut().for_each(|info| info.cluster.clone_from(&cluster));
+        Ok(hw_jsapi::consumer_list(&infos, offset))
     }
 
     fn with_stream(&self, account: AccountId, name: &str, answer: impl FnOnce(&Group) -> Vec<u8>) -> Reply {

@@ -282,6 +282,14 @@ impl Shard {
         self.rooms.js.as_ref().map(JetStreamView::new)
     }
 
+    /// The server is about to go: clients are told, and other servers take what it leads.
+    pub fn handle_lame_duck(&mut self, now: Time) {
+        self.hub.lame_duck();
+        if let Some(js) = &mut self.rooms.js {
+            js.hand_over_all(now);
+        }
+    }
+
     /// The server stops: waiting pulls are told, and the store is made quick to open.
     pub fn handle_shutdown(&mut self, now: Time) {
         if let Some(js) = &mut self.rooms.js {

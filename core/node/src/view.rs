@@ -4,7 +4,7 @@ use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
 use hw_kit::{AccountId, GroupId, NodeId, Time};
 use hw_stream::Lead;
 use hw_stream::consumer::required_api_level;
-use hw_stream::info::{ConsumerInfo, LeadInfo, StreamInfo};
+use hw_stream::info::{ClusterInfo, ConsumerInfo, LeadInfo, StreamInfo};
 use serde_json::Value;
 
 use crate::group::Group;
@@ -21,6 +21,11 @@ pub struct JetStreamTotals {
     pub accounts: usize,
     pub streams: usize,
     pub consumers: usize,
+    /// Of those, how many are led here; counted in clusters.
+    pub streams_leader: usize,
+    pub consumers_leader: usize,
+    /// Replicas here that others have, too.
+    pub ha_assets: usize,
     pub messages: u64,
     pub bytes: u64,
     pub api: ApiStats,
@@ -76,7 +81,10 @@ pub struct AccountView {
 pub struct StreamView {
     pub name: String,
     pub created: Time,
-    pub leader: String,
+    /// Where it is, and who leads it.
+    pub cluster: ClusterInfo,
+    /// Whether this server leads it.
+    pub is_leader: bool,
     pub config: Value,
     pub state: Value,
     pub consumers: Vec<Value>,
@@ -120,6 +128,11 @@ impl<'a> JetStreamView<'a> {
             let messages = group.stream.messages();
             totals.streams += 1;
             totals.consumers += group.stream.consumers().len();
+            if js.cluster.is_some() && group.log.is_leading() {
+                totals.streams_leader += 1;
+                totals.consumers_leader += group.stream.consumers().len();
+            }
+            totals.ha_assets += usize::from(group.log.replicated.is_some());
             totals.messages += messages.len();
             totals.bytes += messages.bytes();
             *(if group.is_volatile() { &mut totals.memory } else { &mut totals.storage }) += messages.bytes();
@@ -159,12 +172,14 @@ impl JetStream {
             let info = group.stream.info(now);
             let names =
                 group.stream.consumers().filter(|_| with_consumers).map(|consumer| consumer.name().clone());
-            let infos = names.filter_map(|name| group.consumer_info(now, &name));
+            let place = self.cluster.as_ref().and_then(|_| self.consumer_cluster(now, group.id));
+            let infos = names.filter_map(|name| group.consumer_info(now, &name)).map(|info| ConsumerInfo { cluster: place.clone(), ..info });
             let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
             StreamView {
                 name: info.config.name.clone(),
                 created: info.created,
-                leader: self.config.server_name.clone(),
+                cluster: self.cluster_info(now, group.id).unwrap_or_default(),
+                is_leader: group.log.is_leading(),
                 config: json(serde_json::to_value(&info.config)),
                 state: json(serde_json::to_value(&info.state)),
                 consumers: infos.map(|info| json(serde_json::to_value(info))).collect(),
@@ -236,6 +251,9 @@ impl JetStream {
         self.show_feeds(now, group, &mut info);
         info.domain.clone_from(&self.config.domain);
         stamp(&mut info.config.metadata, &self.config.version);
+        if self.cluster.is_some() {
+            info.cluster = self.cluster_info(now, id);
+        }
         Some(info)
     }
 
@@ -244,6 +262,9 @@ impl JetStream {
         let mut info = group.stream.info(now);
         self.show_feeds(now, group, &mut info);
         info.domain.clone_from(&self.config.domain);
+        if self.cluster.is_some() {
+            info.cluster = self.cluster_info(now, group.id);
+        }
         info
     }
 
@@ -251,6 +272,9 @@ impl JetStream {
     pub(crate) fn consumer_view(&self, now: Time, id: GroupId, name: &[u8]) -> Option<ConsumerInfo> {
         let mut info = self.groups.get(&id)?.consumer_info(now, name)?;
         stamp(&mut info.config.metadata, &self.config.version);
+        if self.cluster.is_some() {
+            info.cluster = self.consumer_cluster(now, id);
+        }
         Some(info)
     }
 }

@@ -237,6 +237,22 @@ impl Inner {
         self.mailboxes.first()?.ask(|shard, _| shard.jetstream().map(|js| js.totals())).await?
     }
 
+    pub(crate) async fn meta_cluster(&self) -> Option<hw_node::MetaView> {
+        self.mailboxes.first()?.ask(|shard, now| shard.jetstream()?.meta_cluster(now)).await?
+    }
+
+    pub(crate) async fn raft_groups(&self) -> Vec<hw_node::RaftView> {
+        let Some(mailbox) = self.mailboxes.first() else { return Vec::new() };
+        let views = mailbox.ask(|shard, now| shard.jetstream().map(|js| js.raft_groups(now))).await;
+        views.flatten().unwrap_or_default()
+    }
+
+    pub(crate) async fn asset_problems(&self, meta_only: bool) -> Vec<hw_node::AssetProblem> {
+        let Some(mailbox) = self.mailboxes.first() else { return Vec::new() };
+        let problems = mailbox.ask(move |shard, _| shard.jetstream().map(|js| js.asset_problems(meta_only))).await;
+        problems.flatten().unwrap_or_default()
+    }
+
     pub(crate) async fn jetstream_health(&self) -> Option<JetStreamHealth> {
         self.mailboxes.first()?.ask(|shard, _| shard.jetstream().map(|js| js.health())).await?
     }

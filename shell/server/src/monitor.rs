@@ -5,6 +5,7 @@ mod arguments;
 pub(crate) mod connz;
 pub(crate) mod healthz;
 pub(crate) mod jsz;
+pub(crate) mod raftz;
 pub(crate) mod links;
 mod metrics;
 pub(crate) mod routez;
@@ -42,6 +43,7 @@ const PAGES: &[&str] = &[
     "/jsz",
     "/leafz",
     "/metrics",
+    "/raftz",
     "/routez",
     "/subsz",
     "/varz",
@@ -76,6 +78,7 @@ pub(crate) fn router(inner: Arc<Inner>, base: &str) -> Router {
         .route("/subscriptionsz", get(subsz_page))
         .route("/jsz", get(jsz_page))
         .route("/healthz", get(healthz_page))
+        .route("/raftz", get(raftz_page))
         .route("/metrics", get(metrics_page))
         .route("/routez", get(routez_page))
         .route("/gatewayz", get(gatewayz_page))
@@ -133,7 +136,10 @@ async fn subsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments
 
 async fn jsz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
     inner.requests.count("/jsz");
-    json(StatusCode::OK, &jsz::page(&inner, &arguments).await)
+    match jsz::page(&inner, &arguments).await {
+        Ok(page) => json(StatusCode::OK, &page),
+        Err(text) => refused(text),
+    }
 }
 
 async fn routez_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
@@ -167,6 +173,13 @@ async fn accstatz_page(State(inner): State<Arc<Inner>>, Query(arguments): Argume
 async fn metrics_page(State(inner): State<Arc<Inner>>) -> Response {
     inner.requests.count("/metrics");
     metrics::page(&inner).await
+}
+
+async fn raftz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {
+    inner.requests.count("/raftz");
+    let page = raftz::page(&inner, &arguments).await;
+    let code = if page.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    json(code, &page)
 }
 
 async fn healthz_page(State(inner): State<Arc<Inner>>, Query(arguments): Arguments) -> Response {

@@ -128,7 +128,8 @@ async fn page(inner: &Inner, question: &Question, request: &Map<String, Value>) 
         "LEAFZ" => shown(&monitor::links::leafz(inner)),
         "ACCOUNTZ" => shown(&monitor::accountz::page(inner, arguments).await.map_err(refused)?),
         "STATZ" => shown(&monitor::accountz::stats(inner, arguments).await),
-        "JSZ" => shown(&monitor::jsz::page(inner, arguments).await),
+        "JSZ" => shown(&monitor::jsz::page(inner, arguments).await.map_err(refused)?),
+        "RAFTZ" => shown(&monitor::raftz::page(inner, arguments).await),
         "HEALTHZ" => {
             let (code, page) = monitor::healthz::page(inner, arguments).await;
             shown(&page.with_code(code))

@@ -22,11 +22,15 @@ const PATIENCE: Span = Span::from_secs(4);
 /// What one server asks another.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Question {
+pub(super) enum Question {
     /// Propose this to the meta group, which you lead. There is no answer.
     Propose(Box<MetaCommand>),
     /// What a client is told that created or updated this stream, once you lead it.
     Created { group: u64, update: bool },
+    /// What lists show of those of these streams that you lead.
+    Streams { groups: Vec<u64> },
+    /// What you have of an account.
+    Usage { account: String },
 }
 
 /// Requests of this server, and requests of others that wait until it leads.
@@ -59,10 +63,16 @@ impl Asks {
         own.chain(self.waiting.iter().map(|waiting| waiting.until)).min()
     }
 
-    fn keep(&mut self, now: Time, call: &Call) -> u64 {
+    /// A number for a question.
+    pub(super) fn next_id(&mut self) -> u64 {
         self.last += 1;
-        self.own.insert(self.last, Pending { call: Box::new(call.clone()), until: now + PATIENCE });
         self.last
+    }
+
+    fn keep(&mut self, now: Time, call: &Call) -> u64 {
+        let id = self.next_id();
+        self.own.insert(id, Pending { call: Box::new(call.clone()), until: now + PATIENCE });
+        id
     }
 }
 
@@ -117,6 +127,7 @@ impl JetStream {
             Ok(Question::Created { group, update }) => {
                 self.wait_to_lead(now, hub, from, (GroupId(group), update));
             }
+            Ok(question) => self.tell_asker(now, from, &question),
         }
     }
 
@@ -153,6 +164,9 @@ impl JetStream {
 
     /// An answer to a request of this server.
     pub(crate) fn handle_answer(&mut self, now: Time, hub: &Hub, id: u64, body: Bytes) {
+        if self.handle_told(id, &body) {
+            return;
+        }
         let pending = self.cluster.as_mut().and_then(|cluster| cluster.asks.own.remove(&id));
         if let Some(pending) = pending {
             self.answer(now, hub, &pending.call, Ok(body.to_vec()));
@@ -185,7 +199,7 @@ impl JetStream {
     }
 }
 
-fn ask(id: u64, question: &Question) -> PeerFrame {
+pub(super) fn ask(id: u64, question: &Question) -> PeerFrame {
     let body = serde_json::to_vec(question).expect("plain data always encodes");
     PeerFrame::Ask { id, body: body.into() }
 }

@@ -47,7 +47,8 @@ impl JetStream {
 
     /// Lets replicas act until they wait for disk or servers; says whether any did.
     pub(crate) fn drive(&mut self, now: Time, hub: &mut Hub) -> bool {
-        if self.meta_log.replicated.is_some() && self.meta_log.is_open() {
+        let is_held = self.is_handed_over(META);
+        if self.meta_log.replicated.is_some() && self.meta_log.is_open() && !is_held {
             self.wake_replica(META);
         }
         let mut any = false;
@@ -61,8 +62,10 @@ impl JetStream {
     }
 
     fn drive_replica(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let is_held = self.is_handed_over(id);
         let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
-        let frames = log.cut();
+        // While a successor is on its way the replica takes nothing: it waits here, until there is one or none.
+        let frames = if is_held { Vec::new() } else { log.cut() };
         if let Some(replicated) = &mut log.replicated {
             for frame in frames {
                 if replicated.replica.propose(frame.log_body()).is_err() {
@@ -78,6 +81,10 @@ impl JetStream {
             }
             self.take_ready(now, hub, id, ready);
         }
+    }
+
+    fn is_handed_over(&self, id: GroupId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.handovers.holds(id))
     }
 
     fn take_ready(&mut self, now: Time, hub: &mut Hub, id: GroupId, ready: Ready) {

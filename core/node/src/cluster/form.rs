@@ -24,6 +24,9 @@ impl JetStream {
         self.run_elections(now, hub);
         self.run_formation(now);
         self.run_asks(now, hub);
+        self.run_gatherings(now, hub);
+        self.run_handovers(now);
+        self.run_parked(now, hub);
         self.run_transfers(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {
@@ -145,6 +148,11 @@ impl JetStream {
     /// What is to be said.
     pub(crate) fn take_cluster_notices(&mut self) -> Vec<Notice> {
         self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.notices)).unwrap_or_default()
+    }
+
+    /// What the cluster is called; empty: this server is on its own.
+    pub(crate) fn cluster_name(&self) -> String {
+        self.cluster.as_ref().map(|cluster| cluster.config.name.clone()).unwrap_or_default()
     }
 
     /// What a server is called.

@@ -3,9 +3,11 @@
 
 use bytes::Bytes;
 use hw_hub::Hub;
-use hw_kit::{GroupId, Time};
+use hw_jsapi::{Event, Leadership};
+use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::lead::PumpOut;
 
+use super::place::node_key;
 use crate::commit::META;
 use crate::jetstream::JetStream;
 use crate::notice::NoticeLevel;
@@ -17,6 +19,7 @@ impl JetStream {
         let text = format!("this server leads {}", self.raft_group(id));
         self.say(NoticeLevel::Debug, text);
         if id == META {
+            self.advise_leader(now, hub, id);
             return self.start_leading_meta(now);
         }
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -25,6 +28,7 @@ impl JetStream {
         self.configure_group(now, hub, id);
         self.recount(id);
         self.answer_waiting(now, hub, id);
+        self.advise_leader(now, hub, id);
     }
 
     /// Another server leads, or nobody: clients that wait are told to ask again, publishers get no answer.
@@ -33,6 +37,9 @@ impl JetStream {
         self.say(NoticeLevel::Debug, text);
         if let Some(log) = self.log_mut(id) {
             log.handle_stepdown();
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.handovers.forget(id);
         }
         if id == META {
             return;
@@ -61,6 +68,49 @@ impl JetStream {
         self.send_effects(account, effects);
         self.recount(id);
         self.rearm(id);
+    }
+
+    /// Whoever watches is told that this server leads a group.
+    fn advise_leader(&mut self, now: Time, hub: &Hub, id: GroupId) {
+        let about = Leadership {
+            leader: self.config.server_name.clone(),
+            replicas: self.peer_infos(now, id),
+            ..Leadership::default()
+        };
+        self.advise_leadership(now, hub, id, about);
+    }
+
+    /// The same for a group that does not reach enough of its servers to decide anything.
+    pub(crate) fn advise_quorum_lost(&mut self, now: Time, hub: &Hub, id: GroupId) {
+        let about = Leadership { replicas: self.peer_infos(now, id), ..Leadership::default() };
+        self.advise_leadership(now, hub, id, about);
+    }
+
+    fn advise_leadership(&mut self, now: Time, hub: &Hub, id: GroupId, about: Leadership) {
+        if self.replica(id).is_none() {
+            return; // It has one server, which is no news.
+        }
+        let system = self.directory.system_account();
+        if id == META {
+            let leader = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
+            let about = Leadership { leader: node_key(leader), cluster: self.cluster_name(), ..about };
+            if let Some(system) = system {
+                self.advise(now, hub, system, &Event::Domain(&about), "");
+            }
+            return;
+        }
+        let Some(group) = self.groups.get(&id) else { return };
+        let (account, stream) = (group.account, group.stream.config().name.clone());
+        let of_account = Leadership { account: self.account_name(account), ..about.clone() };
+        let names = self.consumer_names(id);
+        let consumers = names.iter().map(|name| Some(String::from_utf8_lossy(name).into_owned()));
+        for consumer in std::iter::once(None).chain(consumers) {
+            let consumer = consumer.as_deref();
+            self.advise(now, hub, account, &Event::Leadership { consumer, about: &about }, &stream);
+            if let Some(system) = system {
+                self.advise(now, hub, system, &Event::Leadership { consumer, about: &of_account }, &stream);
+            }
+        }
     }
 
     /// The names of a stream's consumers.

@@ -2,7 +2,7 @@
 
 use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Parsed, Request};
+use hw_jsapi::{ApiError, Parsed};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer};
 use hw_raft::{Hard, MemberChange, MemberStep, Members, Status};
@@ -102,6 +102,7 @@ impl JetStream {
             cluster.elections.cancel(id);
             cluster.busy.remove(&id);
             cluster.transfers.forget(id);
+            cluster.handovers.forget(id);
         }
     }
 
@@ -111,7 +112,7 @@ impl JetStream {
         let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
         reached.push(cluster.me);
         let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
-        self.meta.place(replicas, &reached).ok_or_else(|| ApiError::new(10005))
+        self.meta.place(replicas, &reached).ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
     }
 
     /// The servers for a stream that is updated; none when they stay.
@@ -132,7 +133,7 @@ impl JetStream {
             reached.push(cluster.me);
             reached.retain(|node| !peers.contains(&node.0));
             let more = self.meta.place(wanted - peers.len(), &reached);
-            peers.extend(more.ok_or_else(|| ApiError::new(10005))?);
+            peers.extend(more.ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))?);
         }
         Ok(peers)
     }
@@ -143,23 +144,7 @@ impl JetStream {
             return true;
         }
         let Parsed::Request(_, request) = parsed else { return self.leads_meta() };
-        let stream = match request {
-            Request::StreamUpdate { config, .. } => &config.name,
-            Request::StreamPurge { stream, .. }
-            | Request::StreamInfo { stream, .. }
-            | Request::StreamSnapshot { stream, .. }
-            | Request::MessageDelete { stream, .. }
-            | Request::MessageGet { stream, .. }
-            | Request::ConsumerDelete { stream, .. }
-            | Request::ConsumerPause { stream, .. }
-            | Request::ConsumerReset { stream, .. }
-            | Request::ConsumerUnpin { stream, .. }
-            | Request::ConsumerNames { stream, .. }
-            | Request::ConsumerList { stream, .. }
-            | Request::ConsumerInfo { stream, .. } => stream,
-            Request::ConsumerCreate(create) => &create.stream,
-            _ => return self.leads_meta(),
-        };
+        let Some(stream) = request.of_stream() else { return self.leads_meta() };
         self.duty(now, account, stream) == Duty::Here
     }
 
@@ -283,33 +268,49 @@ impl JetStream {
             info.leader = self.config.server_name.clone();
             return Some(info);
         };
-        let status = replicated.replica.status();
         info.raft_group = self.raft_group(id);
-        let is_led = status.leader.0 != 0;
-        info.leader = if is_led { self.node_name(status.leader) } else { String::new() };
+        let leader = replicated.replica.leader();
+        info.leader = if self.lacks_leader(id) { String::new() } else { self.node_name(leader) };
         info.leader_since = replicated.is_leading().then(|| replicated.since.to_rfc3339());
         info.system_account = true;
         info.traffic_account = "$SYS".to_owned();
-        for node in status.members.voters.iter().chain(&status.members.learners) {
-            if *node == status.leader {
-                continue;
-            }
-            let peer = cluster.peers.get(*node);
-            let is_alive = *node == cluster.me || cluster.peers.is_alive(*node);
+        let mut peers = self.peer_infos(now, id);
+        peers.retain(|peer| peer.peer != node_key(cluster.me));
+        info.replicas = peers;
+        Some(info)
+    }
+
+    /// The same for a consumer, which is where its stream is.
+    pub(crate) fn consumer_cluster(&self, now: Time, id: GroupId) -> Option<ClusterInfo> {
+        let mut info = self.cluster_info(now, id)?;
+        if let Some(rest) = info.raft_group.strip_prefix('S') {
+            info.raft_group = format!("C{rest}");
+        }
+        Some(info)
+    }
+
+    /// All servers of a group by name, this one included.
+    pub(crate) fn peer_infos(&self, now: Time, id: GroupId) -> Vec<PeerInfo> {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return Vec::new() };
+        let status = replicated.replica.status();
+        let one = |node: &NodeId| {
+            let is_me = *node == cluster.me;
+            let is_alive = is_me || cluster.peers.is_alive(*node);
             let matched = status.peers.iter().find(|peer| peer.node == *node).map(|peer| peer.matched);
-            let lag = matched.map_or(0, |matched| status.last.0.saturating_sub(matched.0));
-            let active = peer.map_or(0, |peer| now.since(peer.heard).0);
-            info.replicas.push(PeerInfo {
+            let lag = matched.filter(|_| !is_me).map_or(0, |matched| status.last.0.saturating_sub(matched.0));
+            let heard = cluster.peers.get(*node).filter(|_| !is_me).map(|peer| peer.heard);
+            PeerInfo {
                 name: self.node_name(*node),
                 current: is_alive && lag == 0,
                 offline: !is_alive,
-                active: Span(active),
+                active: heard.map_or(Span::ZERO, |heard| now.since(heard).max(Span::ZERO)),
                 lag,
                 peer: node_key(*node),
-            });
-        }
-        info.replicas.sort_by(|a, b| a.name.cmp(&b.name));
-        Some(info)
+            }
+        };
+        let mut peers: Vec<PeerInfo> = status.members.voters.iter().chain(&status.members.learners).map(one).collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
     }
 
     /// The name of a group as the API shows it.

@@ -90,10 +90,24 @@ async fn check(
     if only_enabled || is_set(arguments, "js-server-only") {
         return Ok(());
     }
+    let meta_only = is_set(arguments, "js-meta-only");
+    let unwell = inner.asset_problems(meta_only).await;
+    if let Some(problem) = unwell.iter().find(|problem| problem.account.is_empty()) {
+        return unavailable(Problem::new("JETSTREAM", problem.error.clone()));
+    }
+    if meta_only {
+        return Ok(());
+    }
     let is_asked = |name: &str, value: &str| arguments.get(name).is_none_or(|wanted| wanted == value);
     let damage = health.damage.into_iter();
     let asked = damage.filter(|one| is_asked("account", &one.account) && is_asked("stream", &one.stream));
     let mut problems: Vec<Problem> = asked.map(Problem::damaged).collect();
+    for problem in unwell {
+        if is_asked("account", &problem.account) && is_asked("stream", &problem.stream) {
+            let (account, stream) = (Some(problem.account), Some(problem.stream));
+            problems.push(Problem { account, stream, ..Problem::new("STREAM", problem.error) });
+        }
+    }
     if health.left_out > 0 {
         let error = format!("{} more damaged places are not listed", health.left_out);
         problems.push(Problem::new("JETSTREAM", error));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hw_jsapi::ApiStats;
-use hw_node::{AccountView, JetStreamTotals};
+use hw_node::{AccountView, ClusterInfo, JetStreamTotals, PeerInfo, StreamView};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,9 +21,15 @@ pub(crate) struct Jsz {
     config: Config,
     limits: Limits,
     streams: usize,
+    #[serde(skip_serializing_if = "is_none")]
+    streams_leader: usize,
     consumers: usize,
+    #[serde(skip_serializing_if = "is_none")]
+    consumers_leader: usize,
     messages: u64,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta_cluster: Option<MetaCluster>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account_details: Option<Vec<Account>>,
     total: usize,
@@ -36,6 +42,8 @@ pub(crate) struct Summary {
     config: Option<Config>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<MetaCluster>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<Limits>,
 }
@@ -79,6 +87,10 @@ struct Limits {
     duplicate_window: i64,
 }
 
+fn is_none(number: &usize) -> bool {
+    *number == 0
+}
+
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }
@@ -102,20 +114,55 @@ struct Account {
 struct Stream {
     name: String,
     created: String,
-    cluster: BTreeMap<&'static str, String>,
+    cluster: ClusterInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
     config: Option<Value>,
     state: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     consumer_detail: Vec<Value>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    stream_raft_group: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    consumer_raft_groups: Vec<RaftGroup>,
+}
+
+#[derive(Serialize)]
+struct RaftGroup {
+    name: String,
+    raft_group: String,
+}
+
+/// Who decides about streams.
+#[derive(Clone, Serialize)]
+struct MetaCluster {
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    leader: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    peer: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replicas: Vec<PeerInfo>,
+    cluster_size: usize,
+    quorum_needed: usize,
+    pending: u64,
+    pending_requests: usize,
+    pending_infos: usize,
 }
 
 pub(crate) async fn summary(inner: &Inner) -> Summary {
     let Some(totals) = inner.jetstream_totals().await else { return Summary::default() };
-    Summary { config: Some(config(inner)), stats: Some(stats(&totals)), limits: Some(limits(inner)) }
+    let meta = meta_cluster(inner).await.map(|(meta, _)| meta);
+    Summary { config: Some(config(inner)), stats: Some(stats(&totals)), meta, limits: Some(limits(inner)) }
 }
 
-pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Jsz {
+/// Where nothing is said, because another server is asked.
+pub(crate) const NOT_LEADER: &str = "filtered response: not leader";
+
+pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) -> Result<Jsz, String> {
+    let meta = meta_cluster(inner).await;
+    if is_set(arguments, "leader-only") && meta.as_ref().is_some_and(|(_, is_leader)| !is_leader) {
+        return Err(NOT_LEADER.to_owned());
+    }
     let totals = inner.jetstream_totals().await;
     let disabled = totals.is_none().then_some(true);
     let totals = totals.unwrap_or_default();
@@ -125,7 +172,7 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
             true => Some(accounts(inner, arguments, wants_streams).await).filter(|list| !list.is_empty()),
             false => None,
         };
-    Jsz {
+    Ok(Jsz {
         disabled,
         stats: stats(&totals),
         server_id: inner.facts.id.clone(),
@@ -133,17 +180,41 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
         config: config(inner),
         limits: limits(inner),
         streams: totals.streams,
+        streams_leader: totals.streams_leader,
         consumers: totals.consumers,
+        consumers_leader: totals.consumers_leader,
         messages: totals.messages,
         bytes: totals.bytes,
         total: totals.accounts,
         account_details,
-    }
+        meta_cluster: meta.map(|(meta, _)| meta),
+    })
+}
+
+async fn meta_cluster(inner: &Inner) -> Option<(MetaCluster, bool)> {
+    let view = inner.meta_cluster().await?;
+    let meta = MetaCluster {
+        name: view.info.name,
+        leader: view.info.leader,
+        peer: view.peer,
+        replicas: view.info.replicas,
+        cluster_size: view.size,
+        quorum_needed: view.size / 2 + 1,
+        pending: view.pending,
+        pending_requests: 0,
+        pending_infos: 0,
+    };
+    Some((meta, view.is_leader))
 }
 
 async fn accounts(inner: &Inner, arguments: &BTreeMap<String, String>, wants_streams: bool) -> Vec<Account> {
     let with_consumers = is_set(arguments, "consumers");
-    let with_config = is_set(arguments, "config");
+    let shown = Shown {
+        streams: wants_streams,
+        config: is_set(arguments, "config"),
+        raft: is_set(arguments, "raft"),
+        led_only: is_set(arguments, "stream-leader-only"),
+    };
     let Some(mailbox) = inner.mailboxes.first() else { return Vec::new() };
     let views =
         mailbox.ask(move |shard, now| shard.jetstream().map(|js| js.accounts(now, with_consumers))).await;
@@ -152,14 +223,35 @@ async fn accounts(inner: &Inner, arguments: &BTreeMap<String, String>, wants_str
     let offset = number(arguments, "offset").unwrap_or(0);
     let limit = number(arguments, "limit").filter(|limit| *limit > 0).unwrap_or(1024);
     let chosen = views.into_iter().filter(|view| wanted.is_none_or(|wanted| *wanted == view.name));
-    chosen.skip(offset).take(limit).map(|view| account(view, wants_streams, with_config)).collect()
+    chosen.skip(offset).take(limit).map(|view| account(view, shown)).collect()
 }
 
-fn account(view: AccountView, wants_streams: bool, with_config: bool) -> Account {
-    let streams = view.streams.into_iter().filter(|_| wants_streams).map(|stream| Stream {
+/// What of streams is shown.
+#[derive(Clone, Copy)]
+struct Shown {
+    streams: bool,
+    config: bool,
+    raft: bool,
+    led_only: bool,
+}
+
+fn raft_groups(stream: &StreamView) -> Vec<RaftGroup> {
+    let of = |info: &Value| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        RaftGroup { name: text(&info["name"]), raft_group: text(&info["cluster"]["raft_group"]) }
+    };
+    stream.consumers.iter().map(of).filter(|group| !group.raft_group.is_empty()).collect()
+}
+
+fn account(view: AccountView, shown: Shown) -> Account {
+    let with_config = shown.config;
+    let streams = view.streams.into_iter().filter(|stream| shown.streams && (stream.is_leader || !shown.led_only));
+    let streams = streams.map(|stream| Stream {
+        stream_raft_group: if shown.raft { stream.cluster.raft_group.clone() } else { String::new() },
+        consumer_raft_groups: if shown.raft { raft_groups(&stream) } else { Vec::new() },
         name: stream.name,
         created: stream.created.to_rfc3339(),
-        cluster: BTreeMap::from([("leader", stream.leader)]),
+        cluster: stream.cluster,
         config: with_config.then_some(stream.config),
         state: stream.state,
         consumer_detail: stream.consumers.into_iter().map(|one| consumer(one, with_config)).collect(),
@@ -193,7 +285,7 @@ fn stats(totals: &JetStreamTotals) -> Stats {
         reserved_memory: totals.reserved_memory,
         reserved_storage: totals.reserved_storage,
         accounts: totals.accounts,
-        ha_assets: 0,
+        ha_assets: totals.ha_assets,
         api: totals.api.clone(),
     }
 }
