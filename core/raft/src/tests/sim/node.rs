@@ -64,6 +64,11 @@ impl Disk {
         Disk { state: State { members, ..State::default() }, ..Disk::default() }
     }
 
+    /// Whether a start knows that this index is committed.
+    pub(super) fn knows(&self, index: u64) -> bool {
+        self.state.index >= index || self.hard.commit.0 >= index
+    }
+
     /// What a replica starts with; a log that does not lead through the state is void, on disk, too.
     fn start(&mut self, options: &Options) -> Start {
         let state = &self.state;
