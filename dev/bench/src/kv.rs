@@ -1,4 +1,4 @@
-//! A key-value bucket whose keys are in segments: what an overwrite and a get ask of their indexes.
+//! A key-value bucket whose keys are in segments: what an overwrite asks of their indexes.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -104,15 +104,5 @@ pub(crate) fn overwrite() -> Box<dyn FnMut()> {
             bucket.put(rng.below(KEYS));
         }
         assert_eq!((bucket.stream.messages().len(), bucket.stream.messages().fault()), (KEYS, None));
-    })
-}
-
-/// 2,000 keys that are not in memory are looked for, up to the bytes.
-pub(crate) fn get() -> Box<dyn FnMut()> {
-    let (bucket, mut rng) = (Bucket::filled(), Rng::new(1));
-    Box::new(move || {
-        for _ in 0..ASKED {
-            assert!(matches!(black_box(bucket.get(rng.below(KEYS))), Fetch::OnDisk(_)));
-        }
     })
 }

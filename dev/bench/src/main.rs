@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// A case prepares what it needs and gives the work that counts.
 type Case = fn() -> Box<dyn FnMut()>;
 
-const CASES: [(&str, Case); 11] = [
+const CASES: [(&str, Case); 10] = [
     ("parse", wire::parse),
     ("headers", wire::headers),
     ("match", wire::interest),
@@ -22,7 +22,6 @@ const CASES: [(&str, Case); 11] = [
     ("publish", stream::publish),
     ("ack", stream::ack),
     ("overwrite", kv::overwrite),
-    ("get", kv::get),
 ];
 
 /// The work, by a name that valgrind finds.
