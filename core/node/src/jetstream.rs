@@ -136,6 +136,8 @@ pub(crate) struct JetStream {
     pub(crate) usage: Usage,
     /// Groups with push consumers.
     pub(crate) pushing: BTreeSet<GroupId>,
+    /// Streams that follow others.
+    pub(crate) following: BTreeSet<GroupId>,
     /// The hub's interest changes that push consumers know of.
     pub(crate) interest_seen: u64,
     pub(crate) api_total: u64,
@@ -212,6 +214,7 @@ impl JetStream {
             batches: AllBatches::default(),
             usage: Usage::default(),
             pushing: BTreeSet::new(),
+            following: BTreeSet::new(),
             interest_seen: 0,
             api_total: 0,
             api_errors: 0,
