@@ -62,6 +62,9 @@ fn setting(options: &mut JetStreamOptions, reader: &mut Reader, entry: &Entry) {
         "checkpoint_bytes" => {
             set(&mut options.checkpoint_bytes, unsigned(reader.size(entry).filter(|bytes| *bytes > 0)));
         }
+        "index_cache_bytes" => {
+            set(&mut options.index_cache_bytes, unsigned(reader.size(entry).filter(|bytes| *bytes > 0)));
+        }
         "max_buffered_size" => {
             put(&mut options.max_buffered_size, unsigned(reader.within(entry, 1, i64::MAX)))
         }

@@ -254,6 +254,8 @@ pub struct JetStreamOptions {
     pub sync_always: bool,
     /// Bytes of log after which a checkpoint is begun: bounds what a restart reads again.
     pub checkpoint_bytes: u64,
+    /// Bytes of the messages' index on disk that stay in memory.
+    pub index_cache_bytes: u64,
     /// Bytes of writes that may wait in one stream.
     pub max_buffered_size: Option<u64>,
     /// Messages that may wait in one stream.
@@ -318,6 +320,7 @@ impl Default for JetStreamOptions {
             sync_interval: None,
             sync_always: false,
             checkpoint_bytes: 48 << 20,
+            index_cache_bytes: 64 << 20,
             max_buffered_size: None,
             max_buffered_msgs: None,
             encryption: EncryptionOptions::default(),

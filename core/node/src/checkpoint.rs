@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hw_kit::Time;
 use hw_meta::MetaCommand;
-use hw_store::{CheckpointDone, CheckpointJob, GroupCheckpoint, NewSegment};
+use hw_store::{CheckpointDone, CheckpointJob, Erase, GroupCheckpoint, NewSegment};
 use hw_stream::config::Compression;
 
 use crate::commit::META;
@@ -12,6 +12,10 @@ use crate::log::Origin;
 
 /// Every so many checkpoints hold all groups; those between only the ones that changed.
 const FULL_EVERY: u64 = 8;
+
+/// At the end of a run, a checkpoint is worth its files when the next start would have to replay one part in so many of
+/// what may be in the log between two checkpoints.
+const WORTH_AT_END: u64 = 16;
 
 impl JetStream {
     /// Begins a checkpoint when the log has grown enough since the last one.
@@ -25,13 +29,32 @@ impl JetStream {
         }
     }
 
+    /// The server stops, and what it accepted is on its way to the disk: a checkpoint of it all, so that the next start
+    /// replays next to nothing. One that is being made is completed before, by the disk.
+    pub(crate) fn checkpoint_at_end(&mut self) {
+        let is_worth = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes / WORTH_AT_END;
+        if is_worth && !self.disk.tidy.is_waiting() && !self.disk.tidy.is_lean() && self.disk.failed.is_none()
+        {
+            for group in self.groups.values_mut() {
+                // What another checkpoint is rewriting must not be begun twice; the next start finds it again.
+                group.rewrite = None;
+            }
+            self.checkpoint_with(Erase::default());
+            self.disk.is_ending = true;
+        }
+    }
+
     /// Begins a checkpoint now.
     pub(crate) fn checkpoint(&mut self) {
+        let erase = self.begin_erase();
+        self.checkpoint_with(erase);
+    }
+
+    fn checkpoint_with(&mut self, erase: Erase) {
         // A full one now and then lets the partial ones before it go.
         self.disk.checkpoints += 1;
         self.disk.must_checkpoint = false;
         let lean = self.disk.tidy.is_lean();
-        let erase = self.begin_erase();
         let full = (self.disk.checkpoints % FULL_EVERY == 1 || erase.log || self.disk.tidy.unerased) && !lean;
         self.disk.dropping = std::mem::take(&mut self.disk.dropped);
         let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full, erase };
@@ -65,6 +88,10 @@ impl JetStream {
 
     /// A checkpoint is complete, or failed and changed nothing.
     pub(crate) fn handle_checkpoint(&mut self, now: Time, result: Result<CheckpointDone, String>) {
+        if self.disk.is_ending {
+            // It may be the one before the last one, which took over what is known of it.
+            return;
+        }
         self.disk.checkpoint_running = false;
         self.disk.requests.push(DiskRequest::Tidy);
         if let (Some(pages), Ok(done)) = (&self.pages, &result) {

@@ -296,6 +296,10 @@ impl JetStream {
                 origin.feeds.to.insert(id);
             }
         }
+        match feeds.is_empty() {
+            true => self.following.remove(&id),
+            false => self.following.insert(id),
+        };
         if let Some(group) = self.groups.get_mut(&id) {
             group.feeds.from = feeds;
         }
@@ -325,8 +329,9 @@ impl JetStream {
             origin.name == name && self.account_of_origin(other.account, origin) == Some(account)
         };
         let waiting: Vec<(GroupId, Vec<bool>)> = self
-            .groups
-            .values()
+            .following
+            .iter()
+            .filter_map(|other| self.groups.get(other))
             .filter(|other| other.id != id)
             .map(|other| (other.id, other.feeds.from.iter().map(|feed| is_for(other, feed)).collect()))
             .filter(|(_, wanted): &(GroupId, Vec<bool>)| wanted.contains(&true))

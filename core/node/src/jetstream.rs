@@ -136,6 +136,8 @@ pub(crate) struct JetStream {
     pub(crate) usage: Usage,
     /// Groups with push consumers.
     pub(crate) pushing: BTreeSet<GroupId>,
+    /// Streams that follow others.
+    pub(crate) following: BTreeSet<GroupId>,
     /// The hub's interest changes that push consumers know of.
     pub(crate) interest_seen: u64,
     pub(crate) api_total: u64,
@@ -164,6 +166,8 @@ pub(crate) struct DiskQueue {
     pub(crate) checkpoint_running: bool,
     /// Something waits for the next checkpoint.
     pub(crate) must_checkpoint: bool,
+    /// The last checkpoint of this run was asked for.
+    pub(crate) is_ending: bool,
     pub(crate) failed: Option<String>,
     pub(crate) full: bool,
     /// Deleted groups whose files are still there.
@@ -210,6 +214,7 @@ impl JetStream {
             batches: AllBatches::default(),
             usage: Usage::default(),
             pushing: BTreeSet::new(),
+            following: BTreeSet::new(),
             interest_seen: 0,
             api_total: 0,
             api_errors: 0,

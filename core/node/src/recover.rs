@@ -45,6 +45,8 @@ pub struct Recovery {
     unerased: bool,
     accept_loss: bool,
     pages: Option<Arc<Pages>>,
+    /// How much of the log was replayed.
+    replayed: u64,
     /// What was lost, as stream and sentence.
     lost: Vec<(String, String)>,
     /// What replicated groups have beside their states.
@@ -314,6 +316,7 @@ impl Recovery {
 
     fn replay(&mut self, replay: &Replay) {
         self.begin_replay();
+        self.replayed += replay.frame.body().len() as u64;
         let id = replay.frame.group();
         match replay.frame.kind() {
             FrameKind::Entries => {}
@@ -449,6 +452,8 @@ impl Recovery {
         }
         js.keep_for_later(self.saved, self.streams);
         js.start_elections(now);
+        // However often a server is killed, the log does not grow beyond what may be in it.
+        js.disk.bytes_since_checkpoint = self.replayed;
         js.disk.tidy.unerased = self.unerased;
         js.disk.tidy.by(now + js.config.erase_after);
         // What was deleted before its files went: they go with the next checkpoint.

@@ -290,12 +290,15 @@ impl Shard {
         }
     }
 
-    /// The server stops: waiting pulls are told.
+    /// The server stops: waiting pulls are told, and the store is made quick to open.
     pub fn handle_shutdown(&mut self, now: Time) {
         if let Some(js) = &mut self.rooms.js {
             js.handle_shutdown();
         }
         self.settle(now);
+        if let Some(js) = &mut self.rooms.js {
+            js.checkpoint_at_end();
+        }
     }
 
     fn publish(&mut self, now: Time, outgoing: Outgoing) {

@@ -198,6 +198,7 @@ impl JetStream {
         self.uncount(id);
         self.end_batches(id, (false, false));
         self.pushing.remove(&id);
+        self.following.remove(&id);
         self.findings.forget(id);
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);

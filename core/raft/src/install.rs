@@ -9,7 +9,7 @@ impl Replica {
     /// The state machine was replaced by one that ends at `base` (index and term), with these members. The log is kept from
     /// there on if it leads through `base`, and gone otherwise: then [`Ready::reset`](crate::Ready::reset) says so.
     ///
-    /// The new state must be durable before the next `Ready` is reported as that: it tells the leader.
+    /// The new state must be durable before the [`Ready`](crate::Ready) that names it is reported as that: it tells the leader.
     pub fn install(&mut self, base: (LogIndex, u64), members: Members) -> Result<(), InstallError> {
         if let Err(error) = self.check_install(base, &members) {
             // A leader that brings what is there already does not know that it is.

@@ -8,6 +8,11 @@
 //! - [`Ready::after`] leaves only when everything up to that [`Ready::number`] is durable. All safety hangs on this.
 //! - What a `Ready` gives is made durable in the order of the numbers.
 //! - [`Ready::committed`] is applied in order; a [`EntryKind::Change`] through [`Replica::apply_change`].
+//! - What was durable is put together as [`Start`] says.
+//! - A message that [`Message::disturbs`] is not given to a replica that hears its leader, or is one that hears a majority.
+//! - A node's id belongs to its disk: with another disk it is another node. A replica that is out of its group is thrown away when all
+//!   members have that on disk, in a state or below a [`Hard::commit`]; before, they may need it to elect.
+//! - After a link comes up, leaders [`Replica::ping`]; after it breaks, both sides say [`Replica::handle_unreachable`].
 //!
 //! What it gives: messages of peers are checked before the library sees them, so that none of its panics can be reached from
 //! the network; same inputs, same outputs, to the byte.

@@ -24,6 +24,8 @@ pub struct Ready {
     /// The log was replaced by an install: what is on disk of it is void, whatever its indexes; it goes on after this index and
     /// term. To be durable with the rest, before `entries`.
     pub reset: Option<(LogIndex, u64)>,
+    /// A state was installed that ends here: it is to be durable before this number is reported as that.
+    pub installed: Option<LogIndex>,
     /// To append to the log. What the log has at the first one's index and after it is void.
     pub entries: Vec<Entry>,
     /// To be durable. Here whenever term or vote changed; with entries, also when only the commit did, which may be left out.
@@ -42,14 +44,16 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Whether something in it has to be durable: otherwise there is nothing to write and to wait for.
+    /// Whether something in it has to be durable. Otherwise nothing is to be written, and the number need not be reported; what
+    /// is in `after` waits for numbers before it.
     pub fn must_sync(&self) -> bool {
-        !self.entries.is_empty() || self.hard.is_some() || self.reset.is_some()
+        !self.entries.is_empty() || self.hard.is_some() || self.installed.is_some()
     }
 
     fn clear(&mut self) {
         self.number = 0;
         self.reset = None;
+        self.installed = None;
         self.entries.clear();
         self.hard = None;
         self.messages.clear();
@@ -101,6 +105,7 @@ impl Replica {
         self.given.number += 1;
         out.number = self.given.number;
         let installed = self.installed.take();
+        out.installed = installed.map(|(index, _)| LogIndex(index));
         if let Some((_, true)) = installed {
             out.reset = Some(self.raft.raft_log.store.base());
         }
@@ -108,7 +113,7 @@ impl Replica {
         self.take_hard(out);
         self.take_committed(out);
         self.take_role(out);
-        if out.must_sync() || installed.is_some() {
+        if out.must_sync() {
             let vote = self.given.vote;
             self.waiting.push_back(Waiting { number: out.number, entries, installed, vote });
         }

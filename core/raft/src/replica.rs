@@ -228,12 +228,13 @@ impl Replica {
     pub fn compact(&mut self, to: LogIndex) -> Result<(), Misuse> {
         let log = &mut self.raft.raft_log;
         let limit = log.applied.min(log.persisted);
+        if to <= log.store.base().0 {
+            return Ok(());
+        }
         if to.0 > limit {
             return Err(Misuse::Compact { to, limit: LogIndex(limit) });
         }
-        if to > log.store.base().0 {
-            log.store.compact(to.0);
-        }
+        log.store.compact(to.0);
         Ok(())
     }
 

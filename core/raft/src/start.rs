@@ -4,7 +4,7 @@ use hw_kit::{LogIndex, NodeId};
 use raft::{Config, NO_LIMIT, Raft, RaftState, eraftpb::HardState};
 
 use crate::{
-    entry::{Hard, Settings, Start},
+    entry::{EntryKind, Hard, Settings, Start},
     error::StartError,
     log::Log,
 };
@@ -54,8 +54,18 @@ fn hard_state(start: &Start) -> HardState {
         (hard.term, hard.vote) = (start.hard.term, start.hard.vote.0);
     }
     // What is applied was committed, whether or not that was written down.
-    hard.commit = start.hard.commit.max(start.applied).max(start.base.0).0;
+    let known = start.hard.commit.max(start.applied).max(start.base.0);
+    hard.commit = known.max(changed(start)).0;
     hard
+}
+
+/// A change of the members is proposed only when the one before it is applied: all changes in a log but the last are committed.
+///
+/// Safety hangs on this. Who has the end of a change in its log must not stand for election among the members from before it, whose
+/// majority may know nothing of what the new members committed since; and a replica that forgot its commit in a crash would.
+fn changed(start: &Start) -> LogIndex {
+    let mut changes = start.entries.iter().rev().filter(|entry| entry.kind == EntryKind::Change);
+    changes.nth(1).map_or(LogIndex(0), |entry| entry.index)
 }
 
 fn check(settings: &Settings, start: &Start) -> Result<(), StartError> {

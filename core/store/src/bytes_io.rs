@@ -86,15 +86,36 @@ impl<'a> Varints<'a> {
         None
     }
 
+    #[inline]
     pub(crate) fn signed(&mut self) -> Option<i64> {
         let zigzag = self.next()?;
         Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let slice = self.bytes.get(self.at..self.at.checked_add(len)?)?;
         self.at += len;
         Some(slice)
+    }
+
+    /// Bytes after their number.
+    #[inline]
+    pub(crate) fn take_prefixed(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.next()?).ok()?;
+        self.take(len)
+    }
+
+    /// Passes over so many numbers without reading them.
+    #[inline]
+    pub(crate) fn skip_numbers(&mut self, count: usize) -> Option<()> {
+        let mut left = count;
+        while left > 0 {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            left -= usize::from(byte < 0x80);
+        }
+        Some(())
     }
 
     pub(crate) fn skip(&mut self, len: usize) -> Option<()> {

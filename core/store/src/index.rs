@@ -15,7 +15,7 @@ pub(crate) use pages::Preloaded;
 use pages::{PAGE_BYTES, PAGE_DATA_BYTES};
 pub use pages::{Pages, ReadSegment};
 pub(crate) use postings::Postings;
-pub(crate) use view::{OnSubject, Slot, View};
+pub(crate) use view::{IsWanted, OnSubject, Slot, View, literal_prefix};
 pub(crate) use writer::IndexWriter;
 
 use hw_kit::Seq;
@@ -25,7 +25,7 @@ use crate::vault::Cipher;
 /// Records of a group: one group is decoded at a time.
 const GROUP: usize = 64;
 /// A block of the dictionary is closed when it has so many bytes.
-const DICTIONARY_BLOCK: usize = 1024;
+const DICTIONARY_BLOCK: usize = 512;
 /// Up to so many sequences are listed in the dictionary itself.
 const INLINE: usize = 8;
 /// Sequences of a chunk of a longer list.

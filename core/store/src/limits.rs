@@ -43,7 +43,7 @@ pub const PACKED_BLOCK_BYTES_MAX: usize = 64 << 10;
 pub const SEGMENT_WRITE_BYTES: usize = 1 << 20;
 /// Recovery reads log files in pieces of this size, or one window if that is longer.
 pub const SCAN_BYTES: usize = 4 << 20;
-/// Pages of indexes that a shard keeps in memory.
+/// Pages of indexes that stay in memory while a store is read without a server.
 pub const INDEX_CACHE_BYTES: usize = 32 << 20;
 /// So much of later log files is searched for the claim that a damaged place was durable.
 pub const CLAIM_SEARCH_BYTES: u64 = 64 << 10;

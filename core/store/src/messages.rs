@@ -23,8 +23,8 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 
 use crate::Record;
-use cold::Cold;
 pub use cold::IndexSource;
+use cold::{Cold, Elsewhere};
 use head::Head;
 pub use matcher::Matcher;
 pub use rewrite::Rewrite;
@@ -32,6 +32,7 @@ use segments::Segments;
 pub use segments::{LiveSegment, Written};
 use slots::Slot;
 pub use snapshot::{Restore, RestoreError};
+use subjects::Left;
 
 /// A part of a segment that is read and checked as one.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -188,8 +189,11 @@ impl Messages {
             self.head.subjects.push(id, seq);
             return id;
         }
-        let cold = self.cold_count(name);
-        self.num_subjects += u64::from(cold == 0);
+        let cold = match self.cold_of_newcomer(name) {
+            Elsewhere::Nothing => Some(0),
+            Elsewhere::Messages(count) => count,
+        };
+        self.num_subjects += u64::from(cold == Some(0));
         self.head.subjects.add(name, seq, cold)
     }
 
@@ -221,7 +225,11 @@ impl Messages {
     fn remove_from_head(&mut self, seq: u64) -> Option<Removed> {
         let (slot, _) = self.head.slots.remove(seq)?;
         let name = self.head.subjects.name(slot.subject).clone();
-        let last_of_subject = self.head.subjects.remove(slot.subject, seq, false);
+        let last_of_subject = match self.head.subjects.remove(slot.subject, seq, false) {
+            Left::InMemory | Left::Elsewhere => false,
+            Left::Nothing => true,
+            Left::Unknown => self.cold_last(&name).is_none(),
+        };
         let bytes = u64::from(slot.size);
         self.segments.handle_removed(seq, bytes, true);
         Some(Removed { name, bytes, ts: Time(slot.ts), last_of_subject })
@@ -230,14 +238,17 @@ impl Messages {
     fn remove_from_cold(&mut self, seq: u64) -> Option<Removed> {
         let slot = self.cold_slot(seq)?;
         let (&first, segment) = self.segments.find(seq)?;
-        let name = self.cold.name(segment, slot.rank)?;
+        let name = match self.cold.remembered_name(&self.segments, first, seq) {
+            Some(name) => name,
+            None => self.cold.name(segment, slot.rank)?,
+        };
         self.cold.live.remove(seq);
         let last_of_subject = match self.head.subjects.find(&name) {
             Some(id) => {
                 self.head.subjects.handle_cold_removed(id);
                 false
             }
-            None => self.cold_first(&name).is_none(),
+            None => self.cold_last(&name).is_none(),
         };
         let bytes = u64::from(slot.size);
         debug_assert!(first <= seq, "the segment holds it");
@@ -421,7 +432,12 @@ impl Messages {
         match self.head.subjects.find(subject) {
             Some(id) => {
                 let head = self.head.subjects.seqs(id).map_or(0, seqs::Seqs::count);
-                head + self.head.subjects.cold(id)
+                let cold = self.head.subjects.cold(id).unwrap_or_else(|| {
+                    let count = self.cold_count(subject);
+                    self.head.subjects.set_cold(id, count);
+                    count
+                });
+                head + cold
             }
             None => self.cold_count(subject),
         }
@@ -430,10 +446,8 @@ impl Messages {
     /// A subject's first message.
     pub fn first_of(&self, subject: &[u8]) -> Option<Seq> {
         let head = self.head.subjects.find(subject);
-        let cold = match head {
-            Some(id) if self.head.subjects.cold(id) == 0 => None,
-            _ => self.cold_first(subject),
-        };
+        let known = head.and_then(|id| self.head.subjects.cold(id));
+        let cold = if known == Some(0) { None } else { self.cold_first(subject, known) };
         let first = || self.head.subjects.seqs(head?).map(seqs::Seqs::first);
         cold.or_else(first).map(Seq)
     }

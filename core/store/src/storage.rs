@@ -354,6 +354,11 @@ impl Storage {
             .filter_map(|(group, meta)| meta.quarantine.as_ref().map(|kept| (*group, &*kept.reason)))
     }
 
+    /// Whether a checkpoint was begun and is not settled.
+    pub fn makes_checkpoint(&self) -> bool {
+        self.checkpoint_runs
+    }
+
     /// Begins a checkpoint of groups as they are after everything that was appended so far.
     pub fn begin_checkpoint(&mut self, job: CheckpointJob) -> Result<CheckpointWork, CheckpointRefused> {
         if let Some(reason) = &self.stopped {

@@ -1,6 +1,7 @@
 //! `hw-bench CASE` does one piece of work once; without a case it lists them. `cargo xtask counts` runs each under valgrind,
 //! counts the instructions of [`measured`] alone, and compares them with `baseline.txt`.
 
+mod kv;
 mod store;
 mod stream;
 mod wire;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 /// A case prepares what it needs and gives the work that counts.
 type Case = fn() -> Box<dyn FnMut()>;
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("parse", wire::parse),
     ("headers", wire::headers),
     ("match", wire::interest),
@@ -20,6 +21,7 @@ const CASES: [(&str, Case); 9] = [
     ("wal_encode", store::wal_encode),
     ("publish", stream::publish),
     ("ack", stream::ack),
+    ("overwrite", kv::overwrite),
 ];
 
 /// The work, by a name that valgrind finds.

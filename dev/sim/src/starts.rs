@@ -154,7 +154,7 @@ fn a_file_that_cannot_be_read_for_a_while_is_there_afterwards() {
             }
         }
     }
-    let is_any = |is: fn(&FileId) -> bool| refused.iter().any(|file| is(file));
+    let is_any = |is: fn(&FileId) -> bool| refused.iter().any(is);
     assert!(is_any(|file| matches!(file, FileId::Wal(_))));
     assert!(is_any(|file| matches!(file, FileId::Checkpoint(_))));
     assert!(is_any(|file| matches!(file, FileId::Segment(..))));

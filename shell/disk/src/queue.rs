@@ -83,12 +83,34 @@ impl Queue {
 
     /// Takes the answer to the last request for a log file out of the queue; waits for it.
     pub(crate) fn take_spare(&self) -> (SpareJob, Result<(), DiskError>) {
+        self.take_out(|job| match job {
+            Job::SpareDone(job, result) => Ok((job, result)),
+            other => Err(other),
+        })
+    }
+
+    /// The same with the end of the checkpoint that is being made.
+    pub(crate) fn take_checkpoint(&self) -> (Box<CheckpointWork>, Result<(), DiskError>) {
+        self.take_out(|job| match job {
+            Job::CheckpointDone(work, result) => Ok((work, result)),
+            other => Err(other),
+        })
+    }
+
+    /// Takes the first job that `wanted` does not give back; waits for one.
+    fn take_out<T>(&self, wanted: impl Fn(Job) -> Result<T, Job>) -> T {
         let mut waiting = self.lock();
         loop {
-            let is_spare = |job: &Job| matches!(job, Job::SpareDone(..));
-            let found = waiting.jobs.iter().position(is_spare).and_then(|at| waiting.jobs.remove(at));
-            if let Some(Job::SpareDone(job, result)) = found {
-                return (job, result);
+            let mut found = None;
+            for job in std::mem::take(&mut waiting.jobs) {
+                match wanted(job) {
+                    Ok(job) if found.is_none() => found = Some(job),
+                    Ok(_) => unreachable!("of these one is asked for at a time"),
+                    Err(job) => waiting.jobs.push_back(job),
+                }
+            }
+            if let Some(found) = found {
+                return found;
             }
             waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }

@@ -117,6 +117,46 @@ fn what_was_completed_is_there_again() {
 }
 
 #[test]
+fn the_last_checkpoint_is_made_before_the_disk_closes() {
+    let path = scratch("last-checkpoint");
+    let shard = open(&path);
+    for round in 1..=2u64 {
+        shard.disk.append(vec![frame(1, round, &[&[7; 3000]])], round).unwrap();
+        // The second one does not wait for the first: it builds on it.
+        let group = GroupCheckpoint {
+            group: GroupId(1),
+            applied: LogIndex(round),
+            term: 1,
+            state: Bytes::from(vec![round as u8; 10]),
+            new_segments: Vec::new(),
+            live_segments: Vec::new(),
+        };
+        shard.disk.checkpoint(CheckpointJob {
+            groups: vec![group],
+            full: round == 1,
+            ..CheckpointJob::default()
+        });
+    }
+    shard.disk.append(vec![frame(1, 3, &[b"after it"])], 3).unwrap();
+    shard.disk.close();
+    let ended = shard.done.iter().filter(|done| matches!(done, Completion::Checkpoint(Ok(_)))).count();
+    assert_eq!(ended, 2);
+    let shard = open(&path);
+    let states = shard.recovered.iter().filter_map(|item| match item {
+        Recovered::Group(group) => Some((group.applied, group.state.clone())),
+        _ => None,
+    });
+    assert_eq!(states.collect::<Vec<_>>(), [(LogIndex(2), Bytes::from(vec![2; 10]))]);
+    assert_eq!(
+        shard.entries(),
+        [(1, 3, Bytes::from_static(b"after it"))],
+        "the rest of the log is not needed"
+    );
+    shard.disk.close();
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
 fn checkpoints_free_the_log_and_blocks_come_back() {
     let path = scratch("checkpoint");
     let shard = open(&path);

@@ -75,6 +75,7 @@ impl Writer {
             self.write(Batch::default());
             self.show_gauges();
         }
+        self.end_checkpoint();
         self.tidy();
         self.close();
         guard.is_clean = true;
@@ -108,7 +109,11 @@ impl Writer {
     fn control(&mut self, job: Job) {
         match job {
             Job::Append { .. } => unreachable!("appends are collected"),
-            Job::Checkpoint(job) => self.begin_checkpoint(job),
+            Job::Checkpoint(job) => {
+                // A server that stops asks for one more: what that says builds on the one before.
+                self.end_checkpoint();
+                self.begin_checkpoint(job);
+            }
             Job::SpareDone(job, result) => self.handle_spare(job, result),
             Job::CheckpointDone(work, result) => self.handle_checkpoint(*work, result),
             Job::Tidy => self.tidy(),
@@ -240,6 +245,14 @@ impl Writer {
         match self.storage.begin_checkpoint(job) {
             Ok(work) => self.send(Work::Checkpoint(Box::new(work))),
             Err(refused) => (self.done)(Completion::Checkpoint(Err(CheckpointFailed::Refused(refused)))),
+        }
+    }
+
+    /// Waits until no checkpoint is being made.
+    fn end_checkpoint(&mut self) {
+        if self.storage.makes_checkpoint() {
+            let (work, result) = self.queue.take_checkpoint();
+            self.handle_checkpoint(*work, result);
         }
     }
 

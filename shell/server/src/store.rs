@@ -8,7 +8,6 @@ use hw_disk::{Completion, DiskOptions, KeyOptions, LockError, ShardDisk, StoreDi
 use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
-use hw_store::limits::INDEX_CACHE_BYTES;
 use hw_store::messages::BlockId;
 use hw_store::{Cipher, ReadError, StorageOptions, SyncPolicy};
 
@@ -43,7 +42,8 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     let store = StoreDir::open(&folder).map_err(|error| StartError::Store(refused(&error)))?;
     let unlocked = unlock(&store, js)?;
     storage.vault = unlocked.vault(storage.shard).map_err(|error| StartError::Store(error.to_string()))?;
-    let pages = index_pages(&store, (storage.shard, &storage.vault), INDEX_CACHE_BYTES);
+    let budget = usize::try_from(js.index_cache_bytes).unwrap_or(usize::MAX);
+    let pages = index_pages(&store, (storage.shard, &storage.vault), budget);
     let options_of_disk = DiskOptions { queue_bytes_max: QUEUE_BYTES, ..DiskOptions::new(storage) };
     let mut recovery = Recovery::new(Some(pages));
     let post = move |completion| {

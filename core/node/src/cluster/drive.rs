@@ -88,7 +88,8 @@ impl JetStream {
     }
 
     fn take_ready(&mut self, now: Time, hub: &mut Hub, id: GroupId, ready: Ready) {
-        let Ready { number, reset, entries, hard, messages, after, committed, role, wants_snapshot } = ready;
+        let must_sync = ready.must_sync();
+        let Ready { number, reset, entries, hard, messages, after, committed, role, wants_snapshot, .. } = ready;
         if let Some(role) = role {
             self.handle_role(now, hub, id, role);
         }
@@ -96,7 +97,6 @@ impl JetStream {
         for peer in wants_snapshot {
             self.offer_state(id, peer);
         }
-        let writes = !entries.is_empty() || hard.is_some() || reset.is_some();
         let voids =
             reset.map(|(index, term)| Entry { index, term, kind: EntryKind::Batch, body: Bytes::new() });
         let mut frames: Vec<Frame> = voids
@@ -108,7 +108,7 @@ impl JetStream {
         let mut waits = false;
         if let Some(replicated) = self.replica_mut(id) {
             frames.extend(hard.map(|hard| replicated.note(id, hard)));
-            waits = writes || replicated.is_writing();
+            waits = must_sync || replicated.is_writing();
             replicated.hold(number, after);
             if !waits {
                 free = replicated.handle_persisted(number);

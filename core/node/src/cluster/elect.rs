@@ -159,7 +159,9 @@ impl JetStream {
     pub(crate) fn may_read(&self, now: Time, id: GroupId) -> bool {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return true };
         let members = replicated.replica.members();
+        // A successor that was told to take over does not wait for anybody to forget this leader.
         replicated.is_leading()
+            && !cluster.handovers.holds(id)
             && cluster.peers.has_lease(now, cluster.me, &members.voters)
             && (members.outgoing.is_empty() || cluster.peers.has_lease(now, cluster.me, &members.outgoing))
     }

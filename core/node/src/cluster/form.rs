@@ -25,7 +25,7 @@ impl JetStream {
         self.run_formation(now);
         self.run_asks(now, hub);
         self.run_gatherings(now, hub);
-        self.run_handovers(now);
+        self.run_handovers(now, hub);
         self.run_parked(now, hub);
         self.run_transfers(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));

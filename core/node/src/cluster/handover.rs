@@ -140,17 +140,13 @@ impl JetStream {
         }
     }
 
-    /// Successors that did not take over: this server goes on.
-    pub(crate) fn run_handovers(&mut self, now: Time) {
+    /// Successors that did not take over. They may still do so: nothing is decided in this term any more.
+    pub(crate) fn run_handovers(&mut self, now: Time, hub: &mut Hub) {
         let Some(cluster) = &mut self.cluster else { return };
         let late: Vec<GroupId> =
             cluster.handovers.running.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
         for id in late {
-            if let Some(replicated) = self.replica_mut(id) {
-                replicated.replica.cancel_transfer();
-                self.wake_replica(id);
-            }
-            self.touch(id);
+            self.abdicate(now, hub, id);
         }
     }
 

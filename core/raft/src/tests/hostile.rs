@@ -223,6 +223,49 @@ fn members_that_cannot_be() {
     assert_eq!(joint.check(), Ok(()));
 }
 
+/// Whatever a disk may give: refused, or a replica that works.
+#[test]
+fn no_start_panics() {
+    let mut started = 0;
+    for seed in 0..20_000 {
+        let mut rng = Rng::new(seed);
+        let rng = &mut rng;
+        let few = |rng: &mut Rng| if rng.chance(1, 10) { number(rng) } else { rng.below(4) };
+        let nodes = |rng: &mut Rng, most: u64| -> Vec<NodeId> {
+            let mut nodes: Vec<NodeId> = (0..rng.below(most)).map(|_| NodeId(few(rng))).collect();
+            nodes.sort_unstable();
+            nodes
+        };
+        let base = if rng.chance(1, 3) { (LogIndex(0), 0) } else { (LogIndex(few(rng)), few(rng)) };
+        let mut entries = Vec::new();
+        let mut term = base.1;
+        for at in 0..rng.below(5) {
+            term = term.wrapping_add(rng.below(2));
+            let gap = u64::from(rng.chance(1, 30));
+            entries.push(entry(base.0.0.wrapping_add(at + 1 + gap), term));
+        }
+        let start = Start {
+            hard: Hard { term: few(rng), vote: NodeId(few(rng)), commit: LogIndex(few(rng)) },
+            members: Members {
+                voters: nodes(rng, 4),
+                learners: nodes(rng, 2),
+                outgoing: nodes(rng, 3),
+                learners_next: nodes(rng, 2),
+                auto_leave: rng.chance(1, 3),
+            },
+            base,
+            applied: LogIndex(base.0.0.wrapping_add(rng.below(3))),
+            entries,
+        };
+        let Ok(mut replica) = Replica::new(settings(2), start) else { continue };
+        started += 1;
+        settle(&mut replica);
+        replica.campaign();
+        settle(&mut replica);
+    }
+    assert!(started > 200, "{started} started");
+}
+
 /// A number that is likely to be near one that matters.
 fn number(rng: &mut Rng) -> u64 {
     match rng.below(12) {

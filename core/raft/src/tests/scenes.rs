@@ -308,6 +308,44 @@ fn what_was_overwritten_and_came_back_is_not_durable_yet() {
     assert_eq!(after_the_first_write(Some(Planted::SurelyNotDurable)).len(), 2);
 }
 
+/// A replica that forgot what is committed, with both ends of a change in its log: the members from before elect nobody any more.
+#[test]
+fn a_change_with_another_after_it_is_committed() {
+    let members = voters(&[1, 2, 3]);
+    let mut body = Vec::new();
+    let steps = [4, 5, 6].map(|id| MemberStep::Voter(node(id))).into_iter();
+    let steps = steps.chain([1, 2, 3].map(|id| MemberStep::Remove(node(id)))).collect();
+    MemberChange { steps }.encode(true, &mut body);
+    let change = |index, body: Vec<u8>| Entry {
+        index: LogIndex(index),
+        term: 1,
+        kind: EntryKind::Change,
+        body: body.into(),
+    };
+    for (has_end, committed) in [(false, 0), (true, 2)] {
+        let mut start = Start { hard: Hard { term: 1, ..Hard::default() }, ..old(&members, 1) };
+        start.applied = LogIndex(0);
+        start.entries.push(change(2, body.clone()));
+        start.entries.extend(has_end.then(|| change(3, Vec::new())));
+        let mut two = new(2, start);
+        assert_eq!(two.status().commit, LogIndex(committed));
+        // First it learns who the members are.
+        assert_eq!(two.campaign(), !has_end);
+        let mut ready = Ready::default();
+        assert!(two.ready(&mut ready));
+        assert_eq!(ready.committed.len() as u64, committed);
+        if has_end {
+            let joint = two.apply_change(&ready.committed[1]).unwrap();
+            assert_eq!((joint.voters, joint.outgoing), (voters(&[4, 5, 6]).voters, members.voters.clone()));
+            two.handle_applied(LogIndex(2)).unwrap();
+            assert!(two.campaign());
+            assert!(two.ready(&mut ready));
+            // It needs a majority of the new ones, too.
+            assert_eq!(ready.messages.len(), 5);
+        }
+    }
+}
+
 #[test]
 fn a_vote_outlives_a_restart() {
     let members = voters(&[1, 2, 3]);

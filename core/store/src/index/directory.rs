@@ -1,6 +1,8 @@
 //! The directory of an index: where its groups of records and the blocks of its dictionary begin, and the filter that
 //! says which subjects are not in it.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::{Place, bloom};
@@ -15,6 +17,8 @@ pub(crate) struct Directory {
     raw: Bytes,
     /// Where the filter begins in `raw`; it ends with it.
     filter: usize,
+    /// How many bytes the first subjects of all blocks have in common.
+    common: usize,
 }
 
 /// Where a block of the dictionary begins.
@@ -25,6 +29,8 @@ pub(crate) struct BlockStart {
     pub offset: u32,
     name: u32,
     name_len: u16,
+    /// The bytes of its first subject behind what all have in common: most comparisons need no more.
+    key: u64,
 }
 
 /// What the directory of a new index is made of.
@@ -34,6 +40,16 @@ pub(super) struct DirectoryWriter {
     /// Number of the first subject, where the block begins, and the subject.
     pub blocks: Vec<(u32, u32, Bytes)>,
     pub hashes: Vec<u64>,
+}
+
+/// Eight bytes of a name behind what all have in common, as a number that orders as they do; a name that ends before is
+/// below or equal.
+fn key(name: &[u8], common: usize) -> u64 {
+    let rest = name.get(common..).unwrap_or_default();
+    let mut bytes = [0; 8];
+    let len = rest.len().min(8);
+    bytes[..len].copy_from_slice(&rest[..len]);
+    u64::from_be_bytes(bytes)
 }
 
 impl DirectoryWriter {
@@ -77,7 +93,7 @@ impl Directory {
             let name_len = u16::try_from(reader.next()?).ok()?;
             let name = u32::try_from(reader.at()).ok()?;
             reader.skip(usize::from(name_len))?;
-            blocks.push(BlockStart { rank, offset, name, name_len });
+            blocks.push(BlockStart { rank, offset, name, name_len, key: 0 });
         }
         let filter = reader.at();
         let rest = raw.len() - filter;
@@ -86,7 +102,38 @@ impl Directory {
             && groups.last().is_none_or(|&(first, at)| at < place.dictionary && first <= place.last.0)
             && blocks.last().is_none_or(|last| last.offset < place.postings && last.rank < place.subjects)
             && (groups.is_empty(), blocks.is_empty()) == (place.records == 0, place.subjects == 0);
-        is_sound.then_some(Directory { groups, blocks, raw, filter })
+        let mut directory = is_sound.then_some(Directory { groups, blocks, raw, filter, common: 0 })?;
+        directory.put_keys();
+        Some(directory)
+    }
+
+    fn put_keys(&mut self) {
+        // They ascend, so that the first and the last one tell what all have in common.
+        if let [first, .., last] = &self.blocks[..] {
+            let (first, last) = (self.name(first), self.name(last));
+            self.common = first.iter().zip(last).take_while(|(one, other)| one == other).count();
+        }
+        let common = self.common;
+        let keys: Vec<u64> = self.blocks.iter().map(|block| key(self.name(block), common)).collect();
+        self.blocks.iter_mut().zip(keys).for_each(|(block, key)| block.key = key);
+    }
+
+    /// The block that would hold a subject; None before the first.
+    pub fn block_of(&self, name: &[u8]) -> Option<usize> {
+        let first = self.name(self.blocks.first()?);
+        let is_comparable = self.blocks.len() > 1 && name.get(..self.common) == first.get(..self.common);
+        let wanted = if is_comparable { key(name, self.common) } else { 0 };
+        let is_before = |start: &BlockStart| match start.key.cmp(&wanted) {
+            Ordering::Less if is_comparable => true,
+            Ordering::Greater if is_comparable => false,
+            _ => self.name(start) <= name,
+        };
+        self.blocks.partition_point(is_before).checked_sub(1)
+    }
+
+    /// The group that would hold a sequence; None before the first.
+    pub fn group_of(&self, seq: u64) -> Option<usize> {
+        self.groups.partition_point(|&(first, _)| first <= seq).checked_sub(1)
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -107,6 +154,12 @@ impl Directory {
     pub fn group_range(&self, group: usize, place: &Place) -> (u32, u32) {
         let end = self.groups.get(group + 1).map_or(place.dictionary, |&(_, at)| at);
         (self.groups[group].1, end)
+    }
+
+    /// The numbers of a block's subjects.
+    pub fn ranks(&self, block: usize, place: &Place) -> std::ops::Range<u32> {
+        let end = self.blocks.get(block + 1).map_or(place.subjects, |next| next.rank);
+        self.blocks[block].rank..end
     }
 
     /// Where a block of the dictionary begins and ends.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hw_kit::Map;
 
 use super::{Directory, Place};
@@ -133,7 +133,10 @@ impl Pages {
         }
         let (first, skip) = (at / PAGE_DATA_BYTES, at % PAGE_DATA_BYTES);
         if skip + len <= PAGE_DATA_BYTES {
-            return Ok(self.page(id, place, first as u32)?.slice(skip..skip + len));
+            let mut page = self.page(id, place, first as u32)?;
+            page.truncate(skip + len);
+            page.advance(skip);
+            return Ok(page);
         }
         let mut out = Vec::with_capacity(len);
         for number in first..end.div_ceil(PAGE_DATA_BYTES) {

@@ -45,6 +45,22 @@ impl Postings {
         })
     }
 
+    /// Passes over what [`Postings::decode`] would read.
+    pub fn skip(reader: &mut Varints<'_>) -> Option<()> {
+        match reader.next()? {
+            count if count <= INLINE as u64 => reader.skip_numbers(count as usize),
+            _ => reader.skip_numbers(1),
+        }
+    }
+
+    /// Whether a sequence is one of the few that are at hand.
+    pub fn lists(&self, seq: u64) -> bool {
+        match self {
+            Postings::Few { seqs, count } => seqs[..usize::from(*count)].contains(&seq),
+            Postings::Long { .. } => false,
+        }
+    }
+
     /// Calls `f` with the sequences from `from` on, ascending, until it returns false.
     pub fn each_from(
         &self,

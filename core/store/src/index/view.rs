@@ -1,6 +1,7 @@
 //! Asking the index of one segment.
 
-use std::ops::ControlFlow;
+use std::cmp::Ordering;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use crate::segment::SegmentId;
 
 /// Gets subjects with their numbers, until it breaks.
 pub(crate) type OnSubject<'a> = dyn FnMut(u32, &[u8], Postings) -> ControlFlow<()> + 'a;
+
+/// Says which names are wanted.
+pub(crate) type IsWanted<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
 /// What an index says of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,7 +54,7 @@ impl View<'_> {
 
     /// The group that would hold a sequence; None before the first.
     pub fn group_of(&self, seq: u64) -> Result<Option<usize>, Damage> {
-        Ok(self.directory()?.groups.partition_point(|&(first, _)| first <= seq).checked_sub(1))
+        Ok(self.directory()?.group_of(seq))
     }
 
     /// How many groups there are.
@@ -59,8 +63,16 @@ impl View<'_> {
     }
 
     /// The records of a group, until `f` returns false.
-    pub fn each_in_group(&self, group: usize, mut f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
-        let directory = self.directory()?;
+    pub fn each_in_group(&self, group: usize, f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
+        self.each_in(&*self.directory()?, group, f)
+    }
+
+    fn each_in(
+        &self,
+        directory: &Directory,
+        group: usize,
+        mut f: impl FnMut(Slot) -> bool,
+    ) -> Result<(), Damage> {
         let (start, end) = directory.group_range(group, self.place);
         let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
         let bytes = self.read(start, len as usize)?;
@@ -97,37 +109,64 @@ impl View<'_> {
         reader.is_empty().then_some(())
     }
 
-    /// What the index says of a sequence.
-    pub fn slot(&self, seq: u64) -> Result<Option<Slot>, Damage> {
-        let Some(group) = self.group_of(seq)? else { return Ok(None) };
+    /// The group that would hold a sequence, and what the index says of it if `wanted` says yes to the group.
+    pub fn slot(
+        &self,
+        seq: u64,
+        wanted: impl FnOnce(usize) -> bool,
+    ) -> Result<Option<(usize, Option<Slot>)>, Damage> {
+        let directory = self.directory()?;
+        let Some(group) = directory.group_of(seq) else { return Ok(None) };
         let mut found = None;
-        self.each_in_group(group, |slot| {
-            if slot.seq == seq {
-                found = Some(slot);
-            }
-            slot.seq < seq
-        })?;
-        Ok(found)
+        if wanted(group) {
+            self.each_in(&directory, group, |slot| {
+                if slot.seq == seq {
+                    found = Some(slot);
+                }
+                slot.seq < seq
+            })?;
+        }
+        Ok(Some((group, found)))
     }
 
-    /// The sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
-    pub fn find(&self, name: &[u8], hash: u64) -> Result<Option<Postings>, Damage> {
+    /// The number and the sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
+    pub fn find(&self, name: &[u8], hash: u64) -> Result<Option<(u32, Postings)>, Damage> {
         let directory = self.directory()?;
         if !directory.may_contain(hash) {
             return Ok(None);
         }
-        let block = directory.blocks.partition_point(|start| directory.name(start) <= name);
-        let Some(block) = block.checked_sub(1) else { return Ok(None) };
-        let mut found = None;
-        let _ = self.each_in_block(&directory, block, &mut |_, other, postings| match other.cmp(name) {
-            std::cmp::Ordering::Less => ControlFlow::Continue(()),
-            std::cmp::Ordering::Equal => {
-                found = Some(postings);
-                ControlFlow::Break(())
+        let Some(block) = directory.block_of(name) else { return Ok(None) };
+        let bytes = self.block(&directory, block)?;
+        self.find_in(&bytes, directory.ranks(block, self.place), name).ok_or_else(|| self.malformed())
+    }
+
+    /// Looks for a name among those of a block; the others are not put together. None where the bytes make no sense.
+    fn find_in(&self, bytes: &[u8], ranks: Range<u32>, name: &[u8]) -> Option<Option<(u32, Postings)>> {
+        let mut reader = Varints::new(bytes);
+        // How much `name` has in common with the one before, which is below it, and how long that one is.
+        let (mut common, mut before) = (0, 0);
+        for rank in ranks {
+            let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= before)?;
+            let rest = reader.take_prefixed()?;
+            before = shared + rest.len();
+            match shared.cmp(&common) {
+                // It differs from the one before only behind the place where that one is below.
+                Ordering::Greater => {}
+                Ordering::Less => return Some(None),
+                Ordering::Equal => {
+                    let wanted = &name[common..];
+                    let same = rest.iter().zip(wanted).take_while(|(one, other)| one == other).count();
+                    common += same;
+                    match rest[same..].cmp(&wanted[same..]) {
+                        Ordering::Less => {}
+                        Ordering::Equal => return Some(Some((rank, Postings::decode(&mut reader, self)?))),
+                        Ordering::Greater => return Some(None),
+                    }
+                }
             }
-            std::cmp::Ordering::Greater => ControlFlow::Break(()),
-        })?;
-        Ok(found)
+            Postings::skip(&mut reader)?;
+        }
+        Some(None)
     }
 
     /// What [`View::find`] wants to know of a name.
@@ -140,55 +179,63 @@ impl View<'_> {
         let directory = self.directory()?;
         let block = directory.blocks.partition_point(|start| start.rank <= rank);
         let block = block.checked_sub(1).ok_or_else(|| self.malformed())?;
-        let mut found = None;
-        let _ = self.each_in_block(&directory, block, &mut |at, name, _| {
-            if at < rank {
-                return ControlFlow::Continue(());
+        let bytes = self.block(&directory, block)?;
+        let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
+        for at in directory.ranks(block, self.place) {
+            next_name(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+            if at == rank {
+                return Ok(name.into());
             }
-            found = Some(Bytes::copy_from_slice(name));
-            ControlFlow::Break(())
-        })?;
-        found.ok_or_else(|| self.malformed())
+            Postings::skip(&mut reader).ok_or_else(|| self.malformed())?;
+        }
+        Err(self.malformed())
     }
 
     /// Calls `f` with every subject that matches, in the order of the names, until it breaks.
     pub fn each_match(&self, filter: &[u8], f: &mut OnSubject<'_>) -> Result<ControlFlow<()>, Damage> {
+        match filter {
+            b">" => self.each_beginning(b"", &|_| true, f),
+            _ => self.each_beginning(literal_prefix(filter), &|name| hw_subject::matches(filter, name), f),
+        }
+    }
+
+    /// Calls `f` with every subject that begins so and is wanted, in the order of the names, until it breaks.
+    pub fn each_beginning(
+        &self,
+        prefix: &[u8],
+        is_wanted: &IsWanted<'_>,
+        f: &mut OnSubject<'_>,
+    ) -> Result<ControlFlow<()>, Damage> {
         let directory = self.directory()?;
-        let prefix = literal_prefix(filter);
-        let first = directory.blocks.partition_point(|start| directory.name(start) <= prefix);
-        let mut state = ControlFlow::Continue(());
-        for block in first.saturating_sub(1)..directory.blocks.len() {
+        let first = directory.block_of(prefix).unwrap_or(0);
+        let is_wanted = |name: &[u8]| name.starts_with(prefix) && is_wanted(name);
+        for block in first..directory.blocks.len() {
             let name = directory.name(&directory.blocks[block]);
             if name > prefix && !name.starts_with(prefix) {
                 break;
             }
-            let ended = self.each_in_block(&directory, block, &mut |rank, name, postings| {
-                if filter == b">" || (name.starts_with(prefix) && hw_subject::matches(filter, name)) {
-                    state = f(rank, name, postings);
-                }
-                state
-            })?;
-            if ended.is_break() {
-                break;
+            if self.each_in_block(&directory, block, (&is_wanted, f))?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(state)
+        Ok(ControlFlow::Continue(()))
     }
 
     fn each_in_block(
         &self,
         directory: &Directory,
         block: usize,
-        f: &mut OnSubject<'_>,
+        (is_wanted, f): (&IsWanted<'_>, &mut OnSubject<'_>),
     ) -> Result<ControlFlow<()>, Damage> {
-        let (start, end) = directory.block_range(block, self.place);
-        let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
-        let bytes = self.read(start, len as usize)?;
-        let last = directory.blocks.get(block + 1).map_or(self.place.subjects, |next| next.rank);
-        let mut reader = Varints::new(&bytes);
-        let mut name = Vec::with_capacity(64);
-        for rank in directory.blocks[block].rank..last {
-            let postings = self.next_subject(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+        let bytes = self.block(directory, block)?;
+        let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
+        for rank in directory.ranks(block, self.place) {
+            next_name(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
+            if !is_wanted(&name) {
+                Postings::skip(&mut reader).ok_or_else(|| self.malformed())?;
+                continue;
+            }
+            let postings = Postings::decode(&mut reader, self).ok_or_else(|| self.malformed())?;
             if f(rank, &name, postings).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -196,12 +243,11 @@ impl View<'_> {
         if reader.is_empty() { Ok(ControlFlow::Continue(())) } else { Err(self.malformed()) }
     }
 
-    fn next_subject(&self, reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<Postings> {
-        let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= name.len())?;
-        let rest = usize::try_from(reader.next()?).ok()?;
-        name.truncate(shared);
-        name.extend_from_slice(reader.take(rest)?);
-        Postings::decode(reader, self)
+    /// The bytes of a block of the dictionary.
+    fn block(&self, directory: &Directory, block: usize) -> Result<Bytes, Damage> {
+        let (start, end) = directory.block_range(block, self.place);
+        let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
+        self.read(start, len as usize)
     }
 
     /// Everything there is, checked against each other: for a check of the store.
@@ -235,8 +281,16 @@ impl View<'_> {
     }
 }
 
+/// Makes of a name of the dictionary the next one.
+fn next_name(reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<()> {
+    let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= name.len())?;
+    name.truncate(shared);
+    name.extend_from_slice(reader.take_prefixed()?);
+    Some(())
+}
+
 /// What every subject that matches begins with.
-fn literal_prefix(filter: &[u8]) -> &[u8] {
+pub(crate) fn literal_prefix(filter: &[u8]) -> &[u8] {
     let mut at = 0;
     for token in filter.split(|&byte| byte == b'.') {
         if token == b"*" || token == b">" {

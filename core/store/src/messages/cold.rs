@@ -14,7 +14,7 @@ use super::live::Live;
 use super::segments::{Segment, Segments};
 use super::{BlockId, Messages};
 use crate::damage::Damage;
-use crate::index::{OnSubject, Pages, Postings, Slot, View};
+use crate::index::{IsWanted, OnSubject, Pages, Postings, Slot, View};
 use crate::segment::SegmentId;
 
 /// Messages that leave memory at once, so that no other stream waits for long.
@@ -40,6 +40,8 @@ pub(super) struct Cold {
     /// The group of records that was asked for last, and its content once it was asked for twice in a row.
     last_group: Cell<(u64, usize)>,
     decoded: RefCell<Decoded>,
+    /// What was answered last, and of which segment: a get asks for a message's place and then for its bytes.
+    latest: Cell<Option<(u64, Slot)>>,
     memo: RefCell<Memo>,
 }
 
@@ -50,12 +52,16 @@ struct Decoded {
     slots: Vec<Slot>,
 }
 
-/// The subject that was looked for last, and where it is.
+/// The subject that was looked for last, and what is known of where it is: the newest segments are asked first, and the
+/// others only when somebody wants more.
 #[derive(Debug, Default)]
 struct Memo {
     name: Vec<u8>,
     layout: u64,
+    /// From the newest segment to the oldest.
     hits: Hits,
+    /// Segments that begin below were not asked yet.
+    rest: u64,
     is_set: bool,
 }
 
@@ -95,6 +101,17 @@ impl Cold {
     /// What the index says of a message.
     pub fn slot(&self, segments: &Segments, seq: u64) -> Option<Slot> {
         let (_, segment) = segments.find(seq)?;
+        if let Some((known, slot)) = self.latest.get().filter(|(_, slot)| slot.seq == seq)
+            && known == segment.id
+        {
+            return Some(slot);
+        }
+        let slot = self.find_slot(segment, seq);
+        self.latest.set(slot.map(|slot| (segment.id, slot)));
+        slot
+    }
+
+    fn find_slot(&self, segment: &Segment, seq: u64) -> Option<Slot> {
         let view = self.view(segment)?;
         {
             let decoded = self.decoded.borrow();
@@ -104,11 +121,12 @@ impl Cold {
                 return Some(decoded.slots[at]);
             }
         }
-        let group = self.guard(view.group_of(seq))?;
-        let (segment_before, group_before) = self.last_group.replace((segment.id, group));
-        let is_near = segment_before == segment.id && (group == group_before || group == group_before + 1);
-        if !is_near {
-            return self.guard(view.slot(seq));
+        let (group, slot) = self.guard(view.slot(seq, |group| {
+            let (segment_before, group_before) = self.last_group.replace((segment.id, group));
+            segment_before != segment.id || (group != group_before && group != group_before + 1)
+        }))?;
+        if slot.is_some() {
+            return slot;
         }
         self.decode(segment, group);
         let decoded = self.decoded.borrow();
@@ -178,27 +196,54 @@ impl Cold {
         let mut hits = Vec::new();
         for (first, segment) in self.parts(segments, 0) {
             let Some(view) = self.view(segment) else { continue };
-            if let Some(postings) = self.guard(view.find(name, hash)) {
+            if let Some((_, postings)) = self.guard(view.find(name, hash)) {
                 hits.push((first, postings));
             }
         }
         hits
     }
 
-    /// The same, remembered until another subject is asked for.
-    pub fn with_hits<T>(&self, segments: &Segments, name: &[u8], f: impl FnOnce(&Hits) -> T) -> T {
-        let is_known = {
-            let memo = self.memo.borrow();
-            memo.is_set && memo.layout == segments.layout && memo.name == name
-        };
-        if !is_known {
-            let hits = self.look_up(segments, name);
-            let mut memo = self.memo.borrow_mut();
+    /// Calls `f` with each segment that has a subject, the newest first, until it breaks. What was found is remembered
+    /// until another subject is asked for.
+    fn each_back(
+        &self,
+        segments: &Segments,
+        name: &[u8],
+        mut f: impl FnMut(&Segment, &Postings) -> ControlFlow<()>,
+    ) {
+        let mut memo = self.memo.borrow_mut();
+        if !(memo.is_set && memo.layout == segments.layout && memo.name == name) {
             memo.name.clear();
             memo.name.extend_from_slice(name);
-            (memo.layout, memo.hits, memo.is_set) = (segments.layout, hits, true);
+            memo.hits.clear();
+            (memo.layout, memo.rest, memo.is_set) = (segments.layout, self.to.saturating_add(1), true);
         }
-        f(&self.memo.borrow().hits)
+        for (first, postings) in &memo.hits {
+            let Some(segment) = segments.by_first.get(first) else { continue };
+            if f(segment, postings).is_break() {
+                return;
+            }
+        }
+        let hash = View::hash(name);
+        for (&first, segment) in segments.by_first.range(..memo.rest).rev() {
+            memo.rest = first;
+            let Some(view) = segment.is_on_disk().then(|| self.view(segment)).flatten() else { continue };
+            if let Some((_, postings)) = self.guard(view.find(name, hash)) {
+                let flow = f(segment, &postings);
+                memo.hits.push((first, postings));
+                if flow.is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The subject of a message, if it is the one that was looked for last.
+    pub fn remembered_name(&self, segments: &Segments, first: u64, seq: u64) -> Option<Bytes> {
+        let memo = self.memo.borrow();
+        let is_known = memo.is_set && memo.layout == segments.layout;
+        let mut hits = memo.hits.iter().filter(|(at, _)| is_known && *at == first);
+        hits.any(|(_, postings)| postings.lists(seq)).then(|| Bytes::copy_from_slice(&memo.name))
     }
 
     /// How many of these exist at or after `from`.
@@ -253,14 +298,6 @@ impl Cold {
         found
     }
 
-    /// The last of these that exists at or before `up_to`.
-    pub fn prev_in(&self, segments: &Segments, hits: &Hits, up_to: u64) -> Option<u64> {
-        hits.iter()
-            .rev()
-            .filter(|(first, _)| *first <= up_to)
-            .find_map(|(first, postings)| self.prev_of(segments.by_first.get(first)?, postings, up_to))
-    }
-
     /// The last message of a subject in one segment at or before `up_to`.
     pub fn prev_of(&self, segment: &Segment, postings: &Postings, up_to: u64) -> Option<u64> {
         let view = self.view(segment)?;
@@ -270,13 +307,31 @@ impl Cold {
     /// Every subject of a segment that matches, in the order of the names, until `f` breaks.
     pub fn each_match(&self, segment: &Segment, filter: &[u8], f: &mut OnSubject<'_>) -> ControlFlow<()> {
         let Some(view) = self.view(segment) else { return ControlFlow::Continue(()) };
-        match view.each_match(filter, f) {
-            Ok(flow) => flow,
-            Err(damage) => {
-                self.note(damage);
-                ControlFlow::Break(())
-            }
+        if hw_subject::is_literal(filter) {
+            return match self.guard(view.find(filter, View::hash(filter))) {
+                Some((rank, postings)) => f(rank, filter, postings),
+                None => ControlFlow::Continue(()),
+            };
         }
+        self.flow(view.each_match(filter, f))
+    }
+
+    /// Every subject of a segment that begins so and is wanted, in the order of the names, until `f` breaks.
+    pub fn each_beginning(
+        &self,
+        segment: &Segment,
+        (prefix, is_wanted): (&[u8], &IsWanted<'_>),
+        f: &mut OnSubject<'_>,
+    ) -> ControlFlow<()> {
+        let Some(view) = self.view(segment) else { return ControlFlow::Continue(()) };
+        self.flow(view.each_beginning(prefix, is_wanted, f))
+    }
+
+    fn flow(&self, result: Result<ControlFlow<()>, Damage>) -> ControlFlow<()> {
+        result.unwrap_or_else(|damage| {
+            self.note(damage);
+            ControlFlow::Break(())
+        })
     }
 
     /// The name of a subject of a segment.
@@ -344,21 +399,59 @@ impl Messages {
 
     /// How many of a subject's messages are not in memory.
     pub(super) fn cold_count(&self, name: &[u8]) -> u64 {
-        if self.cold.live.len() == 0 {
-            return 0;
+        let mut count = 0;
+        if self.cold.live.len() > 0 {
+            self.cold.each_back(&self.segments, name, |segment, postings| {
+                count += self.cold.count_of(segment, postings, 0);
+                ControlFlow::Continue(())
+            });
         }
-        self.cold.with_hits(&self.segments, name, |hits| self.cold.count_in(&self.segments, hits, 0))
+        count
     }
 
-    /// A subject's first message that is not in memory.
-    pub(super) fn cold_first(&self, name: &[u8]) -> Option<u64> {
+    /// A subject's first message that is not in memory; `known`: it has so many of those.
+    pub(super) fn cold_first(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
         self.cold.live.next(0)?;
-        self.cold.with_hits(&self.segments, name, |hits| self.cold.next_in(&self.segments, hits, 0))
+        let (mut first, mut count) = (None, 0);
+        self.cold.each_back(&self.segments, name, |segment, postings| {
+            if let Some(found) = self.cold.next_of(segment, postings, 0) {
+                first = Some(found);
+                count += known.map_or(0, |_| self.cold.count_of(segment, postings, 0));
+            }
+            match known {
+                Some(known) if count >= known => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        first
     }
 
     /// A subject's last message that is not in memory.
     pub(super) fn cold_last(&self, name: &[u8]) -> Option<u64> {
         self.cold.live.next(0)?;
-        self.cold.with_hits(&self.segments, name, |hits| self.cold.prev_in(&self.segments, hits, u64::MAX))
+        let mut last = None;
+        self.cold.each_back(&self.segments, name, |segment, postings| {
+            last = self.cold.prev_of(segment, postings, u64::MAX);
+            if last.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        last
     }
+
+    /// What a subject that has no message in memory has elsewhere, as far as that can be told from the newest one.
+    pub(super) fn cold_of_newcomer(&self, name: &[u8]) -> Elsewhere {
+        match self.cold_last(name) {
+            None => Elsewhere::Nothing,
+            // Each subject has one message, so it has no other.
+            Some(_) if self.num_subjects == self.len() => Elsewhere::Messages(Some(1)),
+            Some(_) => Elsewhere::Messages(None),
+        }
+    }
+}
+
+/// What a subject has that is not in memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Elsewhere {
+    Nothing,
+    /// Some, and how many if that is known.
+    Messages(Option<u64>),
 }

@@ -4,15 +4,15 @@
 //! matching subjects it asks their sequences; with many it looks at the messages themselves, and falls back to the
 //! subjects where long stretches do not match. What is not in memory is asked for segment by segment: see `matcher/part.rs`.
 
+mod filters;
 mod part;
 
-use std::collections::BTreeSet;
-
-use hw_kit::{Seq, Set};
+use hw_kit::Seq;
 
 use super::cold::Hits;
-use super::subjects::{Filter, Subjects};
+use super::subjects::Subjects;
 use super::{Bytes, Messages};
+use filters::Filters;
 use part::Part;
 
 /// Up to this many matching subjects are listed.
@@ -35,13 +35,6 @@ pub struct Matcher {
     hits: Option<(u64, Hits)>,
     /// What is known of the segment that was asked last.
     part: Option<Box<Part>>,
-}
-
-#[derive(Debug)]
-pub(super) enum Filters {
-    All,
-    Literal(Bytes),
-    Several { literals: Set<Bytes>, wildcards: Vec<Filter> },
 }
 
 /// Remembered verdicts: number of a subject, and verdict, at the place that the number's low bits give.
@@ -75,64 +68,6 @@ impl Verdicts {
             let place = id as usize & (self.0.len() - 1);
             self.0[place] = u32::MAX;
         }
-    }
-}
-
-impl Filters {
-    fn new(filters: &[&str]) -> Filters {
-        let filters: Vec<Filter> = filters.iter().map(|text| Filter::new(text)).collect();
-        if filters.is_empty() || filters.iter().any(Filter::is_all) {
-            Filters::All
-        } else if let [only] = &filters[..]
-            && only.is_literal()
-        {
-            Filters::Literal(only.bytes().clone())
-        } else {
-            let (literals, wildcards): (Vec<_>, Vec<_>) = filters.into_iter().partition(Filter::is_literal);
-            Filters::Several { literals: literals.iter().map(|f| f.bytes().clone()).collect(), wildcards }
-        }
-    }
-
-    pub fn matches(&self, subject: &[u8]) -> bool {
-        match self {
-            Filters::All => true,
-            Filters::Literal(name) => name == subject,
-            Filters::Several { literals, wildcards } => {
-                literals.contains(subject) || wildcards.iter().any(|filter| filter.matches(subject))
-            }
-        }
-    }
-
-    /// Every filter, and whether an earlier one has a subject that it matches: each subject once.
-    pub fn each(&self, mut f: impl FnMut(&[u8], &dyn Fn(&[u8]) -> bool) -> bool) -> bool {
-        match self {
-            Filters::All => f(b">", &|_| false),
-            Filters::Literal(name) => f(name, &|_| false),
-            Filters::Several { literals, wildcards } => {
-                let names: BTreeSet<&Bytes> = literals.iter().collect();
-                names.into_iter().all(|name| f(name, &|_| false))
-                    && wildcards.iter().enumerate().all(|(at, filter)| {
-                        let is_known = |name: &[u8]| {
-                            literals.contains(name)
-                                || wildcards[..at].iter().any(|earlier| earlier.matches(name))
-                        };
-                        f(filter.bytes(), &is_known)
-                    })
-            }
-        }
-    }
-
-    /// Every matching subject in memory once, until `f` returns false; false if it did.
-    fn for_each(&self, subjects: &Subjects, mut f: impl FnMut(u32) -> bool) -> bool {
-        if let Filters::Literal(name) = self {
-            return subjects.find(name).is_none_or(f);
-        }
-        self.each(|filter, is_known| {
-            if hw_subject::is_literal(filter) {
-                return subjects.find(filter).is_none_or(&mut f);
-            }
-            subjects.for_each(&Filter::of(filter), |id, name, _| is_known(name) || f(id))
-        })
     }
 }
 
@@ -230,7 +165,7 @@ impl Messages {
                 let name = name.clone();
                 self.next_of_subject(&name, from.0, m).map(Seq)
             }
-            Filters::Several { .. } => self.next_filtered(from.0, m).map(Seq),
+            Filters::Several(_) => self.next_filtered(from.0, m).map(Seq),
         }
     }
 
@@ -303,7 +238,7 @@ impl Messages {
                 };
                 cold + head.map_or(0, |seqs| seqs.count_from(from))
             }
-            Filters::Several { .. } => self.count_cold(from, m) + self.count_in_head(from, m),
+            Filters::Several(_) => self.count_cold(from, m) + self.count_in_head(from, m),
         }
     }
 

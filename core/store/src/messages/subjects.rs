@@ -1,5 +1,6 @@
 //! The subjects of the messages in memory: numbers for names, the sequences of each, and which match a filter.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -16,8 +17,8 @@ struct Subject {
     name: Bytes,
     /// None while the number is free.
     seqs: Option<Seqs>,
-    /// How many more messages it has that are not in memory.
-    cold: u64,
+    /// How many more messages it has that are not in memory; None until somebody has counted them.
+    cold: Cell<Option<u64>>,
 }
 
 /// All subjects that have messages in memory.
@@ -29,6 +30,8 @@ pub(super) struct Subjects {
     /// How many subjects were ever added: matchers compare it with what they have seen.
     epoch: u64,
     newcomers: VecDeque<u32>,
+    /// The number that was found last: one command asks for its subject again and again.
+    latest: Cell<u32>,
 }
 
 impl Subjects {
@@ -52,7 +55,13 @@ impl Subjects {
     }
 
     pub fn find(&self, name: &[u8]) -> Option<u32> {
-        self.names.get(name).copied()
+        let latest = self.latest.get();
+        if self.by_id.get(latest as usize).is_some_and(|one| one.seqs.is_some() && one.name == name) {
+            return Some(latest);
+        }
+        let found = self.names.get(name).copied();
+        self.latest.set(found.unwrap_or(latest));
+        found
     }
 
     /// None for a number that is free.
@@ -60,15 +69,20 @@ impl Subjects {
         self.by_id.get(id as usize)?.seqs.as_ref()
     }
 
-    /// How many more messages a subject has that are not in memory.
-    pub fn cold(&self, id: u32) -> u64 {
-        self.by_id[id as usize].cold
+    /// How many more messages a subject has that are not in memory, if that is known.
+    pub fn cold(&self, id: u32) -> Option<u64> {
+        self.by_id[id as usize].cold.get()
+    }
+
+    /// They were counted.
+    pub fn set_cold(&self, id: u32, count: u64) {
+        self.by_id[id as usize].cold.set(Some(count));
     }
 
     /// A message that is not in memory was removed.
     pub fn handle_cold_removed(&mut self, id: u32) {
-        let cold = &mut self.by_id[id as usize].cold;
-        *cold = cold.saturating_sub(1);
+        let cold = self.by_id[id as usize].cold.get_mut();
+        *cold = cold.map(|cold| cold.saturating_sub(1));
     }
 
     /// Notes a message; gives the number of its subject.
@@ -76,10 +90,10 @@ impl Subjects {
         self.by_id[id as usize].seqs.as_mut().expect("a named subject has messages").push(seq);
     }
 
-    /// A subject's first message in memory; `cold` others are elsewhere.
-    pub fn add(&mut self, name: &[u8], seq: u64, cold: u64) -> u32 {
+    /// A subject's first message in memory; `cold` others are elsewhere, if that is known.
+    pub fn add(&mut self, name: &[u8], seq: u64, cold: Option<u64>) -> u32 {
         let name = Bytes::copy_from_slice(name);
-        let subject = Subject { name, seqs: Some(Seqs::One(seq)), cold };
+        let subject = Subject { name, seqs: Some(Seqs::One(seq)), cold: Cell::new(cold) };
         let id = match self.free.pop() {
             Some(id) => {
                 self.by_id[id as usize] = subject;
@@ -91,6 +105,7 @@ impl Subjects {
             }
         };
         self.names.insert(&self.by_id[id as usize].name, id);
+        self.latest.set(id);
         self.epoch += 1;
         if self.newcomers.len() == NEWCOMERS {
             self.newcomers.pop_front();
@@ -99,20 +114,26 @@ impl Subjects {
         id
     }
 
-    /// Forgets a message, and its subject with the last one in memory. `is_shed`: it is elsewhere from now on. Whether
-    /// it was the subject's last one anywhere.
-    pub fn remove(&mut self, id: u32, seq: u64, is_shed: bool) -> bool {
+    /// Forgets a message, and its subject with the last one in memory. `is_shed`: it is elsewhere from now on.
+    pub fn remove(&mut self, id: u32, seq: u64, is_shed: bool) -> Left {
         let subject = &mut self.by_id[id as usize];
-        subject.cold += u64::from(is_shed);
-        let cold = subject.cold;
+        if is_shed {
+            let cold = subject.cold.get_mut();
+            *cold = cold.map(|cold| cold + 1);
+        }
+        let cold = subject.cold.get();
         if !subject.seqs.as_mut().is_some_and(|seqs| seqs.remove(seq)) {
-            return false;
+            return Left::InMemory;
         }
         subject.seqs = None;
         let name = std::mem::take(&mut subject.name);
         self.names.remove(&name);
         self.free.push(id);
-        cold == 0
+        match cold {
+            Some(0) => Left::Nothing,
+            Some(_) => Left::Elsewhere,
+            None => Left::Unknown,
+        }
     }
 
     /// Forgets everything; matchers notice, because the epoch goes on.
@@ -130,6 +151,16 @@ impl Subjects {
         };
         self.names.for_each_match(&filter.0, visit).is_continue()
     }
+}
+
+/// What a subject has left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Left {
+    InMemory,
+    Elsewhere,
+    Nothing,
+    /// None in memory, and elsewhere nobody has counted.
+    Unknown,
 }
 
 /// A subject filter; what is no valid filter matches nothing but itself.

@@ -96,6 +96,12 @@ const FILTERS: &[&[&str]] = &[
     &["*.1.*", "c.2", "c.5", "nothing.here"],
     &["u.>"],
     &["*.*.x"],
+    // More than are tried one after the other: some overlap, one begins with no name.
+    &[
+        "a.1.*", "a.2.*", "a.*", "b.1*", "b.20", "b.3.>", "b.>", "*.*.y", "c.1", "c.*.>", "u.>", "a.*.x",
+        "b.*",
+    ],
+    &["a.1.*", "a.2.*", "a.*", "c.1.>", "c.2.>", "c.3.*", "c.4.*", "u.1.*", "u.2.*", "u.*", "b.7", "a.3"],
 ];
 
 fn matches(filters: &[&str], subject: &[u8]) -> bool {
@@ -115,6 +121,20 @@ impl Model {
     fn matching<'a>(&'a self, filters: &'a [&'a str], from: u64) -> impl Iterator<Item = u64> + 'a {
         let wanted = move |record: &Record| matches(filters, record.subject());
         self.messages.range(from..).filter(move |(_, (_, r))| wanted(r)).map(|(&seq, _)| seq)
+    }
+
+    fn of_subject<'a>(&'a self, subject: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+        self.messages.iter().filter(move |(_, (_, record))| record.subject() == subject).map(|(&seq, _)| seq)
+    }
+
+    /// What is asked of one subject.
+    fn check_subject(&self, m: &Messages, subject: &[u8]) {
+        let stored: Vec<Seq> = self.of_subject(subject).map(Seq).collect();
+        // The last one first: it is looked for without the others.
+        assert_eq!(m.last_of(subject), stored.last().copied());
+        assert_eq!(m.first_of(subject), stored.first().copied());
+        assert_eq!(m.count_of(subject), stored.len() as u64);
+        assert_eq!(m.last_of(subject), stored.last().copied());
     }
 
     fn lasts(&self, filters: &[&str], from: u64, up_to: u64) -> Vec<Seq> {
@@ -250,8 +270,35 @@ fn rewrite(m: &mut Messages, model: &mut Model, disk: &Files, segments: &mut u64
     }
 }
 
-/// One random history. `churn` of 10 steps remove.
-fn history(seed: u64, steps: u64, budget: u64, churn: u64, from_front: bool) {
+/// What happens in a history.
+#[derive(Clone, Copy)]
+struct Habits {
+    /// So many of 10 steps remove.
+    churn: u64,
+    from_front: bool,
+    /// So many messages of a subject stay.
+    per_subject: usize,
+}
+
+/// What a stream with a limit per subject does after each message.
+fn enforce(m: &mut Messages, model: &mut Model, subject: &[u8], limit: usize) {
+    loop {
+        let stored: Vec<u64> = model.of_subject(subject).collect();
+        assert_eq!(m.count_of(subject), stored.len() as u64);
+        assert_eq!(m.first_of(subject), stored.first().map(|&seq| Seq(seq)));
+        if stored.len() <= limit {
+            return;
+        }
+        let removed = m.remove(Seq(stored[0])).expect("it was just found");
+        assert_eq!((&removed.name[..], removed.last_of_subject), (subject, false));
+        model.messages.remove(&stored[0]);
+        model.first = model.messages.first_key_value().map_or(model.last + 1, |(&seq, _)| seq);
+    }
+}
+
+/// One random history.
+fn history(seed: u64, steps: u64, budget: u64, habits: Habits) {
+    let Habits { churn, from_front, per_subject } = habits;
     let mut rng = Rng::new(seed);
     let mut m = Messages::new(Seq(1), Keep::File);
     m.set_cache_budget(budget);
@@ -272,7 +319,8 @@ fn history(seed: u64, steps: u64, budget: u64, churn: u64, from_front: bool) {
             if model.messages.is_empty() {
                 model.first = model.last;
             }
-            model.messages.insert(model.last, (ts, record));
+            model.messages.insert(model.last, (ts, record.clone()));
+            enforce(&mut m, &mut model, record.subject(), per_subject);
         } else {
             let span = model.last - model.first + 1;
             let at = model.first + if from_front { rng.below(3) } else { rng.below(span) };
@@ -301,6 +349,14 @@ fn history(seed: u64, steps: u64, budget: u64, churn: u64, from_front: bool) {
                 let gone: Vec<Message> = disk.remove(dead);
                 assert!(gone.iter().all(|message| !model.messages.contains_key(&message.seq.0)));
             }
+        }
+        if rng.chance(1, 4) {
+            let at = model.first + rng.below(model.last + 1);
+            let name = match model.messages.range(at..).next() {
+                Some((_, (_, record))) => record.subject().to_vec(),
+                None => subject(&mut rng, step).into_bytes(),
+            };
+            model.check_subject(&m, &name);
         }
         if rng.chance(1, 10) {
             model.check_reads(&m, &mut rng, &mut matchers);
@@ -338,7 +394,11 @@ fn agrees_with_a_plain_map() {
         [(1, 0, false), (2, 3, false), (3, 5, true), (4, 5, false), (5, 4, true), (6, 6, false)]
     {
         let budget = [0, 3_000, 20_000][seed as usize % 3];
-        history(seed, 2_500, budget, churn, from_front);
+        history(seed, 1_600, budget, Habits { churn, from_front, per_subject: usize::MAX });
+    }
+    for (seed, per_subject, churn) in [(7, 1, 0), (8, 1, 3), (9, 2, 1), (10, 3, 4), (11, 1, 1)] {
+        let budget = [0, 1_000, 10_000][seed as usize % 3];
+        history(seed, 800, budget, Habits { churn, from_front: false, per_subject });
     }
 }
 

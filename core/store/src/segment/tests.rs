@@ -58,14 +58,15 @@ fn ask(view: &View<'_>, messages: &[Message]) -> Result<(), Damage> {
     let mut by_subject: std::collections::BTreeMap<&[u8], Vec<u64>> = std::collections::BTreeMap::new();
     for message in messages {
         by_subject.entry(message.record.subject()).or_default().push(message.seq.0);
-        let slot = view.slot(message.seq.0)?.expect("it is there");
+        let (_, slot) = view.slot(message.seq.0, |_| true)?.expect("there is a group");
+        let slot = slot.expect("it is there");
         assert_eq!(view.name(slot.rank)?, message.record.subject());
-        assert!(
-            message.seq.0 == 1 || view.slot(message.seq.0 - 1)?.is_none_or(|slot| slot.seq < message.seq.0)
-        );
+        let before = view.slot(message.seq.0.saturating_sub(1), |_| true)?.and_then(|(_, slot)| slot);
+        assert!(before.is_none_or(|slot| slot.seq < message.seq.0));
     }
     for (name, seqs) in &by_subject {
-        let postings = view.find(name, View::hash(name))?.expect("it is there");
+        let (rank, postings) = view.find(name, View::hash(name))?.expect("it is there");
+        assert_eq!(&view.name(rank)?[..], *name);
         assert_eq!(postings.count(), seqs.len() as u64);
         for from in [0, seqs[0], seqs[seqs.len() / 2] + 1, seqs[seqs.len() - 1]] {
             let mut found = Vec::new();
@@ -77,7 +78,12 @@ fn ask(view: &View<'_>, messages: &[Message]) -> Result<(), Damage> {
             let last = seqs.iter().rev().find(|&&seq| seq <= from && seq % 2 == 1).copied();
             assert_eq!(postings.last_where(view, from, |seq| seq % 2 == 1)?, last);
         }
-        assert!(view.find(&[name, &b".x"[..]].concat(), View::hash(name))?.is_none());
+        let (start, end) = (&name[..name.len() - 1], name[name.len() - 1]);
+        for other in [&[name, &b".x"[..]].concat(), start, &[start, &[end + 1]].concat(), b"", b"\xff", b"k"]
+        {
+            let found = view.find(other, View::hash(name))?;
+            assert_eq!(found.is_some(), by_subject.contains_key(other), "{other:?}");
+        }
     }
     let mut names = Vec::new();
     let _ = view.each_match(b"k.*", &mut |_, name, _| {

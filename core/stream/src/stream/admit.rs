@@ -328,6 +328,10 @@ impl Stream {
         if config.discard != Discard::New {
             return Ok(());
         }
+        if !config.discard_new_per_subject && config.max_msgs <= 0 && config.max_bytes <= 0 {
+            // Nothing can be full, and nothing is looked up for it.
+            return Ok(());
+        }
         let of_subject = self.messages.count_of(message.subject)
             + ahead.map_or(0, |ahead| ahead.count_of(message.subject));
         let per_subject = config.max_msgs_per_subject;

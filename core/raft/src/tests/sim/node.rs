@@ -40,6 +40,8 @@ pub(super) struct Live {
     pub(super) to_apply: VecDeque<Entry>,
     pub(super) state: State,
     pub(super) role: Role,
+    /// Term and vote that were written last.
+    vote: (u64, NodeId),
 }
 
 pub(super) struct Node {
@@ -60,6 +62,11 @@ pub(super) struct Wishes {
 impl Disk {
     pub(super) fn new(members: Members) -> Disk {
         Disk { state: State { members, ..State::default() }, ..Disk::default() }
+    }
+
+    /// Whether a start knows that this index is committed.
+    pub(super) fn knows(&self, index: u64) -> bool {
+        self.state.index >= index || self.hard.commit.0 >= index
     }
 
     /// What a replica starts with; a log that does not lead through the state is void, on disk, too.
@@ -173,6 +180,7 @@ impl Node {
             to_apply: VecDeque::new(),
             state: self.disk.state.clone(),
             role,
+            vote: (self.disk.hard.term, self.disk.hard.vote),
         });
         Ok(())
     }
@@ -222,12 +230,29 @@ impl Node {
                 wishes.messages.append(&mut after);
             }
             live.to_apply.extend(ready.committed.drain(..));
+            let newest = live.writes.iter().rev().find_map(|write| match write {
+                Write::Ready { number, .. } => Some(*number),
+                Write::State(_) => None,
+            });
+            if !ready.must_sync() {
+                match newest {
+                    Some(newest) => live.held.push_back((newest, after)),
+                    None if after.is_empty() => {}
+                    None => return Err(format!("{} holds back what waits for nothing", self.id)),
+                }
+                continue;
+            }
             live.held.push_back((ready.number, after));
+            // A commit alone may be left out.
+            let vote = |hard: &Hard| (hard.term, hard.vote);
+            let is_old = |hard: &Hard| live.vote == vote(hard) && ready.number.is_multiple_of(2);
+            let hard = ready.hard.filter(|hard| !is_old(hard));
+            live.vote = ready.hard.as_ref().map_or(live.vote, vote);
             live.writes.push_back(Write::Ready {
                 number: ready.number,
                 reset: ready.reset,
                 entries: std::mem::take(&mut ready.entries),
-                hard: ready.hard,
+                hard,
             });
             if options.plants(Planted::EntriesNotSynced) {
                 live.replica.handle_persisted(ready.number).map_err(|error| error.to_string())?;

@@ -140,7 +140,6 @@ const PLANTED: &[(Planted, u64, bool)] = &[
     (Planted::LeaderNotDurable, 1, true),
     (Planted::AloneNotSettled, 1, true),
     (Planted::OverwrittenKept, 3, true),
-    (Planted::VoteForgotten, 3, false),
 ];
 
 /// Those that take tens of thousands of seeds: looked for when so many are asked for. Each has a scene of its own, too.

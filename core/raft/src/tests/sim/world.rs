@@ -472,13 +472,10 @@ impl World {
         self.down.clear();
     }
 
-    /// A node that is out for good is thrown away: when all members have applied that.
+    /// A node that is out for good is thrown away: when all members have that on disk.
     fn throw_away(&mut self, id: NodeId) -> Result<(), String> {
         let (since, members) = self.truth.newest.clone();
-        let knows = |member: &NodeId| {
-            let live = self.nodes.get(member).and_then(|node| node.live.as_ref());
-            live.is_some_and(|live| live.state.index >= since)
-        };
+        let knows = |member: &NodeId| self.nodes.get(member).is_some_and(|node| node.disk.knows(since));
         let is_out = !members.contains(id) && !members.is_joint() && members.all().iter().all(knows);
         if is_out && self.nodes.len() > 1 {
             self.nodes.remove(&id);

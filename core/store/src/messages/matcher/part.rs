@@ -7,16 +7,18 @@ use bytes::Bytes;
 use hw_kit::{Seq, Set};
 
 use super::{Filters, Matcher, Verdicts};
-use crate::index::Postings;
+use crate::index::Slot;
 use crate::messages::cold::Hits;
 use crate::messages::segments::Segment;
 use crate::messages::subjects::Filter;
 use crate::messages::{Messages, seqs};
 
 /// Messages of a segment looked at before its dictionary is asked.
-const LOOK: usize = 256;
+const LOOK: usize = if cfg!(test) { 16 } else { 256 };
 /// So many matches of a segment are listed; more are found by looking at its messages.
-const MATCHES: usize = 8192;
+const MATCHES: usize = if cfg!(test) { 40 } else { 8192 };
+/// After so many of those, the segment's subjects that match are marked: that costs about as much.
+const MARK_AFTER: usize = if cfg!(test) { 60 } else { 4096 };
 
 /// What a matcher knows of one segment.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Part {
     segment: u64,
     verdicts: Verdicts,
     matches: Matches,
+    /// Messages that were looked at, and had to have their subjects' names found.
+    looked: usize,
 }
 
 #[derive(Debug)]
@@ -35,6 +39,8 @@ enum Matches {
         seqs: Vec<u64>,
     },
     Many,
+    /// One bit for each subject of the segment.
+    Marked(Vec<u64>),
 }
 
 impl Matcher {
@@ -45,26 +51,6 @@ impl Matcher {
             self.hits = Some((layout, messages.cold.look_up(&messages.segments, name)));
         }
         self.hits.as_ref().map_or(const { &Hits::new() }, |(_, hits)| hits)
-    }
-}
-
-impl Filters {
-    /// Every matching subject of a segment once, until `f` breaks.
-    fn each_in(
-        &self,
-        messages: &Messages,
-        segment: &Segment,
-        mut f: impl FnMut(&[u8], Postings) -> ControlFlow<()>,
-    ) -> bool {
-        self.each(|filter, is_known| {
-            messages
-                .cold
-                .each_match(segment, filter, &mut |_, name, postings| match is_known(name) {
-                    true => ControlFlow::Continue(()),
-                    false => f(name, postings),
-                })
-                .is_continue()
-        })
     }
 }
 
@@ -83,32 +69,54 @@ impl Messages {
         let Matcher { filters, part, .. } = m;
         if part.as_ref().is_none_or(|part| part.segment != segment.id) {
             let (verdicts, matches) = (Verdicts::default(), Matches::Unknown);
-            *part = Some(Box::new(Part { segment: segment.id, verdicts, matches }));
+            *part = Some(Box::new(Part { segment: segment.id, verdicts, matches, looked: 0 }));
         }
         let part = part.as_mut()?;
-        if let Matches::Listed { from: known, seqs } = &part.matches
-            && *known <= from
-        {
-            return self.first_live(seqs, from);
+        if matches!(part.matches, Matches::Many) && part.looked >= MARK_AFTER {
+            part.matches = Matches::Marked(self.mark(filters, segment));
         }
+        match &part.matches {
+            Matches::Listed { from: known, seqs } if *known <= from => return self.first_live(seqs, from),
+            Matches::Marked(marks) => {
+                let is_marked = |slot: &Slot| marks[slot.rank as usize / 64] & (1 << (slot.rank % 64)) != 0;
+                return self.cold.scan(segment, from, usize::MAX, is_marked).ok();
+            }
+            _ => {}
+        }
+        let has_many = matches!(part.matches, Matches::Many);
+        // Of all calls together: where every tenth message matches, each looks at ten.
+        let limit = if has_many { MARK_AFTER } else { LOOK }.saturating_sub(part.looked);
+        let Part { verdicts, looked, .. } = &mut **part;
         let subjects = segment.place.map_or(0, |place| u64::from(place.subjects));
-        let verdicts = &mut part.verdicts;
         let matches = |name: Option<Bytes>| name.is_some_and(|name| filters.matches(&name));
-        let mut verdict = |rank: u32| verdicts.get(rank, subjects, || matches(self.cold.name(segment, rank)));
-        let limit = if matches!(part.matches, Matches::Many) { usize::MAX } else { LOOK };
-        let next = match self.cold.scan(segment, from, limit, |slot| verdict(slot.rank)) {
+        let mut verdict = |slot: &Slot| {
+            *looked += 1;
+            verdicts.get(slot.rank, subjects, || matches(self.cold.name(segment, slot.rank)))
+        };
+        let next = match self.cold.scan(segment, from, limit, &mut verdict) {
             Ok(found) => return Some(found),
             Err(None) => return None,
             Err(Some(next)) => next,
         };
-        part.matches = match self.list(filters, segment, next) {
-            Some(seqs) => Matches::Listed { from: next, seqs },
-            None => Matches::Many,
-        };
-        match &part.matches {
-            Matches::Listed { seqs, .. } => self.first_live(seqs, next),
-            _ => self.cold.scan(segment, next, usize::MAX, |slot| verdict(slot.rank)).ok(),
+        if !has_many {
+            part.matches = match self.list(filters, segment, next) {
+                Some(seqs) => Matches::Listed { from: next, seqs },
+                None => Matches::Many,
+            };
         }
+        // Now it is listed, or marked, or looked at until it is worth marking.
+        self.next_in_part(segment, next, m)
+    }
+
+    /// The subjects of a segment that match.
+    fn mark(&self, filters: &Filters, segment: &Segment) -> Vec<u64> {
+        let subjects = segment.place.map_or(0, |place| place.subjects as usize);
+        let mut marks = vec![0; subjects.div_ceil(64)];
+        let _ = filters.each_in(self, segment, &mut |rank, _, _| {
+            marks[rank as usize / 64] |= 1 << (rank % 64);
+            ControlFlow::Continue(())
+        });
+        marks
     }
 
     fn first_live(&self, seqs: &[u64], from: u64) -> Option<u64> {
@@ -120,7 +128,7 @@ impl Messages {
     fn list(&self, filters: &Filters, segment: &Segment, from: u64) -> Option<Vec<u64>> {
         let view = self.cold.view(segment)?;
         let (mut seqs, mut is_whole) = (Vec::new(), true);
-        filters.each_in(self, segment, |_, postings| {
+        let _ = filters.each_in(self, segment, &mut |_, _, postings| {
             self.cold.guard(postings.each_from(&view, from, |seq| {
                 seqs.push(seq);
                 seqs.len() <= MATCHES
@@ -137,7 +145,7 @@ impl Messages {
         let mut count = 0;
         for (_, segment) in self.cold.parts(&self.segments, from) {
             if segment.last >= from && segment.live > 0 {
-                m.filters.each_in(self, segment, |_, postings| {
+                let _ = m.filters.each_in(self, segment, &mut |_, _, postings| {
                     count += self.cold.count_of(segment, &postings, from);
                     ControlFlow::Continue(())
                 });
@@ -163,7 +171,7 @@ impl Messages {
             if first > up_to || segment.live == 0 {
                 continue;
             }
-            m.filters.each_in(self, segment, |name, postings| {
+            let _ = m.filters.each_in(self, segment, &mut |_, name, postings| {
                 if !seen.contains(name)
                     && let Some(last) = self.cold.prev_of(segment, &postings, up_to)
                 {
@@ -188,7 +196,7 @@ impl Messages {
             if !is_complete || names.len() >= limit {
                 break;
             }
-            m.filters.each_in(self, segment, |name, postings| {
+            let _ = m.filters.each_in(self, segment, &mut |_, name, postings| {
                 if !names.contains(name) && self.cold.next_of(segment, &postings, 0).is_some() {
                     names.insert(Bytes::copy_from_slice(name));
                 }
