@@ -264,12 +264,27 @@ impl Shard {
         self.rooms.js.as_ref().map(JetStreamView::new)
     }
 
-    /// The server stops: waiting pulls are told.
+    /// The server sends its clients away.
+    pub fn handle_lame_duck(&mut self, now: Time) {
+        self.hub.lame_duck();
+        self.depart(now, "LAMEDUCK");
+    }
+
+    /// The server stops: waiting pulls are told, and whoever watches in the system account.
     pub fn handle_shutdown(&mut self, now: Time) {
+        self.depart(now, "SHUTDOWN");
         if let Some(js) = &mut self.rooms.js {
             js.handle_shutdown();
         }
         self.settle(now);
+    }
+
+    fn depart(&mut self, now: Time, how: &str) {
+        let first = self.hub.shard() == ShardId(0);
+        let said = first.then(|| self.rooms.system.depart(now, &self.hub, how)).flatten();
+        if let Some(said) = said {
+            self.publish(now, said);
+        }
     }
 
     fn publish(&mut self, now: Time, outgoing: Outgoing) {

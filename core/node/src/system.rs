@@ -277,6 +277,25 @@ impl System {
         if !hub.has_interest(account, subject.as_bytes()) {
             return None;
         }
+        event["server"] = self.stamp(now, hub);
+        event["id"] = json!(self.ids.next_id());
+        event["timestamp"] = json!(now.to_rfc3339());
+        Some(send(account, subject.into(), event.to_string().into()))
+    }
+
+    /// This server stops (`SHUTDOWN`), or sends its clients away (`LAMEDUCK`).
+    pub(crate) fn depart(&mut self, now: Time, hub: &Hub, how: &str) -> Option<Outgoing> {
+        let system = self.directory.system_account()?;
+        let subject = format!("$SYS.SERVER.{}.{how}", hub.info().server_id);
+        if !hub.has_interest(system, subject.as_bytes()) {
+            return None;
+        }
+        let server = self.stamp(now, hub);
+        Some(send(system, subject.into(), server.to_string().into()))
+    }
+
+    /// This server, as its next event shows it.
+    fn stamp(&mut self, now: Time, hub: &Hub) -> Value {
         self.seq += 1;
         let info = hub.info();
         let mut server = json!({
@@ -293,10 +312,7 @@ impl System {
         if info.jetstream {
             server["jetstream"] = json!(true);
         }
-        event["id"] = json!(self.ids.next_id());
-        event["timestamp"] = json!(now.to_rfc3339());
-        event["server"] = server;
-        Some(send(account, subject.into(), event.to_string().into()))
+        server
     }
 
     fn user_info(&self, now: Time, hub: &Hub, from: Origin, to: Bytes) -> Outgoing {

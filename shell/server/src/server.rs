@@ -130,7 +130,7 @@ impl Server {
         }
         crate::cluster::lame_duck(&self.inner);
         for mailbox in &self.inner.mailboxes {
-            mailbox.post(Mail::Run(Box::new(|shard, _| shard.hub_mut().lame_duck())));
+            mailbox.post(Mail::Run(Box::new(|shard, now| shard.handle_lame_duck(now))));
         }
         let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
         let server = &self.options.server;
