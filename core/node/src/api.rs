@@ -201,7 +201,7 @@ impl JetStream {
         let max_streams = self.limits_of(call.account).map_or(-1, |limits| limits.max_streams);
         let peers = match self.meta.stream(&account, &config.name) {
             Some(asset) => Ok(asset.peers.clone()),
-            None => self.peers_for(config.num_replicas),
+            None => self.peers_for(&config),
         };
         let peers = match peers {
             Ok(peers) => peers,

@@ -175,6 +175,7 @@ impl JetStream {
         group.look_for_fault();
         if !group.log.is_leading() {
             // Others see to it that clients hear of it.
+            self.touch(id);
             self.recount(id);
             self.look_for_waste(now, id);
             return true;

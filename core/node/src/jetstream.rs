@@ -297,6 +297,8 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.dirty = false;
         if !group.log.is_leading() {
+            // Streams that are led here may follow one that is not.
+            self.wake_followers(id);
             return self.rearm(id);
         }
         let mut effects = Vec::new();

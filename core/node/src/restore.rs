@@ -271,6 +271,9 @@ impl Restore {
 impl JetStream {
     /// `STREAM.RESTORE`: asks the meta group to keep name and subjects for the stream.
     pub(crate) fn restore(&mut self, now: Time, call: &Call, config: &StreamConfig) -> Handled {
+        if self.cluster.is_some() {
+            return Handled::Answer(Err(ApiError::new(10036)));
+        }
         let account = self.account_name(call.account);
         if self.meta.stream(&account, &config.name).is_some() {
             return Handled::Answer(Err(ApiError::new(10130)));

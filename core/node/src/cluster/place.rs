@@ -107,8 +107,17 @@ impl JetStream {
     }
 
     /// The servers for a new stream; none on a server on its own.
-    pub(crate) fn peers_for(&self, replicas: i64) -> Result<Vec<u64>, ApiError> {
+    pub(crate) fn peers_for(&self, config: &StreamConfig) -> Result<Vec<u64>, ApiError> {
         let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let replicas = config.num_replicas;
+        // There is one cluster, and servers do not tell each other their tags.
+        let fits = |placement: &hw_stream::config::Placement| {
+            placement.tags.is_empty()
+                && (placement.cluster.is_empty() || placement.cluster == cluster.config.name)
+        };
+        if !config.placement.as_ref().is_none_or(fits) {
+            return Err(ApiError::new(10005));
+        }
         let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
         reached.push(cluster.me);
         let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
