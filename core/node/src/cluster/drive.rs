@@ -89,7 +89,8 @@ impl JetStream {
 
     fn take_ready(&mut self, now: Time, hub: &mut Hub, id: GroupId, ready: Ready) {
         let must_sync = ready.must_sync();
-        let Ready { number, reset, entries, hard, messages, after, committed, role, wants_snapshot, .. } = ready;
+        let Ready { number, reset, entries, hard, messages, after, committed, role, wants_snapshot, .. } =
+            ready;
         if let Some(role) = role {
             self.handle_role(now, hub, id, role);
         }
