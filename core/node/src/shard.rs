@@ -282,22 +282,33 @@ impl Shard {
         self.rooms.js.as_ref().map(JetStreamView::new)
     }
 
-    /// The server is about to go: clients are told, and other servers take what it leads.
+    /// The server sends its clients away: they are told, and other servers take what it leads.
     pub fn handle_lame_duck(&mut self, now: Time) {
         self.hub.lame_duck();
+        self.depart(now, "LAMEDUCK");
         if let Some(js) = &mut self.rooms.js {
             js.hand_over_all(now);
         }
     }
 
-    /// The server stops: waiting pulls are told, and the store is made quick to open.
+    /// The server stops: waiting pulls are told, whoever watches in the system account is too, and the store is made quick
+    /// to open.
     pub fn handle_shutdown(&mut self, now: Time) {
+        self.depart(now, "SHUTDOWN");
         if let Some(js) = &mut self.rooms.js {
             js.handle_shutdown();
         }
         self.settle(now);
         if let Some(js) = &mut self.rooms.js {
             js.checkpoint_at_end();
+        }
+    }
+
+    fn depart(&mut self, now: Time, how: &str) {
+        let first = self.hub.shard() == ShardId(0);
+        let said = first.then(|| self.rooms.system.depart(now, &self.hub, how)).flatten();
+        if let Some(said) = said {
+            self.publish(now, said);
         }
     }
 

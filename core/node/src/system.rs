@@ -43,6 +43,8 @@ pub(crate) struct System {
     seq: u64,
     /// Names that were refused, until their connections are gone.
     refused: Map<ConnId, String>,
+    /// It was said that this server goes.
+    departs: bool,
 }
 
 /// What the system account can ask every server, or one by its id.
@@ -67,6 +69,7 @@ impl System {
             ids: Nuid::new(&mut Rng::new(seed)),
             seq: 0,
             refused: Map::default(),
+            departs: false,
         }
     }
 
@@ -277,6 +280,28 @@ impl System {
         if !hub.has_interest(account, subject.as_bytes()) {
             return None;
         }
+        event["server"] = self.stamp(now, hub);
+        event["id"] = json!(self.ids.next_id());
+        event["timestamp"] = json!(now.to_rfc3339());
+        Some(send(account, subject.into(), event.to_string().into()))
+    }
+
+    /// This server stops (`SHUTDOWN`), or sends its clients away (`LAMEDUCK`): then it says no more when it stops.
+    pub(crate) fn depart(&mut self, now: Time, hub: &Hub, how: &str) -> Option<Outgoing> {
+        let system = self.directory.system_account()?;
+        if std::mem::replace(&mut self.departs, true) {
+            return None;
+        }
+        let subject = format!("$SYS.SERVER.{}.{how}", hub.info().server_id);
+        if !hub.has_interest(system, subject.as_bytes()) {
+            return None;
+        }
+        let server = self.stamp(now, hub);
+        Some(send(system, subject.into(), server.to_string().into()))
+    }
+
+    /// This server, as its next event shows it.
+    fn stamp(&mut self, now: Time, hub: &Hub) -> Value {
         self.seq += 1;
         let info = hub.info();
         let mut server = json!({
@@ -293,10 +318,7 @@ impl System {
         if info.jetstream {
             server["jetstream"] = json!(true);
         }
-        event["id"] = json!(self.ids.next_id());
-        event["timestamp"] = json!(now.to_rfc3339());
-        event["server"] = server;
-        Some(send(account, subject.into(), event.to_string().into()))
+        server
     }
 
     fn user_info(&self, now: Time, hub: &Hub, from: Origin, to: Bytes) -> Outgoing {

@@ -261,13 +261,35 @@ async fn elsewhere(mut servers: Vec<Server>) -> Flow {
 async fn lame_duck(servers: Vec<Server>) -> Flow {
     let duck = format!("127.0.0.1:{}", servers[2].port());
     let staying = enter(&servers[0], "a").await?;
+    let watcher = enter(&servers[1], "sys").await?;
+    let mut events = watcher.subscribe("$SYS.SERVER.*.LAMEDUCK").await?;
+    let mut ends = watcher.subscribe("$SYS.SERVER.*.SHUTDOWN").await?;
+    heard_by_all(&watcher).await?;
     servers[2].signal("USR2")?;
+    let event = soon(&mut events, PATIENCE).await.ok_or("the lame duck says nothing")?;
+    let event: serde_json::Value = serde_json::from_slice(&event.payload)?;
+    assert_eq!((&event["name"], &event["cluster"]), (&"n3".into(), &"conform".into()));
     wait("the lame duck is no longer named", || {
         let urls = info(servers[0].port())["connect_urls"].clone();
         let urls: Vec<String> = serde_json::from_value(urls).ok()?;
         (urls.len() == 2 && !urls.contains(&duck)).then_some(())
     })?;
     staying.flush().await?;
+    servers[0].signal("TERM")?;
+    let event = soon(&mut ends, PATIENCE).await.ok_or("who stops says nothing")?;
+    let event: serde_json::Value = serde_json::from_slice(&event.payload)?;
+    assert_eq!(event["name"], "n1");
+    Ok(())
+}
+
+/// All servers answer on one server's behalf: what was subscribed before has reached them.
+async fn heard_by_all(client: &Client) -> Flow {
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await?;
+    client.publish_with_reply("$SYS.REQ.SERVER.PING", inbox, "".into()).await?;
+    for _ in 0..3 {
+        soon(&mut answers, PATIENCE).await.ok_or("a server does not answer")?;
+    }
     Ok(())
 }
 

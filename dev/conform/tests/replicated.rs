@@ -31,13 +31,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 fn main() -> ExitCode {
-    let both: [(&str, Run); 4] = [
+    let both: [(&str, Run); 3] = [
         ("streams and consumers from every server", everywhere),
         ("another leader on request", step_down),
         ("buckets on three servers", buckets),
-        ("nats-py on three servers", python),
     ];
-    let own: [(&str, Run); 3] = [
+    // A `nats-server` answers before every other server has the interest: who pulls through another one at once may hear
+    // that nobody is there.
+    let own: [(&str, Run); 4] = [
+        ("nats-py on three servers", python),
         ("a killed leader takes nothing with it", killed),
         ("a stopped leader takes nothing with it", stopped),
         ("servers are replaced one by one", rolling),

@@ -27,7 +27,7 @@ fn directory(turned: bool) -> Arc<Directory> {
     if turned {
         accounts.reverse();
     }
-    Arc::new(Directory::new(&DirectorySpec { accounts, ..DirectorySpec::default() }).unwrap())
+    Arc::new(Directory::new(&DirectorySpec { accounts, ..DirectorySpec::default() }).expect("two accounts"))
 }
 
 fn setup() -> Setup {
@@ -59,7 +59,7 @@ impl Run {
     fn new(seed: u64) -> Run {
         let directories = (0..SERVERS).map(|server| directory(server % 2 == 1)).collect();
         let mut run = Run {
-            fleet: Fleet::new(seed, setup(), directories).unwrap(),
+            fleet: Fleet::new(seed, setup(), directories).expect("they start"),
             rng: Rng::new(seed),
             clients: vec![],
             published: 0,
@@ -87,10 +87,11 @@ impl Run {
                     self.unheard += 1;
                 }
                 Heard::Msg(client, msg) => {
-                    let text = String::from_utf8(msg.payload).unwrap();
-                    let (number, _) = text.split_once(' ').unwrap();
-                    let topic: u64 = msg.subject.strip_prefix("t.").unwrap().parse().unwrap();
-                    let number: u64 = number.parse().unwrap();
+                    let text = String::from_utf8(msg.payload).expect("text");
+                    let (number, _) = text.split_once(' ').expect("a number");
+                    let topic: u64 =
+                        msg.subject.strip_prefix("t.").and_then(|topic| topic.parse().ok()).expect("a topic");
+                    let number: u64 = number.parse().expect("a number");
                     let (account, sent) = self.sent[&number];
                     assert_eq!((self.clients[client].user, topic), (account, sent), "message {number}");
                     let grouped = self.clients[client].subs.get(&topic) == Some(&true);
@@ -138,7 +139,7 @@ impl Run {
     fn recover(&mut self) {
         for server in 0..SERVERS {
             if !self.fleet.is_up(server) {
-                self.fleet.boot(server).unwrap();
+                self.fleet.boot(server).expect("it starts again");
             }
         }
         for client in 0..self.clients.len() {
