@@ -253,10 +253,16 @@ fn everywhere(target: &Target) -> Flow {
             })?;
         }
     }
-    let info = api(&mut open(&trio.servers[0])?, "INFO", &json!({}))?;
-    let bytes = info["storage"].as_u64().unwrap_or_default();
-    // Three streams with one replica and three with three, three messages in each.
-    want(bytes > 0 && bytes % 36 == 0, || format!("every replica counts: {info}"))
+    let list = api(&mut open(&trio.servers[1])?, "STREAM.LIST", &json!({}))?;
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let streams = list["streams"].as_array().into_iter().flatten();
+    let stored = |info: &Value| number(&info["state"]["bytes"]) * number(&info["config"]["num_replicas"]);
+    let stored: u64 = streams.map(stored).sum();
+    // A `nats-server` learns after a while what others store.
+    wait(&format!("every replica counts, which makes {stored} bytes"), || {
+        let info = open(&trio.servers[0]).ok()?.api("INFO", &json!({})).ok()?;
+        (stored > 0 && info["storage"] == stored).then_some(())
+    })
 }
 
 /// The tool sends leaders away, and shows what became of it.
