@@ -92,6 +92,7 @@ impl JetStream {
         if let (MetaAnswer::Created(Ok((_, Created::New))), Some((account, name))) = (&answer, new) {
             self.open_group(now, hub, (&account, &name));
             self.elect_opened();
+            self.answer_alone(now, hub, &answer);
         }
         self.carry_out(now, hub, &answer);
         self.follow_meta(now, hub, &answer);

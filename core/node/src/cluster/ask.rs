@@ -8,7 +8,7 @@ use hw_cluster::PeerFrame;
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Kind};
 use hw_kit::{GroupId, NodeId, Span, Time};
-use hw_meta::MetaCommand;
+use hw_meta::{MetaAnswer, MetaCommand};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Call;
@@ -142,6 +142,15 @@ impl JetStream {
         cluster.asks.waiting.push(Waiting { from, id, group, update, until: now + PATIENCE });
         if self.groups.get(&group).is_some_and(|group| group.log.is_leading()) {
             self.answer_waiting(now, hub, group);
+        }
+    }
+
+    /// A stream that was created here, and nowhere else, is led at once.
+    pub(crate) fn answer_alone(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
+        if let MetaAnswer::Created(Ok((id, _))) = answer
+            && self.groups.get(id).is_some_and(|group| group.log.is_leading())
+        {
+            self.answer_waiting(now, hub, *id);
         }
     }
 

@@ -32,7 +32,10 @@ impl JetStream {
             return None;
         }
         if cause == Cause::Created {
-            return voters.iter().position(|node| *node == cluster.me);
+            let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
+            let wanted =
+                asset.and_then(|(_, asset)| asset.founders.iter().position(|node| *node == cluster.me.0));
+            return wanted.or_else(|| voters.iter().position(|node| *node == cluster.me));
         }
         // Another order for every group, so that the groups of a lost server go to all others.
         let key = |node: NodeId| {

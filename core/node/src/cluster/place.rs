@@ -82,7 +82,9 @@ impl JetStream {
     /// How a group begins on this server.
     pub(crate) fn founding_note(&self, asset: &Asset) -> ReplicaNote {
         let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
-        let founders: Vec<NodeId> = asset.founders.iter().map(|&node| NodeId(node)).collect();
+        // Members are sorted; the asset has them in the order in which they should lead.
+        let mut founders: Vec<NodeId> = asset.founders.iter().map(|&node| NodeId(node)).collect();
+        founders.sort_unstable();
         // Who came later is told by the leader who belongs to the group.
         let voters = if founders.contains(&me) { founders } else { Vec::new() };
         ReplicaNote { members: Members { voters, ..Members::default() }, ..ReplicaNote::default() }
