@@ -225,11 +225,10 @@ impl Hub {
             state.interest.for_each(|filter, queue, sink| {
                 let own =
                     matches!(sink, Sink::Client(_) | Sink::Internal(_) | Sink::Private(_) | Sink::Answers);
-                if alone && own {
-                    self.local.change(account, filter, queue, true);
-                }
+                // Without a queue group the first one counts for all, as it will when they leave.
+                let told = alone && own && self.local.change(account, filter, queue, true).is_some();
                 let count = match sink {
-                    Sink::Client(_) | Sink::Internal(_) | Sink::Answers if alone => 1,
+                    Sink::Client(_) | Sink::Internal(_) | Sink::Answers if told => 1,
                     Sink::Peer(_, members) => *members,
                     _ => 0,
                 };

@@ -42,7 +42,7 @@ impl Reach<'_> {
     fn hops_behind(self) -> u8 {
         match self {
             Reach::Everywhere => 0,
-            Reach::Here { hops, .. } | Reach::Arrived { hops, .. } => hops + 1,
+            Reach::Here { hops, .. } | Reach::Arrived { hops, .. } => hops.saturating_add(1),
         }
     }
 }

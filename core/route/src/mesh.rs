@@ -717,7 +717,12 @@ impl Mesh {
             let text = format!("cluster name {:?} does not match {:?}", peer.news.cluster, own.cluster);
             return Some((Refusal::Cluster, text));
         }
-        let same_name = |other: &Line| other.peer.name == peer.name && other.peer.server_id != peer.server_id;
+        // With the same store it is the same server, started again: the other link is that of its last life.
+        let same_name = |other: &Line| {
+            other.peer.name == peer.name
+                && other.peer.server_id != peer.server_id
+                && other.peer.node != peer.node
+        };
         let stores = own.node != NodeId(0) && peer.node != NodeId(0);
         if stores && (peer.name == own.name || self.up().any(|(_, other)| same_name(other))) {
             return Some((Refusal::Name, format!("Duplicate Server Name: {}", peer.name)));
@@ -762,9 +767,16 @@ impl Mesh {
     fn adopt(&mut self, now: Time, socket: SocketId) {
         let Some(line) = self.lines.get(&socket) else { return };
         let server = line.peer.server_id.clone();
-        if let Some(&before) = self.servers.get(&server).and_then(|link| self.links.get(link)) {
-            // The other side has lost that one.
-            self.end(now, before, LinkDown::Closed);
+        let node = line.peer.node;
+        let is_older = |other: &Line| {
+            // The other side has lost that one, or it belongs to a process that is gone: a store has one at a time.
+            other.peer.server_id == server || (node != NodeId(0) && other.peer.node == node)
+        };
+        let older: Vec<LinkId> = self.up().filter(|(_, line)| is_older(line)).map(|(link, _)| link).collect();
+        for link in older {
+            if let Some(&socket) = self.links.get(&link) {
+                self.end(now, socket, LinkDown::Closed);
+            }
         }
         self.last_link += 1;
         let link = LinkId(self.last_link);

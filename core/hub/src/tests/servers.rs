@@ -363,6 +363,31 @@ fn inside_subscribers_hear_other_servers_unless_they_are_private() {
     }
 }
 
+#[test]
+fn what_was_wanted_before_the_first_link_is_taken_back_with_the_last_member() {
+    for shards in [1, 2] {
+        let mut s = Servers::new(2, shards, |_| config(Directory::default()));
+        let conns = [1, 2].map(|conn| s.rig((0, 0)).connect(conn, ""));
+        for conn in conns {
+            s.rig((0, 0)).send(conn, "SUB a 1\r\nSUB a 2\r\nSUB b q 3\r\n");
+        }
+        s.link(0, 1);
+        s.settle();
+        let wanted = |s: &Servers| {
+            let (_, counters) = s.rigs[1][0].hub.link_counters().next().unwrap();
+            let has = |subject: &[u8]| s.rigs[1][0].hub.has_interest(AccountId::GLOBAL, subject);
+            (counters.subscriptions, has(b"a"), has(b"b"))
+        };
+        assert_eq!(wanted(&s), (2, true, true));
+        s.rig((0, 0)).send(conns[0], "UNSUB 1\r\nUNSUB 2\r\nUNSUB 3\r\n");
+        s.settle();
+        assert_eq!(wanted(&s), (2, true, true));
+        s.rig((0, 0)).send(conns[1], "UNSUB 1\r\nUNSUB 2\r\nUNSUB 3\r\n");
+        s.settle();
+        assert_eq!(wanted(&s), (0, false, false), "{shards} shards");
+    }
+}
+
 /// Links that come and go while everybody subscribes and publishes: nothing twice, and all of it once it is quiet.
 #[test]
 fn what_was_settled_arrives_whatever_happened_before() {

@@ -86,6 +86,24 @@ fn a_dead_process_is_told_from_a_lost_connection() {
     assert_eq!(world.peers(1), ["s0"]);
 }
 
+/// A machine that lost its power says no farewell: its server comes back before the others noticed.
+#[test]
+fn a_server_that_was_started_again_replaces_its_last_life() {
+    let mut world = World::new(vec![config("c", 0, &[]), config("c", 1, &[0]), config("c", 2, &[0])]);
+    world.servers[2].alive = false;
+    world.run(second(1));
+    let old = *world.servers[0].links.keys().next().unwrap();
+    world.servers[1].alive = false;
+    let mut third = config("c", 1, &[0]);
+    third.server_id = "N1again".to_owned();
+    world.servers[2].mesh = Mesh::new(world.now, third);
+    world.servers[2].alive = true;
+    world.run(Span::from_millis(300));
+    assert_eq!(world.peers(0), ["s1"]);
+    assert_eq!(world.servers[0].downs[0], (old, LinkDown::Closed));
+    assert_eq!(world.servers[0].links.values().next().unwrap().server_id, "N1again");
+}
+
 #[test]
 fn silence_is_suspected_and_then_ends_the_link() {
     let mut world = World::cluster(2);
