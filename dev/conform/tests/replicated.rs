@@ -349,6 +349,7 @@ struct Ledger {
 /// Publishes until told to stop; what is not acknowledged is published again.
 async fn publish(js: jetstream::Context, who: usize, stop: Arc<AtomicBool>) -> Result<Ledger, Fault> {
     let mut ledger = Ledger::default();
+    let mut again = tokio::time::interval(Duration::from_millis(100));
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -370,9 +371,7 @@ async fn publish(js: jetstream::Context, who: usize, stop: Arc<AtomicBool>) -> R
                 Err(error) if begun.elapsed() > PATIENCE => {
                     return Err(format!("{payload}: {error} for {PATIENCE:?}").into());
                 }
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(if attempts < 3 { 50 } else { 250 })).await
-                }
+                Err(_) => drop(again.tick().await),
             }
         }
         ledger.longest = ledger.longest.max(begun.elapsed());
