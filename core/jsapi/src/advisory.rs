@@ -134,7 +134,7 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
         }
         Event::Leadership { consumer, about } => leadership_event(stream, *consumer, about, &mut fields),
         Event::Domain(about) => {
-            add(*about, &mut fields);
+            add(about, &mut fields);
             ("$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED".to_owned(), "advisory.v1.domain_leader_elected")
         }
         Event::ServerRemoved { server, server_id, cluster } => {

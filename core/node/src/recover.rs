@@ -24,6 +24,7 @@ use crate::group::Group;
 use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
 use crate::log::{Log, Origin};
+use crate::notice::NoticeLevel;
 use crate::streams::prefixes;
 use crate::view::Damaged;
 
@@ -435,8 +436,13 @@ impl Recovery {
                 .unwrap_or_else(|| Restored::begin(js.stream(id, asset.config.clone(), asset.created())));
             found.stream.share_config(&asset.config);
             let revision = found.stream.revision().max(1);
-            let mut log = Log::new(id, found.applied);
-            self.replicate(&mut js, &asset, &mut log);
+            let log = match js.new_log(&asset, (self.saved.remove(&id), found.applied)) {
+                Ok(log) => log,
+                Err(error) => {
+                    js.put_aside(now, id, (&account_name, &asset.config.name), error.to_string());
+                    continue;
+                }
+            };
             let mut group = Group::new(id, account.unwrap_or(NOBODY), revision, found.stream, log);
             group.last_segment = found.last_segment;
             if let Some(reason) = &found.damage {
@@ -478,25 +484,18 @@ impl Recovery {
         if self.is_new_node {
             cluster.frames.push(crate::cluster::store_frame(&self.store));
         }
-        if let Some((term, replicated)) =
-            saved.and_then(|saved| saved.open((cluster.me, META), self.meta_applied))
-        {
-            js.meta_log.replicate(term, replicated);
+        let who = (cluster.me, META);
+        match saved.map(|saved| saved.open(ReplicaNote::default(), who, self.meta_applied)) {
+            None => {}
+            Some(Ok((term, replicated))) => js.meta_log.replicate(term, replicated),
+            // Without its replica, this server must not decide anything.
+            Some(Err(error)) => {
+                let reason = format!("the meta group's log contradicts itself: {error}");
+                cluster.say(NoticeLevel::Error, reason.clone());
+                js.disk.fail(reason);
+            }
         }
         js.cluster = Some(Box::new(cluster));
-    }
-
-    /// A stream that others have too gets its replica.
-    fn replicate(&mut self, js: &mut JetStream, asset: &Asset, log: &mut Log) {
-        let (id, applied) = (asset.group(), log.applied());
-        let Some(cluster) = &js.cluster else { return };
-        let opened = match self.saved.remove(&id) {
-            Some(saved) => saved.open_or(js.founding_note(asset), (cluster.me, id), applied),
-            None => js.new_replica(asset).map(|replicated| (0, replicated)),
-        };
-        if let Some((term, replicated)) = opened {
-            log.replicate(term, replicated);
-        }
     }
 }
 

@@ -115,15 +115,19 @@ impl JetStream {
         };
         let asset = asset.clone();
         let id = asset.group();
-        let Some(account) = self.directory.account_id(account) else { return };
+        let Some(account_id) = self.directory.account_id(account) else { return };
         let (saved, restored) =
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
         let found = restored
             .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
-        let log = self.new_log(now, &asset, (saved, found.applied));
-        let mut group = Group::new(id, account, asset.revision, found.stream, log);
+        let log = match self.new_log(&asset, (saved, found.applied)) {
+            Ok(log) => log,
+            Err(error) => return self.put_aside(now, id, (account, name), error.to_string()),
+        };
+        let mut group = Group::new(id, account_id, asset.revision, found.stream, log);
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
         self.add_group(now, hub, Box::new(group));
+        self.note_opened(now, id);
     }
 
     /// Adds a group; who leads it listens.

@@ -5,7 +5,7 @@ use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer};
-use hw_raft::{Hard, MemberChange, MemberStep, Members, Status};
+use hw_raft::{Hard, MemberChange, MemberStep, Members, StartError, Status};
 use hw_stream::StreamConfig;
 use hw_stream::info::{ClusterInfo, PeerInfo};
 
@@ -14,6 +14,7 @@ use super::{Replicated, Saved};
 use crate::commit::META;
 use crate::jetstream::JetStream;
 use crate::log::Log;
+use crate::view::Damaged;
 
 /// Who has to answer for a stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,33 +51,41 @@ impl JetStream {
         self.cluster.as_ref().is_none_or(|cluster| asset.peers().any(|node| node == cluster.me))
     }
 
-    /// The log of a stream that begins, or of which something was on disk already.
+    /// The log of a stream that begins, or of which something was on disk already. Who is to have a replica and cannot have
+    /// one is not alone: the error says why nothing is opened.
     pub(crate) fn new_log(
-        &mut self,
-        now: Time,
+        &self,
         asset: &Asset,
         (saved, applied): (Option<Saved>, LogIndex),
-    ) -> Log {
+    ) -> Result<Log, StartError> {
         let mut log = Log::new(asset.group(), applied);
-        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
+        let Some(cluster) = &self.cluster else { return Ok(log) };
+        let (who, founding) = ((cluster.me, asset.group()), self.founding_note(asset));
         let opened = match saved {
-            Some(saved) => saved.open_or(self.founding_note(asset), (me, asset.group()), applied),
-            None => self.new_replica(asset).map(|replicated| (0, replicated)),
+            Some(saved) => saved.open(founding, who, applied)?,
+            None if asset.peers.len() <= 1 && asset.is_alone() => return Ok(log),
+            None => (0, Replicated::open(who, founding, applied, &[])?),
         };
-        if let Some((term, replicated)) = opened {
-            log.replicate(term, replicated);
-            if let Some(cluster) = &mut self.cluster {
-                cluster.busy.insert(asset.group());
-                cluster.opened.push((now, asset.group()));
-            }
-        }
-        log
+        log.replicate(opened.0, opened.1);
+        Ok(log)
     }
 
-    /// The replica of a stream of which nothing is here; None where it has no other.
-    pub(crate) fn new_replica(&self, asset: &Asset) -> Option<Replicated> {
-        let cluster = self.cluster.as_ref().filter(|_| asset.peers.len() > 1 || !asset.is_alone())?;
-        Replicated::open((cluster.me, asset.group()), self.founding_note(asset), LogIndex(0), &[]).ok()
+    /// A group is open: if it has a replica, that begins.
+    pub(crate) fn note_opened(&mut self, now: Time, id: GroupId) {
+        if self.replica(id).is_some()
+            && let Some(cluster) = &mut self.cluster
+        {
+            cluster.busy.insert(id);
+            cluster.opened.push((now, id));
+        }
+    }
+
+    /// A stream that cannot be opened is put aside, and everybody who asks is told why.
+    pub(crate) fn put_aside(&mut self, now: Time, id: GroupId, (account, stream): (&str, &str), reason: String) {
+        let (account, stream) = (account.to_owned(), stream.to_owned());
+        let damaged = Damaged { account: account.clone(), stream, reason: reason.clone(), quarantined: true };
+        self.aside.quarantined.insert(id, damaged);
+        self.note_damage(now, id, account, reason);
     }
 
     /// How a group begins on this server.

@@ -64,21 +64,16 @@ impl Saved {
     }
 
     /// The replica of a group whose state contains everything up to `applied`, with the term of its last entry.
-    pub(crate) fn open(self, who: (NodeId, GroupId), applied: LogIndex) -> Option<(u64, Replicated)> {
-        let note = self.note?;
-        let term = note.base.1;
-        Some((term, Replicated::open(who, note, applied, &self.frames).ok()?))
-    }
-
-    /// The same for a group that may have a log without a note.
-    pub(crate) fn open_or(
-        mut self,
+    /// A log without a note begins as `founding` says.
+    pub(crate) fn open(
+        self,
         founding: ReplicaNote,
         who: (NodeId, GroupId),
         applied: LogIndex,
-    ) -> Option<(u64, Replicated)> {
-        self.note.get_or_insert(founding);
-        self.open(who, applied)
+    ) -> Result<(u64, Replicated), StartError> {
+        let note = self.note.unwrap_or(founding);
+        let term = note.base.1;
+        Ok((term, Replicated::open(who, note, applied, &self.frames)?))
     }
 
     /// Takes a frame of the log's tail: it replaces what is there from its index on.
