@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::world::{Happening, World};
 use crate::client::{self, Msg};
 use crate::history::Violation;
-use crate::planted::Planted;
 use crate::server::Setup;
 use crate::simulate::{Failure, Plan, Report};
 use crate::trace::Trace;
@@ -21,9 +20,14 @@ const STREAM: &str = "S";
 /// A server that was lost is replaced, and everything is healed, within this.
 const PEACE: Span = Span::from_secs(10);
 
+/// A publish is repeated under its id no later than this, well within the streams' window for duplicates.
+const REPEATED_WITHIN: Span = Span::from_secs(60);
+
 #[derive(Clone, Debug)]
 struct Sent {
+    subject: String,
     payload: String,
+    since: Time,
     seq: Option<u64>,
 }
 
@@ -59,7 +63,7 @@ impl Run {
             shards: 1 + rng.below(2) as u16,
             checkpoint_bytes: [2 << 10, 8 << 10, 40 << 10][rng.below(3) as usize],
             wal_bytes: 144 << 10,
-            planted: Planted::Nothing,
+            planted: plan.planted,
         };
         let servers = if rng.chance(1, 4) { 5 } else { 3 };
         let mut world = World::new(plan.seed, setup, servers, Trace::new(plan.trace));
@@ -112,28 +116,77 @@ impl Run {
 
     fn take(&mut self, happening: Happening) -> Result<(), Violation> {
         match happening {
-            Happening::Msg(msg) => {
-                self.message(&msg);
-                Ok(())
-            }
+            Happening::Msg(msg) => self.message(&msg),
             Happening::Gone => Ok(()),
         }
     }
 
-    fn message(&mut self, msg: &Msg) {
+    fn message(&mut self, msg: &Msg) -> Result<(), Violation> {
         let json = msg.json();
         if let Some(at) = self.waiting.remove(&msg.subject) {
             let seq = json
                 .as_ref()
                 .filter(|json| json.get("error").is_none())
                 .and_then(|json| json["seq"].as_u64());
-            if let Some(seq) = seq {
-                self.sent[at].seq = Some(seq);
-                *self.counts.entry("acks").or_default() += 1;
+            let Some(seq) = seq else { return Ok(()) };
+            let before = self.sent[at].seq.replace(seq);
+            if before.is_some_and(|before| before != seq) {
+                let text = format!("{:?} was acknowledged at {before:?} and at {seq}", self.sent[at].payload);
+                return Err(violation("one place", text));
             }
-            return;
+            self.count("acks");
+            if json.is_some_and(|json| json["duplicate"] == true) {
+                self.count("duplicates");
+            }
+            return Ok(());
         }
         self.asked.insert(msg.subject.clone(), json.unwrap_or(Value::Null));
+        Ok(())
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Sends a message, for the first time or again, under its id.
+    fn publish(&mut self, client: usize, at: usize) {
+        self.last_reply += 1;
+        let reply = format!("{}.p{}", self.world.inbox(client), self.last_reply);
+        let Sent { subject, payload, .. } = &self.sent[at];
+        let mut bytes = Vec::new();
+        let id = [format!("Nats-Msg-Id: m{at}")];
+        client::publish(&mut bytes, subject, &reply, &id, payload.as_bytes());
+        self.world.send(client, bytes);
+        self.waiting.insert(reply, at);
+    }
+
+    /// The messages that were not acknowledged and may be sent again.
+    fn unanswered(&self) -> Vec<usize> {
+        let is_open =
+            |sent: &Sent| sent.seq.is_none() && self.world.now().since(sent.since) < REPEATED_WITHIN;
+        (0..self.sent.len()).filter(|at| is_open(&self.sent[*at])).collect()
+    }
+
+    /// When all is well, every message is taken that is repeated until it is.
+    fn repeat(&mut self) -> Result<(), Violation> {
+        let until = self.world.now() + PEACE;
+        loop {
+            let open = self.unanswered();
+            if open.is_empty() {
+                return Ok(());
+            }
+            if self.world.now() > until {
+                return Err(violation("progress", format!("{} messages are not taken", open.len())));
+            }
+            self.connect_all();
+            self.pass(Span::from_millis(5))?;
+            for at in open {
+                let client = self.rng.below(CLIENTS as u64) as usize;
+                self.publish(client, at);
+                self.count("repeated publishes");
+            }
+            self.pass(Span::from_millis(500))?;
+        }
     }
 
     fn connect_all(&mut self) {
@@ -190,15 +243,18 @@ impl Run {
                 if !self.world.is_connected(client) {
                     continue;
                 }
-                self.last_reply += 1;
-                let reply = format!("{}.p{}", self.world.inbox(client), self.last_reply);
+                let open = if self.rng.chance(1, 8) { self.unanswered() } else { Vec::new() };
+                if !open.is_empty() {
+                    self.count("repeated publishes");
+                    let at = open[self.rng.below(open.len() as u64) as usize];
+                    self.publish(client, at);
+                    continue;
+                }
                 let (at, subject) = (self.sent.len(), format!("s.{}", self.rng.below(5)));
                 let payload = format!("message {at} {}", "x".repeat(self.rng.below(200) as usize));
-                let mut bytes = Vec::new();
-                client::publish(&mut bytes, &subject, &reply, &[], payload.as_bytes());
-                self.world.send(client, bytes);
-                self.waiting.insert(reply, at);
-                self.sent.push(Sent { payload, seq: None });
+                let since = self.world.now();
+                self.sent.push(Sent { subject, payload, since, seq: None });
+                self.publish(client, at);
             }
             let longest = if self.rng.chance(1, 20) { 300_000_000 } else { 3_000_000 };
             let wait = self.rng.below(longest);
@@ -210,28 +266,41 @@ impl Run {
     fn fault(&mut self) -> Result<(), Violation> {
         let servers = self.world.servers();
         let host = self.rng.below(servers as u64) as usize;
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 | 1 => {
-                *self.counts.entry("kills").or_default() += 1;
+                self.count("kills");
                 self.world.kill(host);
             }
             2 => {
-                *self.counts.entry("power cuts").or_default() += 1;
+                self.count("power cuts");
                 self.world.power_cut(host);
             }
             3 => {
-                *self.counts.entry("blackouts").or_default() += 1;
+                self.count("blackouts");
                 (0..servers).for_each(|host| self.world.power_cut(host));
             }
             4 => {
-                *self.counts.entry("partitions").or_default() += 1;
+                self.count("partitions");
                 for other in (0..servers).filter(|other| *other != host) {
                     self.world.cut(host, other);
                     self.world.cut(other, host);
                 }
             }
+            5 => {
+                self.count("broken links");
+                let other = (host + 1 + self.rng.below(servers as u64 - 1) as usize) % servers;
+                self.world.break_link(host, other);
+            }
+            6 => {
+                self.count("power cuts of some");
+                for host in 0..servers {
+                    if self.rng.chance(1, 2) {
+                        self.world.power_cut(host);
+                    }
+                }
+            }
             _ => {
-                *self.counts.entry("half links").or_default() += 1;
+                self.count("half links");
                 let other = (host + 1 + self.rng.below(servers as u64 - 1) as usize) % servers;
                 self.world.cut(host, other);
             }
@@ -256,6 +325,7 @@ impl Run {
     fn judge(&mut self) -> Result<(), Violation> {
         // What is on its way arrives, and who is not answered by then is not answered any more.
         self.pass(Span::from_secs(2))?;
+        self.repeat()?;
         self.waiting.clear();
         let until = self.world.now() + PEACE;
         let info = self.ask(&format!("$JS.API.STREAM.INFO.{STREAM}"), &Value::Null, until)?;
@@ -308,19 +378,5 @@ impl Run {
             return Err(violation("replicas catch up", format!("entries {lowest} and {highest}")));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seeds_of_clusters() {
-        for seed in 0..40 {
-            if let Err(failure) = simulate_cluster(Plan { seed, planted: Planted::Nothing, trace: false }) {
-                panic!("{failure}");
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ use hw_testkit::disk::MemDisk;
 use crate::client::{Msg, Protocol, Said, hello};
 use crate::clock::Agenda;
 use crate::net::{Net, Way};
+use crate::planted::Planted;
 use crate::server::{Boot, BootError, Input, LinkInput, Server, Setup};
 use crate::trace::Trace;
 use crate::volume::{Io, Lane};
@@ -105,7 +106,10 @@ impl World {
             between: BTreeMap::new(),
             skew: Span((rng.below(2_000_000_000) as i64) - 1_000_000_000),
         });
-        let hosts = hosts.collect();
+        let mut hosts: Vec<Host> = hosts.collect();
+        for host in &mut hosts {
+            host.disk.ignores_syncs = setup.planted == Planted::LyingDisk;
+        }
         World {
             agenda: Agenda::default(),
             setup,
@@ -217,6 +221,13 @@ impl World {
                 self.agenda.after(QUIET, Event::Quiet { server: to, from, wire: wire.id });
             }
         }
+    }
+
+    /// The connection between two servers breaks; they dial again at once.
+    pub fn break_link(&mut self, a: usize, b: usize) {
+        self.trace.line(self.agenda.now(), || format!("the link between {a} and {b} breaks"));
+        self.part(a, b, false);
+        self.rejoin(a, b);
     }
 
     /// Everything gets everywhere again. Links on which something was lost are made anew.
