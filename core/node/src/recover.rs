@@ -414,47 +414,7 @@ impl Recovery {
         let assets: Vec<_> =
             js.meta.all().map(|(account, asset)| (account.to_owned(), asset.clone())).collect();
         for (account, asset) in assets {
-            let id = asset.group();
-            if let Some(reason) = self.quarantined.get(&id) {
-                let (stream, reason) = (asset.config.name.clone(), reason.clone());
-                let damaged = Damaged { account, stream, reason, quarantined: true };
-                js.aside.quarantined.insert(id, damaged.clone());
-                js.note_damage(now, id, damaged.account, damaged.reason);
-                continue;
-            }
-            for reason in self.damaged.remove(&id).unwrap_or_default() {
-                js.note_damage(now, id, account.clone(), reason);
-            }
-            let account_name = account;
-            let account = js.directory.account_id(&account_name);
-            if !js.is_placed_here(&asset) {
-                continue; // What there is of it stays until the cluster says that it is not needed.
-            }
-            let mut found = self
-                .streams
-                .remove(&id)
-                .unwrap_or_else(|| Restored::begin(js.stream(id, asset.config.clone(), asset.created())));
-            found.stream.share_config(&asset.config);
-            let revision = found.stream.revision().max(1);
-            let log = match js.new_log(&asset, (self.saved.remove(&id), found.applied)) {
-                Ok(log) => log,
-                Err(error) => {
-                    js.put_aside(now, id, (&account_name, &asset.config.name), error.to_string());
-                    continue;
-                }
-            };
-            let mut group = Group::new(id, account.unwrap_or(NOBODY), revision, found.stream, log);
-            group.last_segment = found.last_segment;
-            if let Some(reason) = &found.damage {
-                js.note_damage(now, id, account_name, reason.clone());
-            }
-            group.damage = found.damage;
-            if account.is_none() {
-                js.aside.parked.insert(Box::new(group));
-                continue;
-            }
-            js.add_group(now, hub, Box::new(group));
-            js.configure_group(now, hub, id);
+            self.reopen(now, (&mut js, hub), account, &asset);
         }
         js.keep_for_later(self.saved, self.streams);
         js.start_elections(now);
@@ -465,6 +425,40 @@ impl Recovery {
         // What was deleted before its files went: they go with the next checkpoint.
         js.disk.dropped = js.meta.tombstones().collect();
         js
+    }
+
+    /// A stream that exists is open again, as far as it can be.
+    fn reopen(&mut self, now: Time, (js, hub): (&mut JetStream, &mut Hub), account: String, asset: &Asset) {
+        let (id, name) = (asset.group(), &asset.config.name);
+        if let Some(reason) = self.quarantined.get(&id) {
+            return js.put_aside(now, id, (&account, name), reason.clone());
+        }
+        for reason in self.damaged.remove(&id).unwrap_or_default() {
+            js.note_damage(now, id, account.clone(), reason);
+        }
+        if !js.is_placed_here(asset) {
+            return; // What there is of it stays until the cluster says that it is not needed.
+        }
+        let found = self.streams.remove(&id);
+        let mut found =
+            found.unwrap_or_else(|| Restored::begin(js.stream(id, asset.config.clone(), asset.created())));
+        found.stream.share_config(&asset.config);
+        let log = match js.new_log(asset, (self.saved.remove(&id), found.applied)) {
+            Ok(log) => log,
+            Err(error) => return js.put_aside(now, id, (&account, name), error.to_string()),
+        };
+        let (home, revision) = (js.directory.account_id(&account), found.stream.revision().max(1));
+        let mut group = Group::new(id, home.unwrap_or(NOBODY), revision, found.stream, log);
+        group.last_segment = found.last_segment;
+        if let Some(reason) = &found.damage {
+            js.note_damage(now, id, account, reason.clone());
+        }
+        group.damage = found.damage;
+        if home.is_none() {
+            return js.aside.parked.insert(Box::new(group));
+        }
+        js.add_group(now, hub, Box::new(group));
+        js.configure_group(now, hub, id);
     }
 }
 

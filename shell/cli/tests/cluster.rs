@@ -9,7 +9,8 @@ use hw_testkit::TempDir;
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
 fn run(url: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(BINARY).args(["--server", url]).args(arguments).output().expect("a JSON answer");
+    let output =
+        Command::new(BINARY).args(["--server", url]).args(arguments).output().expect("a JSON answer");
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     output
 }

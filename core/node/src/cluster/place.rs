@@ -81,7 +81,13 @@ impl JetStream {
     }
 
     /// A stream that cannot be opened is put aside, and everybody who asks is told why.
-    pub(crate) fn put_aside(&mut self, now: Time, id: GroupId, (account, stream): (&str, &str), reason: String) {
+    pub(crate) fn put_aside(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        (account, stream): (&str, &str),
+        reason: String,
+    ) {
         let (account, stream) = (account.to_owned(), stream.to_owned());
         let damaged = Damaged { account: account.clone(), stream, reason: reason.clone(), quarantined: true };
         self.aside.quarantined.insert(id, damaged);
