@@ -26,7 +26,6 @@ use crate::jetstream::{JetStream, JetStreamConfig};
 use crate::log::{Log, Origin};
 use crate::notice::NoticeLevel;
 use crate::streams::prefixes;
-use crate::view::Damaged;
 
 /// The account of streams whose account is not configured: none has this number.
 const NOBODY: AccountId = AccountId(u32::MAX);
