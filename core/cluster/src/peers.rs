@@ -140,16 +140,19 @@ impl Peers {
         }
     }
 
-    /// Whether a server was heard so lately that nobody votes against it.
-    pub fn is_recent(&self, now: Time, node: NodeId) -> bool {
-        let is_heard = |peer: &Peer| peer.state != State::Lost && now.since(peer.heard) < PATIENCE;
-        self.all.get(&node).is_some_and(is_heard)
+    /// Whether others may be voted for although `leader` led last: it is lost, or its link came up again and for so long it
+    /// has not said that it still leads (`proven`).
+    pub fn may_oppose(&self, now: Time, leader: NodeId, proven: bool) -> bool {
+        let Some(peer) = self.all.get(&leader) else { return true };
+        peer.state == State::Lost || (!proven && peer.state == State::Up && now.since(peer.since) >= PATIENCE)
     }
 
     /// Whether so many of these servers have heard this one, `me`, so lately that nobody else leads.
     pub fn has_lease(&self, now: Time, me: NodeId, voters: &[NodeId]) -> bool {
         let has_heard = |node: &&NodeId| {
-            **node == me || self.all.get(*node).is_some_and(|peer| now.since(peer.acked) < LEASE)
+            // A clock that was set back says nothing.
+            let is_fresh = |peer: &Peer| peer.acked <= now && now.since(peer.acked) < LEASE;
+            **node == me || self.all.get(*node).is_some_and(is_fresh)
         };
         voters.iter().filter(has_heard).count() > voters.len() / 2
     }
@@ -212,11 +215,18 @@ mod tests {
         peers.handle_acked(Time(20), LinkId(1), Time(10));
         assert!(peers.has_lease(Time(9) + LEASE, me, &voters));
         assert!(!peers.has_lease(Time(10) + LEASE, me, &voters));
-        assert!(peers.is_recent(Time(19) + PATIENCE, A) && !peers.is_recent(Time(20) + PATIENCE, A));
+        assert!(!peers.has_lease(Time(5), me, &voters), "the clock was set back");
+        assert!(!peers.may_oppose(Time(20) + PATIENCE, A, true));
         peers.handle_down(Time(30), LinkId(1), LinkDown::Closed);
-        assert!(peers.is_recent(Time(31), A), "it may be alive");
-        peers.handle_down(Time(32), LinkId(1), LinkDown::Refused);
-        assert!(!peers.is_recent(Time(33), A));
+        assert!(!peers.may_oppose(Time(31), A, false), "it may be alive");
+        peers.handle_up(Time(32), LinkId(3), A, "a");
+        assert!(
+            !peers.may_oppose(Time(31) + PATIENCE, A, false)
+                && peers.may_oppose(Time(32) + PATIENCE, A, false)
+        );
+        assert!(!peers.may_oppose(Time(32) + PATIENCE, A, true));
+        peers.handle_down(Time(33), LinkId(3), LinkDown::Refused);
+        assert!(peers.may_oppose(Time(34), A, true));
     }
 
     #[test]

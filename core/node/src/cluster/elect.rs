@@ -203,7 +203,7 @@ impl JetStream {
             self.ping(id);
             return false;
         }
-        leader.0 == 0 || leader == from || !cluster.peers.is_recent(now, leader)
+        leader.0 == 0 || leader == from || cluster.peers.may_oppose(now, leader, replicated.proven)
     }
 
     pub(crate) fn is_me(&self, node: NodeId) -> bool {
