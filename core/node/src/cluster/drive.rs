@@ -187,6 +187,9 @@ impl JetStream {
             self.pass(id, meta);
             self.handle_members(id);
             self.dismiss(id, &before.unwrap_or_default());
+        } else if self.replica(id).is_some_and(|replicated| replicated.hollow) {
+            // What is being fetched contains it.
+            self.pass(id, meta);
         } else if entry.body.is_empty() {
             self.pass(id, meta);
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
@@ -225,6 +228,12 @@ impl JetStream {
             return;
         }
         let Some(replicated) = self.replica_mut(id) else { return };
+        let is_away = replicated.hollow || replicated.installing.is_some();
+        if is_away && matches!(message.body, Body::Append { .. }) {
+            // Its state fits no entry: whoever leads is asked for another.
+            return self.fetch_state(now, from, id);
+        }
+        let Some(replicated) = self.replica_mut(id) else { return };
         if replicated.replica.handle_message(from, message).is_err() {
             let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
             if let Some(cluster) = self.cluster.as_mut().filter(|_| is_stranger) {
@@ -243,6 +252,7 @@ impl JetStream {
             if let Some(cluster) = &mut self.cluster {
                 cluster.elections.cancel(id);
             }
+            self.fetch_again(now, id);
         }
         self.wake_replica(id);
     }

@@ -98,8 +98,11 @@ impl JetStream {
 
     /// From now on the state of a replica fits no entry; that is durable before what it is filled with.
     fn hollow(&mut self, id: GroupId) {
+        if id == META {
+            return; // Its state is replaced at once.
+        }
         let Some(replicated) = self.replica_mut(id) else { return };
-        if std::mem::replace(&mut replicated.hollow, true) || id == META {
+        if std::mem::replace(&mut replicated.hollow, true) {
             return;
         }
         let frame = replicated.note_again(id);
