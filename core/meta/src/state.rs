@@ -217,11 +217,7 @@ impl Meta {
     /// Places for a new stream among the servers that can be reached: those with the fewest streams, and the one that leads
     /// the fewest of them first. None: there are not as many.
     pub fn place(&self, replicas: usize, reached: &[NodeId]) -> Option<Vec<u64>> {
-        let mut load: BTreeMap<u64, (usize, usize)> = reached
-            .iter()
-            .filter(|node| self.nodes.contains_key(&node.0))
-            .map(|node| (node.0, (0, 0)))
-            .collect();
+        let mut load: BTreeMap<u64, (usize, usize)> = reached.iter().map(|node| (node.0, (0, 0))).collect();
         for (_, asset) in self.all() {
             for (at, node) in asset.peers.iter().enumerate() {
                 if let Some((all, first)) = load.get_mut(node) {

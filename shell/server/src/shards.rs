@@ -36,6 +36,10 @@ pub(crate) fn spawn(inner: &Arc<Inner>, plan: Plan) -> Result<Vec<JoinHandle<()>
             let recovery = js.take().map(|(config, recovery, _)| (config, recovery));
             let mut shard = Shard::new(Clock::default().now(), hub, recovery);
             shard.set_notices(notices);
+            // What it listens to is in front of the first client in every other shard's mailbox.
+            for (to, batch) in shard.take_peer_batches() {
+                inner.mailboxes[usize::from(to.0)].post(Mail::Peer(ShardId(index as u16), batch));
+            }
             let outside = Wires { inner: inner.clone(), index, disk };
             let config = DriverConfig { write_deadline, mailboxes: inner.mailboxes.clone() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

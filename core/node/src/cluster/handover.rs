@@ -223,9 +223,7 @@ impl JetStream {
 
     /// A stream's servers with another one in one's place; None: there is no other.
     fn peers_without(&self, asset: &Asset, gone: NodeId) -> Option<Vec<u64>> {
-        let cluster = self.cluster.as_ref()?;
-        let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
-        reached.push(cluster.me);
+        let mut reached = self.reached_members();
         reached.retain(|node| !asset.peers.contains(&node.0));
         let new = self.meta.place(1, &reached)?;
         let stay = asset.peers.iter().copied().filter(|peer| *peer != gone.0);

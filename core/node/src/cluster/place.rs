@@ -135,12 +135,20 @@ impl JetStream {
         if !config.placement.as_ref().is_none_or(fits) {
             return Err(ApiError::new(10005));
         }
-        let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
-        reached.push(cluster.me);
+        let reached = self.reached_members();
         let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
         self.meta
             .place(replicas, &reached)
             .ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
+    }
+
+    /// The servers of the cluster that can be reached, this one included.
+    pub(crate) fn reached_members(&self) -> Vec<NodeId> {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(META)) else {
+            return Vec::new();
+        };
+        let is_here = |node: &NodeId| *node == cluster.me || cluster.peers.is_alive(*node);
+        replicated.replica.members().voters.iter().copied().filter(is_here).collect()
     }
 
     /// The servers for a stream that is updated; none when they stay.
@@ -157,8 +165,7 @@ impl JetStream {
         peers.sort_by_key(|peer| *peer != leader.0);
         peers.truncate(wanted);
         if peers.len() < wanted {
-            let mut reached: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
-            reached.push(cluster.me);
+            let mut reached = self.reached_members();
             reached.retain(|node| !peers.contains(&node.0));
             let more = self.meta.place(wanted - peers.len(), &reached);
             peers.extend(more.ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))?);

@@ -74,7 +74,7 @@ async fn up(args: &UpArgs) -> Result<(), Failure> {
 async fn serve(dir: &Path, places: &[Place], children: &mut [Child]) -> Result<(), Failure> {
     let ready = async {
         for place in places {
-            while !is_well(place.http).await {
+            while !is_well(place.http, places.len()).await {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -197,15 +197,26 @@ fn start(dir: &Path, place: &Place, all: &[Place]) -> Result<Child, Failure> {
     process.process_group(0).kill_on_drop(true).spawn().map_err(failed)
 }
 
-/// Whether a server says that it is ready, JetStream and its leader included.
-async fn is_well(http: u16) -> bool {
+/// Whether a server says that it is ready, and knows all `servers` of the cluster.
+async fn is_well(http: u16, servers: usize) -> bool {
+    let is_up = get(http, "/healthz").await.is_some_and(|said| said.starts_with("HTTP/1.0 200"));
+    let jsz = get(http, "/jsz").await.unwrap_or_default();
+    let body = jsz.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let jsz: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    is_up && jsz["meta_cluster"]["cluster_size"] == servers
+}
+
+/// What monitoring answers, with its head.
+async fn get(http: u16, page: &str) -> Option<String> {
     let ask = async {
         let mut stream = TcpStream::connect(("127.0.0.1", http)).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+        let request = format!("GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
         let mut said = String::new();
         stream.read_to_string(&mut said).await.map(|_| said)
     };
-    ask.await.is_ok_and(|said: String| said.lines().next().is_some_and(|line| line.contains(" 200 ")))
+    let said: std::io::Result<String> = ask.await;
+    said.ok()
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub enum Command {
     #[command(visible_alias = "rm")]
     PeerRemove {
         /// Its name, or its id as reports show it
-        server: String,
+        #[arg(value_name = "SERVER")]
+        member: String,
         /// Do not ask
         #[arg(short, long)]
         force: bool,
@@ -36,7 +37,7 @@ pub async fn run(session: &Session, command: Command) -> Result<(), Failure> {
             session.api("META.LEADER.STEPDOWN", &body, "have another server lead").await?;
             say!("Another server leads the cluster.");
         }
-        Command::PeerRemove { server, force } => {
+        Command::PeerRemove { member: server, force } => {
             confirm(&format!("take server {server} out of the cluster for good"), force)?;
             let doing = format!("take server {server} out of the cluster");
             session.api("SERVER.REMOVE", &json!({ "peer": server }), &doing).await?;
