@@ -66,11 +66,11 @@ fn see(binary: &Path, place: Place) -> Result<(), String> {
     };
     let mut server = Server::start(launch).map_err(|error| error.to_string())?;
     fill(&server)?;
-    server.kill9().map_err(|error| error.to_string())?;
+    server.kill();
     let store = server.dir().join("store");
     let file = flip(&store, place)?;
     let before = server.log().len();
-    server.restart().map_err(|error| format!("{error}\n{}", &server.log()[before..]))?;
+    server.start_again().map_err(|error| format!("{error}\n{}", &server.log()[before..]))?;
 
     let mut account = listen(&server, &Value::Null)?;
     let mut system = listen(&server, &json!({ "user": "s", "pass": "s" }))?;
