@@ -151,7 +151,8 @@ impl Peers {
     pub fn has_lease(&self, now: Time, me: NodeId, voters: &[NodeId]) -> bool {
         let has_heard = |node: &&NodeId| {
             // A clock that was set back says nothing.
-            let is_fresh = |peer: &Peer| peer.acked <= now && now.since(peer.acked) < LEASE;
+            let is_fresh =
+                |peer: &Peer| peer.acked.is_set() && peer.acked <= now && now.since(peer.acked) < LEASE;
             **node == me || self.all.get(*node).is_some_and(is_fresh)
         };
         voters.iter().filter(has_heard).count() > voters.len() / 2
