@@ -223,11 +223,12 @@ impl Owner {
                 let text = String::from_utf8_lossy(&message.payload).into_owned();
                 found.messages.insert(message.seq, (key, text));
             }
-            // A stream that never had a message begins at 0.
-            let after = if found.last == 0 { 0 } else { found.last + 1 };
-            let first = found.messages.keys().next().copied().unwrap_or(after);
-            let counts = json!([info["state"]["messages"], info["state"]["first_seq"]]);
-            if counts != json!([found.messages.len(), first]) {
+            // A stream that never had a message begins at 0, as with `nats-server`, and at 1 once it was purged.
+            let after = if found.last == 0 { &[0, 1][..] } else { &[found.last + 1] };
+            let first = info["state"]["first_seq"].as_u64().unwrap_or(u64::MAX);
+            let is_first = found.messages.keys().next().map_or(after.contains(&first), |seq| *seq == first);
+            let counts = json!([info["state"]["messages"], first]);
+            if !is_first || counts[0] != found.messages.len() {
                 return Err(Lost::Silent(format!("{name}: its state {counts} is not what it holds")));
             }
             state.insert(stream, found);
