@@ -2,11 +2,13 @@
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
 mod ask;
+mod checked;
 mod drive;
 mod elect;
 mod form;
 mod gather;
 mod handover;
+mod lag;
 mod lead;
 mod leaderless;
 mod place;
@@ -27,6 +29,7 @@ pub(crate) use ask::Asks;
 pub(crate) use form::store_frame;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
+pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -67,6 +70,7 @@ pub(crate) struct Cluster {
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
     pub(crate) parked: Parked,
+    pub(crate) lags: Lags,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -102,6 +106,7 @@ impl Cluster {
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
             parked: Parked::default(),
+            lags: Lags::default(),
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -140,6 +145,7 @@ impl Cluster {
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
+            self.lags.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }
