@@ -17,6 +17,7 @@ const PIECE: u8 = 6;
 const BEHIND: u8 = 7;
 const REMOVED: u8 = 8;
 const RESIGNED: u8 = 9;
+const FORWARD: u8 = 16;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +64,11 @@ pub enum PeerFrame {
     Resigned {
         /// Which.
         group: GroupId,
+    },
+    /// Messages for streams, from a server that does not lead them; what is in them is core/node's.
+    Forward {
+        /// The messages.
+        body: Bytes,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -138,6 +144,10 @@ impl PeerFrame {
             PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
             PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
+            PeerFrame::Forward { body } => {
+                out.push(FORWARD);
+                out.extend_from_slice(body);
+            }
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -179,6 +189,7 @@ impl PeerFrame {
             BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
             REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
+            FORWARD => PeerFrame::Forward { body: rest },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }

@@ -102,7 +102,7 @@ impl JetStream {
             }
         };
         self.audit(now, hub, call, &json);
-        self.outbox.send(call.account, call.reply.clone(), json);
+        self.outbox.answer(call.account, call.reply.clone(), Bytes::new(), json);
     }
 
     /// The subject below `$JS.API.`, or below `$JS.<domain>.API.`.

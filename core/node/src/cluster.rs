@@ -5,10 +5,12 @@ mod ask;
 mod drive;
 mod elect;
 mod form;
+mod forward;
 mod gather;
 mod handover;
 mod lead;
 mod leaderless;
+mod parcel;
 mod place;
 mod replicated;
 mod show;
@@ -25,6 +27,7 @@ use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
 pub(crate) use form::store_frame;
+pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use leaderless::Parked;
@@ -67,6 +70,9 @@ pub(crate) struct Cluster {
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
     pub(crate) parked: Parked,
+    pub(crate) forwards: Forwards,
+    /// This server is about to stop: it leads nothing more.
+    pub(crate) is_leaving: bool,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -102,6 +108,8 @@ impl Cluster {
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
             parked: Parked::default(),
+            forwards: Forwards::default(),
+            is_leaving: false,
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -140,6 +148,7 @@ impl Cluster {
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
+            self.forwards.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -89,6 +89,7 @@ impl JetStream {
             _ => None,
         };
         let answer = self.meta.apply(command);
+        self.capture_after(hub, &answer, new.as_ref());
         if let (MetaAnswer::Created(Ok((_, Created::New))), Some((account, name))) = (&answer, new) {
             self.open_group(now, hub, (&account, &name));
             self.elect_opened();
@@ -175,7 +176,8 @@ impl JetStream {
         let answer = group.stream.apply(index, command, &mut effects);
         group.look_for_fault();
         if !group.log.is_leading() {
-            // Others see to it that clients hear of it.
+            // Others see to it that clients hear of it; but for whoever waits since this server led.
+            self.reply(now, hub, id, (answer, note), origin);
             self.touch(id);
             self.recount(id);
             self.look_for_waste(now, id);
@@ -244,8 +246,7 @@ impl JetStream {
                 let header =
                     if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
                 if let Some(account) = account {
-                    let (reply, payload) = (Bytes::new(), Bytes::new());
-                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                    self.outbox.answer(account, to, header, Bytes::new());
                 }
             }
             Origin::Publish(reply) => {

@@ -280,10 +280,14 @@ impl JetStream {
             while let Some(id) = self.dirty.pop_front() {
                 self.settle_group(now, hub, id);
             }
-            if !self.drive(now, hub) {
+            let drove = self.drive(now, hub);
+            if !self.release_waiting(now) && !drove {
                 break;
             }
+            self.hear(now, hub);
+            self.answer_direct(now, hub);
         }
+        self.cut_forwards(now);
         self.shed();
         self.advise_abandoned(now, hub);
         self.look_for_faults(now);

@@ -36,6 +36,7 @@ mod snapshot;
 mod streams;
 mod system;
 mod tidy;
+mod unheard;
 mod usage;
 mod view;
 

@@ -87,5 +87,11 @@ pub(crate) const LOG_TAIL_BYTES: u64 = 8 * 1024 * 1024;
 /// and all groups together so many.
 pub(crate) const LOG_TAILS_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Messages for a stream that is led elsewhere leave in frames of about so many bytes.
+pub(crate) const FORWARD_BYTES: usize = 1024 * 1024;
+
+/// Messages for streams without a leader wait, up to so many bytes in all.
+pub(crate) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A follower that fetches a group's state gets so many bytes of messages in one piece.
 pub(crate) const PIECE_BYTES: usize = 128 * 1024;

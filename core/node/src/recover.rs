@@ -416,6 +416,7 @@ impl Recovery {
             self.reopen(now, (&mut js, hub), account, &asset);
         }
         js.keep_for_later(self.saved, self.streams);
+        js.capture_all(hub);
         js.start_elections(now);
         // However often a server is killed, the log does not grow beyond what may be in it.
         js.disk.bytes_since_checkpoint = self.replayed;
@@ -525,6 +526,7 @@ impl JetStream {
         let known = self.directory.accounts().count();
         self.directory = directory;
         listen(self, hub, known);
+        self.capture_all(hub);
         let homes: Vec<_> = self
             .meta
             .all()

@@ -34,6 +34,7 @@ mod banner;
 mod builder;
 mod cluster;
 mod inner;
+mod leave;
 mod link_tls;
 mod log;
 mod monitor;
@@ -53,6 +54,7 @@ pub use builder::Builder;
 pub use log::{FATAL, LogConfig, Sink};
 pub use ports::Ports;
 pub use reload::ReloadError;
+pub use leave::Departure;
 pub use server::Server;
 pub use start::StartError;
 

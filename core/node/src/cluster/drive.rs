@@ -62,16 +62,9 @@ impl JetStream {
     }
 
     fn drive_replica(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
-        let is_held = self.is_handed_over(id);
-        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
         // While a successor is on its way the replica takes nothing: it waits here, until there is one or none.
-        let frames = if is_held { Vec::new() } else { log.cut() };
-        if let Some(replicated) = &mut log.replicated {
-            for frame in frames {
-                if replicated.replica.propose(frame.log_body()).is_err() {
-                    break; // It does not lead any more, which it says below.
-                }
-            }
+        if !self.is_handed_over(id) {
+            self.propose_open(id);
         }
         loop {
             let mut ready = Ready::default();
@@ -80,6 +73,18 @@ impl JetStream {
                 break;
             }
             self.take_ready(now, hub, id, ready);
+        }
+    }
+
+    /// What was proposed goes to the replica.
+    pub(crate) fn propose_open(&mut self, id: GroupId) {
+        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
+        let frames = log.cut();
+        let Some(replicated) = &mut log.replicated else { return };
+        for frame in frames {
+            if replicated.replica.propose(frame.log_body()).is_err() {
+                break; // It does not lead any more, which it says soon.
+            }
         }
     }
 
@@ -200,6 +205,7 @@ impl JetStream {
             // Also of a stream that is gone by now, or of a command that was not for it.
             self.pass(id, meta);
         }
+        self.tell_lost(now, hub, id);
         if let Some(replicated) = self.replica_mut(id) {
             let done = replicated.replica.handle_applied(entry.index);
             debug_assert!(done.is_ok(), "{done:?}");

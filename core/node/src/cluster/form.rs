@@ -126,6 +126,7 @@ impl JetStream {
             PeerFrame::Raft { group, message } => self.handle_raft(now, from, group, message),
             PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
+            PeerFrame::Forward { body } => self.handle_forward(now, body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, group),
             PeerFrame::Resigned { group } => self.handle_resigned(now, from, group),

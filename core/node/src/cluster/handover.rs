@@ -114,13 +114,11 @@ impl JetStream {
 
     /// Hands a group to one of its other servers, or to the one that has most of the log; says whether there is one.
     pub(crate) fn hand_over(&mut self, now: Time, id: GroupId, to: Option<NodeId>) -> bool {
-        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
-        let status = replicated.replica.status();
-        let matched =
-            |node: NodeId| status.peers.iter().find(|peer| peer.node == node).map(|peer| peer.matched);
-        let others = status.members.voters.iter().copied().filter(|node| *node != cluster.me);
-        let alive = others.filter(|node| cluster.peers.is_alive(*node) && to.is_none_or(|to| to == *node));
-        let Some(next) = alive.max_by_key(|node| matched(*node)) else { return false };
+        let Some(next) = self.successor(id, to) else { return false };
+        // The successor has everything before it is told; what comes from here on waits for it.
+        if self.cluster.as_ref().is_some_and(|cluster| !cluster.handovers.holds(id)) {
+            self.propose_open(id);
+        }
         if self.replica_mut(id).is_some_and(|replicated| replicated.replica.transfer(next))
             && let Some(cluster) = &mut self.cluster
         {
@@ -131,13 +129,38 @@ impl JetStream {
         false
     }
 
+    /// The server that has most of a group's log, or this one of them.
+    fn successor(&self, id: GroupId, to: Option<NodeId>) -> Option<NodeId> {
+        let (cluster, status) = (self.cluster.as_ref()?, self.replica(id)?.replica.status());
+        let matched =
+            |node: NodeId| status.peers.iter().find(|peer| peer.node == node).map(|peer| peer.matched);
+        let others = status.members.voters.iter().copied().filter(|node| *node != cluster.me);
+        let alive = others.filter(|node| cluster.peers.is_alive(*node) && to.is_none_or(|to| to == *node));
+        alive.max_by_key(|node| matched(*node))
+    }
+
     /// This server is about to stop: others take what it leads.
     pub(crate) fn hand_over_all(&mut self, now: Time) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.is_leaving = true;
+        }
         for id in self.replicated() {
             if self.log(id).is_some_and(crate::log::Log::is_leading) {
                 self.hand_over(now, id, None);
             }
         }
+    }
+
+    /// Whether this server, which is about to stop, owes nobody anything: others lead what they can, everybody who waits for
+    /// what was proposed here is answered, and what came for other leaders is with them.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
+        let is_done = |id: GroupId| {
+            let Some(log) = self.log(id) else { return true };
+            let has_heirs = self.successor(id, None).is_some();
+            !log.owes() && !(has_heirs && log.is_leading())
+        };
+        cluster.forwards.waiting() == 0 && self.replicated().into_iter().all(is_done)
     }
 
     /// Successors that did not take over. They may still do so: nothing is decided in this term any more.

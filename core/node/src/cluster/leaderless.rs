@@ -11,6 +11,8 @@ use crate::jetstream::JetStream;
 
 /// How long they wait.
 const PATIENCE: Span = Span::from_secs(1);
+/// And those that nobody else has: until a successor that did not come is given up, and somebody else leads.
+const PATIENCE_HELD: Span = Span::from_secs(4);
 
 /// Requests that wait.
 #[derive(Default)]
@@ -22,6 +24,8 @@ struct Waiting {
     call: Call,
     parsed: Parsed,
     until: Time,
+    /// The group that this server led when it came, with a successor on its way: nobody else carries it out.
+    mine: Option<GroupId>,
 }
 
 /// Whom a request needs.
@@ -46,8 +50,15 @@ impl JetStream {
         if self.lack(call.account, &parsed).is_none() {
             return;
         }
+        let id = self.group_asked(call.account, &parsed);
+        let is_led = match id {
+            META => self.leads_meta(),
+            id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
+        };
+        let mine = is_led.then_some(id);
         if let Some(cluster) = &mut self.cluster {
-            cluster.parked.all.push(Waiting { call: call.clone(), parsed, until: now + PATIENCE });
+            let patience = if mine.is_some() { PATIENCE_HELD } else { PATIENCE };
+            cluster.parked.all.push(Waiting { call: call.clone(), parsed, until: now + patience, mine });
         }
     }
 
@@ -58,9 +69,13 @@ impl JetStream {
             let account = waiting.call.account;
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
-                if is_look(&waiting.parsed) {
+                if waiting.mine.is_some() || is_look(&waiting.parsed) {
                     self.calls.push_back(waiting.call);
                 }
+                continue;
+            }
+            if let Some(leader) = waiting.mine.and_then(|id| self.other_leader(id)) {
+                self.forward_call(leader, &waiting.call);
                 continue;
             }
             let Some(lack) = self.lack(account, &waiting.parsed) else { continue };
@@ -98,7 +113,26 @@ impl JetStream {
         if self.leads_meta() && !asset.peers().any(is_here) {
             return Some(Lack::Servers);
         }
-        (self.is_placed_here(asset) && self.lacks_leader(asset.group())).then_some(Lack::Leader)
+        let id = asset.group();
+        let is_led = self.groups.get(&id).is_some_and(|group| group.log.is_leading());
+        // Who leads and cannot prove it waits for the others to say so.
+        let lacks = self.is_placed_here(asset) && (self.lacks_leader(id) || is_led);
+        lacks.then_some(Lack::Leader)
+    }
+
+    /// The group whose leader carries a request out.
+    fn group_asked(&self, account: AccountId, parsed: &Parsed) -> GroupId {
+        let Parsed::Request(_, request) = parsed else { return META };
+        let asset =
+            request.of_stream().and_then(|stream| self.meta.stream(&self.account_name(account), stream));
+        asset.map_or(META, hw_meta::Asset::group)
+    }
+
+    /// Who leads a group by now, if it is another server.
+    fn other_leader(&self, id: GroupId) -> Option<NodeId> {
+        let cluster = self.cluster.as_ref()?;
+        let leader = self.replica(id)?.replica.leader();
+        (leader != cluster.me && cluster.peers.is_alive(leader)).then_some(leader)
     }
 
     /// Whether nobody leads a group, as far as this server knows.
@@ -107,7 +141,7 @@ impl JetStream {
         let Some(replicated) = self.replica(id) else { return id == META };
         let leader = replicated.replica.leader();
         match leader == cluster.me {
-            true => !replicated.is_leading(),
+            true => !self.decides(id),
             false => !cluster.peers.is_alive(leader),
         }
     }

@@ -31,13 +31,22 @@ impl JetStream {
         self.meta_log.is_leading() && (self.cluster.is_none() || self.meta_log.replicated.is_some())
     }
 
+    /// Whether this server leads a group, and no successor is on its way.
+    pub(crate) fn decides(&self, id: GroupId) -> bool {
+        let leads = match id {
+            META => self.leads_meta(),
+            id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
+        };
+        leads && self.cluster.as_ref().is_none_or(|cluster| !cluster.handovers.holds(id))
+    }
+
     /// Who answers a request about a stream: its leader; where there is no such stream, who decides that.
     pub(crate) fn duty(&self, now: Time, account: AccountId, stream: &str) -> Duty {
         if self.cluster.is_none() {
             return Duty::Here;
         }
         let here = match self.meta.stream(&self.account_name(account), stream) {
-            None => self.leads_meta(),
+            None => self.decides(META),
             Some(asset) => {
                 let id = asset.group();
                 self.groups.get(&id).is_some_and(|group| group.log.is_leading()) && self.may_read(now, id)
@@ -178,8 +187,8 @@ impl JetStream {
         if self.cluster.is_none() {
             return true;
         }
-        let Parsed::Request(_, request) = parsed else { return self.leads_meta() };
-        let Some(stream) = request.of_stream() else { return self.leads_meta() };
+        let Parsed::Request(_, request) = parsed else { return self.decides(META) };
+        let Some(stream) = request.of_stream() else { return self.decides(META) };
         self.duty(now, account, stream) == Duty::Here
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Replicated {
     pub(crate) replica: Replica,
     /// The term in which this server leads and everything before is applied.
     leading: Option<u64>,
+    /// The term in which it led last.
+    pub(crate) led: u64,
     /// When it began to lead.
     pub(crate) since: Time,
     /// The term in which it was elected, until its first entry is applied.
@@ -105,6 +107,7 @@ impl Replicated {
         Ok(Replicated {
             replica: Replica::new(settings, start)?,
             leading: None,
+            led: 0,
             since: Time(0),
             elected: None,
             proven: false,
@@ -155,6 +158,7 @@ impl Replicated {
     /// It does not lead any more, or did not come to it: says whether it led.
     pub(crate) fn handle_deposed(&mut self) -> bool {
         self.elected = None;
+        self.led = self.leading.unwrap_or(self.led);
         self.leading.take().is_some()
     }
 
