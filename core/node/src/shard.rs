@@ -344,9 +344,16 @@ impl Shard {
         self.rooms.js.as_ref().is_none_or(JetStream::has_handed_over)
     }
 
-    /// Whether every answer found somebody who hears it.
-    pub fn is_heard(&self) -> bool {
-        self.unheard.is_empty()
+    /// Answers that nobody hears so far, before the shard ends.
+    pub fn take_unheard(&mut self) -> Vec<Unheard> {
+        self.unheard.take()
+    }
+
+    /// Has another server keep answers that nobody hears so far. For shard 0.
+    pub fn hand_on_unheard(&mut self, unheard: Vec<Unheard>) {
+        if let Some(js) = &mut self.rooms.js {
+            js.hand_on_unheard(unheard);
+        }
     }
 
     fn depart(&mut self, now: Time, how: &str) {

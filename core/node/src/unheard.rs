@@ -14,8 +14,8 @@ const PATIENCE: Span = Span::from_secs(5);
 const COUNT_MAX: usize = 4096;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// An answer and where it goes.
-pub(crate) struct Unheard {
+/// An answer that nobody hears, and where it goes.
+pub struct Unheard {
     until: Time,
     pub(crate) account: AccountId,
     pub(crate) to: Bytes,
@@ -56,9 +56,10 @@ impl AllUnheard {
         }
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// Gives all of them away.
+    pub(crate) fn take(&mut self) -> Vec<Unheard> {
+        self.bytes = 0;
+        std::mem::take(&mut self.all).into()
     }
 
     /// Those that somebody hears by now. Whose time is over is forgotten.

@@ -49,12 +49,12 @@ pub(crate) fn leave(inner: &Inner) {
         tracing::warn!("other servers did not take everything that this one leads");
     }
     close_gently(inner, &inner.connections());
-    // What they sent last was taken, and goes on; what came for them follows them to where they are.
-    await_that(NOTICED, || {
-        let is_heard = |mailbox| on_shard(inner, mailbox, |shard, _| shard.is_heard()).unwrap_or(true);
-        let is_done = on_shard(inner, 0, |shard, _| shard.has_handed_over()).unwrap_or(true);
-        is_done && (0..inner.mailboxes.len()).all(is_heard)
-    });
+    // What they sent last was taken, and goes on. What came for them follows them to where they will be.
+    await_that(NOTICED, || on_shard(inner, 0, |shard, _| shard.has_handed_over()).unwrap_or(true));
+    for mailbox in 0..inner.mailboxes.len() {
+        let unheard = on_shard(inner, mailbox, |shard, _| shard.take_unheard()).unwrap_or_default();
+        on_shard(inner, 0, move |shard, _| shard.hand_on_unheard(unheard));
+    }
 }
 
 /// Ends connections: first nothing comes to them any more, which all servers know; then what they were told is written; then

@@ -15,6 +15,7 @@ use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
 use crate::streams::interest_of;
+use crate::unheard::Unheard;
 
 /// How long a message waits for a leader where one can be elected: a little less than clients wait for an answer.
 const HOLD: Span = Span::from_secs(4);
@@ -238,11 +239,29 @@ impl JetStream {
         self.put_parcel(to, (Target::Api, 0), account.as_bytes(), &msg);
     }
 
-    /// An API request that came from another server.
+    /// This server is about to end: another one keeps the answers that nobody hears so far.
+    pub(crate) fn hand_on_unheard(&mut self, unheard: Vec<Unheard>) {
+        let Some(cluster) = &self.cluster else { return };
+        let to = cluster.peers.linked().map(|(node, _)| node).find(|node| cluster.peers.is_alive(*node));
+        let Some(to) = to else { return };
+        for Unheard { account, to: subject, header, payload, .. } in unheard {
+            let account = self.account_name(account);
+            let msg = Message { subject: &subject, reply: b"", header: &header, payload: &payload };
+            self.put_parcel(to, (Target::System, 0), account.as_bytes(), &msg);
+        }
+    }
+
+    /// An API request that came from another server, or an answer that nobody heard there.
     fn take_call(&mut self, parcel: &Parcel) {
         let account = std::str::from_utf8(&parcel.account).ok();
-        let account = account.and_then(|name| self.directory.account_id(name));
-        let (Some(account), Target::Api) = (account, parcel.target) else { return };
+        let Some(account) = account.and_then(|name| self.directory.account_id(name)) else { return };
+        if parcel.target == Target::System {
+            let Parcel { subject, header, payload, .. } = parcel.clone();
+            return self.outbox.answer(account, subject, header, payload);
+        }
+        if parcel.target != Target::Api {
+            return;
+        }
         let sender = hw_hub::Origin { account, conn: None, shard: hw_kit::ShardId(0) };
         self.calls.push_back(crate::api::Call::new(sender, &parcel.message()));
     }
