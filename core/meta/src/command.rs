@@ -75,6 +75,9 @@ pub enum MetaCommand {
         node: u64,
         /// Its name.
         name: String,
+        /// Its tags, in lower case.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tags: Vec<String>,
     },
     /// A server does not belong to the cluster any more.
     Leave {

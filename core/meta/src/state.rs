@@ -40,9 +40,9 @@ impl Asset {
         Time(self.created)
     }
 
-    /// Whether it began on one server, without a replicated log.
-    pub fn is_alone(&self) -> bool {
-        self.founders.len() <= 1
+    /// Whether it began on this server alone, without a replicated log.
+    pub fn is_alone(&self, node: NodeId) -> bool {
+        self.founders.is_empty() || self.founders == [node.0]
     }
 
     /// The servers that are to have it.
@@ -56,6 +56,9 @@ impl Asset {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Its tags, in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// All streams of all accounts. Accounts are known by name: their numbers belong to one run of the server.
@@ -70,6 +73,9 @@ pub struct Meta {
     /// The cluster's servers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     nodes: BTreeMap<u64, Node>,
+    /// Servers that an operator took out: with the store that they had they stay outside.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    removed: BTreeSet<u64>,
     /// The subjects of both kinds, by account: follows from the above.
     #[serde(skip)]
     taken: BTreeMap<String, Taken>,
@@ -142,12 +148,13 @@ impl Meta {
             MetaCommand::Update { account, config, peers, .. } => {
                 MetaAnswer::Updated(self.update(&account, config.into(), peers))
             }
-            MetaCommand::Join { node, name } => {
-                self.nodes.insert(node, Node { name });
+            MetaCommand::Join { node, name, tags } => {
+                self.nodes.insert(node, Node { name, tags });
                 MetaAnswer::Done
             }
             MetaCommand::Leave { node } => {
                 self.nodes.remove(&node);
+                self.removed.insert(node);
                 MetaAnswer::Done
             }
             MetaCommand::Replace { old, new } => {
@@ -209,28 +216,14 @@ impl Meta {
         self.nodes.iter().map(|(&node, about)| (NodeId(node), about))
     }
 
+    /// Whether an operator took a server out.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node.0)
+    }
+
     /// The highest group number that was ever given.
     pub fn last_group(&self) -> GroupId {
         GroupId(self.last_group)
-    }
-
-    /// Places for a new stream among the servers that can be reached: those with the fewest streams, and the one that leads
-    /// the fewest of them first. None: there are not as many.
-    pub fn place(&self, replicas: usize, reached: &[NodeId]) -> Option<Vec<u64>> {
-        let mut load: BTreeMap<u64, (usize, usize)> = reached.iter().map(|node| (node.0, (0, 0))).collect();
-        for (_, asset) in self.all() {
-            for (at, node) in asset.peers.iter().enumerate() {
-                if let Some((all, first)) = load.get_mut(node) {
-                    *all += 1;
-                    *first += usize::from(at == 0);
-                }
-            }
-        }
-        let mut nodes: Vec<u64> = load.keys().copied().collect();
-        nodes.sort_by_key(|node| (load[node].0, *node));
-        nodes.truncate(replicas);
-        nodes.sort_by_key(|node| (load[node].1, *node));
-        (nodes.len() == replicas).then_some(nodes)
     }
 
     /// Groups that were deleted and whose files may still be there.

@@ -116,7 +116,7 @@ impl JetStream {
 
     fn handle_request(&mut self, now: Time, hub: &mut Hub, call: &Call, request: Request) -> Handled {
         if call.kind.is_for_operators() {
-            return Handled::Answer(self.operate(now, hub, request));
+            return self.operate(now, hub, call, request);
         }
         if self.limits_of(call.account).is_none() {
             return Handled::Answer(Err(ApiError::new(10039)));
@@ -159,7 +159,7 @@ impl JetStream {
                 Handled::Answer(self.change_leader(now, call, (&stream, Some(&consumer)), &placement))
             }
             Request::StreamPeerRemove { stream, peer } => {
-                Handled::Answer(self.remove_stream_peer(call, &stream, &peer, now))
+                Handled::Answer(self.remove_stream_peer(now, call, &stream, &peer))
             }
             other => match self.hold(call, other) {
                 None => Handled::Proposed,

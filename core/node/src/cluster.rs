@@ -10,6 +10,7 @@ mod gather;
 mod handover;
 mod lead;
 mod leaderless;
+mod operate;
 mod parcel;
 mod place;
 mod replicated;
@@ -44,6 +45,10 @@ pub struct ClusterConfig {
     pub expected: u32,
     /// A number for a store that has none yet.
     pub new_node: NodeId,
+    /// The server's tags.
+    pub tags: Vec<String>,
+    /// A stream's servers differ in their tags of those that begin so; empty: no matter.
+    pub unique_tag: String,
 }
 
 /// One server's part of a cluster.
@@ -85,6 +90,8 @@ pub(crate) struct Cluster {
     pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.
     pub(crate) names: BTreeMap<NodeId, String>,
+    /// And their tags.
+    pub(crate) tags: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl Cluster {
@@ -116,7 +123,14 @@ impl Cluster {
             found: BTreeMap::new(),
             notices: Vec::new(),
             names: BTreeMap::new(),
+            tags: BTreeMap::new(),
         }
+    }
+
+    /// What this server tells the others of itself.
+    pub(crate) fn hello(&self) -> PeerFrame {
+        let (standing, tags) = (self.formation.standing(), self.config.tags.clone());
+        PeerFrame::Hello { node: self.me, standing, tags }
     }
 
     /// Says something to a server; without a link nobody hears it.

@@ -53,6 +53,8 @@ pub struct JetStreamConfig {
     pub max_request_batch: i64,
     /// What batches may be.
     pub batch: BatchLimits,
+    /// What may wait to be decided in one stream: bytes and messages. None: a fixed amount where a stream is replicated.
+    pub max_buffered: (Option<u64>, Option<u64>),
     /// The version that is announced.
     pub version: String,
     /// The server's id and name, for advisories and info.

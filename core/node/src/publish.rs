@@ -40,13 +40,14 @@ impl JetStream {
     fn publish(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
         let refusal = self.refusal();
         let no_room = self.no_room(id, msg.subject.len() + msg.size());
+        let overrun = self.is_overrun(id).then_some(PublishError::Overrun);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
         let is_batched = group.is_batched(msg);
         let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg)
         {
             true => Some(PublishError::TooLarge),
-            false => refusal.filter(|_| !group.is_volatile()).or(no_room),
+            false => refusal.filter(|_| !group.is_volatile()).or(no_room).or(overrun),
         };
         if let Some(error) = refusal {
             return self.refuse_publish(id, msg.reply, error);

@@ -436,7 +436,7 @@ impl Recovery {
         for reason in self.damaged.remove(&id).unwrap_or_default() {
             js.note_damage(now, id, account.clone(), reason);
         }
-        if !js.is_placed_here(asset) {
+        if !js.is_placed_here(asset) && !self.saved.contains_key(&id) {
             return; // What there is of it stays until the cluster says that it is not needed.
         }
         let found = self.streams.remove(&id);

@@ -125,7 +125,9 @@ impl JetStream {
         let decides = cluster.has_quorum(&members.voters)
             && (members.outgoing.is_empty() || cluster.has_quorum(&members.outgoing));
         if !decides {
-            self.advise_quorum_lost(now, hub, id);
+            if id != META {
+                self.advise_quorum_lost(now, hub, id);
+            }
             self.abdicate(now, hub, id);
         }
     }

@@ -4,9 +4,10 @@ use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
-use hw_meta::{Asset, MetaAnswer};
+use hw_meta::{Asset, MetaAnswer, Wish};
 use hw_raft::{Hard, MemberChange, MemberStep, Members, StartError, Status};
 use hw_stream::StreamConfig;
+use hw_stream::config::Placement;
 use hw_stream::info::{ClusterInfo, PeerInfo};
 
 use super::replicated::note_frame;
@@ -72,7 +73,9 @@ impl JetStream {
         let (who, founding) = ((cluster.me, asset.group()), self.founding_note(asset));
         let opened = match saved {
             Some(saved) => saved.open(founding, who, applied)?,
-            None if asset.peers.len() <= 1 && asset.is_alone() => return Ok(log),
+            None if asset.is_alone(cluster.me) && asset.peers.iter().all(|peer| *peer == cluster.me.0) => {
+                return Ok(log);
+            }
             None => (0, Replicated::open(who, founding, applied, &[])?),
         };
         log.replicate(opened.0, opened.1);
@@ -134,21 +137,29 @@ impl JetStream {
 
     /// The servers for a new stream; none on a server on its own.
     pub(crate) fn peers_for(&self, config: &StreamConfig) -> Result<Vec<u64>, ApiError> {
-        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
-        let replicas = config.num_replicas;
-        // There is one cluster, and servers do not tell each other their tags.
-        let fits = |placement: &hw_stream::config::Placement| {
-            placement.tags.is_empty()
-                && (placement.cluster.is_empty() || placement.cluster == cluster.config.name)
-        };
-        if !config.placement.as_ref().is_none_or(fits) {
-            return Err(ApiError::new(10005));
+        if self.cluster.is_none() {
+            return Ok(Vec::new());
         }
-        let reached = self.reached_members();
-        let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
-        self.meta
-            .place(replicas, &reached)
-            .ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
+        let placement = config.placement.clone().unwrap_or_default();
+        self.choose(&placement, replicas(config), &[], &self.reached_members())
+    }
+
+    /// So many servers, those that are kept first, as a placement and the configuration want it.
+    pub(crate) fn choose(
+        &self,
+        placement: &Placement,
+        replicas: usize,
+        kept: &[u64],
+        reached: &[NodeId],
+    ) -> Result<Vec<u64>, ApiError> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let is_elsewhere = !placement.cluster.is_empty() && placement.cluster != cluster.config.name;
+        let reached = if is_elsewhere { &[] } else { reached };
+        let kept = if is_elsewhere { &[] } else { kept };
+        // Who only gives servers up need not find others.
+        let unique = if replicas <= kept.len() { "" } else { cluster.config.unique_tag.as_str() };
+        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique };
+        self.meta.place(&wish).map_err(|why| ApiError::with(10005, why))
     }
 
     /// The servers of the cluster that can be reached, this one included.
@@ -164,22 +175,20 @@ impl JetStream {
     pub(crate) fn peers_after(&self, account: &str, config: &StreamConfig) -> Result<Vec<u64>, ApiError> {
         let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
         let Some(asset) = self.meta.stream(account, &config.name) else { return Ok(Vec::new()) };
-        let wanted = usize::try_from(config.num_replicas.max(1)).unwrap_or(1);
-        let mut peers = asset.peers.clone();
-        if peers.len() == wanted {
+        let wanted = replicas(config);
+        let placement = config.placement.clone().unwrap_or_default();
+        let is_move = placement != Placement::default() && asset.config.placement != config.placement;
+        if is_move && wanted != replicas(&asset.config) {
+            return Err(ApiError::new(10123));
+        }
+        if !is_move && asset.peers.len() == wanted {
             return Ok(Vec::new());
         }
+        let mut peers = asset.peers.clone();
         // Who leads stays, and comes first.
         let leader = self.replica(asset.group()).map_or(cluster.me, |replicated| replicated.replica.leader());
         peers.sort_by_key(|peer| *peer != leader.0);
-        peers.truncate(wanted);
-        if peers.len() < wanted {
-            let mut reached = self.reached_members();
-            reached.retain(|node| !peers.contains(&node.0));
-            let more = self.meta.place(wanted - peers.len(), &reached);
-            peers.extend(more.ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))?);
-        }
-        Ok(peers)
+        self.choose(&placement, wanted, &peers, &self.reached_members())
     }
 
     /// Whether this server has to answer a request.
@@ -218,7 +227,8 @@ impl JetStream {
         if !self.groups.contains_key(&id) {
             return self.open_group(now, hub, (&account, &asset.config.name));
         }
-        if asset.peers.len() > 1 && self.log(id).is_some_and(|log| log.replicated.is_none()) {
+        let is_only_here = asset.peers().all(|node| self.is_me(node));
+        if !is_only_here && self.log(id).is_some_and(|log| log.replicated.is_none()) {
             self.begin_replication(now, id);
         }
         self.follow_members(now, id);
@@ -267,7 +277,7 @@ impl JetStream {
     }
 
     /// Who leads a stream brings its members to what the meta group wants, one by one.
-    pub(crate) fn follow_members(&mut self, _now: Time, id: GroupId) {
+    pub(crate) fn follow_members(&mut self, now: Time, id: GroupId) {
         if id == META {
             if let Some(cluster) = &mut self.cluster {
                 cluster.admitting = true;
@@ -279,6 +289,7 @@ impl JetStream {
         }
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let wanted: Vec<NodeId> = asset.peers().collect();
+        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
         let Some(replicated) = self.replica_mut(id) else { return };
         let status = replicated.replica.status();
         if !status.members.outgoing.is_empty() || wanted.is_empty() {
@@ -289,11 +300,19 @@ impl JetStream {
         let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
         let missing =
             wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
-        let surplus = members.voters.iter().chain(&members.learners).find(|node| !wanted.contains(node));
+        // Who leads goes last.
+        let mut surplus: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
+        surplus.retain(|node| !wanted.contains(node));
+        surplus.sort_by_key(|node| *node == me);
         let is_complete = wanted.iter().all(|node| members.voters.contains(node));
-        let change = match (promoted, missing, surplus) {
+        let change = match (promoted, missing, surplus.first()) {
             (Some(node), ..) => MemberStep::Voter(*node),
             (_, Some(node), _) => MemberStep::Learner(*node),
+            (_, _, Some(node)) if is_complete && *node == me => {
+                // Its successor takes it out.
+                self.hand_over(now, id, None);
+                return;
+            }
             (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
             _ => return,
         };
@@ -368,6 +387,11 @@ impl JetStream {
         let storage = if config.storage == hw_stream::config::Storage::Memory { 'M' } else { 'F' };
         format!("S-R{}{storage}-{:08}", config.num_replicas.max(1), id.0)
     }
+}
+
+/// How many servers a stream is to have.
+fn replicas(config: &StreamConfig) -> usize {
+    usize::try_from(config.num_replicas.max(1)).unwrap_or(1)
 }
 
 /// Whether a member is so close to the end of the log that it can have a vote.
