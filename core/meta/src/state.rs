@@ -61,6 +61,9 @@ pub struct Node {
     pub tags: Vec<String>,
 }
 
+/// No server's number.
+const NOBODY: u64 = 0;
+
 /// All streams of all accounts. Accounts are known by name: their numbers belong to one run of the server.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Meta {
@@ -355,8 +358,12 @@ impl Meta {
             asset.revision += 1;
             asset.config = config;
         }
-        if !peers.is_empty() {
+        if !peers.is_empty() && asset.peers != peers {
             asset.peers = peers;
+            if asset.founders.len() <= 1 {
+                // Whoever has nothing of it cannot begin it anew, whether it began there or not.
+                asset.founders = vec![NOBODY];
+            }
         }
         Ok(asset.group())
     }

@@ -28,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// The kind of the answer, once it is known.
     pub(crate) kind: Kind,
+    /// Another server handed it on: nobody else carries it out.
+    pub(crate) is_handed_on: bool,
 }
 
 impl Call {
@@ -40,6 +42,7 @@ impl Call {
             header: owned(msg.header),
             body: owned(msg.payload),
             kind: Kind::AccountInfo,
+            is_handed_on: false,
         }
     }
 }

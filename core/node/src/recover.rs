@@ -436,7 +436,9 @@ impl Recovery {
         for reason in self.damaged.remove(&id).unwrap_or_default() {
             js.note_damage(now, id, account.clone(), reason);
         }
-        if !js.is_placed_here(asset) && !self.saved.contains_key(&id) {
+        let is_here = |found: &Restored| found.applied > LogIndex(0);
+        let is_kept = self.saved.contains_key(&id) || self.streams.get(&id).is_some_and(is_here);
+        if !js.is_placed_here(asset) && !is_kept {
             return; // What there is of it stays until the cluster says that it is not needed.
         }
         let found = self.streams.remove(&id);

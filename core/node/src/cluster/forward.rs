@@ -263,7 +263,8 @@ impl JetStream {
             return;
         }
         let sender = hw_hub::Origin { account, conn: None, shard: hw_kit::ShardId(0) };
-        self.calls.push_back(crate::api::Call::new(sender, &parcel.message()));
+        let call = crate::api::Call::new(sender, &parcel.message());
+        self.calls.push_back(crate::api::Call { is_handed_on: true, ..call });
     }
 
     fn way(&self, now: Time, id: GroupId, target: Target) -> Way {

@@ -13,16 +13,25 @@ use crate::jetstream::JetStream;
 /// How long a successor may take. Nothing is decided in the meantime.
 const PATIENCE: Span = Span::from_secs(1);
 
+/// How often a successor is told: one that has only just got its vote does not know of that the first time.
+const AGAIN: Span = Span::from_millis(50);
+
 /// Groups whose next leader is on its way.
 #[derive(Default)]
 pub(crate) struct Handovers {
-    running: BTreeMap<GroupId, Time>,
+    running: BTreeMap<GroupId, Handover>,
+}
+
+struct Handover {
+    to: NodeId,
+    until: Time,
+    again: Time,
 }
 
 impl Handovers {
     /// When one has taken too long.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.running.values().min().copied()
+        self.running.values().map(|one| one.until.min(one.again)).min()
     }
 
     /// It is over.
@@ -104,7 +113,8 @@ impl JetStream {
         if self.replica_mut(id).is_some_and(|replicated| replicated.replica.transfer(next))
             && let Some(cluster) = &mut self.cluster
         {
-            cluster.handovers.running.insert(id, now + PATIENCE);
+            let handover = Handover { to: next, until: now + PATIENCE, again: now + AGAIN };
+            cluster.handovers.running.insert(id, handover);
             self.wake_replica(id);
             return true;
         }
@@ -149,9 +159,21 @@ impl JetStream {
     pub(crate) fn run_handovers(&mut self, now: Time, hub: &mut Hub) {
         let Some(cluster) = &mut self.cluster else { return };
         let late: Vec<GroupId> =
-            cluster.handovers.running.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
+            cluster.handovers.running.extract_if(.., |_, one| one.until <= now).map(|(id, _)| id).collect();
+        let mut again = Vec::new();
+        for (id, one) in cluster.handovers.running.iter_mut().filter(|(_, one)| one.again <= now) {
+            one.again = now + AGAIN;
+            again.push((*id, one.to));
+        }
         for id in late {
             self.abdicate(now, hub, id);
+        }
+        for (id, to) in again {
+            self.ping(id);
+            if let Some(replicated) = self.replica_mut(id) {
+                replicated.replica.cancel_transfer();
+                replicated.replica.transfer(to);
+            }
         }
     }
 }

@@ -55,7 +55,7 @@ impl JetStream {
             META => self.leads_meta(),
             id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
         };
-        let mine = is_led.then_some(id);
+        let mine = (is_led || call.is_handed_on).then_some(id);
         if let Some(cluster) = &mut self.cluster {
             let patience = if mine.is_some() { PATIENCE_HELD } else { PATIENCE };
             cluster.parked.all.push(Waiting { call: call.clone(), parsed, until: now + patience, mine });
@@ -116,7 +116,8 @@ impl JetStream {
         let id = asset.group();
         let is_led = self.groups.get(&id).is_some_and(|group| group.log.is_leading());
         // Who leads and cannot prove it waits for the others to say so.
-        let lacks = self.is_placed_here(asset) && (self.lacks_leader(id) || is_led);
+        let has_it = self.is_placed_here(asset) || self.groups.contains_key(&id);
+        let lacks = has_it && (self.lacks_leader(id) || is_led);
         lacks.then_some(Lack::Leader)
     }
 
@@ -131,8 +132,15 @@ impl JetStream {
     /// Who leads a group by now, if it is another server.
     fn other_leader(&self, id: GroupId) -> Option<NodeId> {
         let cluster = self.cluster.as_ref()?;
-        let leader = self.replica(id)?.replica.leader();
-        (leader != cluster.me && cluster.peers.is_alive(leader)).then_some(leader)
+        let is_there = |node: &NodeId| *node != cluster.me && cluster.peers.is_alive(*node);
+        match self.replica(id) {
+            Some(replicated) => Some(replicated.replica.leader()).filter(is_there),
+            // It has moved away meanwhile.
+            None => {
+                let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
+                asset.and_then(|(_, asset)| asset.peers().find(is_there))
+            }
+        }
     }
 
     /// Whether nobody leads a group, as far as this server knows.

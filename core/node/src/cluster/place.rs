@@ -73,7 +73,9 @@ impl JetStream {
         let (who, founding) = ((cluster.me, asset.group()), self.founding_note(asset));
         let opened = match saved {
             Some(saved) => saved.open(founding, who, applied)?,
-            None if asset.is_alone(cluster.me) && asset.peers.iter().all(|peer| *peer == cluster.me.0) => {
+            // What is here was never replicated.
+            None if applied > LogIndex(0) => return Ok(log),
+            None if asset.is_alone(cluster.me) && asset.peers().all(|node| node == cluster.me) => {
                 return Ok(log);
             }
             None => (0, Replicated::open(who, founding, applied, &[])?),
@@ -264,7 +266,9 @@ impl JetStream {
             cluster.growing.insert(id);
             return;
         }
-        let (applied, term) = (log.applied(), log.term());
+        let applied = log.applied();
+        // Nothing was ever proposed to it: there is no last entry.
+        let term = if applied == LogIndex(0) { 0 } else { log.term() };
         let hard = Hard { term, commit: applied, ..Hard::default() };
         let members = Members { voters: vec![cluster.me], ..Members::default() };
         let note = ReplicaNote { hard, base: (applied, term), members, hollow: false };
