@@ -183,7 +183,9 @@ impl Meta {
             MetaCommand::BeginRestore { ts, account, config, max_streams } => {
                 MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, config.into(), max_streams))
             }
-            MetaCommand::EndRestore { group } => MetaAnswer::Restored(self.end_restore(group)),
+            MetaCommand::EndRestore { group, node, peers } => {
+                MetaAnswer::Restored(self.end_restore(group, node, peers))
+            }
             MetaCommand::AbandonRestore { group } => MetaAnswer::Abandoned(self.abandon_restore(group)),
             MetaCommand::Dropped { group } => {
                 self.tombstones.remove(&group);
@@ -322,8 +324,11 @@ impl Meta {
         Ok(group)
     }
 
-    fn end_restore(&mut self, group: u64) -> Result<GroupId, MetaError> {
-        let Restoring { account, asset } = self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+    fn end_restore(&mut self, group: u64, node: u64, peers: Vec<u64>) -> Result<GroupId, MetaError> {
+        let Restoring { account, mut asset } = self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+        if node != 0 {
+            (asset.founders, asset.peers) = (vec![node], peers);
+        }
         self.accounts.entry(account).or_default().insert(asset.config.name.clone(), asset);
         Ok(GroupId(group))
     }
@@ -435,7 +440,7 @@ mod tests {
         meta.snapshot(&mut bytes);
         assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
         let mut other = meta.clone();
-        let end = MetaCommand::EndRestore { group: 1 };
+        let end = MetaCommand::EndRestore { group: 1, node: 0, peers: Vec::new() };
         assert_eq!(meta.apply(end.clone()), MetaAnswer::Restored(Ok(GroupId(1))));
         assert_eq!(meta.apply(end), MetaAnswer::Restored(Err(MetaError::NotFound)));
         assert_eq!(

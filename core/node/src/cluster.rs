@@ -51,6 +51,17 @@ pub struct ClusterConfig {
     pub unique_tag: String,
 }
 
+/// What the disk has of a group that the meta group has not created yet, as far as is known.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Of its replica,
+    pub(crate) saved: Option<Saved>,
+    /// its state,
+    pub(crate) restored: Option<Restored>,
+    /// and what was logged behind that, where it has no replica.
+    pub(crate) frames: Vec<Frame>,
+}
+
 /// One server's part of a cluster.
 pub(crate) struct Cluster {
     pub(crate) config: ClusterConfig,
@@ -85,7 +96,7 @@ pub(crate) struct Cluster {
     /// Groups that were opened in this round.
     pub(crate) opened: Vec<(Time, GroupId)>,
     /// What was found on disk of groups that the meta group has not created yet, as far as is known.
-    pub(crate) found: BTreeMap<GroupId, (Option<Saved>, Option<Restored>)>,
+    pub(crate) found: BTreeMap<GroupId, Found>,
     /// Lines for the log.
     pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.

@@ -131,10 +131,14 @@ impl JetStream {
                 }
             }
             MetaAnswer::Deleted(Ok(id)) => {
+                let found = self.cluster.as_mut().and_then(|cluster| cluster.found.remove(id));
+                if found.is_some() {
+                    self.disk.dropped.push(*id);
+                }
                 self.close_group(now, hub, *id);
             }
             MetaAnswer::Restored(Ok(id)) => self.finish_restore(now, hub, *id),
-            MetaAnswer::Abandoned(Ok(id)) => self.disk.dropped.push(*id),
+            MetaAnswer::Abandoned(Ok(id)) => self.handle_abandoned(*id),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ use hw_stream::lead::PumpOut;
 use hw_stream::stream::{StreamLimits, check, check_restored, check_update};
 use hw_stream::{Command, StreamConfig};
 
+use crate::cluster::Found;
 use crate::group::{Group, interest_in};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
@@ -116,10 +117,11 @@ impl JetStream {
         let asset = asset.clone();
         let id = asset.group();
         let Some(account_id) = self.directory.account_id(account) else { return };
-        let (saved, restored) =
+        let Found { saved, restored, frames } =
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
-        let found = restored
+        let mut found = restored
             .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        frames.iter().for_each(|frame| found.replay(frame));
         let log = match self.new_log(&asset, (saved, found.applied)) {
             Ok(log) => log,
             Err(error) => return self.put_aside(now, id, (account, name), error.to_string()),

@@ -341,6 +341,7 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.admitting = true;
         let me = cluster.me.0;
+        self.abandon_other_restores();
         if self.meta.all().any(|(_, asset)| asset.peers.is_empty()) {
             let command = MetaCommand::Settle { node: me };
             self.meta_log.propose(Origin::None, |out| command.encode(out));

@@ -45,7 +45,7 @@ impl JetStream {
             cluster.handovers.forget(id);
         }
         if id == META {
-            return;
+            return self.end_restores();
         }
         self.stop_listening(hub, id);
         self.end_batches(id, (false, false));

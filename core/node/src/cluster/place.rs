@@ -209,7 +209,7 @@ impl JetStream {
         // The list of servers may be another one.
         cluster.admitting |= matches!(answer, MetaAnswer::Done | MetaAnswer::Moved);
         let ids: Vec<GroupId> = match answer {
-            MetaAnswer::Updated(Ok(id)) => vec![*id],
+            MetaAnswer::Updated(Ok(id)) | MetaAnswer::Restored(Ok(id)) => vec![*id],
             MetaAnswer::Moved => self.meta.all().map(|(_, asset)| asset.group()).collect(),
             _ => return,
         };
