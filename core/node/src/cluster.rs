@@ -79,6 +79,8 @@ pub(crate) struct Cluster {
     pub(crate) written: Vec<(GroupId, u64)>,
     /// Whose writes wait for which ticket.
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
+    /// Servers that hear that they left a group once it is durable here that they did; ticket 0: it is not known yet.
+    pub(crate) dismissals: Vec<(u64, GroupId, Vec<NodeId>)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
@@ -120,6 +122,7 @@ impl Cluster {
             frames: Vec::new(),
             written: Vec::new(),
             unsynced: VecDeque::new(),
+            dismissals: Vec::new(),
             agreeing: None,
             asks: Asks::default(),
             transfers: Transfers::default(),

@@ -128,6 +128,8 @@ impl JetStream {
         };
         let mut group = Group::new(id, account_id, asset.revision, found.stream, log);
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
+        // It was here before, and its files are still to go: they make room for the new ones.
+        self.disk.dropped.retain(|gone| *gone != id);
         self.add_group(now, hub, Box::new(group));
         self.note_opened(now, id);
     }

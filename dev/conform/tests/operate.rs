@@ -135,27 +135,43 @@ fn filled(js: &mut Js, stream: &str, count: u32) -> Flow {
 }
 
 fn moves(target: &Target) -> Flow {
-    let trio = tagged(target, "")?;
+    let mut trio = tagged(target, "")?;
     let mut js = open(&trio.servers[0])?;
     api(&mut js, "STREAM.CREATE.ONE", &placed("ONE", 1, &["az:c"]))?;
     fill(&mut js, "one", 200)?;
     let consumer = json!({ "stream_name": "ONE", "config": { "durable_name": "C", "ack_policy": "explicit" } });
     api(&mut js, "CONSUMER.DURABLE.CREATE.ONE.C", &consumer)?;
     for (tag, name) in [("az:b", "n2"), ("az:a", "n1"), ("az:c", "n3")] {
-        api(&mut js, "STREAM.UPDATE.ONE", &placed("ONE", 1, &[tag]))?;
+        // A `nats-server` takes a while until it knows that the last move is over.
+        wait("a move begins", || {
+            let answer = js.api("STREAM.UPDATE.ONE", &placed("ONE", 1, &[tag])).ok()?;
+            (answer["error"]["err_code"] != 10124).then_some(answer)
+        })
+        .and_then(|answer| want(answer.get("error").is_none(), || format!("{answer}")))?;
         wait(&format!("ONE is on {name}"), || servers_of(&mut js, "ONE").filter(|names| names == &[name]))?;
         filled(&mut js, "ONE", 200)?;
     }
     let info = api(&mut js, "CONSUMER.INFO.ONE.C", &json!({}))?;
     want(info["num_pending"] == 200 && info["cluster"]["leader"] == "n3", || format!("{info}"))?;
+    // What came back to a server that had it before survives there.
+    trio.servers[2].kill9()?;
+    trio.await_health()?;
+    wait("ONE is on n3", || servers_of(&mut js, "ONE").filter(|names| names == &["n3"]))?;
+    filled(&mut js, "ONE", 200)?;
     let mut operator = trio.operator(1)?;
     let verb = "ACCOUNT.STREAM.MOVE.A.ONE";
     let no_server = "server is not a member of the cluster";
     refused(&mut operator, verb, &json!({ "server": "nope" }), (10044, no_server))?;
     refused(&mut operator, verb, &json!({ "server": "n1" }), (10040, "peer not a member"))?;
     refused(&mut operator, "ACCOUNT.STREAM.MOVE.A.NOPE", &json!({}), (10059, "stream not found"))?;
-    api(&mut js, "STREAM.UPDATE.ONE", &replicated("ONE", 1))?;
-    let answer = api(&mut operator, verb, &json!({ "server": "n3" }))?;
+    wait("it may be anywhere", || {
+        let answer = js.api("STREAM.UPDATE.ONE", &replicated("ONE", 1)).ok()?;
+        answer.get("error").is_none().then_some(())
+    })?;
+    let answer = wait("it moves", || {
+        let answer = operator.api(verb, &json!({ "server": "n3" })).ok()?;
+        (answer["error"]["err_code"] != 10124).then_some(answer)
+    })?;
     let kind = "io.nats.jetstream.api.v1.stream_update_response";
     want(answer["type"] == kind && answer["config"]["name"] == "ONE", || format!("{answer}"))?;
     wait("ONE is elsewhere", || servers_of(&mut js, "ONE").filter(|names| names != &["n3"]))?;
@@ -200,8 +216,10 @@ fn backups(target: &Target) -> Flow {
         trio.nats((elsewhere + 1) % 3, "a", &["stream", "restore", &folder, "--no-progress"])?;
         let names = wait("its servers", || servers_of(&mut js, name).filter(|names| names.len() == replicas))?;
         filled(&mut js, name, 300)?;
-        let info = api(&mut js, &format!("CONSUMER.INFO.{name}.C"), &json!({}))?;
-        want(info["num_pending"] == 300, || format!("{names:?}: {info}"))?;
+        wait(&format!("300 wait on {names:?}"), || {
+            let info = js.api(&format!("CONSUMER.INFO.{name}.C"), &json!({})).ok()?;
+            (info["num_pending"] == 300).then_some(())
+        })?;
         fill(&mut js, &name.to_lowercase(), 1)?;
     }
     Ok(())

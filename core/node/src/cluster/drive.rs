@@ -160,6 +160,9 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let written = std::mem::take(&mut cluster.written);
         cluster.unsynced.extend(written.into_iter().map(|(group, number)| (ticket, group, number)));
+        for (waiting, ..) in cluster.dismissals.iter_mut().filter(|(waiting, ..)| *waiting == 0) {
+            *waiting = ticket;
+        }
         if let Some((waiting, _)) = cluster.agreeing.as_mut().filter(|(waiting, _)| *waiting == 0) {
             *waiting = ticket;
         }
@@ -176,6 +179,7 @@ impl JetStream {
             self.post(id, free.unwrap_or_default());
             self.wake_replica(id);
         }
+        self.send_dismissals(ticket);
         self.handle_agreement_synced(ticket);
     }
 
@@ -188,10 +192,18 @@ impl JetStream {
             if let Some(replicated) = self.replica_mut(id) {
                 let done = replicated.replica.apply_change(entry);
                 debug_assert!(done.is_ok(), "{done:?}");
+                let frame = replicated.note_commit(id, entry.index);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.frames.push(frame);
+                }
             }
             self.pass(id, meta);
             self.handle_members(id);
             self.dismiss(id, &before.unwrap_or_default());
+            if self.lacks_leader(id) {
+                // After a restart this server may learn only now that it has a vote.
+                self.plan_election(now, id, hw_cluster::Cause::Started);
+            }
         } else if self.replica(id).is_some_and(|replicated| replicated.hollow) {
             // What is being fetched contains it.
             self.pass(id, meta);
@@ -242,7 +254,10 @@ impl JetStream {
         let Some(replicated) = self.replica_mut(id) else { return };
         if replicated.replica.handle_message(from, message).is_err() {
             let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
-            if let Some(cluster) = self.cluster.as_mut().filter(|_| is_stranger) {
+            // Who has only just left hears of it when that is durable.
+            let is_told = |cluster: &super::Cluster| cluster.dismissals.iter().any(|(_, of, _)| *of == id);
+            let cluster = self.cluster.as_mut().filter(|cluster| is_stranger && !is_told(cluster));
+            if let Some(cluster) = cluster {
                 cluster.send(from, PeerFrame::Removed { group: id });
             }
             return;

@@ -240,9 +240,19 @@ impl JetStream {
     pub(crate) fn dismiss(&mut self, id: GroupId, before: &[NodeId]) {
         let Some(replicated) = self.replica(id).filter(|replicated| replicated.is_leading()) else { return };
         let members = replicated.replica.members().clone();
+        let gone: Vec<NodeId> = before.iter().copied().filter(|node| !members.contains(*node)).collect();
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !gone.is_empty()) {
+            cluster.dismissals.push((0, id, gone));
+        }
+    }
+
+    /// What is durable may end somebody's membership.
+    pub(crate) fn send_dismissals(&mut self, ticket: u64) {
         let Some(cluster) = &mut self.cluster else { return };
-        for gone in before.iter().filter(|node| !members.contains(**node)) {
-            cluster.send(*gone, hw_cluster::PeerFrame::Removed { group: id });
+        let is_durable = |(waits, ..): &mut (u64, GroupId, Vec<NodeId>)| *waits != 0 && *waits <= ticket;
+        let durable: Vec<_> = cluster.dismissals.extract_if(.., is_durable).collect();
+        for (_, group, gone) in durable {
+            gone.into_iter().for_each(|node| cluster.send(node, hw_cluster::PeerFrame::Removed { group }));
         }
     }
 

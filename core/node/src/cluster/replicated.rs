@@ -189,6 +189,13 @@ impl Replicated {
         note_frame(group, &self.saved())
     }
 
+    /// The frame that saves that everything up to `commit` is decided: a change of the members among it counts after a restart,
+    /// whether those who left are there to agree to it once more or not.
+    pub(crate) fn note_commit(&mut self, group: GroupId, commit: LogIndex) -> Frame {
+        self.hard.commit = self.hard.commit.max(commit);
+        note_frame(group, &self.saved())
+    }
+
     /// The same frame once more, as something else in it has changed.
     pub(crate) fn note_again(&self, group: GroupId) -> Frame {
         note_frame(group, &self.saved())
