@@ -219,7 +219,10 @@ mod tests {
         let standing = Standing { member: true, founder: 3, has_streams: false, expected: 5 };
         let end = PieceEnd { applied: LogIndex(9), term: 2, state: Bytes::from_static(b"state") };
         let body = Bytes::from_static(b"body");
-        assert_eq!(PeerFrame::decode(&Bytes::from_static(b"\x10x")).map(|frame| frame.encode()), Ok(b"\x10x".to_vec()));
+        assert_eq!(
+            PeerFrame::decode(&Bytes::from_static(b"\x10x")).map(|frame| frame.encode()),
+            Ok(b"\x10x".to_vec())
+        );
         for frame in [
             PeerFrame::Hello { node: NodeId(4), standing, tags: vec!["a".to_owned()] },
             PeerFrame::Ask { id: 1, body: body.clone() },

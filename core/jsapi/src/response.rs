@@ -63,10 +63,7 @@ impl Kind {
     pub fn needs_cluster(self) -> bool {
         matches!(
             self,
-            Kind::StreamStepdown
-                | Kind::StreamPeerRemove
-                | Kind::StreamPeerEvacuate
-                | Kind::ConsumerStepdown
+            Kind::StreamStepdown | Kind::StreamPeerRemove | Kind::StreamPeerEvacuate | Kind::ConsumerStepdown
         )
     }
 

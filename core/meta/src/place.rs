@@ -160,7 +160,8 @@ mod tests {
             let wish = Wish { replicas: 3, reached: &reached, ..Wish::default() };
             let peers = meta.place(&wish).expect("there are three");
             firsts.insert(peers[0]);
-            let config = Box::new(hw_stream::StreamConfig { name: format!("S{number}"), ..Default::default() });
+            let config =
+                Box::new(hw_stream::StreamConfig { name: format!("S{number}"), ..Default::default() });
             meta.apply(MetaCommand::Create { ts: 1, account: "A".into(), config, max_streams: -1, peers });
         }
         assert_eq!(firsts.len(), 3, "each is the first of one");

@@ -25,7 +25,9 @@ impl JetStream {
             || self.disk.must_checkpoint;
         if due
             && !self.awaits_groups()
-            && !self.disk.tidy.is_waiting() && !self.disk.checkpoint_running && self.disk.failed.is_none()
+            && !self.disk.tidy.is_waiting()
+            && !self.disk.checkpoint_running
+            && self.disk.failed.is_none()
         {
             self.checkpoint();
         }
@@ -37,7 +39,9 @@ impl JetStream {
         let is_worth = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes / WORTH_AT_END;
         if is_worth
             && !self.awaits_groups()
-            && !self.disk.tidy.is_waiting() && !self.disk.tidy.is_lean() && self.disk.failed.is_none()
+            && !self.disk.tidy.is_waiting()
+            && !self.disk.tidy.is_lean()
+            && self.disk.failed.is_none()
         {
             for group in self.groups.values_mut() {
                 // What another checkpoint is rewriting must not be begun twice; the next start finds it again.

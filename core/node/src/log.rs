@@ -207,7 +207,8 @@ impl Log {
     /// Another server leads: what the replica has may be decided yet, and whoever waits for that is answered then. What it
     /// does not have is lost.
     pub(crate) fn handle_stepdown(&mut self, led: u64) {
-        let open = self.builder.count() as usize + self.full.iter().map(|f| f.count() as usize).sum::<usize>();
+        let open =
+            self.builder.count() as usize + self.full.iter().map(|f| f.count() as usize).sum::<usize>();
         let lost = self.origins.split_off(self.origins.len().saturating_sub(open));
         let debts = self.debts.get_or_insert_default();
         debts.lost.extend(debts.owed.drain(..).chain(lost));

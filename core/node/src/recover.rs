@@ -97,7 +97,9 @@ impl Restored {
     /// What was logged of it happens again.
     pub(crate) fn replay(&mut self, frame: &hw_store::Frame) {
         let indexes = frame.first().0..;
-        for (index, entry) in indexes.map(LogIndex).zip(frame.entries()).filter(|(index, _)| *index > self.applied) {
+        for (index, entry) in
+            indexes.map(LogIndex).zip(frame.entries()).filter(|(index, _)| *index > self.applied)
+        {
             match Command::decode(&entry) {
                 Ok(command) => drop(self.stream.apply(index, command, &mut Vec::new())),
                 Err(error) => drop(self.damage.get_or_insert(error.to_string())),

@@ -15,8 +15,8 @@ use crate::links::{LinkFrame, Linked, Links};
 use crate::notice::{Notice, NoticeConfig, NoticeLevel};
 use crate::outbox::Outgoing;
 use crate::recover::Recovery;
-use crate::unheard::{AllUnheard, Unheard};
 use crate::system::{Question, System};
+use crate::unheard::{AllUnheard, Unheard};
 use crate::view::JetStreamView;
 
 /// One shard of a server.

@@ -35,7 +35,12 @@ pub(crate) struct AllUnheard {
 }
 
 impl Unheard {
-    pub(crate) fn new(now: Time, (account, to): (AccountId, Bytes), header: Bytes, payload: Bytes) -> Unheard {
+    pub(crate) fn new(
+        now: Time,
+        (account, to): (AccountId, Bytes),
+        header: Bytes,
+        payload: Bytes,
+    ) -> Unheard {
         Unheard { until: now + PATIENCE, account, to, header, payload }
     }
 

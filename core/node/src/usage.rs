@@ -110,7 +110,8 @@ impl JetStream {
     /// are slower than publishers are.
     pub(crate) fn is_overrun(&self, id: GroupId) -> bool {
         let Some(log) = self.groups.get(&id).map(|group| &group.log) else { return false };
-        let defaults = if log.replicated.is_some() { (BUFFERED_BYTES, BUFFERED_COUNT) } else { (u64::MAX, u64::MAX) };
+        let defaults =
+            if log.replicated.is_some() { (BUFFERED_BYTES, BUFFERED_COUNT) } else { (u64::MAX, u64::MAX) };
         let bytes = self.config.max_buffered.0.unwrap_or(defaults.0);
         let count = self.config.max_buffered.1.unwrap_or(defaults.1);
         let is_full = log.pending_bytes() >= bytes || log.proposed() - log.settled() >= count;

@@ -169,8 +169,7 @@ impl CheckpointWork {
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
             let is_back = metas.contains_key(&group);
-            let dropped =
-                storage.dropped.contains_key(&group) && !is_back || job.dropped.contains(&group);
+            let dropped = storage.dropped.contains_key(&group) && !is_back || job.dropped.contains(&group);
             !dropped && is_needed(meta, seen)
         });
         for &group in &job.dropped {

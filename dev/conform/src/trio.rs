@@ -117,7 +117,8 @@ const ACCOUNTS: &str = "
 pub fn cluster_config((name, cluster): (&str, &str), port: &str, routes: &[u16], more: &str) -> String {
     let routes: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
     let routes = routes.join(", ");
-    let accounts = if more.contains("jetstream") { ACCOUNTS } else { &ACCOUNTS.replace("jetstream: enabled, ", "") };
+    let accounts =
+        if more.contains("jetstream") { ACCOUNTS } else { &ACCOUNTS.replace("jetstream: enabled, ", "") };
     format!(
         "server_name: {name}\ncluster {{ name: {cluster}, listen: \"127.0.0.1:{port}\", routes: [ {routes} ] }}\n{accounts}\n{more}"
     )

@@ -139,7 +139,8 @@ fn moves(target: &Target) -> Flow {
     let mut js = open(&trio.servers[0])?;
     api(&mut js, "STREAM.CREATE.ONE", &placed("ONE", 1, &["az:c"]))?;
     fill(&mut js, "one", 200)?;
-    let consumer = json!({ "stream_name": "ONE", "config": { "durable_name": "C", "ack_policy": "explicit" } });
+    let consumer =
+        json!({ "stream_name": "ONE", "config": { "durable_name": "C", "ack_policy": "explicit" } });
     api(&mut js, "CONSUMER.DURABLE.CREATE.ONE.C", &consumer)?;
     for (tag, name) in [("az:b", "n2"), ("az:a", "n1"), ("az:c", "n3")] {
         // A `nats-server` takes a while until it knows that the last move is over.
@@ -207,14 +208,16 @@ fn backups(target: &Target) -> Flow {
     for (name, replicas) in [("ONE", 1), ("ALL", 3)] {
         api(&mut js, &format!("STREAM.CREATE.{name}"), &replicated(name, replicas))?;
         fill(&mut js, &name.to_lowercase(), 300)?;
-        let consumer = json!({ "stream_name": name, "config": { "durable_name": "C", "ack_policy": "explicit" } });
+        let consumer =
+            json!({ "stream_name": name, "config": { "durable_name": "C", "ack_policy": "explicit" } });
         api(&mut js, &format!("CONSUMER.DURABLE.CREATE.{name}.C"), &consumer)?;
         let elsewhere = (trio.leader(0, name)? + 1) % 3;
         let folder = trio.servers[0].dir().join(name).display().to_string();
         trio.nats(elsewhere, "a", &["stream", "backup", name, &folder, "--no-progress"])?;
         api(&mut js, &format!("STREAM.DELETE.{name}"), &json!({}))?;
         trio.nats((elsewhere + 1) % 3, "a", &["stream", "restore", &folder, "--no-progress"])?;
-        let names = wait("its servers", || servers_of(&mut js, name).filter(|names| names.len() == replicas))?;
+        let names =
+            wait("its servers", || servers_of(&mut js, name).filter(|names| names.len() == replicas))?;
         filled(&mut js, name, 300)?;
         wait(&format!("300 wait on {names:?}"), || {
             let info = js.api(&format!("CONSUMER.INFO.{name}.C"), &json!({})).ok()?;
@@ -233,7 +236,8 @@ fn removed(target: &Target) -> Flow {
     let (name, other) = (format!("n{}", leader + 1), (leader + 1) % 3);
     let answer = api(&mut trio.operator(leader)?, "SERVER.REMOVE", &json!({ "peer": name }))?;
     want(answer["success"] == true, || format!("{answer}"))?;
-    let size = |trio: &Trio, at: usize| page(&trio.servers[at], "/jsz")?["meta_cluster"]["cluster_size"].as_u64();
+    let size =
+        |trio: &Trio, at: usize| page(&trio.servers[at], "/jsz")?["meta_cluster"]["cluster_size"].as_u64();
     wait("two are left", || size(&trio, other).filter(|size| *size == 2))?;
     let mut js = open(&trio.servers[other])?;
     wait("ALL has two", || servers_of(&mut js, "ALL").filter(|all| all.len() == 2 && !all.contains(&name)))?;

@@ -107,7 +107,9 @@ async fn publish(js: &jetstream::Context, subject: &str, value: &str, expected: 
     };
     match sent.await {
         Ok(ack) => Told::Stored(ack.sequence),
-        Err(error) if error.kind() == jetstream::context::PublishErrorKind::WrongLastSequence => Told::Refused,
+        Err(error) if error.kind() == jetstream::context::PublishErrorKind::WrongLastSequence => {
+            Told::Refused
+        }
         Err(_) => Told::Unknown,
     }
 }
@@ -131,7 +133,8 @@ async fn write(client: Client) -> Flow {
 
 /// The last value, as the leader says; None: nobody answered.
 async fn last(stream: &jetstream::stream::Stream<()>) -> Option<(String, u64)> {
-    let got = tokio::time::timeout(Duration::from_secs(2), stream.get_last_raw_message_by_subject("kv")).await;
+    let got =
+        tokio::time::timeout(Duration::from_secs(2), stream.get_last_raw_message_by_subject("kv")).await;
     match got.ok()? {
         Ok(message) => Some((String::from_utf8_lossy(&message.payload).into_owned(), message.sequence)),
         Err(error) => {
@@ -297,7 +300,9 @@ fn judge(trio: &Trio, history: &History) -> Flow {
         let mut by_value = BTreeMap::new();
         for message in &there {
             let value = String::from_utf8_lossy(&message.payload).into_owned();
-            want(by_value.insert(value.clone(), message.seq).is_none(), || format!("{value} is there twice"))?;
+            want(by_value.insert(value.clone(), message.seq).is_none(), || {
+                format!("{value} is there twice")
+            })?;
         }
         for ops in history.published.values() {
             let mut before = 0;
@@ -324,7 +329,9 @@ fn judge_sets(trio: &Trio, history: &History) -> Flow {
     let mut seqs = BTreeMap::new();
     for op in &history.set {
         let Some(seq) = op.seq else { continue };
-        want(known.get(&seq) == Some(&op.value), || format!("{op:?} was set; there is {:?}", known.get(&seq)))?;
+        want(known.get(&seq) == Some(&op.value), || {
+            format!("{op:?} was set; there is {:?}", known.get(&seq))
+        })?;
         want(seqs.insert(seq, op).is_none(), || format!("{op:?}: two have this sequence"))?;
     }
     // Whoever begins when a set or a read has ended sees that, or something later.

@@ -65,15 +65,15 @@ impl Proxy {
         listener.set_nonblocking(true)?;
         let ends = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (name, names, parted, ends) =
-                (name.to_owned(), names.to_vec(), parted.clone(), ends.clone());
+            let (name, names, parted, ends) = (name.to_owned(), names.to_vec(), parted.clone(), ends.clone());
             move || {
                 while !ends.load(Ordering::Relaxed) {
                     let Ok((dialler, _)) = listener.accept() else {
                         std::thread::park_timeout(PAUSE);
                         continue;
                     };
-                    let (name, names, parted, ends) = (name.clone(), names.clone(), parted.clone(), ends.clone());
+                    let (name, names, parted, ends) =
+                        (name.clone(), names.clone(), parted.clone(), ends.clone());
                     std::thread::spawn(move || drop(join(dialler, target, (&name, &names), (parted, ends))));
                 }
             }
@@ -157,7 +157,9 @@ impl Pipe {
             let length = match self.from.read(&mut bytes) {
                 Ok(0) => return Ok(()),
                 Ok(length) => length,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => 0,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    0
+                }
                 Err(error) => return Err(error),
             };
             while length > 0 && self.parted.are(&self.who.0, &self.who.1) {

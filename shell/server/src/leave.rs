@@ -44,7 +44,8 @@ pub(crate) fn leave(inner: &Inner) {
     for mailbox in 0..inner.mailboxes.len() {
         on_shard(inner, mailbox, |shard, now| shard.handle_leaving(now));
     }
-    let heirs = await_that(HAND_OVER, || on_shard(inner, 0, |shard, _| shard.has_handed_over()).unwrap_or(true));
+    let heirs =
+        await_that(HAND_OVER, || on_shard(inner, 0, |shard, _| shard.has_handed_over()).unwrap_or(true));
     if !heirs {
         tracing::warn!("other servers did not take everything that this one leads");
     }

@@ -51,10 +51,10 @@ mod usage;
 mod websocket;
 
 pub use builder::Builder;
+pub use leave::Departure;
 pub use log::{FATAL, LogConfig, Sink};
 pub use ports::Ports;
 pub use reload::ReloadError;
-pub use leave::Departure;
 pub use server::Server;
 pub use start::StartError;
 

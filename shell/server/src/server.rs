@@ -14,9 +14,9 @@ use hw_node::Question;
 use tokio::sync::{mpsc, watch};
 
 use crate::inner::Inner;
+use crate::leave::{self, Departure};
 use crate::ports::Ports;
 use crate::reload::ReloadError;
-use crate::leave::{self, Departure};
 use crate::{Builder, Sink, StartError, accept, banner, monitor, reload, system};
 
 /// A server that runs until [`Server::shutdown`], or until it is dropped.

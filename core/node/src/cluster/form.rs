@@ -325,8 +325,7 @@ impl JetStream {
     /// The tags that a server says it has; None: it has said nothing yet.
     fn told_tags(&self, node: NodeId) -> Option<Vec<String>> {
         let cluster = self.cluster.as_ref()?;
-        let told =
-            if node == cluster.me { Some(&cluster.config.tags) } else { cluster.tags.get(&node) };
+        let told = if node == cluster.me { Some(&cluster.config.tags) } else { cluster.tags.get(&node) };
         told.map(|tags| tags.iter().map(|tag| tag.to_lowercase()).collect())
     }
 

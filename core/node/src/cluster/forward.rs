@@ -99,7 +99,9 @@ impl JetStream {
         let before = captured.remove(&id);
         let old = before.as_ref().map(|before| (before.account, &before.interest));
         if let Some((old_account, old)) = old {
-            for (filter, target) in old.iter().filter(|one| account != Some(old_account) || !now.contains(*one)) {
+            for (filter, target) in
+                old.iter().filter(|one| account != Some(old_account) || !now.contains(*one))
+            {
                 hub.unsubscribe_internal(old_account, filter.as_bytes(), Some(&group), target.id());
             }
         }
@@ -125,13 +127,22 @@ impl JetStream {
         }
         match answer {
             MetaAnswer::Created(Ok((id, Created::New))) => {
-                let asset = new.and_then(|(account, name)| Some((account, self.meta.stream(account, name)?.clone())));
-                self.capture(hub, *id, asset.as_ref().map(|(account, asset)| (account.as_str(), asset.clone())));
+                let asset =
+                    new.and_then(|(account, name)| Some((account, self.meta.stream(account, name)?.clone())));
+                self.capture(
+                    hub,
+                    *id,
+                    asset.as_ref().map(|(account, asset)| (account.as_str(), asset.clone())),
+                );
             }
             MetaAnswer::Updated(Ok(id)) | MetaAnswer::Restored(Ok(id)) => {
                 let asset = self.meta.all().find(|(_, asset)| asset.group() == *id);
                 let asset = asset.map(|(account, asset)| (account.to_owned(), asset.clone()));
-                self.capture(hub, *id, asset.as_ref().map(|(account, asset)| (account.as_str(), asset.clone())));
+                self.capture(
+                    hub,
+                    *id,
+                    asset.as_ref().map(|(account, asset)| (account.as_str(), asset.clone())),
+                );
             }
             MetaAnswer::Deleted(Ok(id)) => self.capture(hub, *id, None),
             MetaAnswer::Moved => self.capture_all(hub),
@@ -230,12 +241,8 @@ impl JetStream {
     /// Hands an API request to another server, as if its client had asked there.
     pub(crate) fn forward_call(&mut self, to: NodeId, call: &crate::api::Call) {
         let account = self.account_name(call.account);
-        let msg = Message {
-            subject: &call.subject,
-            reply: &call.reply,
-            header: &call.header,
-            payload: &call.body,
-        };
+        let msg =
+            Message { subject: &call.subject, reply: &call.reply, header: &call.header, payload: &call.body };
         self.put_parcel(to, (Target::Api, 0), account.as_bytes(), &msg);
     }
 
@@ -312,7 +319,11 @@ impl JetStream {
             return self.give_up(id, &parcel);
         }
         forwards.waiting_bytes += parcel.size();
-        forwards.waiting.entry(id).or_default().push_back(Waiting { since: now, due: now + HOLD_OFFLINE, parcel });
+        forwards.waiting.entry(id).or_default().push_back(Waiting {
+            since: now,
+            due: now + HOLD_OFFLINE,
+            parcel,
+        });
     }
 
     /// The next message that waits for a group's leader, and may go there or has waited too long.

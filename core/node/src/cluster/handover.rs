@@ -88,9 +88,10 @@ impl JetStream {
         };
         let to = match wanted.is_empty() {
             true if placement.tags.is_empty() && !elsewhere => None,
-            true => voters.iter().copied().find(|node| {
-                *node != cluster.me && cluster.peers.is_alive(*node) && is_fit(*node)
-            }),
+            true => voters
+                .iter()
+                .copied()
+                .find(|node| *node != cluster.me && cluster.peers.is_alive(*node) && is_fit(*node)),
             false => match voters.iter().find(|node| self.node_name(**node) == *wanted) {
                 None => return refused(format!("preferred server \"{wanted}\" not known")),
                 Some(node) => Some(*node).filter(|node| is_fit(*node)),
