@@ -2,12 +2,14 @@
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
 mod ask;
+mod checked;
 mod drive;
 mod elect;
 mod form;
 mod forward;
 mod gather;
 mod handover;
+mod lag;
 mod lead;
 mod leaderless;
 mod operate;
@@ -31,6 +33,7 @@ pub(crate) use form::store_frame;
 pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
+pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -91,6 +94,7 @@ pub(crate) struct Cluster {
     pub(crate) forwards: Forwards,
     /// This server is about to stop: it leads nothing more.
     pub(crate) is_leaving: bool,
+    pub(crate) lags: Lags,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -131,6 +135,7 @@ impl Cluster {
             parked: Parked::default(),
             forwards: Forwards::default(),
             is_leaving: false,
+            lags: Lags::default(),
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -177,6 +182,7 @@ impl Cluster {
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
             self.forwards.next_deadline(),
+            self.lags.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

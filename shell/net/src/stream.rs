@@ -41,7 +41,7 @@ async fn read(driver: &Rc<Driver>, conn: ConnId, mut reader: impl AsyncRead + Un
         }
         let mut state = driver.state.borrow_mut();
         let state = &mut *state;
-        let now = state.clock.now();
+        let now = state.now();
         let consumed = state.shard.handle_bytes(now, conn, &kept);
         kept.drain(..consumed);
         driver.end_round();
@@ -72,18 +72,26 @@ async fn write(
             Ok(Err(_)) => return CloseReason::WriteError,
             Err(_) => return CloseReason::SlowConsumerWriteDeadline,
         }
-        let mut state = driver.state.borrow_mut();
-        state.shard.set_in_flight(conn, 0);
-        driver.end_round();
-        state.keep(bytes);
-        if let Some(reason) = state.shard.closing(conn) {
-            return reason;
+        let is_leaving = {
+            let mut state = driver.state.borrow_mut();
+            state.shard.set_in_flight(conn, 0);
+            driver.end_round();
+            state.keep(bytes);
+            if let Some(reason) = state.shard.closing(conn) {
+                return reason;
+            }
+            state.shard.is_leaving(conn)
+        };
+        if is_leaving {
+            break;
         }
-        if state.shard.is_leaving(conn) {
-            drop(state);
-            // The client sees that, and closes: what it has sent until then is read.
-            let _ = tokio::time::timeout(deadline, writer.shutdown()).await;
-            return std::future::pending().await;
+    }
+    // The client sees that, and closes: what it has sent until then is read.
+    let _ = tokio::time::timeout(deadline, writer.shutdown()).await;
+    loop {
+        output.notified().await;
+        if let Some(reason) = driver.state.borrow().shard.closing(conn) {
+            return reason;
         }
     }
 }
