@@ -91,10 +91,10 @@ pub(crate) struct Cluster {
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
     pub(crate) parked: Parked,
+    pub(crate) lags: Lags,
     pub(crate) forwards: Forwards,
     /// This server is about to stop: it leads nothing more.
     pub(crate) is_leaving: bool,
-    pub(crate) lags: Lags,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -133,9 +133,9 @@ impl Cluster {
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
             parked: Parked::default(),
+            lags: Lags::default(),
             forwards: Forwards::default(),
             is_leaving: false,
-            lags: Lags::default(),
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -181,8 +181,8 @@ impl Cluster {
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
-            self.forwards.next_deadline(),
             self.lags.next_deadline(),
+            self.forwards.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -14,6 +14,11 @@ const PATIENCE: Span = Span::from_secs(1);
 /// And those that nobody else has: until a successor that did not come is given up, and somebody else leads.
 const PATIENCE_HELD: Span = Span::from_secs(4);
 
+/// A server whose link is younger than this may not have told yet what it listens to.
+const YOUNG: Span = Span::from_millis(200);
+/// How long a leader of the meta group waits for servers that were never there before it says that there are too few.
+const GATHERING: Span = Span::from_secs(1);
+
 /// Requests that wait.
 #[derive(Default)]
 pub(crate) struct Parked {
@@ -24,8 +29,12 @@ struct Waiting {
     call: Call,
     parsed: Parsed,
     until: Time,
-    /// The group that this server led when it came, with a successor on its way: nobody else carries it out.
-    mine: Option<GroupId>,
+    /// Whose leader it is for.
+    group: GroupId,
+    /// This server led when it came, with a successor on its way: nobody else carries it out.
+    mine: bool,
+    /// The servers that it reached as well: who of them leads carries it out.
+    heard: Vec<NodeId>,
 }
 
 /// Whom a request needs.
@@ -55,11 +64,15 @@ impl JetStream {
             META => self.leads_meta(),
             id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
         };
-        let mine = (is_led || call.is_handed_on).then_some(id);
-        if let Some(cluster) = &mut self.cluster {
-            let patience = if mine.is_some() { PATIENCE_HELD } else { PATIENCE };
-            cluster.parked.all.push(Waiting { call: call.clone(), parsed, until: now + patience, mine });
-        }
+        let mine = is_led || call.is_handed_on;
+        let Some(cluster) = &mut self.cluster else { return };
+        // Better twice than never, where that is the same.
+        let before = if is_repeatable(&parsed) { now - YOUNG } else { now };
+        let has_it = |node: &NodeId| cluster.peers.get(*node).is_some_and(|peer| peer.since <= before);
+        let heard: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).filter(has_it).collect();
+        let patience = if mine || heard.is_empty() { PATIENCE_HELD } else { PATIENCE };
+        let until = now + patience;
+        cluster.parked.all.push(Waiting { call: call.clone(), parsed, until, group: id, mine, heard });
     }
 
     /// Leaders may have been found.
@@ -69,12 +82,14 @@ impl JetStream {
             let account = waiting.call.account;
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
-                if waiting.mine.is_some() || is_repeatable(&waiting.parsed) {
+                if waiting.mine || is_repeatable(&waiting.parsed) {
                     self.calls.push_back(waiting.call);
                 }
                 continue;
             }
-            if let Some(leader) = waiting.mine.and_then(|id| self.other_leader(id)) {
+            if let Some(leader) = self.other_leader(waiting.group)
+                && (waiting.mine || !waiting.heard.contains(&leader))
+            {
                 self.forward_call(leader, &waiting.call);
                 continue;
             }
@@ -106,7 +121,7 @@ impl JetStream {
         let asset =
             request.of_stream().and_then(|stream| self.meta.stream(&self.account_name(account), stream));
         let Some(asset) = asset else {
-            return self.lacks_leader(META).then_some(Lack::Leader);
+            return (self.lacks_leader(META) || self.leads_meta()).then_some(Lack::Leader);
         };
         let cluster = self.cluster.as_ref()?;
         let is_here = |node: NodeId| node == cluster.me || cluster.peers.is_alive(node);
@@ -119,6 +134,14 @@ impl JetStream {
         let has_it = self.is_placed_here(asset) || self.groups.contains_key(&id);
         let lacks = has_it && (self.lacks_leader(id) || is_led);
         lacks.then_some(Lack::Leader)
+    }
+
+    /// Whether this server has only just begun to lead the meta group, and servers of the configuration have never been
+    /// members: a stream that needs them waits.
+    pub(crate) fn is_gathering(&self, now: Time) -> bool {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(META)) else { return false };
+        let known = replicated.replica.members().voters.len();
+        known < cluster.config.expected as usize && now.since(replicated.since) < GATHERING
     }
 
     /// The group whose leader carries a request out.

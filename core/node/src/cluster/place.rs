@@ -2,7 +2,7 @@
 
 use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Parsed};
+use hw_jsapi::{ApiError, Parsed, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer, Wish};
 use hw_raft::{Hard, MemberChange, MemberStep, Members, StartError, Status};
@@ -199,7 +199,10 @@ impl JetStream {
             return true;
         }
         let Parsed::Request(_, request) = parsed else { return self.decides(META) };
-        let Some(stream) = request.of_stream() else { return self.decides(META) };
+        let Some(stream) = request.of_stream() else {
+            let waits = matches!(request, Request::StreamCreate { .. }) && self.is_gathering(now);
+            return self.decides(META) && !waits;
+        };
         self.duty(now, account, stream) == Duty::Here
     }
 
