@@ -5,7 +5,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use hw_conform::trio::{Fault, Flow, Trio, api, open, outcome, page, replicated, wait, want};
+use hw_conform::trio::{Fault, Flow, Trio, api, open, outcome, page, replicated, run, wait, want};
 use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
 use serde_json::{Value, json};
 
@@ -19,10 +19,11 @@ fn main() -> ExitCode {
         ("backups are restored into a cluster", backups),
         ("copies come from other servers", copies),
     ];
-    let own: [(&str, Run); 4] = [
+    let own: [(&str, Run); 5] = [
         ("who leads the cluster is taken out", removed),
         ("requests with what nobody knows are refused", unknown),
         ("all servers are killed at once", killed),
+        ("our own tool", tool),
         ("a leader that reaches nobody takes a bounded amount", overrun),
     ];
     let mut cases = Vec::new();
@@ -329,6 +330,31 @@ fn killed(target: &Target) -> Flow {
         filled(&mut js, name, 100)?;
     }
     Ok(())
+}
+
+/// The commands of our binary, which are those of the `nats` tool.
+fn tool(target: &Target) -> Flow {
+    let trio = Trio::start(target)?;
+    api(&mut open(&trio.servers[0])?, "STREAM.CREATE.ONE", &replicated("ONE", 1))?;
+    let say = |user: &str, arguments: &[&str]| {
+        let url = format!("nats://{user}:{user}@127.0.0.1:{}", trio.servers[0].port());
+        let mut command = std::process::Command::new(target.binary.clone()?);
+        command.args(["--server", &url, "--no-context"]).args(arguments).env("HOME", trio.servers[0].dir());
+        run(&mut command)
+    };
+    let said = say("sys", &["server", "request", "raft", "3"])?;
+    want(said.contains("_meta_"), || said.clone())?;
+    let before = trio.meta_leader(0)?;
+    say("sys", &["server", "raft", "step-down"])?;
+    wait("another leader of all", || trio.meta_leader(0).ok().filter(|leader| *leader != before))?;
+    let mut js = open(&trio.servers[0])?;
+    let name = |trio: &Trio| Ok::<String, Fault>(format!("n{}", trio.leader(0, "ONE")? + 1));
+    let first = name(&trio)?;
+    say("a", &["stream", "cluster", "evacuate", "ONE", &first])?;
+    wait("ONE has moved", || servers_of(&mut js, "ONE").filter(|names| names[0] != first))?;
+    let second = name(&trio)?;
+    say("sys", &["server", "cluster", "evacuate", &second, "--force"])?;
+    wait("ONE has moved again", || servers_of(&mut js, "ONE").filter(|names| names[0] != second)).map(drop)
 }
 
 fn overrun(target: &Target) -> Flow {
