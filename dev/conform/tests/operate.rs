@@ -353,6 +353,8 @@ fn tool(target: &Target) -> Flow {
     say("a", &["stream", "cluster", "evacuate", "ONE", &first])?;
     wait("ONE has moved", || servers_of(&mut js, "ONE").filter(|names| names[0] != first))?;
     let second = name(&trio)?;
+    // The real tool asks who leads first.
+    trio.nats(0, "sys", &["server", "cluster", "evacuate", &first, "--force"])?;
     say("sys", &["server", "cluster", "evacuate", &second, "--force"])?;
     wait("ONE has moved again", || servers_of(&mut js, "ONE").filter(|names| names[0] != second)).map(drop)
 }
