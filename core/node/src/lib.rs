@@ -52,4 +52,6 @@ pub use notice::{Notice, NoticeConfig, NoticeLevel};
 pub use recover::{Recovery, StoredStream};
 pub use shard::Shard;
 pub use system::Question;
-pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};
+pub use view::{
+    AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, ReplicaView, StreamView,
+};

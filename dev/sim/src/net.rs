@@ -80,8 +80,4 @@ impl Net {
         self.pipes.remove(&conn);
     }
 
-    /// All connections.
-    pub fn conns(&self) -> Vec<ConnId> {
-        self.pipes.keys().copied().collect()
-    }
 }

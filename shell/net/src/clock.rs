@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hw_kit::Time;
+use hw_kit::{Time, WallClock};
 
 /// The steady clock: how long this process has run, whatever happens to the wall clock. What links measure with.
 pub fn steady_now() -> Time {
@@ -13,18 +13,15 @@ pub fn steady_now() -> Time {
     Time(i64::try_from(run.as_nanos()).unwrap_or(i64::MAX).saturating_add(1))
 }
 
-/// Reads the system's time; never goes back within one shard.
+/// Reads the system's time; never goes back within one shard, nor stands still.
 #[derive(Debug, Default)]
-pub struct Clock {
-    last: i64,
-}
+pub struct Clock(WallClock);
 
 impl Clock {
     /// The current time, at least as late as the previous answer.
     pub fn now(&mut self) -> Time {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last = self.last.max(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX));
-        Time(self.last)
+        self.0.read(Time(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX)), steady_now())
     }
 
     /// How long to sleep until `deadline`; at most an hour, so that a clock that was set forward is noticed.
