@@ -14,9 +14,13 @@ pub struct WallClock {
 impl WallClock {
     /// The time, from what the wall clock and a steady clock say.
     pub fn read(&mut self, wall: Time, steady: Time) -> Time {
-        let run = steady.since(self.steady).0.max(0);
-        let least = if self.last.is_set() { self.last + Span(run / 2) } else { wall };
-        (self.last, self.steady) = (wall.max(least), steady);
+        let half = steady.since(self.steady).0.max(0) / 2;
+        if !self.last.is_set() || wall >= self.last + Span(half) {
+            (self.last, self.steady) = (wall, steady);
+        } else {
+            // What does not make a whole step counts the next time.
+            (self.last, self.steady) = (self.last + Span(half), self.steady + Span(2 * half));
+        }
         self.last
     }
 }
@@ -35,5 +39,9 @@ mod tests {
         assert_eq!(clock.read(Time(1090), Time(195)), Time(1100));
         assert_eq!(clock.read(Time(1130), Time(235)), Time(1130), "the wall clock has caught up");
         assert_eq!(clock.read(Time(9000), Time(236)), Time(9000), "forwards it goes at once");
+        for steady in 237..=240 {
+            clock.read(Time(1), Time(steady));
+        }
+        assert_eq!(clock.read(Time(1), Time(240)), Time(9002), "small steps add up");
     }
 }

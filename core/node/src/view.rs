@@ -101,8 +101,10 @@ pub struct ReplicaView<'a> {
     pub applied: LogIndex,
     /// Two replicas that applied the same entries have the same.
     pub fingerprint: u64,
-    /// Whether its state is that of the entry: it is not being fetched, and nothing of it is damaged.
+    /// Whether its state is that of the entry: it is not being fetched.
     pub is_whole: bool,
+    /// What of it is damaged.
+    pub damage: Option<&'a str>,
 }
 
 /// JetStream, for reading.
@@ -117,17 +119,17 @@ impl<'a> JetStreamView<'a> {
 
     /// What is here of replicated streams.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaView<'a>> + use<'a> {
-        let replicas = self.js.groups.values().filter_map(|group| {
+        self.js.groups.values().filter_map(|group| {
             let replicated = group.log.replicated.as_deref()?;
             Some(ReplicaView {
                 group: group.id,
                 stream: &group.stream.config().name,
                 applied: group.log.applied(),
                 fingerprint: group.stream.fingerprint(),
-                is_whole: !replicated.hollow && replicated.installing.is_none() && group.damage.is_none(),
+                is_whole: !replicated.hollow && replicated.installing.is_none(),
+                damage: group.damage.as_deref(),
             })
-        });
-        replicas
+        })
     }
 
     /// Streams that are lost, or stand still, without this server's disk.

@@ -300,6 +300,10 @@ impl World {
                 directory: one.directory.clone(),
             };
             match Server::boot(local, self.setup, &mut one.disk, &mut seeds) {
+                Ok(server) if !start.tolerant && !server.damaged().is_empty() => {
+                    one.disk.ops_left = None;
+                    return Err(format!("server {host} finds damage: {:?}", server.damaged()));
+                }
                 Ok(server) => break server,
                 Err(BootError::PowerCut) => {
                     self.trace.line(self.agenda.now(), || format!("server {host}: power cut while starting"));

@@ -258,7 +258,7 @@ impl JetStream {
     }
 
     /// Who leads a stream brings its members to what the meta group wants, one by one.
-    pub(crate) fn follow_members(&mut self, _now: Time, id: GroupId) {
+    pub(crate) fn follow_members(&mut self, now: Time, id: GroupId) {
         if id == META {
             if let Some(cluster) = &mut self.cluster {
                 cluster.admitting = true;
@@ -280,16 +280,32 @@ impl JetStream {
         let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
         let missing =
             wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
-        let surplus = members.voters.iter().chain(&members.learners).find(|node| !wanted.contains(node));
+        let is_surplus = |node: &&NodeId| !wanted.contains(node);
+        let surplus = members.voters.iter().chain(&members.learners).filter(is_surplus);
+        // Who leads goes last: it cannot tell the others that it does not lead any more once it is none of them.
+        let surplus = surplus.min_by_key(|node| **node == status.leader);
         let is_complete = wanted.iter().all(|node| members.voters.contains(node));
         let change = match (promoted, missing, surplus) {
             (Some(node), ..) => MemberStep::Voter(*node),
             (_, Some(node), _) => MemberStep::Learner(*node),
+            (_, _, Some(node)) if is_complete && *node == status.leader => {
+                return self.give_place(now, id, &wanted);
+            }
             (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
             _ => return,
         };
         if replicated.replica.change_members(MemberChange::one(change)).is_ok() {
             self.wake_replica(id);
+        }
+    }
+
+    /// Who leads a group does not belong to it any more: one of those that do takes over, and takes it out.
+    fn give_place(&mut self, now: Time, id: GroupId, wanted: &[NodeId]) {
+        let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.handovers.holds(id)) else { return };
+        let next = wanted.iter().copied().find(|node| cluster.peers.is_alive(*node));
+        let is_begun = next.is_some_and(|next| self.hand_over(now, id, Some(next)));
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !is_begun) {
+            cluster.growing.insert(id);
         }
     }
 

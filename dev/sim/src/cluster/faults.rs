@@ -140,6 +140,7 @@ impl Run {
         }
         self.stricken = Some(host);
         for name in self.world.server(host).map(|server| server.fragile()).unwrap_or_default() {
+            self.workload.history.streams.remove(&name);
             self.workload.history.unreachable.insert(name);
         }
         self.world.kill(host);

@@ -30,7 +30,9 @@ impl Agreement {
 
     /// Compares what a server has with what was seen before.
     pub fn look(&mut self, host: usize, server: &Server) -> Result<(), String> {
-        for replica in server.replicas().filter(|replica| replica.is_whole && replica.applied.0 > 0) {
+        for replica in server.replicas().filter(|replica| {
+            replica.is_whole && replica.damage.is_none() && replica.applied.0 > 0
+        }) {
             let seen = self.last.insert((host, replica.group), replica.applied);
             if seen == Some(replica.applied) {
                 continue;
@@ -58,8 +60,11 @@ impl Agreement {
         let mut ends: BTreeMap<GroupId, (LogIndex, usize)> = BTreeMap::new();
         for (host, server) in servers {
             for replica in server.replicas().filter(|replica| !but(host, replica.stream)) {
+                if let Some(damage) = replica.damage {
+                    return Err(format!("{}: server {host} has damage: {damage}", replica.stream));
+                }
                 if !replica.is_whole {
-                    return Err(format!("{}: server {host} has no whole replica", replica.stream));
+                    return Err(format!("{}: server {host} is still fetching its state", replica.stream));
                 }
                 let (end, other) = *ends.entry(replica.group).or_insert((replica.applied, host));
                 if end != replica.applied {

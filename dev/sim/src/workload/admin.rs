@@ -35,9 +35,13 @@ impl Workload {
     fn create_stream(&mut self, world: &mut World) {
         let names = (0..STREAMS_MAX as u64 + 2).map(|number| format!("S{number}"));
         let is_free = |name: &String| {
-            self.history.streams.get(name).is_none_or(|stream| stream.existence == Existence::No)
+            !self.history.unreachable.contains(name)
+                && self.history.streams.get(name).is_none_or(|stream| stream.existence == Existence::No)
         };
         let free: Vec<String> = names.filter(is_free).collect();
+        if free.is_empty() {
+            return;
+        }
         let name = free[self.rng.below(free.len() as u64) as usize].clone();
         let shape = self.shape();
         self.generations += 1;
