@@ -184,6 +184,12 @@ impl Server {
         view.into_iter().flat_map(|view| view.replicas())
     }
 
+    /// What it has of replicated groups, as monitoring shows it.
+    pub fn groups(&self, now: Time) -> String {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.map(|view| format!("{:#?}", view.raft_groups(now))).unwrap_or_default()
+    }
+
     /// Streams that are lost, or stand still, without this server's disk.
     pub fn fragile(&self) -> Vec<String> {
         let view = self.shards.first().and_then(|running| running.shard.jetstream());

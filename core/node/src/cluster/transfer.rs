@@ -61,9 +61,9 @@ impl Transfers {
         self.outgoing.retain(|(_, group), _| *group != id);
     }
 
-    /// Whether a group's state is being fetched.
-    pub(crate) fn is_fetching(&self, id: GroupId) -> bool {
-        self.incoming.contains_key(&id)
+    /// Whether a group's state is being fetched from a server.
+    fn is_fetching(&self, id: GroupId, from: NodeId) -> bool {
+        self.incoming.get(&id).is_some_and(|incoming| incoming.from == from)
     }
 }
 
@@ -86,7 +86,7 @@ impl JetStream {
         let last = self.groups.get(&id).map_or(Seq(0), |group| group.stream.messages().last_seq());
         self.hollow(id);
         let Some(cluster) = &mut self.cluster else { return };
-        if cluster.transfers.is_fetching(id) {
+        if cluster.transfers.is_fetching(id, from) {
             return;
         }
         cluster.transfers.last += 1;
@@ -252,6 +252,8 @@ impl JetStream {
             }
             group.changed = true;
         }
+        let text = format!("has the state of group {id} up to entry {}", base.0.0);
+        self.say(NoticeLevel::Debug, text);
         let Some(log) = self.log_mut(id) else { return Ok(()) };
         log.handle_installed(base.0, base.1);
         if let Some(replicated) = &mut log.replicated {
@@ -344,9 +346,14 @@ impl JetStream {
     pub(crate) fn run_transfers(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         let late = cluster.transfers.incoming.extract_if(.., |_, incoming| incoming.until <= now);
-        let late: Vec<GroupId> = late.map(|(id, _)| id).collect();
-        for id in late {
-            self.fetch_again(now, id);
+        let late: Vec<(GroupId, NodeId)> = late.map(|(id, incoming)| (id, incoming.from)).collect();
+        for (id, from) in late {
+            // A hollow replica may not know who leads: who sent it something did, or will soon.
+            let leader = self.replica(id).map_or(NodeId(0), |replicated| replicated.replica.leader());
+            let from = if leader.0 == 0 || self.is_me(leader) { from } else { leader };
+            if self.replica(id).is_some_and(|replicated| replicated.hollow) || id == META {
+                self.fetch_state(now, from, id);
+            }
         }
     }
 
@@ -359,11 +366,10 @@ impl JetStream {
         }
     }
 
-    /// A server is gone, and what was on its way to it or from it.
+    /// A server is gone, and what was on its way to it. What was on its way from it is asked for again when it is late.
     pub(crate) fn end_transfers(&mut self, node: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.transfers.outgoing.retain(|(to, _), _| *to != node);
-        cluster.transfers.incoming.retain(|_, incoming| incoming.from != node);
     }
 }
 
