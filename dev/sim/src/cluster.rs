@@ -21,6 +21,8 @@ struct Run {
     world: World,
     workload: Workload,
     rng: Rng,
+    /// Whether bits change on disks.
+    damages: bool,
     /// The server that lost its disk, or found it damaged: one in a run, so that others have everything.
     stricken: Option<usize>,
     /// Servers of which nothing is expected any more, and those whose replicas may be damaged.
@@ -70,7 +72,7 @@ impl Run {
         world.trace.line(world.now(), || format!("seed {} {servers} servers {setup:?}", plan.seed));
         let workload = Workload::of_cluster(plan.seed, &mut world);
         let (broken, damaged) = (BTreeSet::new(), BTreeSet::new());
-        let mut run = Run { world, workload, rng, stricken: None, broken, damaged };
+        let mut run = Run { world, workload, rng, damages: plan.damage, stricken: None, broken, damaged };
         for host in 0..servers {
             run.boot(host, false)?;
         }

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use hw_sim::{Plan, Planted, Swarm, simulate, simulate_cluster};
 
 const USAGE: &str =
-    "hw-sim [--cluster] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N";
+    "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N";
 
 fn main() -> ExitCode {
-    let (flags, args): (Vec<String>, Vec<String>) =
-        std::env::args().skip(1).partition(|arg| arg == "--cluster");
-    let simulate = if flags.is_empty() { simulate } else { simulate_cluster };
+    let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage");
+    let (flags, args): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(is_flag);
+    let has = |flag: &str| flags.iter().any(|given| given == flag);
+    let simulate = if has("--cluster") { simulate_cluster } else { simulate };
     let (mut seeds, mut from, mut one, mut planted) = (100, 0, None, Planted::Nothing);
     let (mut cuts, mut threads) = (None, 1);
     for pair in args.chunks(2) {
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         None if cuts.is_some() => from..u64::MAX,
         None => from..from + seeds,
     };
-    let plan = Plan { seed: 0, planted, trace: one.is_some() };
+    let plan = Plan { seed: 0, planted, damage: has("--damage"), trace: one.is_some() };
     let swarm = Swarm::run(range, threads, cuts, &|seed| {
         let result = simulate(Plan { seed, ..plan });
         if let Err(failure) = &result {

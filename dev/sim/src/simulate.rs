@@ -28,6 +28,8 @@ pub struct Plan {
     pub seed: u64,
     /// What is wrong on purpose.
     pub planted: Planted,
+    /// Whether bits change on a disk of a cluster.
+    pub damage: bool,
     /// Whether what happens is printed.
     pub trace: bool,
 }

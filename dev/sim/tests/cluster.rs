@@ -6,7 +6,7 @@ use hw_sim::{Plan, Planted, Swarm, simulate_cluster};
 const SEEDS: u64 = if cfg!(debug_assertions) { 6 } else { 400 };
 
 fn plan(seed: u64, planted: Planted) -> Plan {
-    Plan { seed, planted, trace: false }
+    Plan { seed, planted, damage: false, trace: false }
 }
 
 #[test]

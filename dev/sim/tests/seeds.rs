@@ -9,7 +9,7 @@ const FIND_WITHIN: u64 = 25;
 const THREADS: usize = 2;
 
 fn plan(seed: u64, planted: Planted) -> Plan {
-    Plan { seed, planted, trace: false }
+    Plan { seed, planted, damage: false, trace: false }
 }
 
 #[test]

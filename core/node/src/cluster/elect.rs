@@ -201,8 +201,12 @@ impl JetStream {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
         let leader = replicated.replica.leader();
         if leader == cluster.me {
-            // Who asks does not know of its leader.
-            self.ping(id);
+            // Who asks does not know of its leader, or that it does not belong to the group any more.
+            let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
+            match self.cluster.as_mut().filter(|_| is_stranger) {
+                Some(cluster) => cluster.send(from, hw_cluster::PeerFrame::Removed { group: id }),
+                None => self.ping(id),
+            }
             return false;
         }
         leader.0 == 0 || leader == from || cluster.peers.may_oppose(now, leader, replicated.proven)

@@ -159,7 +159,9 @@ impl JetStream {
         let Some(node) = asset.peers().find(|node| self.is_called(*node, peer)) else {
             return Err(ApiError::new(10040));
         };
-        let Some(peers) = self.peers_without(&asset, node) else { return Err(ApiError::new(10075)) };
+        // What one server alone has does not go elsewhere by naming others: it gets more replicas first, and then fewer.
+        let peers = self.peers_without(&asset, node).filter(|_| asset.peers.len() > 1);
+        let Some(peers) = peers else { return Err(ApiError::new(10075)) };
         self.move_stream(now, account, &asset, peers);
         Ok(hw_jsapi::success(Kind::StreamPeerRemove))
     }

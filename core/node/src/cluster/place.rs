@@ -14,6 +14,7 @@ use super::{Replicated, Saved};
 use crate::commit::META;
 use crate::jetstream::JetStream;
 use crate::log::Log;
+use crate::notice::NoticeLevel;
 use crate::view::Damaged;
 
 /// Who has to answer for a stream.
@@ -72,6 +73,8 @@ impl JetStream {
 
     /// A group is open: if it has a replica, that begins.
     pub(crate) fn note_opened(&mut self, now: Time, id: GroupId) {
+        let applied = self.log(id).map_or(LogIndex(0), Log::applied);
+        self.say(NoticeLevel::Debug, format!("opens group {id} at entry {applied}"));
         if self.replica(id).is_some()
             && let Some(cluster) = &mut self.cluster
         {
@@ -230,6 +233,7 @@ impl JetStream {
         let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
         let is_placed = asset.is_none_or(|(_, asset)| self.is_placed_here(asset));
         if id != META && !is_placed {
+            self.say(NoticeLevel::Debug, format!("leaves group {id}"));
             self.close_group(now, hub, id);
         }
     }
@@ -294,9 +298,12 @@ impl JetStream {
             (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
             _ => return,
         };
-        if replicated.replica.change_members(MemberChange::one(change)).is_ok() {
-            self.wake_replica(id);
+        let is_begun = replicated.replica.change_members(MemberChange::one(change)).is_ok();
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !is_begun) {
+            // Something else has to be decided first.
+            cluster.growing.insert(id);
         }
+        self.wake_replica(id);
     }
 
     /// Who leads a group does not belong to it any more: one of those that do takes over, and takes it out.

@@ -101,7 +101,7 @@ impl Run {
                 let after = self.rng.below(20);
                 self.world.disk(host).fail_sync_in = Some(after);
             }
-            17 | 18 => self.strike(host, false)?,
+            17 | 18 if self.damages => self.strike(host, false)?,
             _ => self.strike(host, true)?,
         }
         Ok(())
