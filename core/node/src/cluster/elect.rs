@@ -2,8 +2,8 @@
 
 use hw_cluster::{Cause, Loss};
 use hw_hub::Hub;
-use hw_kit::{GroupId, NodeId, Time};
-use hw_raft::Message;
+use hw_kit::{GroupId, LogIndex, NodeId, Time};
+use hw_raft::{Body, Message};
 
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -191,6 +191,22 @@ impl JetStream {
             replicated.replica.ping();
             self.wake_replica(id);
         }
+    }
+
+    /// Asks those who have a group, or should, whether one of them leads it: who does says so, and sends what is missing.
+    pub(crate) fn ask_for_leader(&mut self, id: GroupId) {
+        let Some(replicated) = self.replica(id) else { return };
+        let mut others = replicated.replica.members().all();
+        let asset = self.meta.all().map(|(_, asset)| asset).find(|asset| asset.group() == id);
+        others.extend(asset.into_iter().flat_map(hw_meta::Asset::peers));
+        others.sort_unstable();
+        others.dedup();
+        let (none, is_poll) = ((LogIndex(0), 0), true);
+        let body = Body::Vote { is_poll, is_transfer: false, last: none, commit: none };
+        let message = Message { term: 0, body };
+        let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
+        let messages = others.into_iter().filter(|node| *node != me).map(|node| (node, message.clone()));
+        self.post(id, messages.collect());
     }
 
     /// Whether a message may reach a replica: nobody votes against a leader that is alive.

@@ -307,6 +307,9 @@ impl JetStream {
                 }
             }
             self.wake_replica(id);
+            if self.replica(id).is_some_and(|replicated| replicated.replica.leader().0 == 0) {
+                self.ask_for_leader(id);
+            }
         }
     }
 
