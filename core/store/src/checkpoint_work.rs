@@ -168,8 +168,9 @@ impl CheckpointWork {
         let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
-            let dropped = storage.dropped.contains_key(&group) || job.dropped.contains(&group);
-            !dropped && is_needed(meta, seen)
+            // A group that went and is here again has a state in this checkpoint.
+            let is_gone = meta.is_none() && storage.dropped.contains_key(&group);
+            !is_gone && !job.dropped.contains(&group) && is_needed(meta, seen)
         });
         for &group in &job.dropped {
             entries.push(tombstone(group, captured));
@@ -290,6 +291,7 @@ impl CheckpointWork {
         storage.chain.push((self.head.number, self.file_len));
         for (group, meta) in std::mem::take(&mut self.metas) {
             storage.wal.handle_applied(group, meta.applied);
+            storage.dropped.remove(&group);
             storage.groups.insert(group, meta);
         }
         for group in &self.dropped {
@@ -376,7 +378,7 @@ fn check(storage: &Storage, job: &CheckpointJob) -> Result<(), CheckpointRefused
     }
     let mut named = BTreeSet::new();
     for group in job.groups.iter().map(|group| group.group).chain(job.dropped.iter().copied()) {
-        if !named.insert(group) || (storage.dropped.contains_key(&group) && !job.dropped.contains(&group)) {
+        if !named.insert(group) {
             return Err(CheckpointRefused::Twice { group });
         }
     }

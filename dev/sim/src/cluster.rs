@@ -80,6 +80,19 @@ impl Run {
     }
 
     fn finish(mut self) -> Result<Report, Violation> {
+        let result = self.run();
+        if let Err(Violation { invariant, text }) = &result {
+            let now = self.world.now();
+            for host in 0..self.world.servers() {
+                let groups = self.world.server(host).map(|server| server.groups(now)).unwrap_or_default();
+                self.world.trace.line(now, || format!("server {host} has {groups}"));
+            }
+            self.world.trace.line(now, || format!("{invariant}: {text}"));
+        }
+        result
+    }
+
+    fn run(&mut self) -> Result<Report, Violation> {
         let start = self.world.now();
         self.workload.paused = true;
         let replicas = if self.world.servers() == 5 && self.rng.chance(1, 2) { 5 } else { 3 };

@@ -291,6 +291,7 @@ impl World {
                 },
             });
             let one = &mut self.hosts[host];
+            self.trace.host = host;
             let mut seeds = Boot {
                 rng: &mut self.rng,
                 trace: &mut self.trace,
@@ -525,6 +526,7 @@ impl World {
         let one = &mut self.hosts[host];
         let Some((server, _)) = &mut one.server else { return };
         let (disk, rng, trace) = (&mut one.disk, &mut self.rng, &mut self.trace);
+        trace.host = host;
         let mut io = Io { disk, rng, trace, now, planned: Vec::new() };
         match ended {
             Some(lane) => server.volume.handle_end(lane, &mut io),

@@ -38,13 +38,19 @@ impl JetStream {
             return Duty::Here;
         }
         let here = match self.meta.stream(&self.account_name(account), stream) {
-            None => self.leads_meta(),
+            None => self.decides(now),
             Some(asset) => {
                 let id = asset.group();
                 self.groups.get(&id).is_some_and(|group| group.log.is_leading()) && self.may_read(now, id)
             }
         };
         if here { Duty::Here } else { Duty::Elsewhere }
+    }
+
+    /// Whether this server leads the meta group, and nobody else can by now: it may be told otherwise before it refuses what
+    /// another one grants.
+    fn decides(&self, now: Time) -> bool {
+        self.leads_meta() && self.may_read(now, META)
     }
 
     /// Whether a stream has a place on this server.
@@ -69,6 +75,20 @@ impl JetStream {
         };
         log.replicate(opened.0, opened.1);
         Ok(log)
+    }
+
+    /// Whether what this server had of a group is about to go, and no checkpoint says so yet.
+    pub(crate) fn is_leaving(&self, id: GroupId) -> bool {
+        self.disk.dropped.contains(&id) || self.disk.dropping.contains(&id)
+    }
+
+    /// A group that was here, and is to be here again, begins when nothing is left of the time before.
+    pub(crate) fn open_later(&mut self, id: GroupId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.growing.insert(id);
+        }
+        self.disk.must_checkpoint = true;
+        self.begin_checkpoint();
     }
 
     /// A group is open: if it has a replica, that begins.
@@ -186,8 +206,8 @@ impl JetStream {
         if self.cluster.is_none() {
             return true;
         }
-        let Parsed::Request(_, request) = parsed else { return self.leads_meta() };
-        let Some(stream) = request.of_stream() else { return self.leads_meta() };
+        let Parsed::Request(_, request) = parsed else { return self.decides(now) };
+        let Some(stream) = request.of_stream() else { return self.decides(now) };
         self.duty(now, account, stream) == Duty::Here
     }
 
@@ -216,6 +236,10 @@ impl JetStream {
         let (account, asset) = (account.to_owned(), asset.clone());
         if !self.groups.contains_key(&id) {
             return self.open_group(now, hub, (&account, &asset.config.name));
+        }
+        if !self.is_placed_here(&asset) && !self.log(id).is_some_and(Log::is_leading) {
+            // Who leads says when it is not needed here any more, perhaps for the second time.
+            return self.ask_for_leader(id);
         }
         if asset.peers.len() > 1 && self.log(id).is_some_and(|log| log.replicated.is_none()) {
             self.begin_replication(now, id);

@@ -115,14 +115,7 @@ impl Run {
             };
             let servers = (0..world.servers()).filter_map(|host| Some((host, world.server(host)?)));
             match Agreement::settled(servers, &is_excused) {
-                Err(text) if world.now() > until => {
-                    for host in 0..world.servers() {
-                        let now = world.now();
-                        let groups = world.server(host).map(|server| server.groups(now)).unwrap_or_default();
-                        world.trace.line(now, || format!("server {host} has {groups}"));
-                    }
-                    return Err(violation("agree", text));
-                }
+                Err(text) if world.now() > until => return Err(violation("agree", text)),
                 Err(_) => self.go(Span::from_millis(300))?,
                 Ok(()) => return Ok(()),
             }
