@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
+    /// Servers that belong to a group no more, and the ticket with which that is durable; 0: it is not known yet.
+    pub(crate) dismissed: Vec<(u64, GroupId, NodeId)>,
     pub(crate) asks: Asks,
     pub(crate) transfers: Transfers,
     pub(crate) gatherings: Gatherings,
@@ -97,6 +99,7 @@ impl Cluster {
             written: Vec::new(),
             unsynced: VecDeque::new(),
             agreeing: None,
+            dismissed: Vec::new(),
             asks: Asks::default(),
             transfers: Transfers::default(),
             gatherings: Gatherings::default(),

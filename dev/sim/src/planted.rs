@@ -44,9 +44,7 @@ pub enum Planted {
     DroppedFrames,
     /// They let frames overtake each other.
     ReorderedFrames,
-    /// Servers do not notice that others are silent.
-    DeafToSilence,
-    /// Leaders believe that everybody hears them, always.
+    /// Who is cut off from everybody believes that everybody hears it, always.
     EndlessLease,
     /// Every vote counts as a yes.
     FalseVotes,
@@ -79,7 +77,7 @@ impl Planted {
     ];
 
     /// All that a cluster can have.
-    pub const CLUSTER: [Planted; 26] = [
+    pub const CLUSTER: [Planted; 25] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
         Planted::LostLastFrame,
@@ -98,7 +96,6 @@ impl Planted {
         Planted::OldIdentity,
         Planted::DroppedFrames,
         Planted::ReorderedFrames,
-        Planted::DeafToSilence,
         Planted::EndlessLease,
         Planted::FalseVotes,
         Planted::EagerCommits,

@@ -155,6 +155,9 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let written = std::mem::take(&mut cluster.written);
         cluster.unsynced.extend(written.into_iter().map(|(group, number)| (ticket, group, number)));
+        for (waiting, ..) in cluster.dismissed.iter_mut().filter(|(waiting, ..)| *waiting == 0) {
+            *waiting = ticket;
+        }
         if let Some((waiting, _)) = cluster.agreeing.as_mut().filter(|(waiting, _)| *waiting == 0) {
             *waiting = ticket;
         }
@@ -172,6 +175,7 @@ impl JetStream {
             self.wake_replica(id);
         }
         self.handle_agreement_synced(ticket);
+        self.handle_dismissed(ticket);
     }
 
     /// An entry is committed.
@@ -186,7 +190,7 @@ impl JetStream {
             }
             self.pass(id, meta);
             self.handle_members(id);
-            self.dismiss(id, &before.unwrap_or_default());
+            self.dismiss(id, &before.unwrap_or_default(), entry.index);
         } else if self.replica(id).is_some_and(|replicated| replicated.hollow) {
             // What is being fetched contains it.
             self.pass(id, meta);

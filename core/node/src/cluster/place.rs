@@ -247,13 +247,27 @@ impl JetStream {
         self.follow_members(now, id);
     }
 
-    /// The leader tells those who do not belong to a group any more: they hear nothing of it from now on.
-    pub(crate) fn dismiss(&mut self, id: GroupId, before: &[NodeId]) {
-        let Some(replicated) = self.replica(id).filter(|replicated| replicated.is_leading()) else { return };
+    /// The leader tells those who do not belong to a group any more, once it is durable here that they do not: they forget
+    /// what they have of it, and could not be asked whether that was decided.
+    pub(crate) fn dismiss(&mut self, id: GroupId, before: &[NodeId], decided: LogIndex) {
+        let Some(replicated) = self.replica_mut(id).filter(|replicated| replicated.is_leading()) else { return };
         let members = replicated.replica.members().clone();
+        let gone: Vec<NodeId> = before.iter().filter(|node| !members.contains(**node)).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let frame = replicated.note_decided(id, decided);
         let Some(cluster) = &mut self.cluster else { return };
-        for gone in before.iter().filter(|node| !members.contains(**node)) {
-            cluster.send(*gone, hw_cluster::PeerFrame::Removed { group: id });
+        cluster.frames.push(frame);
+        cluster.dismissed.extend(gone.into_iter().map(|node| (0, id, node)));
+    }
+
+    /// It is durable up to this ticket.
+    pub(crate) fn handle_dismissed(&mut self, ticket: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let told = cluster.dismissed.extract_if(.., |(waiting, ..)| *waiting != 0 && *waiting <= ticket);
+        for (_, group, node) in told.collect::<Vec<_>>() {
+            cluster.send(node, hw_cluster::PeerFrame::Removed { group });
         }
     }
 

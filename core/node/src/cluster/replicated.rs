@@ -185,6 +185,12 @@ impl Replicated {
         note_frame(group, &self.saved())
     }
 
+    /// The same frame, as it must not be forgotten that so much is decided.
+    pub(crate) fn note_decided(&mut self, group: GroupId, commit: LogIndex) -> Frame {
+        self.hard.commit = self.hard.commit.max(commit);
+        note_frame(group, &self.saved())
+    }
+
     /// The same frame once more, as something else in it has changed.
     pub(crate) fn note_again(&self, group: GroupId) -> Frame {
         note_frame(group, &self.saved())

@@ -158,7 +158,7 @@ impl JetStream {
                     // Damaged here: the follower does not get a state that lacks it.
                     Fetch::Absent => {
                         cluster.transfers.outgoing.remove(&(to, id));
-                        return;
+                        return self.note_brought(id, to, false);
                     }
                 }
                 at = seq.next();
@@ -168,8 +168,19 @@ impl JetStream {
         }
         cluster.transfers.outgoing.remove(&(to, id));
         let end = last.then(|| self.state_of(id)).flatten();
+        let is_all = end.is_some();
         if let Some(cluster) = &mut self.cluster {
             cluster.send(to, PeerFrame::Piece { group: id, transfer, last: end, body: body.into() });
+        }
+        if is_all {
+            self.note_brought(id, to, true);
+        }
+    }
+
+    /// A follower was sent the state, or cannot be: should it need another one later, it is offered again.
+    fn note_brought(&mut self, id: GroupId, to: NodeId, well: bool) {
+        if let Some(replicated) = self.replica_mut(id) {
+            replicated.replica.report_snapshot(to, well);
         }
     }
 

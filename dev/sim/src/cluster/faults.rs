@@ -66,6 +66,7 @@ impl Run {
                 self.count("partitions");
                 self.hold_up();
                 (0..self.world.servers()).filter(|other| *other != host).for_each(|other| self.world.part(host, other));
+                self.work(300, 1300)?;
             }
             9 => {
                 self.count("half links");

@@ -68,6 +68,11 @@ impl Links {
         Some(pipe)
     }
 
+    /// Whether a server reaches none of the others.
+    fn is_alone(&self, host: usize, servers: usize) -> bool {
+        (0..servers).filter(|other| *other != host).all(|other| self.is_parted(host, other))
+    }
+
     /// Whether servers cannot reach each other.
     pub(super) fn is_parted(&self, a: usize, b: usize) -> bool {
         self.cut.contains(&(a, b)) || self.cut.contains(&(b, a))
@@ -178,17 +183,16 @@ impl World {
 
     fn perform(&mut self, host: usize, action: Action) {
         let (now, place, planted) = (self.now(), self.place(host), self.setup.planted);
-        let mut link = |link: LinkId, input: LinkInput| self.input(host, 0, Input::Link(link, input));
         match action {
-            Action::Up { link: id, peer } => link(id, LinkInput::Up(peer)),
-            Action::Down { link: id, why } => link(id, LinkInput::Down(why)),
+            Action::Up { link: id, peer } => self.linked(host, id, LinkInput::Up(peer)),
+            Action::Down { link: id, why } => self.linked(host, id, LinkInput::Down(why)),
             Action::Quiet { quiet: true, .. }
-                if matches!(planted, Planted::DeafToSilence | Planted::EndlessLease) => {}
-            Action::Quiet { link: id, quiet } => link(id, LinkInput::Quiet(quiet)),
-            Action::Acked { link: id, at } => link(id, LinkInput::Acked(at)),
+                if planted == Planted::EndlessLease && self.links.is_alone(host, self.hosts.len()) => {}
+            Action::Quiet { link: id, quiet } => self.linked(host, id, LinkInput::Quiet(quiet)),
+            Action::Acked { link: id, at } => self.linked(host, id, LinkInput::Acked(at)),
             Action::Received { link: id, channel: Channel::Js, body } => self.received(host, id, body),
             Action::Received { link: id, channel: Channel::Hub, body } => match RemoteBatch::decode(body) {
-                Ok(batch) => link(id, LinkInput::Frame(LinkFrame::Hub(batch))),
+                Ok(batch) => self.linked(host, id, LinkInput::Frame(LinkFrame::Hub(batch))),
                 Err(error) => self.wrong = Some(error.to_string()),
             },
             Action::Dial { socket, address } => {
@@ -209,6 +213,10 @@ impl World {
             }
             Action::News | Action::Remark(_) => {}
         }
+    }
+
+    fn linked(&mut self, host: usize, link: LinkId, input: LinkInput) {
+        self.input(host, 0, Input::Link(link, input));
     }
 
     /// A frame of another JetStream server, unless a bug is planted here.
