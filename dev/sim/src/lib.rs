@@ -34,6 +34,6 @@ pub use planted::Planted;
 pub use sample::{Opened, Sample};
 pub use server::Setup;
 pub use simulate::{Failure, Plan, Report, simulate};
-pub use swarm::Swarm;
+pub use swarm::{Swarm, find_planted};
 pub use trace::Trace;
 pub use world::{Ground, Happening, Start, World};

@@ -1,15 +1,16 @@
 //! Runs seeds: `hw-sim --seeds 2000 --from 0`, as many as bring so many power cuts: `hw-sim --cuts 10000`, or one with
-//! everything that happens: `hw-sim --seed 1234`. With `--cluster` these are seeds of clusters.
+//! everything that happens: `hw-sim --seed 1234`. With `--cluster` these are seeds of clusters; `hw-sim --plants` says with
+//! which seed each bug that can be planted into a cluster is found.
 
 use std::process::ExitCode;
 
-use hw_sim::{Plan, Planted, Swarm, simulate, simulate_cluster};
+use hw_sim::{Plan, Planted, Swarm, find_planted, simulate, simulate_cluster};
 
 const USAGE: &str =
-    "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N";
+    "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N | --plants";
 
 fn main() -> ExitCode {
-    let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage");
+    let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage" | "--plants");
     let (flags, args): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(is_flag);
     let has = |flag: &str| flags.iter().any(|given| given == flag);
     let simulate = if has("--cluster") { simulate_cluster } else { simulate };
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
             }
         }
     }
+    if has("--plants") {
+        return plants(threads);
+    }
     let range = match one {
         Some(seed) => seed..seed + 1,
         None if cuts.is_some() => from..u64::MAX,
@@ -53,4 +57,22 @@ fn main() -> ExitCode {
     });
     println!("{swarm}");
     if swarm.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether every bug is found that can be planted into a cluster.
+fn plants(threads: usize) -> ExitCode {
+    let mut missed = 0;
+    for (bug, found) in find_planted(threads) {
+        match found {
+            Some(failure) => {
+                let text: String = failure.violation.text.chars().take(100).collect();
+                println!("{bug:?}: seed {}: {}: {text}", failure.seed, failure.violation.invariant);
+            }
+            None => {
+                println!("{bug:?} is not found within {} seeds", bug.within());
+                missed += 1;
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

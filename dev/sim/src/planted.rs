@@ -76,6 +76,14 @@ impl Planted {
         Planted::KeptBytes,
     ];
 
+    /// Within how many seeds of clusters it is found.
+    pub fn within(self) -> u64 {
+        match self {
+            Planted::EndlessLease | Planted::EagerCommits | Planted::LostVotes => 200,
+            _ => 20,
+        }
+    }
+
     /// All that a cluster can have.
     pub const CLUSTER: [Planted; 25] = [
         Planted::AckBeforeSync,

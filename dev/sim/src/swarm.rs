@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::simulate::{Failure, Report};
+use crate::cluster::simulate_cluster;
+use crate::planted::Planted;
+use crate::simulate::{Failure, Plan, Report};
 
 /// What came of many seeds.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +69,24 @@ impl Swarm {
     pub fn count(&self, what: &str) -> u64 {
         self.counts.get(what).copied().unwrap_or(0)
     }
+}
+
+/// With which seed each bug is found that can be planted into a cluster; none: with none of as many as it may take.
+pub fn find_planted(threads: usize) -> Vec<(Planted, Option<Failure>)> {
+    let (next, all) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(bug) = Planted::CLUSTER.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            let plan = |seed| Plan { seed, planted: *bug, damage: false, trace: false };
+            let found = (0..bug.within()).find_map(|seed| simulate_cluster(plan(seed)).err());
+            all.lock().unwrap_or_else(PoisonError::into_inner).push((*bug, found));
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..threads.max(1)).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lock(all: &Mutex<Swarm>) -> std::sync::MutexGuard<'_, Swarm> {

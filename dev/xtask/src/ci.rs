@@ -40,6 +40,9 @@ impl Totals {
     }
 }
 
+/// How many seeds of clusters are run.
+const CLUSTER_SEEDS: u64 = 500;
+
 /// A running check of everything; all of it runs even if something failed.
 struct Ci<'a> {
     root: &'a Path,
@@ -55,8 +58,16 @@ pub fn run(root: &Path) -> ExitCode {
     ci.cargo("fmt", &["fmt", "--all", "--check"]);
     ci.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
     ci.cargo("test", &["test", "--workspace", "--exclude", "hw-conform", "--no-fail-fast", "--quiet"]);
+    ci.clusters();
     ci.counts(false);
     ci.conform(&[]);
+    ci.end()
+}
+
+/// `cargo xtask clusters`
+pub fn clusters(root: &Path) -> ExitCode {
+    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    ci.clusters();
     ci.end()
 }
 
@@ -75,6 +86,14 @@ pub fn conform(root: &Path, words: &[String]) -> ExitCode {
 }
 
 impl Ci<'_> {
+    /// Seeds of clusters, and the bugs that can be planted there, with code that is fast enough for many.
+    fn clusters(&mut self) {
+        let run = ["run", "--quiet", "--profile", "sim", "--package", "hw-sim", "--", "--threads", "2"];
+        let seeds = CLUSTER_SEEDS.to_string();
+        self.cargo("clusters", &[&run[..], &["--cluster", "--seeds", &seeds]].concat());
+        self.cargo("planted bugs", &[&run[..], &["--plants"]].concat());
+    }
+
     fn conform(&mut self, words: &[String]) {
         let is_named = std::env::var_os("HEADWATER_BIN").is_some();
         if !is_named && !self.cargo("build", &["build", "--quiet", "--package", "headwater-cli"]) {

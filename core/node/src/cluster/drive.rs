@@ -239,9 +239,8 @@ impl JetStream {
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         if replicated.replica.handle_message(from, message).is_err() {
-            let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
-            if let Some(cluster) = self.cluster.as_mut().filter(|_| is_stranger) {
-                cluster.send(from, PeerFrame::Removed { group: id });
+            if self.is_dismissed(id, from) {
+                self.tell_removed(id, from);
             }
             return;
         }

@@ -218,10 +218,9 @@ impl JetStream {
         let leader = replicated.replica.leader();
         if leader == cluster.me {
             // Who asks does not know of its leader, or that it does not belong to the group any more.
-            let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
-            match self.cluster.as_mut().filter(|_| is_stranger) {
-                Some(cluster) => cluster.send(from, hw_cluster::PeerFrame::Removed { group: id }),
-                None => self.ping(id),
+            match self.is_dismissed(id, from) {
+                true => self.tell_removed(id, from),
+                false => self.ping(id),
             }
             return false;
         }

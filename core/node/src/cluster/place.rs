@@ -146,6 +146,8 @@ impl JetStream {
         if let Some(cluster) = &mut self.cluster {
             cluster.elections.cancel(id);
             cluster.busy.remove(&id);
+            // Nor is anything of it written any more: what comes behind its end in the log would be of a new beginning.
+            cluster.frames.retain(|frame| frame.group() != id);
             cluster.transfers.forget(id);
             cluster.handovers.forget(id);
         }
@@ -267,8 +269,24 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let told = cluster.dismissed.extract_if(.., |(waiting, ..)| *waiting != 0 && *waiting <= ticket);
         for (_, group, node) in told.collect::<Vec<_>>() {
+            self.tell_removed(group, node);
+        }
+    }
+
+    pub(crate) fn tell_removed(&mut self, group: GroupId, node: NodeId) {
+        if let Some(cluster) = &mut self.cluster {
             cluster.send(node, hw_cluster::PeerFrame::Removed { group });
         }
+    }
+
+    /// Whether a server does not belong to a group that is led here, and may know it.
+    pub(crate) fn is_dismissed(&self, id: GroupId, node: NodeId) -> bool {
+        let is_waiting = |cluster: &super::Cluster| {
+            cluster.dismissed.iter().any(|(_, group, other)| (*group, *other) == (id, node))
+        };
+        let is_member = |replicated: &Replicated| replicated.replica.members().contains(node);
+        self.replica(id).is_some_and(|replicated| replicated.is_leading() && !is_member(replicated))
+            && !self.cluster.as_ref().is_some_and(|cluster| is_waiting(cluster))
     }
 
     /// The leader says that this server does not belong to a group: if the meta group agrees, what is here of it goes.

@@ -96,7 +96,8 @@ impl Run {
     fn drain(&mut self) -> Result<(), Violation> {
         self.workload.paused = false;
         self.workload.draining = true;
-        let until = self.world.now() + DRAIN;
+        // What a server delivered whose clock was ahead waits until the next one's clock is there.
+        let until = self.world.now() + DRAIN + self.workload.history.slack;
         loop {
             self.go(Span::from_millis(300))?;
             if self.world.now() >= until || !has_work(&mut self.world, &mut self.workload).map_err(sorted)? {
