@@ -1,27 +1,48 @@
-//! The wall clock made monotonic: what shards are told as the time, whatever is done to the system's clock.
+//! The wall clock made steady: what shards are told as the time, whatever is done to the system's clock.
 
 use crate::{Span, Time};
 
-/// Follows a wall clock that may be set at any moment. It never goes back and never stands still: after the wall clock
-/// was set back it runs at half speed until that has caught up.
+/// While the wall clock is behind, this much of the time that passes is left out until it is not: less than leases and
+/// patience differ by.
+const SLOWER: i64 = 32;
+
+/// A wall clock that was set forward by more than this is told of.
+const STEP: Span = Span::from_millis(10);
+
+/// The wall clock as long as that runs steadily. One that was set back does not stop it: it goes on at almost the usual rate
+/// until the wall clock has caught up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WallClock {
-    last: Time,
-    /// The steady clock then.
-    steady: Time,
+    /// What this clock is ahead of the steady one.
+    offset: i64,
+    /// The steady time of the last answer.
+    seen: i64,
+    last: i64,
+    /// What the wall clock was set forward by.
+    stepped: Span,
 }
 
 impl WallClock {
-    /// The time, from what the wall clock and a steady clock say.
-    pub fn read(&mut self, wall: Time, steady: Time) -> Time {
-        let half = steady.since(self.steady).0.max(0) / 2;
-        if !self.last.is_set() || wall >= self.last + Span(half) {
-            (self.last, self.steady) = (wall, steady);
+    /// The time, from what a steady clock and the wall clock say; at least as late as the previous answer.
+    pub fn read(&mut self, Time(steady): Time, Time(wall): Time) -> Time {
+        let behind = steady.saturating_add(self.offset).saturating_sub(wall);
+        if behind > 0 {
+            self.offset -= behind.min((steady - self.seen).max(0) / SLOWER);
         } else {
-            // What does not make a whole step counts the next time.
-            (self.last, self.steady) = (self.last + Span(half), self.steady + Span(2 * half));
+            if self.seen > 0 && -behind > STEP.0 {
+                self.stepped = Span(self.stepped.0.saturating_sub(behind));
+            }
+            self.offset = wall - steady;
         }
-        self.last
+        self.seen = steady;
+        self.last = self.last.max(steady.saturating_add(self.offset));
+        Time(self.last)
+    }
+
+    /// By how much the answers went forward without that time having passed; told once.
+    pub fn take_step(&mut self) -> Option<Span> {
+        let stepped = std::mem::take(&mut self.stepped);
+        (stepped > Span::ZERO).then_some(stepped)
     }
 }
 
@@ -29,19 +50,32 @@ impl WallClock {
 mod tests {
     use super::*;
 
+    const SECOND: i64 = 1_000_000_000;
+
     #[test]
-    fn a_clock_that_was_set_back_runs_slowly_until_it_is_right() {
+    fn it_goes_with_the_wall_clock_and_tells_of_steps_forward() {
         let mut clock = WallClock::default();
-        assert_eq!(clock.read(Time(1000), Time(5)), Time(1000));
-        assert_eq!(clock.read(Time(1010), Time(15)), Time(1010));
-        assert_eq!(clock.read(Time(910), Time(15)), Time(1010), "it never goes back");
-        assert_eq!(clock.read(Time(930), Time(35)), Time(1020));
-        assert_eq!(clock.read(Time(1090), Time(195)), Time(1100));
-        assert_eq!(clock.read(Time(1130), Time(235)), Time(1130), "the wall clock has caught up");
-        assert_eq!(clock.read(Time(9000), Time(236)), Time(9000), "forwards it goes at once");
-        for steady in 237..=240 {
-            clock.read(Time(1), Time(steady));
+        assert_eq!(clock.read(Time(1), Time(1000 * SECOND)), Time(1000 * SECOND));
+        assert_eq!(clock.read(Time(1 + SECOND), Time(1001 * SECOND)), Time(1001 * SECOND));
+        assert_eq!(clock.take_step(), None, "the first look is no step, and a second is a second");
+        assert_eq!(clock.read(Time(1 + SECOND), Time(1005 * SECOND)), Time(1005 * SECOND));
+        assert_eq!(clock.take_step(), Some(Span::from_secs(4)));
+        assert_eq!(clock.take_step(), None);
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_does_not_stop_it() {
+        let mut clock = WallClock::default();
+        clock.read(Time(1), Time(1000 * SECOND));
+        let (mut steady, mut wall, mut last) = (1, 990 * SECOND, 1000 * SECOND);
+        for _ in 0..400 {
+            (steady, wall) = (steady + SECOND, wall + SECOND);
+            let now = clock.read(Time(steady), Time(wall)).0;
+            let passed = now - last;
+            assert!(passed > SECOND * 9 / 10 && passed <= SECOND, "{passed}");
+            last = now;
         }
-        assert_eq!(clock.read(Time(1), Time(240)), Time(9002), "small steps add up");
+        assert_eq!(last, wall, "it was caught up with");
+        assert_eq!(clock.take_step(), None);
     }
 }

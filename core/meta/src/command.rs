@@ -58,6 +58,12 @@ pub enum MetaCommand {
     EndRestore {
         /// Its group.
         group: u64,
+        /// The server that has it; 0: the only one.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        node: u64,
+        /// The servers that are to have it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        peers: Vec<u64>,
     },
     /// A restore failed, or its server stopped: nothing of it stays.
     AbandonRestore {
@@ -75,6 +81,9 @@ pub enum MetaCommand {
         node: u64,
         /// Its name.
         name: String,
+        /// Its tags, in lower case.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tags: Vec<String>,
     },
     /// A server does not belong to the cluster any more.
     Leave {
@@ -102,6 +111,10 @@ pub enum MetaCommand {
         /// The command.
         command: Box<MetaCommand>,
     },
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl MetaCommand {

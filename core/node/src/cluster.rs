@@ -2,13 +2,18 @@
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
 mod ask;
+mod checked;
 mod drive;
 mod elect;
 mod form;
+mod forward;
 mod gather;
 mod handover;
+mod lag;
 mod lead;
 mod leaderless;
+mod operate;
+mod parcel;
 mod place;
 mod replicated;
 mod show;
@@ -25,8 +30,10 @@ use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
 pub(crate) use form::store_frame;
+pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
+pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -41,6 +48,21 @@ pub struct ClusterConfig {
     pub expected: u32,
     /// A number for a store that has none yet.
     pub new_node: NodeId,
+    /// The server's tags.
+    pub tags: Vec<String>,
+    /// A stream's servers differ in their tags of those that begin so; empty: no matter.
+    pub unique_tag: String,
+}
+
+/// What the disk has of a group that the meta group has not created yet, as far as is known.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Of its replica,
+    pub(crate) saved: Option<Saved>,
+    /// its state,
+    pub(crate) restored: Option<Restored>,
+    /// and what was logged behind that, where it has no replica.
+    pub(crate) frames: Vec<Frame>,
 }
 
 /// One server's part of a cluster.
@@ -60,15 +82,19 @@ pub(crate) struct Cluster {
     pub(crate) written: Vec<(GroupId, u64)>,
     /// Whose writes wait for which ticket.
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
+    /// Servers that hear that they left a group once it is durable here that they did; ticket 0: it is not known yet.
+    pub(crate) dismissals: Vec<(u64, GroupId, Vec<NodeId>)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
-    /// Servers that belong to a group no more, and the ticket with which that is durable; 0: it is not known yet.
-    pub(crate) dismissed: Vec<(u64, GroupId, NodeId)>,
     pub(crate) asks: Asks,
     pub(crate) transfers: Transfers,
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
     pub(crate) parked: Parked,
+    pub(crate) lags: Lags,
+    pub(crate) forwards: Forwards,
+    /// This server is about to stop: it leads nothing more.
+    pub(crate) is_leaving: bool,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -76,11 +102,13 @@ pub(crate) struct Cluster {
     /// Groups that were opened in this round.
     pub(crate) opened: Vec<(Time, GroupId)>,
     /// What was found on disk of groups that the meta group has not created yet, as far as is known.
-    pub(crate) found: BTreeMap<GroupId, (Option<Saved>, Option<Restored>)>,
+    pub(crate) found: BTreeMap<GroupId, Found>,
     /// Lines for the log.
     pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.
     pub(crate) names: BTreeMap<NodeId, String>,
+    /// And their tags.
+    pub(crate) tags: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl Cluster {
@@ -98,20 +126,30 @@ impl Cluster {
             frames: Vec::new(),
             written: Vec::new(),
             unsynced: VecDeque::new(),
+            dismissals: Vec::new(),
             agreeing: None,
-            dismissed: Vec::new(),
             asks: Asks::default(),
             transfers: Transfers::default(),
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
             parked: Parked::default(),
+            lags: Lags::default(),
+            forwards: Forwards::default(),
+            is_leaving: false,
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
             found: BTreeMap::new(),
             notices: Vec::new(),
             names: BTreeMap::new(),
+            tags: BTreeMap::new(),
         }
+    }
+
+    /// What this server tells the others of itself.
+    pub(crate) fn hello(&self) -> PeerFrame {
+        let (standing, tags) = (self.formation.standing(), self.config.tags.clone());
+        PeerFrame::Hello { node: self.me, standing, tags }
     }
 
     /// Says something to a server; without a link nobody hears it.
@@ -143,6 +181,8 @@ impl Cluster {
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
+            self.lags.next_deadline(),
+            self.forwards.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -36,6 +36,7 @@ mod snapshot;
 mod streams;
 mod system;
 mod tidy;
+mod unheard;
 mod usage;
 mod view;
 
@@ -52,6 +53,7 @@ pub use notice::{Notice, NoticeConfig, NoticeLevel};
 pub use recover::{Recovery, StoredStream};
 pub use shard::Shard;
 pub use system::Question;
+pub use unheard::Unheard;
 pub use view::{
     AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, ReplicaView, StreamView,
 };

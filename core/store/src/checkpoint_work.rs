@@ -168,9 +168,9 @@ impl CheckpointWork {
         let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
-            // A group that went and is here again has a state in this checkpoint.
-            let is_gone = meta.is_none() && storage.dropped.contains_key(&group);
-            !is_gone && !job.dropped.contains(&group) && is_needed(meta, seen)
+            let is_back = metas.contains_key(&group);
+            let dropped = storage.dropped.contains_key(&group) && !is_back || job.dropped.contains(&group);
+            !dropped && is_needed(meta, seen)
         });
         for &group in &job.dropped {
             entries.push(tombstone(group, captured));
@@ -377,6 +377,7 @@ fn check(storage: &Storage, job: &CheckpointJob) -> Result<(), CheckpointRefused
         return Err(CheckpointRefused::Busy);
     }
     let mut named = BTreeSet::new();
+    // A group that was dropped may be back: its state says where its log begins, and older frames are before that.
     for group in job.groups.iter().map(|group| group.group).chain(job.dropped.iter().copied()) {
         if !named.insert(group) {
             return Err(CheckpointRefused::Twice { group });

@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod rng;
 mod target;
+pub mod trio;
 
 pub use cases::{Case, Cases, Outcome, run_all};
 pub use js::{Delivered, Js, Lost};

@@ -196,6 +196,11 @@ impl Server {
         view.map(|view| view.fragile()).unwrap_or_default()
     }
 
+    /// The clock was set forward by so much.
+    pub fn handle_clock_step(&mut self, step: Span) {
+        self.shards.iter_mut().for_each(|running| running.shard.handle_clock_step(step));
+    }
+
     /// The shard that a connection belongs to.
     pub fn shard_of(&self, conn: ConnId) -> usize {
         (conn.0 % u64::from(self.setup.shards)) as usize
@@ -304,6 +309,7 @@ fn jetstream(setup: Setup, seeds: &mut Boot<'_>) -> JetStreamConfig {
         max_request_batch: 0,
         // Small, so that most batches need several commands.
         batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
+        max_buffered: (None, None),
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
         server_name: name.to_owned(),

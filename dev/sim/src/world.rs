@@ -261,7 +261,14 @@ impl World {
     fn time_of(&mut self, host: usize) -> Time {
         let now = self.agenda.now();
         let one = &mut self.hosts[host];
-        one.clock.read(now + one.skew, now)
+        let local = one.clock.read(now, now + one.skew);
+        if let Some(step) = one.clock.take_step()
+            && let Some((server, _)) = &mut one.server
+        {
+            // A server hears of a clock that was set before it sees the time.
+            server.handle_clock_step(step);
+        }
+        local
     }
 
     fn place(&self, host: usize) -> Place {
@@ -289,6 +296,7 @@ impl World {
                     Planted::OldIdentity => NodeId(100 + host as u64),
                     _ => NodeId(self.rng.next_u64() >> 1),
                 },
+                ..ClusterConfig::default()
             });
             let one = &mut self.hosts[host];
             self.trace.host = host;

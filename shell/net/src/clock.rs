@@ -1,9 +1,9 @@
-//! The wall clock, made monotonic: what the shards are told as `now`.
+//! The wall clock, made steady: what the shards are told as `now`.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hw_kit::{Time, WallClock};
+use hw_kit::{Span, Time, WallClock};
 
 /// The steady clock: how long this process has run, whatever happens to the wall clock. What links measure with.
 pub fn steady_now() -> Time {
@@ -21,7 +21,12 @@ impl Clock {
     /// The current time, at least as late as the previous answer.
     pub fn now(&mut self) -> Time {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.0.read(Time(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX)), steady_now())
+        self.0.read(steady_now(), Time(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// By how much the answers went forward without that time having passed; told once.
+    pub fn take_step(&mut self) -> Option<Span> {
+        self.0.take_step()
     }
 
     /// How long to sleep until `deadline`; at most an hour, so that a clock that was set forward is noticed.

@@ -41,7 +41,7 @@ async fn read(driver: &Rc<Driver>, conn: ConnId, mut reader: impl AsyncRead + Un
         }
         let mut state = driver.state.borrow_mut();
         let state = &mut *state;
-        let now = state.clock.now();
+        let now = state.now();
         let consumed = state.shard.handle_bytes(now, conn, &kept);
         kept.drain(..consumed);
         driver.end_round();
@@ -78,6 +78,12 @@ async fn write(
         state.keep(bytes);
         if let Some(reason) = state.shard.closing(conn) {
             return reason;
+        }
+        if state.shard.is_leaving(conn) {
+            drop(state);
+            // The client sees that, and closes: what it has sent until then is read.
+            let _ = tokio::time::timeout(deadline, writer.shutdown()).await;
+            return std::future::pending().await;
         }
     }
 }

@@ -5,9 +5,10 @@ use hw_cluster::PeerFrame;
 use hw_hub::Hub;
 use hw_kit::{GroupId, NodeId, Time};
 use hw_raft::{Body, Entry, EntryKind, Message, Ready, Role};
-use hw_store::{Frame, FrameKind, FrameMeta};
+use hw_store::{Frame, FrameMeta};
 
 use super::Replicated;
+use super::checked::meta_of;
 use super::replicated::frame_of;
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -62,16 +63,9 @@ impl JetStream {
     }
 
     fn drive_replica(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
-        let is_held = self.is_handed_over(id);
-        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
         // While a successor is on its way the replica takes nothing: it waits here, until there is one or none.
-        let frames = if is_held { Vec::new() } else { log.cut() };
-        if let Some(replicated) = &mut log.replicated {
-            for frame in frames {
-                if replicated.replica.propose(frame.log_body()).is_err() {
-                    break; // It does not lead any more, which it says below.
-                }
-            }
+        if !self.is_handed_over(id) {
+            self.propose_open(id);
         }
         loop {
             let mut ready = Ready::default();
@@ -80,6 +74,20 @@ impl JetStream {
                 break;
             }
             self.take_ready(now, hub, id, ready);
+        }
+        self.note_lag(now, id);
+    }
+
+    /// What was proposed goes to the replica.
+    pub(crate) fn propose_open(&mut self, id: GroupId) {
+        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
+        let frames = log.cut();
+        let Some(replicated) = &mut log.replicated else { return };
+        for frame in frames {
+            if replicated.replica.propose(frame.log_body()).is_err() {
+                break; // It does not lead any more, which it says soon.
+            }
+            replicated.checked.keep(frame);
         }
     }
 
@@ -100,14 +108,14 @@ impl JetStream {
         }
         let voids =
             reset.map(|(index, term)| Entry { index, term, kind: EntryKind::Batch, body: Bytes::new() });
-        let mut frames: Vec<Frame> = voids
-            .iter()
-            .chain(&entries)
-            .map(|entry| frame_of(id, entry).expect("invariant: bodies are checked when they come in"))
-            .collect();
+        let mut frames: Vec<Frame> = Vec::new();
         let mut free = Vec::new();
         let mut waits = false;
         if let Some(replicated) = self.replica_mut(id) {
+            let log = |entry| replicated.checked.log(id, entry);
+            let logged = voids.iter().chain(&entries).map(log);
+            frames
+                .extend(logged.map(|frame| frame.expect("invariant: bodies are checked when they come in")));
             frames.extend(hard.map(|hard| replicated.note(id, hard)));
             waits = must_sync || replicated.is_writing();
             replicated.hold(number, after);
@@ -155,7 +163,7 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let written = std::mem::take(&mut cluster.written);
         cluster.unsynced.extend(written.into_iter().map(|(group, number)| (ticket, group, number)));
-        for (waiting, ..) in cluster.dismissed.iter_mut().filter(|(waiting, ..)| *waiting == 0) {
+        for (waiting, ..) in cluster.dismissals.iter_mut().filter(|(waiting, ..)| *waiting == 0) {
             *waiting = ticket;
         }
         if let Some((waiting, _)) = cluster.agreeing.as_mut().filter(|(waiting, _)| *waiting == 0) {
@@ -174,23 +182,30 @@ impl JetStream {
             self.post(id, free.unwrap_or_default());
             self.wake_replica(id);
         }
+        self.send_dismissals(ticket);
         self.handle_agreement_synced(ticket);
-        self.handle_dismissed(ticket);
     }
 
     /// An entry is committed.
     fn apply_entry(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Entry) {
-        let kind = if entry.kind == EntryKind::Change { FrameKind::Change } else { FrameKind::Batch };
-        let meta = FrameMeta { group: id, term: entry.term, first: entry.index, kind };
+        let meta = meta_of(id, entry);
         if entry.kind == EntryKind::Change {
             let before = self.replica(id).map(|replicated| replicated.replica.members().all());
             if let Some(replicated) = self.replica_mut(id) {
                 let done = replicated.replica.apply_change(entry);
                 debug_assert!(done.is_ok(), "{done:?}");
+                let frame = replicated.note_commit(id, entry.index);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.frames.push(frame);
+                }
             }
             self.pass(id, meta);
             self.handle_members(id);
-            self.dismiss(id, &before.unwrap_or_default(), entry.index);
+            self.dismiss(id, &before.unwrap_or_default());
+            if self.lacks_leader(id) {
+                // After a restart this server may learn only now that it has a vote.
+                self.plan_election(now, id, hw_cluster::Cause::Started);
+            }
         } else if self.replica(id).is_some_and(|replicated| replicated.hollow) {
             // What is being fetched contains it.
             self.pass(id, meta);
@@ -199,11 +214,14 @@ impl JetStream {
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
                 self.start_leading(now, hub, id);
             }
-        } else if let Some(frame) = frame_of(id, entry) {
+        } else if let Some(frame) =
+            self.replica_mut(id).and_then(|replicated| replicated.checked.take(id, entry))
+        {
             self.apply_frame(now, hub, &frame);
             // Also of a stream that is gone by now, or of a command that was not for it.
             self.pass(id, meta);
         }
+        self.tell_lost(now, hub, id);
         if let Some(replicated) = self.replica_mut(id) {
             let done = replicated.replica.handle_applied(entry.index);
             debug_assert!(done.is_ok(), "{done:?}");
@@ -228,7 +246,8 @@ impl JetStream {
         if id == META && self.meta_log.replicated.is_none() && !self.join(now, from) {
             return;
         }
-        if !is_sound(id, &message) || !self.may_vote(now, from, id, &message) {
+        let Some(frames) = frames_of(id, &message) else { return };
+        if !self.may_vote(now, from, id, &message) {
             return;
         }
         let Some(replicated) = self.replica_mut(id) else { return };
@@ -238,9 +257,14 @@ impl JetStream {
             return self.fetch_state(now, from, id);
         }
         let Some(replicated) = self.replica_mut(id) else { return };
+        frames.into_iter().for_each(|frame| replicated.checked.keep(frame));
         if replicated.replica.handle_message(from, message).is_err() {
-            if self.is_dismissed(id, from) {
-                self.tell_removed(id, from);
+            let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
+            // Who has only just left hears of it when that is durable.
+            let is_told = |cluster: &super::Cluster| cluster.dismissals.iter().any(|(_, of, _)| *of == id);
+            let cluster = self.cluster.as_mut().filter(|cluster| is_stranger && !is_told(cluster));
+            if let Some(cluster) = cluster {
+                cluster.send(from, PeerFrame::Removed { group: id });
             }
             return;
         }
@@ -288,10 +312,10 @@ impl JetStream {
     }
 }
 
-/// Whether the entries in a message can be kept.
-fn is_sound(id: GroupId, message: &Message) -> bool {
+/// The frames of the entries in a message; None when one of them cannot be kept.
+fn frames_of(id: GroupId, message: &Message) -> Option<Vec<Frame>> {
     match &message.body {
-        Body::Append { entries, .. } => entries.iter().all(|entry| frame_of(id, entry).is_some()),
-        _ => true,
+        Body::Append { entries, .. } => entries.iter().map(|entry| frame_of(id, entry)).collect(),
+        _ => Some(Vec::new()),
     }
 }

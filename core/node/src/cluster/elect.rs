@@ -2,7 +2,7 @@
 
 use hw_cluster::{Cause, Loss};
 use hw_hub::Hub;
-use hw_kit::{GroupId, LogIndex, NodeId, Time};
+use hw_kit::{GroupId, LogIndex, NodeId, Span, Time};
 use hw_raft::{Body, Message};
 
 use crate::commit::META;
@@ -64,6 +64,13 @@ impl JetStream {
         if is_led || leader == cluster.me || self.disk.failed.is_some() {
             return;
         }
+        if cluster.is_leaving {
+            // Others come first. Where nobody else can lead it has to, as long as it is here.
+            let is_needed = cluster.peers.linked().all(|(node, _)| !cluster.peers.is_alive(node));
+            if !is_needed {
+                return self.plan_election(now, id, Cause::Undecided);
+            }
+        }
         if !self.is_clean(id) {
             return self.plan_election(now, id, Cause::Undecided);
         }
@@ -118,7 +125,9 @@ impl JetStream {
         let decides = cluster.has_quorum(&members.voters)
             && (members.outgoing.is_empty() || cluster.has_quorum(&members.outgoing));
         if !decides {
-            self.advise_quorum_lost(now, hub, id);
+            if id != META {
+                self.advise_quorum_lost(now, hub, id);
+            }
             self.abdicate(now, hub, id);
         }
     }
@@ -171,6 +180,13 @@ impl JetStream {
             && (members.outgoing.is_empty() || cluster.peers.has_lease(now, cluster.me, &members.outgoing))
     }
 
+    /// The clock was set forward: what was heard is as old as before.
+    pub(crate) fn handle_clock_step(&mut self, by: Span) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.peers.handle_clock_step(by);
+        }
+    }
+
     /// A link to another server came up: leaders say that they lead, and have to say so.
     pub(crate) fn handle_reached(&mut self, now: Time, node: NodeId) {
         for id in self.replicated() {
@@ -218,9 +234,10 @@ impl JetStream {
         let leader = replicated.replica.leader();
         if leader == cluster.me {
             // Who asks does not know of its leader, or that it does not belong to the group any more.
-            match self.is_dismissed(id, from) {
-                true => self.tell_removed(id, from),
-                false => self.ping(id),
+            let is_dismissed = self.is_dismissed(id, from);
+            match self.cluster.as_mut().filter(|_| is_dismissed) {
+                Some(cluster) => cluster.send(from, hw_cluster::PeerFrame::Removed { group: id }),
+                None => self.ping(id),
             }
             return false;
         }

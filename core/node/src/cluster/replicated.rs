@@ -7,7 +7,9 @@ use hw_kit::{GroupId, LogIndex, NodeId, Time};
 use hw_raft::{Entry, EntryKind, Hard, Members, Message, Replica, Settings, Start, StartError};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
+use super::checked::{Checked, meta_of};
 use super::transfer::Installing;
+use crate::commit::META;
 use crate::limits::{APPEND_MAX_BYTES, INFLIGHT_APPENDS};
 
 /// What the disk has of a replica.
@@ -32,6 +34,8 @@ pub(crate) struct Replicated {
     pub(crate) replica: Replica,
     /// The term in which this server leads and everything before is applied.
     leading: Option<u64>,
+    /// The term in which it led last.
+    pub(crate) led: u64,
     /// When it began to lead.
     pub(crate) since: Time,
     /// The term in which it was elected, until its first entry is applied.
@@ -50,6 +54,8 @@ pub(crate) struct Replicated {
     /// What the running checkpoint contains of the log.
     pub(crate) in_checkpoint: Option<(LogIndex, u64)>,
     unsent: VecDeque<Unsent>,
+    /// Frames of what is proposed, comes in or is in the log, and not applied yet.
+    pub(crate) checked: Checked,
     /// The term and vote that are saved, or on their way.
     hard: Hard,
 }
@@ -100,11 +106,14 @@ impl Replicated {
         let settings = Settings {
             max_append_bytes: APPEND_MAX_BYTES,
             max_inflight: INFLIGHT_APPENDS,
+            // Every server waits to hear of new streams; what streams take in is known a little later.
+            is_prompt: group == META,
             ..Settings::new(me, group)
         };
         Ok(Replicated {
             replica: Replica::new(settings, start)?,
             leading: None,
+            led: 0,
             since: Time(0),
             elected: None,
             proven: false,
@@ -115,6 +124,7 @@ impl Replicated {
             saving: false,
             in_checkpoint: None,
             unsent: VecDeque::new(),
+            checked: Checked::default(),
             hard,
         })
     }
@@ -155,6 +165,7 @@ impl Replicated {
     /// It does not lead any more, or did not come to it: says whether it led.
     pub(crate) fn handle_deposed(&mut self) -> bool {
         self.elected = None;
+        self.led = self.leading.unwrap_or(self.led);
         self.leading.take().is_some()
     }
 
@@ -185,8 +196,9 @@ impl Replicated {
         note_frame(group, &self.saved())
     }
 
-    /// The same frame, as it must not be forgotten that so much is decided.
-    pub(crate) fn note_decided(&mut self, group: GroupId, commit: LogIndex) -> Frame {
+    /// The frame that saves that everything up to `commit` is decided: a change of the members among it counts after a restart,
+    /// whether those who left are there to agree to it once more or not.
+    pub(crate) fn note_commit(&mut self, group: GroupId, commit: LogIndex) -> Frame {
         self.hard.commit = self.hard.commit.max(commit);
         note_frame(group, &self.saved())
     }
@@ -231,12 +243,8 @@ pub(crate) fn note_frame(group: GroupId, note: &ReplicaNote) -> Frame {
 
 /// An entry as the store keeps it; None when the bytes are not what a leader sends.
 pub(crate) fn frame_of(group: GroupId, entry: &Entry) -> Option<Frame> {
-    let kind = match entry.kind {
-        EntryKind::Batch => FrameKind::Batch,
-        EntryKind::Change => FrameKind::Change,
-    };
-    let meta = FrameMeta { group, term: entry.term, first: entry.index, kind };
-    if kind == FrameKind::Batch {
+    let meta = meta_of(group, entry);
+    if entry.kind == EntryKind::Batch {
         return Frame::from_log(meta, entry.body.clone());
     }
     let mut builder = FrameBuilder::new();

@@ -295,6 +295,7 @@ impl JetStream {
                 self.open_group(now, hub, (&account, &name));
             }
         }
+        self.capture_all(hub);
         self.elect_opened();
     }
 
