@@ -404,7 +404,9 @@ impl Recovery {
         let Some(saved) = self.saved.get(&META) else { return };
         let mut meta = self.meta.clone();
         let frames = saved.frames.iter().filter(|frame| frame.first() > self.meta_applied);
-        for entry in frames.filter(|frame| frame.kind() == FrameKind::Batch).flat_map(hw_store::Frame::entries) {
+        for entry in
+            frames.filter(|frame| frame.kind() == FrameKind::Batch).flat_map(hw_store::Frame::entries)
+        {
             let Ok(command) = MetaCommand::decode(&entry) else { continue };
             meta.apply(command);
             let asset = meta.all().map(|(_, asset)| asset).find(|asset| asset.group() == id);

@@ -43,7 +43,8 @@ pub struct Protocol {
 /// name; without a name it shows nothing.
 pub fn hello(inbox: &str, user: &str) -> Vec<u8> {
     let options = r#""verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"sim","version":"1.0.0","protocol":1,"echo":true"#;
-    let login = if user.is_empty() { String::new() } else { format!(",\"user\":\"{user}\",\"pass\":\"{user}\"") };
+    let login =
+        if user.is_empty() { String::new() } else { format!(",\"user\":\"{user}\",\"pass\":\"{user}\"") };
     format!("CONNECT {{{options}{login}}}\r\nSUB {inbox}.> 1\r\nPING\r\n").into_bytes()
 }
 

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use hw_sim::{Plan, Planted, Swarm, find_planted, simulate, simulate_cluster};
 
-const USAGE: &str =
-    "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N | --plants";
+const USAGE: &str = "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N | --plants";
 
 fn main() -> ExitCode {
     let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage" | "--plants");

@@ -79,5 +79,4 @@ impl Net {
     pub fn close(&mut self, conn: ConnId) {
         self.pipes.remove(&conn);
     }
-
 }

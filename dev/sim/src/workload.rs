@@ -34,12 +34,32 @@ enum Pending {
     Fast(usize),
     CreateStream(String),
     DeleteStream(String),
-    Removal { stream: String, generation: u64, index: usize },
-    CreateConsumer { stream: String, generation: u64, consumer: String },
-    DeleteConsumer { stream: String, generation: u64, consumer: String },
-    Confirm { stream: String, generation: u64, consumer: String, seq: u64 },
+    Removal {
+        stream: String,
+        generation: u64,
+        index: usize,
+    },
+    CreateConsumer {
+        stream: String,
+        generation: u64,
+        consumer: String,
+    },
+    DeleteConsumer {
+        stream: String,
+        generation: u64,
+        consumer: String,
+    },
+    Confirm {
+        stream: String,
+        generation: u64,
+        consumer: String,
+        seq: u64,
+    },
     /// An operation of a client on a key.
-    Key { key: String, index: usize },
+    Key {
+        key: String,
+        index: usize,
+    },
     /// A change of the cluster.
     Operate,
     Audit,

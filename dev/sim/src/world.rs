@@ -163,7 +163,8 @@ impl World {
         let mut rng = Rng::new(seed ^ 0x5eed_0001);
         let Ground { directories, linked, replicated } = ground;
         let host = |directory| {
-            let skew = if replicated { Span(rng.below(2_000_000_000) as i64 - 1_000_000_000) } else { Span::ZERO };
+            let skew =
+                if replicated { Span(rng.below(2_000_000_000) as i64 - 1_000_000_000) } else { Span::ZERO };
             Host {
                 disk: new_disk(setup),
                 directory,

@@ -15,7 +15,12 @@ fn no_seed_of_a_cluster_fails() {
     let failures: Vec<String> = swarm.failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{} of {SEEDS} failed:\n{}", failures.len(), failures.join("\n"));
     // A simulation in which nothing happens finds nothing.
-    for (what, each) in [("acked publishes", 20), ("key operations", 10), ("deliveries", 20), ("comparisons of replicas", 100)] {
+    for (what, each) in [
+        ("acked publishes", 20),
+        ("key operations", 10),
+        ("deliveries", 20),
+        ("comparisons of replicas", 100),
+    ] {
         assert!(swarm.count(what) > each * SEEDS, "only {} {what}", swarm.count(what));
     }
 }

@@ -92,7 +92,8 @@ impl JetStream {
             cluster.busy.insert(id);
             cluster.opened.push((now, id));
         }
-        let is_new = self.replica(id).is_some_and(|replicated| replicated.replica.members().voters.is_empty());
+        let is_new =
+            self.replica(id).is_some_and(|replicated| replicated.replica.members().voters.is_empty());
         if is_new {
             // Whoever leads may have sent something before there was anybody here to hear it.
             self.ask_for_leader(id);

@@ -116,8 +116,9 @@ impl JetStream {
 
     /// A follower asks for the next piece.
     pub(crate) fn send_state(&mut self, _now: Time, to: NodeId, (id, transfer): (GroupId, u64), after: Seq) {
-        let is_leading = self.log(id).is_some_and(|log| log.is_leading() && log.replicated.is_some());
-        let Some(cluster) = self.cluster.as_mut().filter(|_| is_leading) else { return };
+        // Also before its first entry is decided: for that it may need the very server that asks. What is applied is decided.
+        let leads = self.replica(id).is_some_and(|replicated| self.is_me(replicated.replica.leader()));
+        let Some(cluster) = self.cluster.as_mut().filter(|_| leads) else { return };
         cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None });
         self.next_piece(to, id);
     }

@@ -65,7 +65,9 @@ impl Run {
             7 | 8 => {
                 self.count("partitions");
                 self.hold_up();
-                (0..self.world.servers()).filter(|other| *other != host).for_each(|other| self.world.part(host, other));
+                (0..self.world.servers())
+                    .filter(|other| *other != host)
+                    .for_each(|other| self.world.part(host, other));
                 self.work(300, 1300)?;
             }
             9 => {

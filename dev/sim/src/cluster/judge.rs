@@ -112,7 +112,9 @@ impl Run {
         loop {
             let Run { world, workload, damaged, broken, .. } = self;
             let is_excused = |host: usize, stream: &str| {
-                damaged.contains(&host) || broken.contains(&host) || workload.history.unreachable.contains(stream)
+                damaged.contains(&host)
+                    || broken.contains(&host)
+                    || workload.history.unreachable.contains(stream)
             };
             let servers = (0..world.servers()).filter_map(|host| Some((host, world.server(host)?)));
             match Agreement::settled(servers, &is_excused) {

@@ -30,9 +30,10 @@ impl Agreement {
 
     /// Compares what a server has with what was seen before.
     pub fn look(&mut self, host: usize, server: &Server) -> Result<(), String> {
-        for replica in server.replicas().filter(|replica| {
-            replica.is_whole && replica.damage.is_none() && replica.applied.0 > 0
-        }) {
+        for replica in server
+            .replicas()
+            .filter(|replica| replica.is_whole && replica.damage.is_none() && replica.applied.0 > 0)
+        {
             let seen = self.last.insert((host, replica.group), replica.applied);
             if seen == Some(replica.applied) {
                 continue;

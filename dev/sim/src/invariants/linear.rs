@@ -64,10 +64,23 @@ pub fn check_key(ops: &[KeyOp]) -> Result<(), String> {
         .iter()
         .enumerate()
         .filter(|(at, op)| furthest & (1 << at) == 0 && op.result.is_some())
-        .map(|(_, op)| format!("c{} {:?} {:?} at {}..{}", op.client, op.act, op.result, op.sent.0, op.done.map_or(0, |done| done.0)))
+        .map(|(_, op)| {
+            format!(
+                "c{} {:?} {:?} at {}..{}",
+                op.client,
+                op.act,
+                op.result,
+                op.sent.0,
+                op.done.map_or(0, |done| done.0)
+            )
+        })
         .take(4)
         .collect();
-    Err(format!("no order explains what clients saw; {} of {} fit, not {left:?}", furthest.count_ones(), ops.len()))
+    Err(format!(
+        "no order explains what clients saw; {} of {} fit, not {left:?}",
+        furthest.count_ones(),
+        ops.len()
+    ))
 }
 
 /// The state after an operation; None: it cannot have happened in this state.
@@ -87,10 +100,14 @@ fn after(state: State, op: &KeyOp) -> Option<State> {
             let new = if let Some(KeyResult::Written(new)) = result { Some(new) } else { None };
             revision.is_none_or(|revision| revision == *expected).then(|| written(*value, new))?
         }
-        (KeyAct::Swap(expected, _), Some(KeyResult::Conflict)) => (revision != Some(*expected)).then_some(state),
+        (KeyAct::Swap(expected, _), Some(KeyResult::Conflict)) => {
+            (revision != Some(*expected)).then_some(state)
+        }
         (KeyAct::Get, Some(KeyResult::Nothing)) => (state == State::Nothing).then_some(state),
         (KeyAct::Get, Some(KeyResult::Found(found, seen))) => match state {
-            State::Value { value, .. } if value == seen && revision.is_none_or(|revision| revision == found) => {
+            State::Value { value, .. }
+                if value == seen && revision.is_none_or(|revision| revision == found) =>
+            {
                 Some(State::Value { value, revision: Some(found) })
             }
             _ => None,

@@ -138,7 +138,12 @@ impl Workload {
     }
 
     /// Asks until there is an answer.
-    pub(super) fn ask_cluster(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Msg, String> {
+    pub(super) fn ask_cluster(
+        &mut self,
+        world: &mut World,
+        subject: &str,
+        body: &Value,
+    ) -> Result<Msg, String> {
         let until = world.now() + ANSWERED;
         loop {
             let token = self.ask_as_auditor(world, subject, (body, Pending::Audit))?;
@@ -175,7 +180,13 @@ impl Workload {
     }
 
     /// Sends a message of a client.
-    pub(super) fn publish_for(&mut self, world: &mut World, client: usize, pending: Pending, msg: (&str, &[String], &[u8])) {
+    pub(super) fn publish_for(
+        &mut self,
+        world: &mut World,
+        client: usize,
+        pending: Pending,
+        msg: (&str, &[String], &[u8]),
+    ) {
         let (subject, headers, payload) = msg;
         let reply = self.expect(world, client, pending);
         let mut out = Vec::new();

@@ -52,8 +52,11 @@ impl Workload {
             for (consumer, log) in &mut stream.consumers {
                 let is_there = log.existence != Existence::No && stream.existence != Existence::No;
                 if log.owner == client && is_there && log.pull_until <= now {
-                    let expires =
-                        Span::from_millis(if self.draining { 100 } else { pace.min(5) * (5 + self.rng.below(60) as i64) });
+                    let expires = Span::from_millis(if self.draining {
+                        100
+                    } else {
+                        pace.min(5) * (5 + self.rng.below(60) as i64)
+                    });
                     log.pull_until = now + expires;
                     pulls.push((format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"), expires));
                 }

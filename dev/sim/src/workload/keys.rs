@@ -39,7 +39,8 @@ impl Workload {
 
     /// The next operation of a client that has none under way.
     pub(super) fn act_on_key(&mut self, world: &mut World, client: usize) {
-        let is_busy = self.pending.values().any(|(of, what, _)| *of == client && matches!(what, Pending::Key { .. }));
+        let is_busy =
+            self.pending.values().any(|(of, what, _)| *of == client && matches!(what, Pending::Key { .. }));
         if is_busy || self.draining {
             return;
         }
@@ -109,7 +110,9 @@ impl Workload {
             KeyAct::Get => read(msg),
             KeyAct::Put(_) | KeyAct::Swap(..) => written(msg),
         };
-        world.trace.line(now, || format!("key {key} operation {index}: {result:?} {}", String::from_utf8_lossy(&msg.payload)));
+        world.trace.line(now, || {
+            format!("key {key} operation {index}: {result:?} {}", String::from_utf8_lossy(&msg.payload))
+        });
         // An answer that leaves everything open is none.
         if let Some(result) = result {
             (op.done, op.result) = (Some(now), Some(result));

@@ -112,7 +112,11 @@ impl Workload {
             expected: None,
             expected_subject: None,
             // What is held up on its way may come after what was sent later.
-            session: if self.history.loose { (usize::MAX, index as u64) } else { (client, self.sessions[client]) },
+            session: if self.history.loose {
+                (usize::MAX, index as u64)
+            } else {
+                (client, self.sessions[client])
+            },
             sent: world.now(),
             batch: None,
             is_fast: false,

@@ -49,7 +49,8 @@ impl World {
 
     /// A server's clock is set to another time.
     pub fn set_clock(&mut self, host: usize, skew: Span) {
-        self.trace.line(self.agenda.now(), || format!("the clock of server {host} is off by {} ms", skew.millis()));
+        self.trace
+            .line(self.agenda.now(), || format!("the clock of server {host} is off by {} ms", skew.millis()));
         self.hosts[host].skew = skew;
         // Its deadlines may have passed.
         for shard in 0..usize::from(self.setup.shards) {

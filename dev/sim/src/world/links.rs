@@ -92,7 +92,9 @@ impl World {
             cluster: "C".to_owned(),
             address: format!("s:{host}"),
             auth_timeout: Span::from_secs(2),
-            routes: others.map(|other| RouteUrl { address: format!("s:{other}"), ..RouteUrl::default() }).collect(),
+            routes: others
+                .map(|other| RouteUrl { address: format!("s:{other}"), ..RouteUrl::default() })
+                .collect(),
             connect_retries: 5,
             silent_after: Span::from_secs(3),
             seed: self.rng.next_u64(),
