@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::asker::Asker;
 use crate::client::publish;
+use crate::world::Start;
 
 const MESSAGES: u64 = 400;
 

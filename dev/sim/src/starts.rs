@@ -7,6 +7,7 @@ use hw_store::FileId;
 use serde_json::json;
 
 use crate::asker::Asker;
+use crate::world::Start;
 
 impl Asker {
     fn publish(&mut self, subject: &str, count: usize) {
@@ -54,7 +55,7 @@ impl Asker {
     }
 
     fn files(&self) -> BTreeMap<FileId, Vec<u8>> {
-        self.world.disk(0).contents().map(|(file, current, _)| (file, current.to_vec())).collect()
+        self.world.look_at_disk(0).contents().map(|(file, current, _)| (file, current.to_vec())).collect()
     }
 
     fn stop(&mut self) {
@@ -81,7 +82,8 @@ fn a_stream_that_a_full_disk_kept_out_of_the_checkpoint_is_in_the_log() {
         let before = run.world.checkpoints();
         assert!(before > 0, "seed {seed}: it makes checkpoints");
         // The log has its files already: there is space for a list of streams, and none for a segment.
-        run.world.disk(0).capacity = Some(run.world.disk(0).used() + 3000);
+        let used = run.world.disk(0).used();
+        run.world.disk(0).capacity = Some(used + 3000);
         run.api("STREAM.CREATE.NEW", &json!({"name": "NEW", "subjects": ["new"]}));
         run.publish("new", 12);
         run.wait(Span::from_secs(5));
@@ -102,7 +104,7 @@ fn assert_refused(run: &Asker, reason: &str, before: &BTreeMap<FileId, Vec<u8>>)
     for (file, content) in before {
         // What replay needs is read when the log has its new session already.
         if !(is_index && matches!(file, FileId::Wal(_) | FileId::Witness)) {
-            assert_eq!(run.world.disk(0).content(*file), Some(&content[..]), "{file:?}: {reason}");
+            assert_eq!(run.world.look_at_disk(0).content(*file), Some(&content[..]), "{file:?}: {reason}");
         }
     }
 }

@@ -235,6 +235,11 @@ impl World {
         &mut self.hosts[host].disk
     }
 
+    /// The same, to look at.
+    pub fn look_at_disk(&self, host: usize) -> &MemDisk {
+        &self.hosts[host].disk
+    }
+
     /// Checkpoints that were completed so far.
     pub fn checkpoints(&self) -> u64 {
         let running = self.hosts.iter().filter_map(|host| host.server.as_ref());

@@ -28,11 +28,9 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// One key. The error tells how far an order could be found.
 pub fn check_key(ops: &[KeyOp]) -> Result<(), String> {
     // Reads without an answer and what was refused say nothing.
-    let is_heard = |op: &&KeyOp| match (&op.act, op.result) {
-        (_, Some(KeyResult::Refused)) | (KeyAct::Get, None) => false,
-        _ => true,
-    };
-    let ops: Vec<&KeyOp> = ops.iter().filter(is_heard).collect();
+    let says_nothing =
+        |op: &KeyOp| op.result == Some(KeyResult::Refused) || op.act == KeyAct::Get && op.result.is_none();
+    let ops: Vec<&KeyOp> = ops.iter().filter(|op| !says_nothing(op)).collect();
     if ops.len() > 128 {
         return Err(format!("{} operations are too many to judge", ops.len()));
     }
