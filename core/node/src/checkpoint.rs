@@ -154,6 +154,10 @@ impl JetStream {
             }
         }
         self.after_checkpoint(now, ended);
+        if self.disk.must_checkpoint {
+            // A state that came meanwhile waits for the next one, also when nothing else happens.
+            self.begin_checkpoint();
+        }
     }
 }
 

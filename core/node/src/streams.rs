@@ -116,6 +116,9 @@ impl JetStream {
         };
         let asset = asset.clone();
         let id = asset.group();
+        if self.is_going(id) {
+            return self.open_later(id);
+        }
         let Some(account_id) = self.directory.account_id(account) else { return };
         let Found { saved, restored, frames } =
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();

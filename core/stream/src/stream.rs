@@ -106,8 +106,9 @@ impl Stream {
     pub fn new(config: impl Into<Arc<StreamConfig>>, created: Time) -> Stream {
         let config = config.into();
         let keep = match config.storage {
-            Storage::File => Keep::File,
-            Storage::Memory => Keep::Memory,
+            Storage::Memory if config.num_replicas <= 1 => Keep::Memory,
+            // A replicated log is on disk, and what it led to has to be there too before it is cut.
+            Storage::Memory | Storage::File => Keep::File,
         };
         Stream {
             mappings: Mappings::of(&config),
