@@ -139,6 +139,7 @@ impl JetStream {
             }
         }
         self.after_checkpoint(now, ended);
+        self.handle_repairs_saved(now);
     }
 }
 

@@ -2,14 +2,17 @@
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
 mod ask;
+mod compare;
 mod drive;
 mod elect;
 mod form;
 mod gather;
+mod give;
 mod handover;
 mod lead;
 mod leaderless;
 mod place;
+mod repair;
 mod replicated;
 mod show;
 mod transfer;
@@ -24,10 +27,12 @@ use crate::notice::{Notice, NoticeLevel};
 use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
+pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use leaderless::Parked;
+pub(crate) use repair::{Remedy, Repairs, of_index};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use transfer::Transfers;
@@ -67,6 +72,8 @@ pub(crate) struct Cluster {
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
     pub(crate) parked: Parked,
+    pub(crate) compares: Compares,
+    pub(crate) repairs: Repairs,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -102,6 +109,8 @@ impl Cluster {
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
             parked: Parked::default(),
+            compares: Compares::default(),
+            repairs: Repairs::default(),
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -140,6 +149,7 @@ impl Cluster {
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
+            self.repairs.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -164,6 +164,9 @@ impl JetStream {
     fn apply_command(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) -> bool {
         let id = frame.group;
         let Some(group) = self.groups.get_mut(&id) else { return self.apply_restored(id, frame, entry) };
+        if group.log.replicated.as_ref().is_some_and(|replicated| replicated.hollow) {
+            return false; // It was in order when the frame was begun, and is not any more.
+        }
         let (index, origin) = group.log.apply_next(frame, entry.len());
         let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
         group.changed = true;
@@ -172,14 +175,26 @@ impl JetStream {
             group.handle_decided(name);
         }
         let mut effects = Vec::new();
+        let before = group.stream.messages().last_seq();
         let answer = group.stream.apply(index, command, &mut effects);
-        group.look_for_fault();
+        if group.look_for_fault() && group.log.replicated.is_some() {
+            // What this replica decides on an index that it cannot read may be wrong: the others decide.
+            self.doubt(now, hub, id, before);
+            return true;
+        }
+        if matches!(note, Note::Compare) {
+            self.compare(now, id, index);
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return false };
         if !group.log.is_leading() {
             // Others see to it that clients hear of it.
             self.touch(id);
             self.recount(id);
             self.look_for_waste(now, id);
             return true;
+        }
+        if let Some(replicated) = group.log.replicated.as_mut().filter(|_| !matches!(note, Note::Compare)) {
+            replicated.comparing.handle_changed(now);
         }
         if let Note::Delivered(consumer, seqs) = &note {
             let interest = interest_in(hub, group.account);
@@ -337,6 +352,7 @@ enum Note {
     Configured,
     Fed(Bytes),
     Fired(Seq),
+    Compare,
     Nothing,
 }
 
@@ -350,6 +366,7 @@ impl Note {
             Command::PutConsumer { name, .. } => Note::Put(name.clone()),
             Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
+            Command::Compare { .. } => Note::Compare,
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),

@@ -7,6 +7,7 @@ use hw_hub::Hub;
 use hw_jsapi::{DamageFound, Event};
 use hw_kit::{AccountId, GroupId, Time};
 
+use crate::cluster::of_index;
 use crate::jetstream::JetStream;
 use crate::limits::FINDINGS_MAX;
 use crate::view::Damaged;
@@ -83,11 +84,12 @@ impl JetStream {
         for group in self.groups.values_mut() {
             group.look_for_fault();
             let fault = group.stream.messages().fault();
-            found.extend(fault.map(|fault| (group.id, group.account, fault.to_string())));
+            found.extend(fault.map(|fault| (group.id, group.account, fault)));
         }
-        for (id, account, reason) in found {
-            let account = self.account_name(account);
+        for (id, account, fault) in found {
+            let (account, reason) = (self.account_name(account), fault.to_string());
             self.note_damage(now, id, account, reason.clone());
+            self.remedy(now, id, of_index(&fault), reason.clone());
             // What was found while the store was read back is noted, and not in the log yet.
             if self.findings.faulty.insert(id) {
                 self.findings.lines.push(format!("a segment is damaged: {reason}"));

@@ -27,6 +27,7 @@ use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
 use crate::read::DirectRead;
 use crate::restore::Restores;
+use crate::scrub::Scrub;
 use crate::snapshot::Snapshots;
 use crate::tidy::Tidy;
 use crate::usage::Usage;
@@ -63,6 +64,8 @@ pub struct JetStreamConfig {
     pub checkpoint_bytes: u64,
     /// Deleted messages that are to be overwritten on disk wait so long for others; usually [`crate::ERASE_AFTER`].
     pub erase_after: Span,
+    /// Segments are read in the background for damage, so many bytes a second; 0: not at all.
+    pub scrub_bytes: u64,
     /// What names and ids are drawn from.
     pub seed: u64,
     /// The cluster that the server belongs to; None: it is on its own.
@@ -122,6 +125,8 @@ pub(crate) struct JetStream {
     pub(crate) aside: Aside,
     /// Damage that was found.
     pub(crate) findings: Findings,
+    /// What is being read to find more.
+    pub(crate) scrub: Scrub,
     /// Backups on their way out, and on their way in.
     pub(crate) snapshots: Snapshots,
     pub(crate) restores: Restores,
@@ -205,6 +210,7 @@ impl JetStream {
             due: Vec::new(),
             aside: Aside::default(),
             findings: Findings::default(),
+            scrub: Scrub::default(),
             snapshots: Snapshots::default(),
             restores: Restores::default(),
             outbox: Outbox::default(),
@@ -289,13 +295,18 @@ impl JetStream {
         self.look_for_faults(now);
         self.tell_damage(now, hub);
         self.tidy(now);
+        self.run_scrub(now);
         self.outbox.settle(hub.interest_settled());
     }
 
     /// Lets one group's consumers act and applies what needs no disk.
     fn settle_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let is_held = self.is_handed_over(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.dirty = false;
+        if is_held {
+            return; // Whatever comes of it, what is volatile here ends.
+        }
         if !group.log.is_leading() {
             // Streams that are led here may follow one that is not.
             self.wake_followers(id);
@@ -360,7 +371,8 @@ impl JetStream {
         // As soon as there is nothing else to do.
         let shedding = self.disk.shedding.first().map(|_| Time(0));
         let cluster = self.cluster.as_ref().and_then(|cluster| cluster.next_deadline());
-        let others = transfers.into_iter().flatten().chain(shedding).chain(cluster);
+        let scrub = self.scrub.next_deadline().filter(|_| self.disk.failed.is_none());
+        let others = transfers.into_iter().flatten().chain(shedding).chain(cluster).chain(scrub);
         group.into_iter().chain(self.tidy_deadline()).chain(others).min()
     }
 

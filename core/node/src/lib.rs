@@ -31,11 +31,13 @@ mod read;
 mod recover;
 mod restore;
 mod schedule;
+mod scrub;
 mod shard;
 mod snapshot;
 mod streams;
 mod system;
 mod tidy;
+mod untold;
 mod usage;
 mod view;
 

@@ -25,6 +25,7 @@ use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
 use crate::log::{Log, Origin};
 use crate::notice::NoticeLevel;
+use crate::scrub::Scrub;
 use crate::streams::prefixes;
 
 /// The account of streams whose account is not configured: none has this number.
@@ -39,7 +40,7 @@ pub struct Recovery {
     streams: BTreeMap<GroupId, Restored>,
     quarantined: BTreeMap<GroupId, String>,
     /// What is wrong with streams' segments.
-    damaged: BTreeMap<GroupId, Vec<String>>,
+    damaged: BTreeMap<GroupId, Vec<(u64, String)>>,
     refusal: Option<String>,
     replaying: bool,
     unerased: bool,
@@ -84,12 +85,14 @@ pub(crate) struct Restored {
     pub(crate) applied: LogIndex,
     pub(crate) last_segment: u64,
     pub(crate) damage: Option<String>,
+    /// The segments that cannot be used, and why.
+    pub(crate) broken: Vec<(u64, String)>,
 }
 
 impl Restored {
     /// Nothing happened yet.
     pub(crate) fn begin(stream: Stream) -> Restored {
-        Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None }
+        Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None, broken: Vec::new() }
     }
 }
 
@@ -125,7 +128,8 @@ impl Recovery {
             Recovered::SegmentDamaged { id, damage } => {
                 if let Some(state) = self.states.get_mut(&id.group) {
                     state.damage = Some(damage.to_string());
-                    self.damaged.entry(id.group).or_default().push(damage.to_string());
+                    let found = (id.number, damage.to_string());
+                    self.damaged.entry(id.group).or_default().push(found);
                 }
             }
             Recovered::Replay(replay) => self.replay(&replay),
@@ -255,7 +259,8 @@ impl Recovery {
                     let name = stream.config().name.clone();
                     let stretch = |(first, last): &(Seq, Seq)| format!("messages {first} to {last} are lost");
                     self.lost.extend(lost.iter().map(stretch).map(|text| (name.clone(), text)));
-                    self.streams.insert(id, Restored { stream, applied, last_segment, damage: None });
+                    let broken = Vec::new();
+                    self.streams.insert(id, Restored { stream, applied, last_segment, damage: None, broken });
                 }
                 Ok((stream, lost)) => {
                     if !lost.is_empty() && damage.is_none() {
@@ -264,7 +269,8 @@ impl Recovery {
                             lost.len()
                         ));
                     }
-                    self.streams.insert(id, Restored { stream, applied, last_segment, damage });
+                    let broken = self.damaged.remove(&id).unwrap_or_default();
+                    self.streams.insert(id, Restored { stream, applied, last_segment, damage, broken });
                 }
                 Err(error) => self.refuse(id, &error.to_string()),
             }
@@ -417,6 +423,7 @@ impl Recovery {
         }
         js.keep_for_later(self.saved, self.streams);
         js.start_elections(now);
+        js.scrub = Scrub::new(now, js.config.scrub_bytes);
         // However often a server is killed, the log does not grow beyond what may be in it.
         js.disk.bytes_since_checkpoint = self.replayed;
         js.disk.tidy.unerased = self.unerased;
@@ -432,9 +439,6 @@ impl Recovery {
         if let Some(reason) = self.quarantined.get(&id) {
             return js.put_aside(now, id, (&account, name), reason.clone());
         }
-        for reason in self.damaged.remove(&id).unwrap_or_default() {
-            js.note_damage(now, id, account.clone(), reason);
-        }
         if !js.is_placed_here(asset) {
             return; // What there is of it stays until the cluster says that it is not needed.
         }
@@ -449,6 +453,9 @@ impl Recovery {
         let (home, revision) = (js.directory.account_id(&account), found.stream.revision().max(1));
         let mut group = Group::new(id, home.unwrap_or(NOBODY), revision, found.stream, log);
         group.last_segment = found.last_segment;
+        for (_, reason) in &found.broken {
+            js.note_damage(now, id, account.clone(), reason.clone());
+        }
         if let Some(reason) = &found.damage {
             js.note_damage(now, id, account, reason.clone());
         }
@@ -458,6 +465,7 @@ impl Recovery {
         }
         js.add_group(now, hub, Box::new(group));
         js.configure_group(now, hub, id);
+        js.seek_help(now, id, found.broken);
     }
 }
 

@@ -128,6 +128,7 @@ impl JetStream {
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
         self.add_group(now, hub, Box::new(group));
         self.note_opened(now, id);
+        self.seek_help(now, id, found.broken);
     }
 
     /// Adds a group; who leads it listens.

@@ -10,6 +10,7 @@ mod cold;
 mod head;
 mod live;
 mod matcher;
+mod repair;
 mod rewrite;
 mod segments;
 mod seqs;

@@ -178,6 +178,10 @@ impl Stream {
                 self.handle_delivered(&consumer, &seqs, fx);
                 Answer::Done
             }
+            Command::Progress { ts, consumer, revision, consumer_seq, seq } => {
+                self.handle_progress(&consumer, revision, (ts, consumer_seq, seq));
+                Answer::Done
+            }
             Command::Settled { consumer, acks, .. } => {
                 self.handle_settled(&consumer, &acks, fx);
                 Answer::Done
@@ -194,6 +198,7 @@ impl Stream {
             Command::Sourced { source, identity, after, messages, .. } => {
                 Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
+            Command::Compare { .. } => Answer::Done,
             Command::Restore { step, .. } => self.restore(step),
         }
     }
@@ -220,6 +225,11 @@ impl Stream {
     /// Its configuration, complete.
     pub fn config(&self) -> &StreamConfig {
         &self.config
+    }
+
+    /// The same, to share.
+    pub fn shared_config(&self) -> Arc<StreamConfig> {
+        self.config.clone()
     }
 
     /// Takes a configuration that says the same for its own.

@@ -83,7 +83,8 @@ impl JetStream {
         }
     }
 
-    fn is_handed_over(&self, id: GroupId) -> bool {
+    /// Whether a successor is on its way: nothing is proposed or delivered in the meantime.
+    pub(crate) fn is_handed_over(&self, id: GroupId) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.handovers.holds(id))
     }
 
@@ -226,6 +227,9 @@ impl JetStream {
         }
         if !is_sound(id, &message) || !self.may_vote(now, from, id, &message) {
             return;
+        }
+        if matches!(message.body, Body::TakeOver) && !self.is_clean(id) {
+            return; // Somebody else has to.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         let is_away = replicated.hollow || replicated.installing.is_some();

@@ -121,6 +121,7 @@ impl JetStream {
         let others = status.members.voters.iter().copied().filter(|node| *node != cluster.me);
         let alive = others.filter(|node| cluster.peers.is_alive(*node) && to.is_none_or(|to| to == *node));
         let Some(next) = alive.max_by_key(|node| matched(*node)) else { return false };
+        self.tell_successor(now, id);
         if self.replica_mut(id).is_some_and(|replicated| replicated.replica.transfer(next))
             && let Some(cluster) = &mut self.cluster
         {
@@ -129,6 +130,18 @@ impl JetStream {
             return true;
         }
         false
+    }
+
+    /// What a successor should know and the log does not say yet goes to it before.
+    fn tell_successor(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.tell_progress(now);
+        for frame in group.log.cut() {
+            if let Some(replicated) = &mut group.log.replicated {
+                // Refused by who does not lead any more, and then nobody needs it.
+                let _ = replicated.replica.propose(frame.log_body());
+            }
+        }
     }
 
     /// This server is about to stop: others take what it leads.

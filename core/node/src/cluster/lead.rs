@@ -62,6 +62,11 @@ impl JetStream {
         group.waiting.clear();
         group.expiring = false;
         group.wanted = None;
+        if let Some(replicated) = &mut group.log.replicated {
+            replicated.untold = Default::default();
+            replicated.comparing.handle_stepdown();
+        }
+        group.stream.forget_unlogged();
         let account = group.account;
         self.groups.insert(group);
         self.pushing.remove(&id);

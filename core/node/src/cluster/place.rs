@@ -120,6 +120,8 @@ impl JetStream {
             cluster.busy.remove(&id);
             cluster.transfers.forget(id);
             cluster.handovers.forget(id);
+            cluster.compares.forget(id);
+            cluster.repairs.forget(id);
         }
     }
 
@@ -248,7 +250,7 @@ impl JetStream {
         let (applied, term) = (log.applied(), log.term());
         let hard = Hard { term, commit: applied, ..Hard::default() };
         let members = Members { voters: vec![cluster.me], ..Members::default() };
-        let note = ReplicaNote { hard, base: (applied, term), members, hollow: false };
+        let note = ReplicaNote { hard, base: (applied, term), members, ..ReplicaNote::default() };
         let frame = note_frame(id, &note);
         let Ok(mut replicated) = Replicated::open((cluster.me, id), note, applied, &[]) else { return };
         cluster.frames.push(frame);

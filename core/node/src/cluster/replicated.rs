@@ -7,8 +7,10 @@ use hw_kit::{GroupId, LogIndex, NodeId, Time};
 use hw_raft::{Entry, EntryKind, Hard, Members, Message, Replica, Settings, Start, StartError};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
+use super::compare::Comparing;
 use super::transfer::Installing;
 use crate::limits::{APPEND_MAX_BYTES, INFLIGHT_APPENDS};
+use crate::untold::Untold;
 
 /// What the disk has of a replica.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,12 @@ pub(crate) struct Replicated {
     pub(crate) members: Members,
     /// Whether its state fits no entry of the log, as it is being fetched.
     pub(crate) hollow: bool,
+    /// Whether nothing of what is here is to be used for that.
+    pub(crate) anew: bool,
+    /// Consumers that are ahead of what the log says of them.
+    pub(crate) untold: Untold,
+    /// When replicas are compared.
+    pub(crate) comparing: Comparing,
     /// A state that was fetched and is not durable yet.
     pub(crate) installing: Option<Installing>,
     /// Whether the running checkpoint contains that.
@@ -58,7 +66,9 @@ impl Saved {
     /// Takes a later note: what it says of the log's beginning counts only without a state.
     pub(crate) fn take_note(&mut self, later: ReplicaNote) {
         match &mut self.note {
-            Some(note) if self.is_stated => (note.hard, note.hollow) = (later.hard, later.hollow),
+            Some(note) if self.is_stated => {
+                (note.hard, note.hollow, note.anew) = (later.hard, later.hollow, later.anew);
+            }
             note => *note = Some(later),
         }
     }
@@ -93,7 +103,7 @@ impl Replicated {
         applied: LogIndex,
         frames: &[Frame],
     ) -> Result<Replicated, StartError> {
-        let ReplicaNote { mut hard, base, members, hollow } = note;
+        let ReplicaNote { mut hard, base, members, hollow, anew } = note;
         hard.commit = hard.commit.max(base.0);
         let entries = frames.iter().filter(|frame| frame.first() > base.0).map(entry_of).collect();
         let start = Start { hard, members: members.clone(), base, applied, entries };
@@ -111,12 +121,20 @@ impl Replicated {
             base,
             members,
             hollow,
+            anew,
+            untold: Untold::default(),
+            comparing: Comparing::default(),
             installing: None,
             saving: false,
             in_checkpoint: None,
             unsent: VecDeque::new(),
             hard,
         })
+    }
+
+    /// When its leader has something to say to the others.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.untold.next_deadline().into_iter().chain(self.comparing.next_deadline()).min()
     }
 
     /// Whether this server decides what is proposed.
@@ -195,11 +213,11 @@ impl Replicated {
         let hard = self.hard;
         if let Some(Installing { base, members }) = self.installing.clone() {
             self.saving = true;
-            return ReplicaNote { hard, base, members, hollow: false };
+            return ReplicaNote { hard, base, members, ..ReplicaNote::default() };
         }
         self.in_checkpoint = Some(base);
         let members = self.replica.members().clone();
-        ReplicaNote { hard, base, members, hollow: self.hollow }
+        ReplicaNote { hard, base, members, hollow: self.hollow, anew: self.anew }
     }
 
     /// What was saved with the state is durable.
@@ -211,7 +229,7 @@ impl Replicated {
 
     fn saved(&self) -> ReplicaNote {
         let (hard, members) = (self.hard, self.members.clone());
-        ReplicaNote { hard, base: self.base, members, hollow: self.hollow }
+        ReplicaNote { hard, base: self.base, members, hollow: self.hollow, anew: self.anew }
     }
 }
 

@@ -83,8 +83,11 @@ impl JetStream {
         if is_installing || self.disk.failed.is_some() || self.replica(id).is_none() {
             return;
         }
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.repairs.comes_first(id)) {
+            return; // When that is done, it is fetched.
+        }
         let last = self.groups.get(&id).map_or(Seq(0), |group| group.stream.messages().last_seq());
-        self.hollow(id);
+        self.hollow(id, false);
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.transfers.is_fetching(id) {
             return;
@@ -96,13 +99,16 @@ impl JetStream {
         cluster.send(from, PeerFrame::Fetch { group: id, transfer, after: last });
     }
 
-    /// From now on the state of a replica fits no entry; that is durable before what it is filled with.
-    fn hollow(&mut self, id: GroupId) {
+    /// From now on the state of a replica fits no entry; that is durable before what it is filled with. `is_anew`: nothing of
+    /// what is here is to be used.
+    pub(crate) fn hollow(&mut self, id: GroupId, is_anew: bool) {
         if id == META {
             return; // Its state is replaced at once.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
-        if std::mem::replace(&mut replicated.hollow, true) {
+        let is_known = replicated.hollow && (replicated.anew || !is_anew);
+        (replicated.hollow, replicated.anew) = (true, replicated.anew || is_anew);
+        if is_known {
             return;
         }
         let frame = replicated.note_again(id);
@@ -131,6 +137,7 @@ impl JetStream {
         for to in waiting {
             self.next_piece(to, id);
         }
+        self.touch_giving(id, block);
     }
 
     fn next_piece(&mut self, to: NodeId, id: GroupId) {
@@ -221,9 +228,11 @@ impl JetStream {
         };
         cluster.transfers.incoming.remove(&id);
         if let Err(reason) = self.install(now, hub, id, end) {
-            let text =
-                format!("group {id}: the state that {} sent cannot be used: {reason}", self.node_name(from));
-            self.say(NoticeLevel::Error, text);
+            let reason = format!("the state that {} sent does not fit what is here: {reason}", self.node_name(from));
+            match id == META {
+                true => self.say(NoticeLevel::Error, format!("{}: {reason}", self.raft_group(id))),
+                false => self.remedy(now, id, super::Remedy::Anew, reason),
+            }
         }
     }
 
@@ -293,7 +302,7 @@ impl JetStream {
             else {
                 continue;
             };
-            replicated.hollow = false;
+            (replicated.hollow, replicated.anew) = (false, false);
             (replicated.base, replicated.members) = (base, members.clone());
             let frame = replicated.note_again(id);
             let installed = replicated.replica.install(base, members);
@@ -304,6 +313,7 @@ impl JetStream {
                     cluster.say(NoticeLevel::Error, text);
                 }
             }
+            self.mended(id);
             self.wake_replica(id);
         }
     }
@@ -364,11 +374,12 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.transfers.outgoing.retain(|(to, _), _| *to != node);
         cluster.transfers.incoming.retain(|_, incoming| incoming.from != node);
+        cluster.repairs.giving.retain(|(to, _), _| *to != node);
     }
 }
 
 /// A message in a piece: sequence, time, lengths of subject, header and all, then all of it.
-fn encode(message: &Message, out: &mut Vec<u8>) {
+pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
     let (subject, header) = message.record.lengths();
     let joined = message.record.joined();
     out.extend_from_slice(&message.seq.0.to_le_bytes());
@@ -380,7 +391,7 @@ fn encode(message: &Message, out: &mut Vec<u8>) {
 }
 
 /// The messages of a piece, as far as they are whole.
-fn decode(mut body: Bytes) -> impl Iterator<Item = Message> {
+pub(super) fn decode(mut body: Bytes) -> impl Iterator<Item = Message> {
     std::iter::from_fn(move || {
         let (seq, rest) = body.split_first_chunk::<8>()?;
         let (ts, rest) = rest.split_first_chunk::<8>()?;

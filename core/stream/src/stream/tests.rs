@@ -2,6 +2,7 @@
 
 mod batches;
 mod schedules;
+mod unlogged;
 
 use hw_kit::Span;
 

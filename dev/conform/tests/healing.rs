@@ -1,0 +1,169 @@
+//! Three real servers, and damage to what one of them has: a bit flipped in the messages, the index or the end of a segment,
+//! a segment that is gone. No wrong byte is served by any server, what was damaged is whole again without anybody's help,
+//! and `store check` agrees.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use hw_conform::{Case, Cases, Fault, Js, Outcome, Target, Trio, page, run_all, targets, wait};
+use serde_json::{Value, json};
+
+type Flow = Result<(), Fault>;
+
+const MESSAGES: u64 = 400;
+/// The first stream's group.
+const GROUP: u64 = 1;
+
+/// What happens to a segment.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// A bit of a message.
+    Message,
+    /// A bit of the index.
+    Index,
+    /// A bit of the trailer.
+    End,
+    /// The whole file.
+    Gone,
+}
+
+fn main() -> ExitCode {
+    let ours = targets().into_iter().find(|target| target.name == "headwater");
+    let mut cases = Vec::new();
+    if let Some(target) = ours {
+        for harm in [Harm::Message, Harm::Index, Harm::End, Harm::Gone] {
+            for is_leader in [false, true] {
+                let who = if is_leader { "the leader" } else { "a follower" };
+                let (name, target) = (format!("{}: damage at {who}: {harm:?}", target.name), target.clone());
+                let run = move || outcome(&target, |target| mended(target, harm, is_leader));
+                cases.push(Case { name, run: Box::new(run) });
+            }
+        }
+    }
+    run_all(Cases { cases, threads: 2 })
+}
+
+fn outcome(target: &Target, run: impl Fn(&Target) -> Flow) -> Outcome {
+    match &target.binary {
+        Err(why) => Outcome::Skipped(why.clone()),
+        Ok(_) => run(target).map_err(|error| error.to_string()).into(),
+    }
+}
+
+fn payload(seq: u64) -> Vec<u8> {
+    let mut bytes = format!("{seq}:").into_bytes();
+    bytes.extend((0..900).map(|at: u64| (at * (seq + 3) % 251) as u8));
+    bytes
+}
+
+fn fill(trio: &Trio) -> Flow {
+    let mut js = Js::open(trio.servers[0].port())?;
+    let config = json!({ "name": "S", "subjects": ["s.>"], "num_replicas": 3, "storage": "file",
+        "retention": "limits", "allow_direct": true });
+    let info = js.api("STREAM.CREATE.S", &config)?;
+    want(info["config"]["num_replicas"] == 3, || info.to_string())?;
+    for seq in 1..=MESSAGES {
+        let ack = js.request(&format!("s.{}", seq % 7), &payload(seq))?;
+        let ack: Value = serde_json::from_slice(&ack.payload)?;
+        want(ack["seq"] == seq, || format!("{seq}: {ack}"))?;
+    }
+    Ok(())
+}
+
+fn want(is_so: bool, what: impl FnOnce() -> String) -> Flow {
+    if is_so { Ok(()) } else { Err(what().into()) }
+}
+
+/// The segments of the stream at a server.
+fn segments(trio: &Trio, at: usize) -> Result<Vec<PathBuf>, Fault> {
+    let prefix = format!("{GROUP:016x}-");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(trio.shard(at).join("segments"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) && !name.ends_with("tmp") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn harm_it(path: &PathBuf, harm: Harm) -> Flow {
+    let mut bytes = fs::read(path)?;
+    let end = bytes.len() - 128;
+    let index = usize::try_from(u64::from_le_bytes(bytes[end + 32..end + 40].try_into()?))?;
+    let at = match harm {
+        Harm::Message => 32 + 32 + 200,
+        Harm::Index => index + 20,
+        Harm::End => end + 40,
+        Harm::Gone => return Ok(fs::remove_file(path)?),
+    };
+    bytes[at] ^= 4;
+    Ok(fs::write(path, bytes)?)
+}
+
+/// Reads every message through every server: what comes is right. Gives how many came, through each.
+fn read_all(trio: &Trio) -> Result<Vec<u64>, Fault> {
+    let mut counts = Vec::new();
+    for server in &trio.servers {
+        let mut js = Js::open(server.port())?;
+        let mut count = 0;
+        for seq in 1..=MESSAGES {
+            let body = json!({ "seq": seq }).to_string();
+            let Ok(got) = js.request("$JS.API.DIRECT.GET.S", body.as_bytes()) else { continue };
+            if got.headers.first().is_some_and(|line| line.starts_with("NATS/1.0 ")) {
+                continue;
+            }
+            want(got.payload == payload(seq), || format!("message {seq} through {}: {got}", server.url()))?;
+            count += 1;
+        }
+        counts.push(count);
+    }
+    Ok(counts)
+}
+
+fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill(&trio)?;
+    let leader = trio.leader(0, "S")?;
+    let victim = if is_leader { leader } else { (leader + 1) % 3 };
+    wait(|| "there are segments".to_owned(), || segments(&trio, victim).ok().filter(|all| all.len() > 1))?;
+    trio.servers[victim].kill();
+    let harmed = segments(&trio, victim)?[0].clone();
+    harm_it(&harmed, harm)?;
+    trio.servers[victim].start_again()?;
+    // Who has it is to read it: nobody who is known to be damaged leads.
+    let name = hw_conform::NAMES[victim];
+    let lead = json!({ "placement": { "preferred": name } });
+    let asked = (victim + 1) % 3;
+    wait(|| format!("{name} is back"), || {
+        let js = &mut Js::open(trio.servers[asked].port()).ok()?;
+        js.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
+        let is_back = trio.replica(victim, GROUP)?["state"] == "LEADER" || trio.servers[victim].log().contains("the others help");
+        is_back.then_some(())
+    })?;
+    read_all(&trio)?;
+    wait(
+        || format!("{name} is mended:\n{}", trio.servers[victim].log_end()),
+        || trio.servers[victim].log().contains("this replica is whole again").then_some(()),
+    )?;
+    trio.await_health()?;
+    wait(|| "everything is read through every server".to_owned(), || {
+        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
+    })?;
+    let raft = trio.replica(victim, GROUP);
+    want(raft.as_ref().is_some_and(|raft| raft.get("problem").is_none()), || format!("{raft:?}"))?;
+    let damaged = page(&trio.servers[victim], "/healthz?details=true");
+    want(damaged.as_ref().is_some_and(|page| page["status"] == "ok"), || format!("{damaged:?}"))?;
+    check(target, &mut trio, victim)
+}
+
+/// A server's store is sound on disk.
+fn check(target: &Target, trio: &mut Trio, at: usize) -> Flow {
+    trio.servers[at].stop()?;
+    let binary = target.binary.clone()?;
+    let output = Command::new(binary).args(["store", "check"]).arg(trio.servers[at].dir().join("store")).output()?;
+    want(output.status.success(), || String::from_utf8_lossy(&output.stdout).into_owned())
+}
