@@ -11,7 +11,9 @@ mod give;
 mod handover;
 mod lead;
 mod leaderless;
+mod orphans;
 mod place;
+mod rejoin;
 mod repair;
 mod replicated;
 mod show;
@@ -24,7 +26,6 @@ use hw_kit::{GroupId, LinkId, NodeId, Time};
 use hw_store::Frame;
 
 use crate::notice::{Notice, NoticeLevel};
-use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
 pub(crate) use compare::Compares;
@@ -32,6 +33,7 @@ pub(crate) use form::store_frame;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use leaderless::Parked;
+pub(crate) use orphans::Orphans;
 pub(crate) use repair::{Remedy, Repairs, of_index};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -80,8 +82,10 @@ pub(crate) struct Cluster {
     pub(crate) growing: BTreeSet<GroupId>,
     /// Groups that were opened in this round.
     pub(crate) opened: Vec<(Time, GroupId)>,
-    /// What was found on disk of groups that the meta group has not created yet, as far as is known.
-    pub(crate) found: BTreeMap<GroupId, (Option<Saved>, Option<Restored>)>,
+    /// The logs that are on disk of groups without a state, which the meta group has not created yet, as far as is known.
+    pub(crate) found: BTreeMap<GroupId, Saved>,
+    /// Groups that nobody knows.
+    pub(crate) orphans: Orphans,
     /// Lines for the log.
     pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.
@@ -115,6 +119,7 @@ impl Cluster {
             growing: BTreeSet::new(),
             opened: Vec::new(),
             found: BTreeMap::new(),
+            orphans: Orphans::default(),
             notices: Vec::new(),
             names: BTreeMap::new(),
         }
@@ -150,6 +155,7 @@ impl Cluster {
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
             self.repairs.next_deadline(),
+            self.orphans.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

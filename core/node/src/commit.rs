@@ -82,7 +82,14 @@ impl JetStream {
     fn apply_meta(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) {
         let (_, origin) = self.meta_log.apply_next(frame, entry.len());
         self.meta_changed = true;
-        let command = MetaCommand::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let command = match MetaCommand::decode(entry) {
+            Ok(command) => command,
+            // Written by a newer version, or wrongly: without it, nothing that follows would mean what it should.
+            Err(error) => {
+                self.disk.fail(format!("the list of streams cannot be followed at entry {}: {error}", frame.first.0));
+                return self.abdicate_all(now, hub);
+            }
+        };
         let (command, origin) = self.find_asker(command, origin);
         let new = match &command {
             MetaCommand::Create { account, config, .. } => Some((account.clone(), config.name.clone())),
@@ -168,7 +175,13 @@ impl JetStream {
             return false; // It was in order when the frame was begun, and is not any more.
         }
         let (index, origin) = group.log.apply_next(frame, entry.len());
-        let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let command = match Command::decode(entry) {
+            Ok(command) => command,
+            Err(error) => {
+                self.break_off(now, hub, id, format!("its log cannot be followed at entry {}: {error}", index.0));
+                return false;
+            }
+        };
         group.changed = true;
         let note = Note::of(&command);
         if let Note::Put(name) = &note {

@@ -154,8 +154,13 @@ pub(crate) struct JetStream {
 pub(crate) struct Aside {
     /// Their data is damaged: the store keeps it as it is.
     pub(crate) quarantined: BTreeMap<GroupId, Damaged>,
-    /// Their account is not configured: they are saved with the others, and open again when it is.
+    /// They are saved with the others, and open again when their account is configured, or when the meta group says that
+    /// they exist.
     pub(crate) parked: Groups,
+    /// Groups of which nobody has said yet that they exist, and whose data is damaged.
+    pub(crate) unopened: BTreeMap<GroupId, String>,
+    /// The highest segment number that they ever used.
+    pub(crate) last_segments: BTreeMap<GroupId, u64>,
 }
 
 /// What is on its way to the disk.

@@ -11,7 +11,7 @@ use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use crate::api::Call;
 use crate::batch::Committer;
-use crate::cluster::Replicated;
+use crate::cluster::{Replicated, Saved};
 use crate::limits::FRAME_BYTES;
 
 /// Who waits for the answer to a proposed command.
@@ -49,6 +49,8 @@ pub(crate) struct Log {
     settled: u64,
     /// Its replica, where it has others.
     pub(crate) replicated: Option<Box<Replicated>>,
+    /// What the disk has of its replica, while that is not at work: nobody knows yet what the group is.
+    resting: Option<Box<Saved>>,
 }
 
 impl Log {
@@ -66,6 +68,7 @@ impl Log {
             proposed: 0,
             settled: 0,
             replicated: None,
+            resting: None,
         }
     }
 
@@ -73,6 +76,17 @@ impl Log {
     pub(crate) fn replicate(&mut self, term: u64, replicated: Replicated) {
         self.term = term;
         self.replicated = Some(Box::new(replicated));
+    }
+
+    /// It has a replica that is not at work.
+    pub(crate) fn rest(&mut self, saved: Saved) {
+        self.term = saved.note.as_ref().map_or(self.term, |note| note.base.1);
+        self.resting = Some(Box::new(saved));
+    }
+
+    /// What the disk has of that replica, which is to work from now on.
+    pub(crate) fn wake(&mut self) -> Option<Saved> {
+        self.resting.take().map(|saved| *saved)
     }
 
     /// Whether this server decides what is proposed.
@@ -170,6 +184,8 @@ impl Log {
         let base = (self.applied, self.term);
         if let Some(replicated) = &mut self.replicated {
             replicated.saved_with(base).encode(out);
+        } else if let Some(note) = self.resting.as_ref().and_then(|saved| saved.note.clone()) {
+            hw_cluster::ReplicaNote { base, ..note }.encode(out);
         }
     }
 

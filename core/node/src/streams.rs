@@ -116,9 +116,21 @@ impl JetStream {
         let asset = asset.clone();
         let id = asset.group();
         let Some(account_id) = self.directory.account_id(account) else { return };
-        let (saved, restored) =
-            self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
-        let found = restored
+        if self.aside.quarantined.contains_key(&id) {
+            return;
+        }
+        if let Some(reason) = self.aside.unopened.remove(&id) {
+            let last_segment = self.aside.last_segments.get(&id).copied().unwrap_or_default();
+            return self.open_anew(now, hub, (account, &asset), (reason, last_segment));
+        }
+        let mut parked = self.aside.parked.remove(&id);
+        if let Some(group) = parked.take_if(|group| group.log.replicated.is_some()) {
+            return self.open_parked(now, hub, (account_id, group));
+        }
+        let resting = parked.as_mut().and_then(|group| group.log.wake());
+        let saved = resting.or_else(|| self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)));
+        let found = parked.map(|group| Restored::of(*group));
+        let found = found
             .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
         let log = match self.new_log(&asset, (saved, found.applied)) {
             Ok(log) => log,
@@ -128,7 +140,7 @@ impl JetStream {
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
         self.add_group(now, hub, Box::new(group));
         self.note_opened(now, id);
-        self.seek_help(now, id, found.broken);
+        self.seek_help(now, id);
     }
 
     /// Adds a group; who leads it listens.
@@ -208,6 +220,7 @@ impl JetStream {
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }
+        self.drop_found(id);
         if self.groups.get(&id).is_some_and(|group| group.log.is_leading()) {
             self.stop_listening(hub, id);
         }

@@ -41,6 +41,7 @@ impl Trio {
         for (name, port) in NAMES.iter().zip(&routes) {
             let config = format!(
                 "server_name: {name}
+                debug: true
                 http: \"127.0.0.1:{{http}}\"
                 jetstream {{ {jetstream} }}
                 cluster {{ name: trio, listen: \"127.0.0.1:{}\", routes: [ {urls} ] }}

@@ -32,6 +32,11 @@ fn main() -> ExitCode {
     let ours = targets().into_iter().find(|target| target.name == "headwater");
     let mut cases = Vec::new();
     if let Some(target) = ours {
+        for (what, group) in [("the list of streams", 0), ("a stream's state", GROUP)] {
+            let (name, target) = (format!("{}: damage of {what}", target.name), target.clone());
+            let run = move || outcome(&target, |target| rejoined(target, group));
+            cases.push(Case { name, run: Box::new(run) });
+        }
         for harm in [Harm::Message, Harm::Index, Harm::End, Harm::Gone] {
             for is_leader in [false, true] {
                 let who = if is_leader { "the leader" } else { "a follower" };
@@ -157,6 +162,78 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
     want(raft.as_ref().is_some_and(|raft| raft.get("problem").is_none()), || format!("{raft:?}"))?;
     let damaged = page(&trio.servers[victim], "/healthz?details=true");
     want(damaged.as_ref().is_some_and(|page| page["status"] == "ok"), || format!("{damaged:?}"))?;
+    check(target, &mut trio, victim)
+}
+
+/// Flips a bit in the state of a group in the newest checkpoint that has one.
+fn harm_state(trio: &Trio, at: usize, group: u64) -> Flow {
+    let mut checkpoints = Vec::new();
+    for entry in fs::read_dir(trio.shard(at))? {
+        let path = entry?.path();
+        if path.file_name().unwrap_or_default().to_string_lossy().starts_with("checkpoint-") {
+            checkpoints.push(path);
+        }
+    }
+    checkpoints.sort();
+    for path in checkpoints.iter().rev() {
+        let mut bytes = fs::read(path)?;
+        let count = u32::from_le_bytes(bytes[12..16].try_into()?) as usize;
+        let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
+        let row = (0..count).map(|row| 112 + row * 32).find(|row| number(*row).is_ok_and(|found| found == group));
+        if let Some(row) = row {
+            let (offset, len) = (number(row + 8)? as usize, number(row + 16)? as usize);
+            bytes[offset + len - 3] ^= 4;
+            return Ok(fs::write(path, bytes)?);
+        }
+    }
+    Err(format!("no checkpoint has group {group}").into())
+}
+
+/// A server that cannot read what it knew of a group, or of all of them, gets it from the others; what is on its disk of
+/// streams that only it has is there again; and it has a vote.
+fn rejoined(target: &Target, group: u64) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill(&trio)?;
+    let mut js = Js::open(trio.servers[0].port())?;
+    let alone: Vec<String> = (0..3).map(|at| format!("ALONE{at}")).collect();
+    for name in &alone {
+        js.api(&format!("STREAM.CREATE.{name}"), &json!({ "name": name, "subjects": [name], "num_replicas": 1 }))?;
+        for number in 0..20 {
+            js.request(name, format!("{name}.{number}").as_bytes())?;
+        }
+    }
+    let leader = trio.leader(0, "S")?;
+    let victim = (leader + 1) % 3;
+    // In order: what it has is in a checkpoint.
+    trio.servers[victim].stop()?;
+    harm_state(&trio, victim, group)?;
+    trio.servers[victim].start_again()?;
+    wait(
+        || format!("it takes part again:\n{}", trio.servers[victim].log()),
+        || trio.servers[victim].log().contains("takes part again").then_some(()),
+    )?;
+    trio.await_health()?;
+    wait(|| "everything is read through every server".to_owned(), || {
+        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
+    })?;
+    for server in &trio.servers {
+        let mut js = Js::open(server.port())?;
+        for name in &alone {
+            let there = js.read_from(name, 1)?;
+            want(there.len() == 20, || format!("{name} has {} messages through {}", there.len(), server.url()))?;
+        }
+    }
+    // With its vote, and only with that, the other two go on.
+    trio.servers[leader].kill();
+    wait(|| format!("a publish without n{}:\n{}", leader + 1, trio.servers[victim].log_end()), || {
+        let mut js = Js::open(trio.servers[victim].port()).ok()?;
+        js.set_patience(std::time::Duration::from_secs(2));
+        let ack = js.request("s.after", b"after").ok()?;
+        let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+        ack["seq"].as_u64().filter(|seq| *seq > MESSAGES)
+    })?;
+    trio.servers[leader].start_again()?;
+    trio.await_health()?;
     check(target, &mut trio, victim)
 }
 

@@ -232,10 +232,18 @@ impl JetStream {
             return; // Somebody else has to.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
-        let is_away = replicated.hollow || replicated.installing.is_some();
-        if is_away && matches!(message.body, Body::Append { .. }) {
+        let is_away = replicated.hollow || replicated.is_mute() || replicated.installing.is_some();
+        let is_led = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+        if is_away && is_led && replicated.replica.term() <= message.term {
+            self.hear_of(id, from);
+        }
+        let Some(replicated) = self.replica_mut(id) else { return };
+        if is_away && (matches!(message.body, Body::Append { .. }) || (replicated.is_mute() && is_led)) {
             // Its state fits no entry: whoever leads is asked for another.
             return self.fetch_state(now, from, id);
+        }
+        if replicated.is_mute() && matches!(message.body, Body::Vote { .. }) {
+            return; // It may have voted, and does not know it any more.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         if replicated.replica.handle_message(from, message).is_err() {

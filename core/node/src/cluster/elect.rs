@@ -77,7 +77,9 @@ impl JetStream {
     /// Whether its state is whole: a replica with damage does not lead.
     pub(crate) fn is_clean(&self, id: GroupId) -> bool {
         let is_whole = self.groups.get(&id).is_none_or(|group| group.damage.is_none());
-        let is_away = |replicated: &super::Replicated| replicated.hollow || replicated.installing.is_some();
+        let is_away = |replicated: &super::Replicated| {
+            replicated.hollow || replicated.is_mute() || replicated.installing.is_some()
+        };
         is_whole && !self.replica(id).is_some_and(is_away)
     }
 

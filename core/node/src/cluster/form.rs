@@ -29,6 +29,7 @@ impl JetStream {
         self.run_parked(now, hub);
         self.run_transfers(now);
         self.run_repairs(now, hub);
+        self.run_orphans(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {
             self.follow_place(now, hub, id);

@@ -127,15 +127,16 @@ impl JetStream {
     }
 
     /// A stream was opened: what could not be used of it, others may have.
-    pub(crate) fn seek_help(&mut self, now: Time, id: GroupId, broken: Vec<(u64, String)>) {
-        for (segment, reason) in broken {
-            self.remedy(now, id, Remedy::Index(segment), reason);
-        }
+    pub(crate) fn seek_help(&mut self, now: Time, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
+        let reason = group.damage.clone().unwrap_or_else(|| "this replica differs from the others".to_owned());
+        let lost = group.stream.messages().lost_segments();
         let is_anew = group.log.replicated.as_ref().is_some_and(|replicated| replicated.anew);
         if is_anew || group.stream.messages().has_orphans() {
-            let reason = group.damage.clone().unwrap_or_else(|| "this replica differs from the others".to_owned());
-            self.remedy(now, id, Remedy::Anew, reason);
+            self.remedy(now, id, Remedy::Anew, reason.clone());
+        }
+        for segment in lost {
+            self.remedy(now, id, Remedy::Index(segment), reason.clone());
         }
     }
 
@@ -164,7 +165,7 @@ impl JetStream {
     fn repair(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         let Some(replicated) = self.replica(id) else { return self.forget_broken(id) };
         let leader = replicated.replica.leader();
-        let is_led = leader.0 != 0 && replicated.proven;
+        let is_led = self.helper(id).is_some();
         let is_held = self.is_handed_over(id);
         let Some(cluster) = &mut self.cluster else { return };
         let others_busy = cluster.repairs.broken.iter().any(|(other, one)| *other != id && one.is_busy());
@@ -224,7 +225,7 @@ impl JetStream {
             && let Some(broken) = cluster.repairs.broken.get_mut(&id)
         {
             *broken = Broken { is_doubtful: true, again: now + PAUSE, ..Broken::default() };
-            cluster.transfers.forget(id);
+            cluster.transfers.stop(id);
         }
         self.recount(id);
         self.fetch_again(now, id);

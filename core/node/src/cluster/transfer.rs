@@ -29,6 +29,8 @@ pub(crate) struct Transfers {
     last: u64,
     incoming: BTreeMap<GroupId, Incoming>,
     outgoing: BTreeMap<(NodeId, GroupId), Outgoing>,
+    /// Who led a group, as far as was heard while its replica here took no part.
+    heard: BTreeMap<GroupId, NodeId>,
 }
 
 struct Incoming {
@@ -58,7 +60,13 @@ impl Transfers {
 
     pub(crate) fn forget(&mut self, id: GroupId) {
         self.incoming.remove(&id);
+        self.heard.remove(&id);
         self.outgoing.retain(|(_, group), _| *group != id);
+    }
+
+    /// What is on its way to a group is of no use any more.
+    pub(crate) fn stop(&mut self, id: GroupId) {
+        self.incoming.remove(&id);
     }
 
     /// Whether a group's state is being fetched.
@@ -264,6 +272,7 @@ impl JetStream {
         let Some(log) = self.log_mut(id) else { return Ok(()) };
         log.handle_installed(base.0, base.1);
         if let Some(replicated) = &mut log.replicated {
+            replicated.choose_term(now);
             replicated.installing = Some(Installing { base, members: note.members });
         }
         self.meta_changed |= id == META;
@@ -283,9 +292,14 @@ impl JetStream {
             .map(|(account, asset)| (account.to_owned(), asset.config.name.clone(), asset.group()))
             .collect();
         let new: BTreeSet<GroupId> = assets.iter().map(|(.., id)| *id).collect();
+        let deleted: BTreeSet<GroupId> = self.meta.tombstones().collect();
         for gone in old.difference(&new) {
-            self.close_group(now, hub, *gone);
+            match deleted.contains(gone) {
+                true => self.close_group(now, hub, *gone),
+                false => self.orphan(now, hub, *gone),
+            }
         }
+        deleted.iter().for_each(|id| self.drop_found(*id));
         for (account, name, id) in assets {
             if !self.groups.contains_key(&id) {
                 self.open_group(now, hub, (&account, &name));
@@ -295,7 +309,7 @@ impl JetStream {
     }
 
     /// A checkpoint contains the states that were fetched: they count.
-    pub(crate) fn handle_installed(&mut self) {
+    fn handle_installed(&mut self, now: Time) {
         for id in self.replicated() {
             let Some(replicated) = self.replica_mut(id) else { continue };
             let Some(Installing { base, members }) = replicated.installing.take_if(|_| replicated.saving)
@@ -304,6 +318,10 @@ impl JetStream {
             };
             (replicated.hollow, replicated.anew) = (false, false);
             (replicated.base, replicated.members) = (base, members.clone());
+            if replicated.is_mute() {
+                self.speak_again(now, id, (base, members));
+                continue;
+            }
             let frame = replicated.note_again(id);
             let installed = replicated.replica.install(base, members);
             if let Some(cluster) = &mut self.cluster {
@@ -319,12 +337,12 @@ impl JetStream {
     }
 
     /// A checkpoint has ended.
-    pub(crate) fn handle_replicas_saved(&mut self, well: bool) {
+    pub(crate) fn handle_replicas_saved(&mut self, now: Time, well: bool) {
         if self.cluster.is_none() {
             return;
         }
         if well {
-            self.handle_installed();
+            self.handle_installed(now);
         }
         let tail = LOG_TAIL_BYTES.min(LOG_TAILS_BYTES / self.groups.keys().count().max(1) as u64);
         for id in self.replicated() {
@@ -354,17 +372,34 @@ impl JetStream {
     pub(crate) fn run_transfers(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         let late = cluster.transfers.incoming.extract_if(.., |_, incoming| incoming.until <= now);
-        let late: Vec<GroupId> = late.map(|(id, _)| id).collect();
-        for id in late {
-            self.fetch_again(now, id);
+        let late: Vec<(GroupId, NodeId)> = late.map(|(id, incoming)| (id, incoming.from)).collect();
+        for (id, from) in late {
+            match self.replica(id).is_some_and(|replicated| replicated.is_mute()) {
+                true => self.fetch_state(now, self.helper(id).unwrap_or(from), id),
+                false => self.fetch_again(now, id),
+            }
         }
+    }
+
+    /// Another server leads a group whose replica here takes no part.
+    pub(crate) fn hear_of(&mut self, id: GroupId, leader: NodeId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.transfers.heard.insert(id, leader);
+        }
+    }
+
+    /// Who brings a hollow replica its state: the leader, as far as that is known.
+    pub(crate) fn helper(&self, id: GroupId) -> Option<NodeId> {
+        let (cluster, replicated) = (self.cluster.as_ref()?, self.replica(id)?);
+        let heard = cluster.transfers.heard.get(&id).copied();
+        let known = [heard, Some(replicated.replica.leader())].into_iter().flatten();
+        known.into_iter().find(|node| *node != cluster.me && cluster.peers.is_alive(*node))
     }
 
     /// A hollow replica asks its leader.
     pub(crate) fn fetch_again(&mut self, now: Time, id: GroupId) {
-        let Some(replicated) = self.replica(id).filter(|replicated| replicated.hollow) else { return };
-        let leader = replicated.replica.leader();
-        if leader.0 != 0 && !self.is_me(leader) {
+        let is_hollow = self.replica(id).is_some_and(|replicated| replicated.hollow);
+        if let Some(leader) = self.helper(id).filter(|_| is_hollow) {
             self.fetch_state(now, leader, id);
         }
     }

@@ -56,6 +56,11 @@ impl Messages {
         self.segments.by_first.values().any(|one| one.id == segment && one.lost)
     }
 
+    /// The segments whose messages are there for nobody.
+    pub fn lost_segments(&self) -> Vec<u64> {
+        self.segments.by_first.values().filter(|one| one.lost).map(|one| one.id).collect()
+    }
+
     /// Whether messages that should be here are in no segment that is known.
     pub fn has_orphans(&self) -> bool {
         let is_within = |&(first, last): &(u64, u64)| {
