@@ -37,6 +37,16 @@ fn main() -> ExitCode {
             let run = move || outcome(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
+        let others: [(&str, fn(&Target) -> Flow); 4] = [
+            ("a follower that differs is made anew", |target| diverged(target, false)),
+            ("a leader that differs is made anew", |target| diverged(target, true)),
+            ("damage that nobody reads is found", scrubbed),
+            ("another leader goes on where a consumer without acks was", handed_over),
+        ];
+        for (what, run) in others {
+            let (name, target) = (format!("{}: {what}", target.name), target.clone());
+            cases.push(Case { name, run: Box::new(move || outcome(&target, run)) });
+        }
         for harm in [Harm::Message, Harm::Index, Harm::End, Harm::Gone] {
             for is_leader in [false, true] {
                 let who = if is_leader { "the leader" } else { "a follower" };
@@ -165,8 +175,132 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
     check(target, &mut trio, victim)
 }
 
-/// Flips a bit in the state of a group in the newest checkpoint that has one.
-fn harm_state(trio: &Trio, at: usize, group: u64) -> Flow {
+/// CRC-32 as the format has it, a bit at a time.
+fn crc(pieces: &[&[u8]]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !pieces.iter().flat_map(|piece| piece.iter()).fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+/// Changes what a server believes of the stream, and makes all checksums fit: one that was wrong when it was written.
+fn change_state(trio: &Trio, at: usize) -> Flow {
+    let (path, row) = newest_with(trio, at, GROUP)?;
+    let mut bytes = fs::read(&path)?;
+    let number = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+    let short = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+    let (offset, len) = (number(&bytes, row + 8) as usize, number(&bytes, row + 16) as usize);
+    let state = offset + 48 + short(&bytes, offset + 28) as usize * 8;
+    want(bytes[state] == 0xf1, || format!("a replica's note begins with {:x}", bytes[state]))?;
+    let members = short(&bytes, state + 42) as usize;
+    // The number that stands for everything that was decided so far.
+    let fingerprint = state + 46 + members + 1 + 5 * 8;
+    bytes[fingerprint] ^= 1;
+    let checked = crc(&[&bytes[16..24], &bytes[row..row + 8], &bytes[offset..offset + len]]);
+    bytes[row + 24..row + 28].copy_from_slice(&checked.to_le_bytes());
+    let count = short(&bytes, 12) as usize;
+    let directory = crc(&[&bytes[112..112 + count * 32]]);
+    bytes[104..108].copy_from_slice(&directory.to_le_bytes());
+    let head = crc(&[&bytes[..108]]);
+    bytes[108..112].copy_from_slice(&head.to_le_bytes());
+    Ok(fs::write(path, bytes)?)
+}
+
+/// One replica differs from the others: they find out, and it becomes like them.
+fn diverged(target: &Target, is_leader: bool) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill(&trio)?;
+    let victim = (trio.leader(0, "S")? + 1) % 3;
+    trio.servers[victim].stop()?;
+    change_state(&trio, victim)?;
+    trio.servers[victim].start_again()?;
+    trio.await_health()?;
+    let name = hw_conform::NAMES[victim];
+    if is_leader {
+        let lead = json!({ "placement": { "preferred": name } });
+        wait(|| format!("{name} leads"), || {
+            Js::open(trio.servers[victim].port()).ok()?.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
+            (trio.replica(victim, GROUP)?["state"] == "LEADER").then_some(())
+        })?;
+    }
+    wait(|| "a publish".to_owned(), || {
+        let ack = Js::open(trio.servers[0].port()).ok()?.request("s.more", b"more").ok()?;
+        let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+        ack["seq"].is_u64().then_some(())
+    })?;
+    let log = |at: usize| trio.servers[at].log();
+    wait(|| format!("{name} hears that it differs:\n{}", log(victim)), || {
+        log(victim).contains("this replica differs from the others").then_some(())
+    })?;
+    wait(|| format!("{name} is like the others:\n{}", log(victim)), || {
+        log(victim).contains("this replica is whole again").then_some(())
+    })?;
+    trio.await_health()?;
+    for at in (0..3).filter(|at| *at != victim) {
+        want(!log(at).contains("differs"), || format!("a sound replica was blamed:\n{}", log(at)))?;
+    }
+    wait(|| "everything is read through every server".to_owned(), || {
+        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
+    })?;
+    check(target, &mut trio, victim)
+}
+
+/// A bit of a message that nobody reads.
+fn scrubbed(target: &Target) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill(&trio)?;
+    let victim = (trio.leader(0, "S")? + 1) % 3;
+    wait(|| "there are segments".to_owned(), || segments(&trio, victim).ok().filter(|all| all.len() > 1))?;
+    trio.servers[victim].kill();
+    harm_it(&segments(&trio, victim)?[0], Harm::Message)?;
+    trio.servers[victim].start_again()?;
+    wait(|| format!("it is found and mended:\n{}", trio.servers[victim].log()), || {
+        trio.servers[victim].log().contains("this replica is whole again").then_some(())
+    })?;
+    trio.await_health()?;
+    check(target, &mut trio, victim)
+}
+
+/// A consumer whose deliveries are in no log: another leader repeats none and skips none.
+fn handed_over(target: &Target) -> Flow {
+    let trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill(&trio)?;
+    let mut js = Js::open(trio.servers[0].port())?;
+    let inbox = js.inbox();
+    let config = json!({ "stream_name": "S", "config": { "deliver_subject": inbox, "ack_policy": "none",
+        "deliver_policy": "all", "mem_storage": true, "num_replicas": 1 } });
+    // Through another connection: what is delivered at once must not get lost behind the answer.
+    let made = Js::open(trio.servers[1].port())?.api("CONSUMER.CREATE.S", &config)?;
+    want(made["name"].is_string(), || made.to_string())?;
+    let mut got = Vec::new();
+    let mut take = |js: &mut Js, up_to: u64| -> Flow {
+        while got.last() != Some(&up_to) {
+            let frame = js.frame("a delivery")?;
+            // $JS.ACK.stream.consumer.deliveries.sequence...
+            let reply = frame.line.split_whitespace().find(|word| word.starts_with("$JS.ACK."));
+            let seq = reply.and_then(|reply| reply.split('.').nth(5)).and_then(|token| token.parse::<u64>().ok());
+            let Some(seq) = seq else { continue };
+            want(got.last().map_or(1, |last| last + 1) == seq, || format!("{seq} after {:?}", got.last()))?;
+            got.push(seq);
+        }
+        Ok(())
+    };
+    take(&mut js, MESSAGES)?;
+    for round in 1..=2_u64 {
+        let before = trio.leader(1, "S")?;
+        let asked = (before + 1) % 3;
+        Js::open(trio.servers[asked].port())?.api("STREAM.LEADER.STEPDOWN.S", &json!({}))?;
+        wait(|| "another leader".to_owned(), || trio.leader(1, "S").ok().filter(|leader| *leader != before))?;
+        wait(|| "a publish".to_owned(), || {
+            let ack = Js::open(trio.servers[asked].port()).ok()?.request("s.1", b"more").ok()?;
+            let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+            (ack["seq"] == MESSAGES + round).then_some(())
+        })?;
+        take(&mut js, MESSAGES + round)?;
+    }
+    Ok(())
+}
+
+/// The newest checkpoint that has a group, and where its row in the directory is.
+fn newest_with(trio: &Trio, at: usize, group: u64) -> Result<(PathBuf, usize), Fault> {
     let mut checkpoints = Vec::new();
     for entry in fs::read_dir(trio.shard(at))? {
         let path = entry?.path();
@@ -176,17 +310,25 @@ fn harm_state(trio: &Trio, at: usize, group: u64) -> Flow {
     }
     checkpoints.sort();
     for path in checkpoints.iter().rev() {
-        let mut bytes = fs::read(path)?;
+        let bytes = fs::read(path)?;
         let count = u32::from_le_bytes(bytes[12..16].try_into()?) as usize;
         let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
         let row = (0..count).map(|row| 112 + row * 32).find(|row| number(*row).is_ok_and(|found| found == group));
         if let Some(row) = row {
-            let (offset, len) = (number(row + 8)? as usize, number(row + 16)? as usize);
-            bytes[offset + len - 3] ^= 4;
-            return Ok(fs::write(path, bytes)?);
+            return Ok((path.clone(), row));
         }
     }
     Err(format!("no checkpoint has group {group}").into())
+}
+
+/// Flips a bit in the state of a group in the newest checkpoint that has one.
+fn harm_state(trio: &Trio, at: usize, group: u64) -> Flow {
+    let (path, row) = newest_with(trio, at, group)?;
+    let mut bytes = fs::read(&path)?;
+    let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
+    let (offset, len) = (number(row + 8)? as usize, number(row + 16)? as usize);
+    bytes[offset + len - 3] ^= 4;
+    Ok(fs::write(path, bytes)?)
 }
 
 /// A server that cannot read what it knew of a group, or of all of them, gets it from the others; what is on its disk of
