@@ -52,6 +52,9 @@ mod tests {
         // One that no voter is behind does not decide.
         let learners = BTreeMap::from([(NodeId(8), 5), (NodeId(9), 5)]);
         assert_eq!(judge(&nodes, &learners), Verdict::Open);
-        assert_eq!(judge(&[NodeId(1), NodeId(2)], &[(NodeId(1), 1), (NodeId(2), 2)].into()), Verdict::Disputed);
+        assert_eq!(
+            judge(&[NodeId(1), NodeId(2)], &[(NodeId(1), 1), (NodeId(2), 2)].into()),
+            Verdict::Disputed
+        );
     }
 }

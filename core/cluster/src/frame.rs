@@ -258,11 +258,9 @@ impl PeerFrame {
                 let (transfer, up_to, is_stuck) = (number()?, Seq(number()?), number()? != 0);
                 PeerFrame::Give { group, given: Given { transfer, up_to, is_stuck, body: rest } }
             }
-            DIGEST => PeerFrame::Digest {
-                group: GroupId(number()?),
-                index: LogIndex(number()?),
-                digest: number()?,
-            },
+            DIGEST => {
+                PeerFrame::Digest { group: GroupId(number()?), index: LogIndex(number()?), digest: number()? }
+            }
             DIVERGED => PeerFrame::Diverged { group: GroupId(number()?), index: LogIndex(number()?) },
             PIECE => {
                 let (group, transfer, is_last) = (GroupId(number()?), number()?, number()? != 0);
@@ -293,7 +291,11 @@ mod tests {
             PeerFrame::Behind { group: GroupId(1) },
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
-            PeerFrame::Want { group: GroupId(1), transfer: 2, rows: vec![(Seq(1), Seq(2)), (Seq(4), Seq(4))] },
+            PeerFrame::Want {
+                group: GroupId(1),
+                transfer: 2,
+                rows: vec![(Seq(1), Seq(2)), (Seq(4), Seq(4))],
+            },
             PeerFrame::Give {
                 group: GroupId(1),
                 given: Given { transfer: 2, up_to: Seq(9), is_stuck: true, body: body.clone() },

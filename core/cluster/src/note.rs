@@ -122,7 +122,8 @@ mod tests {
             ..Members::default()
         };
         let hard = Hard { term: 7, vote: NodeId(1), commit: LogIndex(99) };
-        let note = ReplicaNote { hard, base: (LogIndex(90), 6), members, hollow: true, anew: true, mute: true };
+        let note =
+            ReplicaNote { hard, base: (LogIndex(90), 6), members, hollow: true, anew: true, mute: true };
         let mut bytes = Vec::new();
         note.encode(&mut bytes);
         let len = bytes.len();

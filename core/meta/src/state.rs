@@ -452,7 +452,13 @@ mod tests {
         let delete = |meta: &mut Meta, name: &str| {
             let config = Box::new(StreamConfig { name: name.into(), ..StreamConfig::default() });
             let (account, peers) = ("$G".to_owned(), vec![1, 2, 3]);
-            meta.apply(MetaCommand::Create { ts: 1, account: account.clone(), config, max_streams: -1, peers });
+            meta.apply(MetaCommand::Create {
+                ts: 1,
+                account: account.clone(),
+                config,
+                max_streams: -1,
+                peers,
+            });
             meta.apply(MetaCommand::Delete { ts: 2, account, name: name.into() })
         };
         assert_eq!(delete(&mut meta, "A"), MetaAnswer::Deleted(Ok(GroupId(1))));

@@ -86,7 +86,10 @@ impl JetStream {
             Ok(command) => command,
             // Written by a newer version, or wrongly: without it, nothing that follows would mean what it should.
             Err(error) => {
-                self.disk.fail(format!("the list of streams cannot be followed at entry {}: {error}", frame.first.0));
+                self.disk.fail(format!(
+                    "the list of streams cannot be followed at entry {}: {error}",
+                    frame.first.0
+                ));
                 return self.abdicate_all(now, hub);
             }
         };
@@ -178,7 +181,12 @@ impl JetStream {
         let command = match Command::decode(entry) {
             Ok(command) => command,
             Err(error) => {
-                self.break_off(now, hub, id, format!("its log cannot be followed at entry {}: {error}", index.0));
+                self.break_off(
+                    now,
+                    hub,
+                    id,
+                    format!("its log cannot be followed at entry {}: {error}", index.0),
+                );
                 return false;
             }
         };
@@ -190,7 +198,7 @@ impl JetStream {
         let mut effects = Vec::new();
         let before = group.stream.messages().last_seq();
         let answer = group.stream.apply(index, command, &mut effects);
-        if group.look_for_fault() && group.log.replicated.is_some() {
+        if group.look_for_fault() && group.log.has_others() {
             // What this replica decides on an index that it cannot read may be wrong: the others decide.
             self.doubt(now, hub, id, before);
             return true;

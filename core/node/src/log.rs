@@ -94,6 +94,11 @@ impl Log {
         self.replicated.as_ref().is_none_or(|replicated| replicated.is_leading())
     }
 
+    /// Whether other servers have the group, too, as far as is known.
+    pub(crate) fn has_others(&self) -> bool {
+        self.replicated.as_ref().is_some_and(|replicated| replicated.replica.members().all().len() != 1)
+    }
+
     /// Proposes a command: `encode` appends its bytes. Only a leader can.
     pub(crate) fn propose(&mut self, origin: Origin, encode: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(self.is_leading(), "group {}: a follower proposes nothing", self.group);

@@ -180,6 +180,18 @@ impl Recovery {
                 messages,
             });
         }
+        let known: BTreeSet<GroupId> = self.meta.all().map(|(_, asset)| asset.group()).collect();
+        for (&group, restored) in &mut self.streams {
+            // Of a stream that has a place elsewhere, nothing was ever here.
+            let is_empty = restored.applied == LogIndex(0) && restored.last_segment == 0;
+            if known.contains(&group) || is_empty {
+                continue;
+            }
+            let config = restored.stream.shared_config();
+            let damage = Some("the list of streams does not have it");
+            let messages = Some(restored.stream.messages_mut());
+            each(StoredStream { group, account: "", name: &config.name, damage, messages });
+        }
     }
 
     /// The checkpoint that makes what was read the truth: of everything that is on disk and can be used. `lost` is called

@@ -130,8 +130,8 @@ impl JetStream {
         let resting = parked.as_mut().and_then(|group| group.log.wake());
         let saved = resting.or_else(|| self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)));
         let found = parked.map(|group| Restored::of(*group));
-        let found = found
-            .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        let found =
+            found.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
         let log = match self.new_log(&asset, (saved, found.applied)) {
             Ok(log) => log,
             Err(error) => return self.put_aside(now, id, (account, name), error.to_string()),

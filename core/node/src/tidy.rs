@@ -262,8 +262,7 @@ impl Group {
 
     /// A rewrite that has been read: the next checkpoint writes these messages under this number.
     pub(crate) fn begin_rewrite(&mut self, number: u64) -> Option<Vec<Message>> {
-        let Rewrite { plan, mut messages, of_others, .. } =
-            self.rewrite.take_if(|one| one.next.is_none())?;
+        let Rewrite { plan, mut messages, of_others, .. } = self.rewrite.take_if(|one| one.next.is_none())?;
         if of_others {
             let segment = plan.segments.first().copied().unwrap_or_default();
             let begun = self.stream.messages_mut().begin_repair((segment, number), &mut messages);

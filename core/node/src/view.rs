@@ -100,11 +100,11 @@ impl<'a> JetStreamView<'a> {
         JetStreamView { js }
     }
 
-    /// What is here of replicated streams: name, last applied entry and the fingerprint of the state.
+    /// What is here of replicated streams: name, last applied entry and a number for the whole state.
     pub fn replicas(&self) -> Vec<(String, u64, u64)> {
         let groups = self.js.groups.values().filter(|group| group.log.replicated.is_some());
         let one = |group: &Group| {
-            (group.stream.config().name.clone(), group.log.applied().0, group.stream.fingerprint())
+            (group.stream.config().name.clone(), group.log.applied().0, group.stream.digest().0)
         };
         groups.map(one).collect()
     }

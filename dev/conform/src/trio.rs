@@ -66,25 +66,31 @@ impl Trio {
     pub fn await_health(&self) -> Result<(), Fault> {
         for server in &self.servers {
             let url = server.url();
-            wait(|| format!("{url} is well: {:?}", page(server, "/healthz?details=true")), || {
-                let ok = page(server, "/healthz").is_some_and(|page| page["status"] == "ok");
-                let meta = page(server, "/jsz")?["meta_cluster"].clone();
-                let is_whole = meta["cluster_size"] == 3 && meta["leader"].is_string();
-                (ok && is_whole).then_some(())
-            })?;
+            wait(
+                || format!("{url} is well: {:?}", page(server, "/healthz?details=true")),
+                || {
+                    let ok = page(server, "/healthz").is_some_and(|page| page["status"] == "ok");
+                    let meta = page(server, "/jsz")?["meta_cluster"].clone();
+                    let is_whole = meta["cluster_size"] == 3 && meta["leader"].is_string();
+                    (ok && is_whole).then_some(())
+                },
+            )?;
         }
         Ok(())
     }
 
     /// Which server leads a stream, as one of them says.
     pub fn leader(&self, asked: usize, stream: &str) -> Result<usize, Fault> {
-        wait(|| format!("{stream} has a leader"), || {
-            let mut js = Js::open(self.servers[asked].port()).ok()?;
-            js.set_patience(Duration::from_secs(2));
-            let info = js.api(&format!("STREAM.INFO.{stream}"), &json!({})).ok()?;
-            let name = info["cluster"]["leader"].as_str()?;
-            NAMES.iter().position(|known| *known == name)
-        })
+        wait(
+            || format!("{stream} has a leader"),
+            || {
+                let mut js = Js::open(self.servers[asked].port()).ok()?;
+                js.set_patience(Duration::from_secs(2));
+                let info = js.api(&format!("STREAM.INFO.{stream}"), &json!({})).ok()?;
+                let name = info["cluster"]["leader"].as_str()?;
+                NAMES.iter().position(|known| *known == name)
+            },
+        )
     }
 
     /// The store's folder of a server.
@@ -107,7 +113,9 @@ pub fn wait<T>(what: impl Fn() -> String, mut condition: impl FnMut() -> Option<
     loop {
         match condition() {
             Some(value) => return Ok(value),
-            None if Instant::now() > deadline => return Err(format!("not within {PATIENCE:?}: {}", what()).into()),
+            None if Instant::now() > deadline => {
+                return Err(format!("not within {PATIENCE:?}: {}", what()).into());
+            }
             None => std::thread::park_timeout(PAUSE),
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use hw_conform::{Case, Cases, Fault, Js, Outcome, Target, Trio, page, run_all, targets, wait};
+use hw_testkit::Server;
 use serde_json::{Value, json};
 
 type Flow = Result<(), Fault>;
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
             let run = move || outcome(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
-        let others: [(&str, fn(&Target) -> Flow); 4] = [
+        let others: [(&str, fn(&Target) -> Flow); 5] = [
+            ("what the list of streams does not have is kept", orphaned),
             ("a follower that differs is made anew", |target| diverged(target, false)),
             ("a leader that differs is made anew", |target| diverged(target, true)),
             ("damage that nobody reads is found", scrubbed),
@@ -153,21 +155,26 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
     let name = hw_conform::NAMES[victim];
     let lead = json!({ "placement": { "preferred": name } });
     let asked = (victim + 1) % 3;
-    wait(|| format!("{name} is back"), || {
-        let js = &mut Js::open(trio.servers[asked].port()).ok()?;
-        js.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
-        let is_back = trio.replica(victim, GROUP)?["state"] == "LEADER" || trio.servers[victim].log().contains("the others help");
-        is_back.then_some(())
-    })?;
+    wait(
+        || format!("{name} is back"),
+        || {
+            let js = &mut Js::open(trio.servers[asked].port()).ok()?;
+            js.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
+            let is_back = trio.replica(victim, GROUP)?["state"] == "LEADER"
+                || trio.servers[victim].log().contains("the others help");
+            is_back.then_some(())
+        },
+    )?;
     read_all(&trio)?;
     wait(
         || format!("{name} is mended:\n{}", trio.servers[victim].log_end()),
         || trio.servers[victim].log().contains("this replica is whole again").then_some(()),
     )?;
     trio.await_health()?;
-    wait(|| "everything is read through every server".to_owned(), || {
-        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
-    })?;
+    wait(
+        || "everything is read through every server".to_owned(),
+        || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
+    )?;
     let raft = trio.replica(victim, GROUP);
     want(raft.as_ref().is_some_and(|raft| raft.get("problem").is_none()), || format!("{raft:?}"))?;
     let damaged = page(&trio.servers[victim], "/healthz?details=true");
@@ -178,22 +185,18 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
 /// CRC-32 as the format has it, a bit at a time.
 fn crc(pieces: &[&[u8]]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-    !pieces.iter().flat_map(|piece| piece.iter()).fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+    !pieces
+        .iter()
+        .flat_map(|piece| piece.iter())
+        .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
-/// Changes what a server believes of the stream, and makes all checksums fit: one that was wrong when it was written.
-fn change_state(trio: &Trio, at: usize) -> Flow {
-    let (path, row) = newest_with(trio, at, GROUP)?;
+/// Changes a group's entry in the newest checkpoint that has one, and makes all checksums fit. `edit` gets the entry.
+fn rewrite_entry(trio: &Trio, at: usize, group: u64, edit: impl FnOnce(&mut [u8]) -> Flow) -> Flow {
+    let (path, row) = newest_with(trio, at, group)?;
     let mut bytes = fs::read(&path)?;
-    let number = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
-    let short = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
     let (offset, len) = (number(&bytes, row + 8) as usize, number(&bytes, row + 16) as usize);
-    let state = offset + 48 + short(&bytes, offset + 28) as usize * 8;
-    want(bytes[state] == 0xf1, || format!("a replica's note begins with {:x}", bytes[state]))?;
-    let members = short(&bytes, state + 42) as usize;
-    // The number that stands for everything that was decided so far.
-    let fingerprint = state + 46 + members + 1 + 5 * 8;
-    bytes[fingerprint] ^= 1;
+    edit(&mut bytes[offset..offset + len])?;
     let checked = crc(&[&bytes[16..24], &bytes[row..row + 8], &bytes[offset..offset + len]]);
     bytes[row + 24..row + 28].copy_from_slice(&checked.to_le_bytes());
     let count = short(&bytes, 12) as usize;
@@ -202,6 +205,84 @@ fn change_state(trio: &Trio, at: usize) -> Flow {
     let head = crc(&[&bytes[..108]]);
     bytes[108..112].copy_from_slice(&head.to_le_bytes());
     Ok(fs::write(path, bytes)?)
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default())
+}
+
+fn short(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default())
+}
+
+/// Changes what a server believes of the stream: one that was wrong when it was written.
+fn change_state(trio: &Trio, at: usize) -> Flow {
+    rewrite_entry(trio, at, GROUP, |entry| {
+        let state = 48 + short(entry, 28) as usize * 8;
+        want(entry[state] == 0xf1, || format!("a replica's note begins with {:x}", entry[state]))?;
+        let members = short(entry, state + 42) as usize;
+        // The number that stands for everything that was decided so far.
+        entry[state + 46 + members + 1 + 5 * 8] ^= 1;
+        Ok(())
+    })
+}
+
+/// In the list of streams, another group has the stream's name; on all servers.
+fn rename_group(trio: &Trio, from: &str, to: &str) -> Flow {
+    for at in 0..3 {
+        rewrite_entry(trio, at, 0, |entry| {
+            let found = entry.windows(from.len()).position(|part| part == from.as_bytes());
+            let found = found.ok_or_else(|| format!("no {from} in the list of streams"))?;
+            entry[found..found + to.len()].copy_from_slice(to.as_bytes());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The list of streams has lost one: nothing of it is removed, everybody is told, and it is there again with the list.
+fn orphaned(target: &Target) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill(&trio)?;
+    for server in &mut trio.servers {
+        server.stop()?;
+    }
+    rename_group(&trio, "\"group\":1,", "\"group\":7,")?;
+    trio.servers.iter_mut().try_for_each(Server::start_again)?;
+    wait(|| "the stream is empty".to_owned(), || {
+        let info = Js::open(trio.servers[0].port()).ok()?.api("STREAM.INFO.S", &json!({})).ok()?;
+        (info["state"]["messages"] == 0).then_some(())
+    })?;
+    for server in &trio.servers {
+        let unwell = || page(server, "/healthz?details=true").unwrap_or_default().to_string();
+        wait(|| format!("{} names it: {}", server.url(), unwell()), || {
+            let named = unwell().contains("group 1 (stream \\\"S\\\") is on disk");
+            (named && server.log().contains("it is kept as it is")).then_some(())
+        })?;
+    }
+    // What comes next makes checkpoints, full ones too, and they leave it where it is.
+    let mut js = Js::open(trio.servers[0].port())?;
+    for seq in 1..=MESSAGES {
+        js.request("s.new", &payload(seq))?;
+    }
+    for at in 0..3 {
+        want(segments(&trio, at)?.len() > 1, || format!("n{} has lost its segments", at + 1))?;
+    }
+    for server in &mut trio.servers {
+        server.stop()?;
+    }
+    let output = Command::new(target.binary.clone()?)
+        .args(["store", "dump", "--messages", "--stream", "S"])
+        .arg(trio.servers[0].dir().join("store"))
+        .output()?;
+    let dumped = String::from_utf8_lossy(&output.stdout).lines().count() as u64;
+    want(dumped >= MESSAGES, || format!("{dumped} lines: {}", String::from_utf8_lossy(&output.stderr)))?;
+    rename_group(&trio, "\"group\":7,", "\"group\":1,")?;
+    trio.servers.iter_mut().try_for_each(Server::start_again)?;
+    wait(|| "everything is read through every server".to_owned(), || {
+        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
+    })
+    .map(drop)
 }
 
 /// One replica differs from the others: they find out, and it becomes like them.
@@ -216,30 +297,39 @@ fn diverged(target: &Target, is_leader: bool) -> Flow {
     let name = hw_conform::NAMES[victim];
     if is_leader {
         let lead = json!({ "placement": { "preferred": name } });
-        wait(|| format!("{name} leads"), || {
-            Js::open(trio.servers[victim].port()).ok()?.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
-            (trio.replica(victim, GROUP)?["state"] == "LEADER").then_some(())
-        })?;
+        wait(
+            || format!("{name} leads"),
+            || {
+                Js::open(trio.servers[victim].port()).ok()?.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
+                (trio.replica(victim, GROUP)?["state"] == "LEADER").then_some(())
+            },
+        )?;
     }
-    wait(|| "a publish".to_owned(), || {
-        let ack = Js::open(trio.servers[0].port()).ok()?.request("s.more", b"more").ok()?;
-        let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
-        ack["seq"].is_u64().then_some(())
-    })?;
+    wait(
+        || "a publish".to_owned(),
+        || {
+            let ack = Js::open(trio.servers[0].port()).ok()?.request("s.more", b"more").ok()?;
+            let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+            ack["seq"].is_u64().then_some(())
+        },
+    )?;
     let log = |at: usize| trio.servers[at].log();
-    wait(|| format!("{name} hears that it differs:\n{}", log(victim)), || {
-        log(victim).contains("this replica differs from the others").then_some(())
-    })?;
-    wait(|| format!("{name} is like the others:\n{}", log(victim)), || {
-        log(victim).contains("this replica is whole again").then_some(())
-    })?;
+    wait(
+        || format!("{name} hears that it differs:\n{}", log(victim)),
+        || log(victim).contains("this replica differs from the others").then_some(()),
+    )?;
+    wait(
+        || format!("{name} is like the others:\n{}", log(victim)),
+        || log(victim).contains("this replica is whole again").then_some(()),
+    )?;
     trio.await_health()?;
     for at in (0..3).filter(|at| *at != victim) {
         want(!log(at).contains("differs"), || format!("a sound replica was blamed:\n{}", log(at)))?;
     }
-    wait(|| "everything is read through every server".to_owned(), || {
-        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
-    })?;
+    wait(
+        || "everything is read through every server".to_owned(),
+        || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
+    )?;
     check(target, &mut trio, victim)
 }
 
@@ -252,9 +342,10 @@ fn scrubbed(target: &Target) -> Flow {
     trio.servers[victim].kill();
     harm_it(&segments(&trio, victim)?[0], Harm::Message)?;
     trio.servers[victim].start_again()?;
-    wait(|| format!("it is found and mended:\n{}", trio.servers[victim].log()), || {
-        trio.servers[victim].log().contains("this replica is whole again").then_some(())
-    })?;
+    wait(
+        || format!("it is found and mended:\n{}", trio.servers[victim].log()),
+        || trio.servers[victim].log().contains("this replica is whole again").then_some(()),
+    )?;
     trio.await_health()?;
     check(target, &mut trio, victim)
 }
@@ -276,7 +367,8 @@ fn handed_over(target: &Target) -> Flow {
             let frame = js.frame("a delivery")?;
             // $JS.ACK.stream.consumer.deliveries.sequence...
             let reply = frame.line.split_whitespace().find(|word| word.starts_with("$JS.ACK."));
-            let seq = reply.and_then(|reply| reply.split('.').nth(5)).and_then(|token| token.parse::<u64>().ok());
+            let seq =
+                reply.and_then(|reply| reply.split('.').nth(5)).and_then(|token| token.parse::<u64>().ok());
             let Some(seq) = seq else { continue };
             want(got.last().map_or(1, |last| last + 1) == seq, || format!("{seq} after {:?}", got.last()))?;
             got.push(seq);
@@ -289,11 +381,14 @@ fn handed_over(target: &Target) -> Flow {
         let asked = (before + 1) % 3;
         Js::open(trio.servers[asked].port())?.api("STREAM.LEADER.STEPDOWN.S", &json!({}))?;
         wait(|| "another leader".to_owned(), || trio.leader(1, "S").ok().filter(|leader| *leader != before))?;
-        wait(|| "a publish".to_owned(), || {
-            let ack = Js::open(trio.servers[asked].port()).ok()?.request("s.1", b"more").ok()?;
-            let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
-            (ack["seq"] == MESSAGES + round).then_some(())
-        })?;
+        wait(
+            || "a publish".to_owned(),
+            || {
+                let ack = Js::open(trio.servers[asked].port()).ok()?.request("s.1", b"more").ok()?;
+                let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+                (ack["seq"] == MESSAGES + round).then_some(())
+            },
+        )?;
         take(&mut js, MESSAGES + round)?;
     }
     Ok(())
@@ -313,7 +408,8 @@ fn newest_with(trio: &Trio, at: usize, group: u64) -> Result<(PathBuf, usize), F
         let bytes = fs::read(path)?;
         let count = u32::from_le_bytes(bytes[12..16].try_into()?) as usize;
         let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
-        let row = (0..count).map(|row| 112 + row * 32).find(|row| number(*row).is_ok_and(|found| found == group));
+        let row =
+            (0..count).map(|row| 112 + row * 32).find(|row| number(*row).is_ok_and(|found| found == group));
         if let Some(row) = row {
             return Ok((path.clone(), row));
         }
@@ -325,8 +421,7 @@ fn newest_with(trio: &Trio, at: usize, group: u64) -> Result<(PathBuf, usize), F
 fn harm_state(trio: &Trio, at: usize, group: u64) -> Flow {
     let (path, row) = newest_with(trio, at, group)?;
     let mut bytes = fs::read(&path)?;
-    let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
-    let (offset, len) = (number(row + 8)? as usize, number(row + 16)? as usize);
+    let (offset, len) = (number(&bytes, row + 8) as usize, number(&bytes, row + 16) as usize);
     bytes[offset + len - 3] ^= 4;
     Ok(fs::write(path, bytes)?)
 }
@@ -339,7 +434,10 @@ fn rejoined(target: &Target, group: u64) -> Flow {
     let mut js = Js::open(trio.servers[0].port())?;
     let alone: Vec<String> = (0..3).map(|at| format!("ALONE{at}")).collect();
     for name in &alone {
-        js.api(&format!("STREAM.CREATE.{name}"), &json!({ "name": name, "subjects": [name], "num_replicas": 1 }))?;
+        js.api(
+            &format!("STREAM.CREATE.{name}"),
+            &json!({ "name": name, "subjects": [name], "num_replicas": 1 }),
+        )?;
         for number in 0..20 {
             js.request(name, format!("{name}.{number}").as_bytes())?;
         }
@@ -355,25 +453,31 @@ fn rejoined(target: &Target, group: u64) -> Flow {
         || trio.servers[victim].log().contains("takes part again").then_some(()),
     )?;
     trio.await_health()?;
-    wait(|| "everything is read through every server".to_owned(), || {
-        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
-    })?;
+    wait(
+        || "everything is read through every server".to_owned(),
+        || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
+    )?;
     for server in &trio.servers {
         let mut js = Js::open(server.port())?;
         for name in &alone {
             let there = js.read_from(name, 1)?;
-            want(there.len() == 20, || format!("{name} has {} messages through {}", there.len(), server.url()))?;
+            want(there.len() == 20, || {
+                format!("{name} has {} messages through {}", there.len(), server.url())
+            })?;
         }
     }
     // With its vote, and only with that, the other two go on.
     trio.servers[leader].kill();
-    wait(|| format!("a publish without n{}:\n{}", leader + 1, trio.servers[victim].log_end()), || {
-        let mut js = Js::open(trio.servers[victim].port()).ok()?;
-        js.set_patience(std::time::Duration::from_secs(2));
-        let ack = js.request("s.after", b"after").ok()?;
-        let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
-        ack["seq"].as_u64().filter(|seq| *seq > MESSAGES)
-    })?;
+    wait(
+        || format!("a publish without n{}:\n{}", leader + 1, trio.servers[victim].log_end()),
+        || {
+            let mut js = Js::open(trio.servers[victim].port()).ok()?;
+            js.set_patience(std::time::Duration::from_secs(2));
+            let ack = js.request("s.after", b"after").ok()?;
+            let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+            ack["seq"].as_u64().filter(|seq| *seq > MESSAGES)
+        },
+    )?;
     trio.servers[leader].start_again()?;
     trio.await_health()?;
     check(target, &mut trio, victim)
@@ -383,6 +487,7 @@ fn rejoined(target: &Target, group: u64) -> Flow {
 fn check(target: &Target, trio: &mut Trio, at: usize) -> Flow {
     trio.servers[at].stop()?;
     let binary = target.binary.clone()?;
-    let output = Command::new(binary).args(["store", "check"]).arg(trio.servers[at].dir().join("store")).output()?;
+    let output =
+        Command::new(binary).args(["store", "check"]).arg(trio.servers[at].dir().join("store")).output()?;
     want(output.status.success(), || String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -98,7 +98,13 @@ impl JetStream {
     }
 
     /// Another replica says what it is.
-    pub(crate) fn handle_digest(&mut self, now: Time, from: NodeId, (id, index): (GroupId, LogIndex), digest: u64) {
+    pub(crate) fn handle_digest(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (id, index): (GroupId, LogIndex),
+        digest: u64,
+    ) {
         let is_leading = self.log(id).is_some_and(|log| log.is_leading() && log.replicated.is_some());
         let Some(cluster) = self.cluster.as_mut().filter(|_| is_leading) else { return };
         let running = cluster.compares.running.entry(id).or_default();
@@ -113,7 +119,8 @@ impl JetStream {
     }
 
     fn judge(&mut self, now: Time, id: GroupId) {
-        let Some(voters) = self.replica(id).map(|replicated| replicated.replica.members().voters.clone()) else {
+        let Some(voters) = self.replica(id).map(|replicated| replicated.replica.members().voters.clone())
+        else {
             return;
         };
         let Some(cluster) = &mut self.cluster else { return };

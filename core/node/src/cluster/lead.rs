@@ -40,6 +40,7 @@ impl JetStream {
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.handovers.forget(id);
+            cluster.compares.forget(id);
         }
         if id == META {
             return;

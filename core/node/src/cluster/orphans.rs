@@ -34,22 +34,35 @@ impl JetStream {
     pub(crate) fn orphans(&self) -> Vec<(GroupId, String)> {
         let Some(cluster) = &self.cluster else { return Vec::new() };
         let is_current = !self.lacks_leader(META) && self.replica(META).is_some_and(|meta| !meta.is_mute());
-        let has_any = self.aside.parked.keys().next().is_some()
-            || !cluster.found.is_empty()
-            || !self.aside.unopened.is_empty();
-        if !is_current || !has_any {
+        if !is_current || !self.has_unknown() {
             return Vec::new();
         }
-        let placed: BTreeSet<GroupId> =
-            self.meta.all().filter(|(_, asset)| self.is_placed_here(asset)).map(|(_, asset)| asset.group()).collect();
+        let placed: BTreeSet<GroupId> = self
+            .meta
+            .all()
+            .filter(|(_, asset)| self.is_placed_here(asset))
+            .map(|(_, asset)| asset.group())
+            .collect();
         let parked = self.aside.parked.values().map(|group| (group.id, group.stream.config().name.clone()));
         let others = cluster.found.keys().chain(self.aside.unopened.keys()).map(|id| (*id, String::new()));
         parked.chain(others).filter(|(id, _)| *id != META && !placed.contains(id)).collect()
     }
 
+    /// Whether anything is kept that is not open.
+    fn has_unknown(&self) -> bool {
+        self.aside.parked.keys().next().is_some()
+            || self.cluster.as_ref().is_some_and(|cluster| !cluster.found.is_empty())
+            || !self.aside.unopened.is_empty()
+    }
+
     /// Names in the log who is unknown, once.
     pub(crate) fn run_orphans(&mut self, now: Time) {
+        let has_any = self.has_unknown();
         let Some(cluster) = &mut self.cluster else { return };
+        if !has_any {
+            cluster.orphans.next = None;
+            return;
+        }
         let next = *cluster.orphans.next.get_or_insert(now + EVERY);
         if next > now {
             return;
@@ -98,7 +111,12 @@ impl JetStream {
     }
 
     /// A stream that was kept exists.
-    pub(crate) fn open_parked(&mut self, now: Time, hub: &mut Hub, (account, mut group): (AccountId, Box<Group>)) {
+    pub(crate) fn open_parked(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        (account, mut group): (AccountId, Box<Group>),
+    ) {
         let id = group.id;
         group.account = account;
         self.add_group(now, hub, group);

@@ -43,7 +43,12 @@ impl JetStream {
     }
 
     /// A replica that began with nothing has a state that is durable: it takes part again.
-    pub(super) fn speak_again(&mut self, now: Time, id: GroupId, (base, members): ((LogIndex, u64), Members)) {
+    pub(super) fn speak_again(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        (base, members): ((LogIndex, u64), Members),
+    ) {
         let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
         let Some(hard) = self.replica(id).map(|replicated| replicated.first_hard(base.0)) else { return };
         let note = ReplicaNote { hard, base, members, ..ReplicaNote::default() };
@@ -65,7 +70,8 @@ impl JetStream {
                 self.wake_replica(id);
             }
             Err(error) => {
-                let text = format!("{}: the state that was fetched cannot be used: {error}", self.raft_group(id));
+                let text =
+                    format!("{}: the state that was fetched cannot be used: {error}", self.raft_group(id));
                 self.say(NoticeLevel::Error, text);
             }
         }

@@ -92,7 +92,7 @@ impl Repairs {
 impl JetStream {
     /// Something is wrong with what this server has of a group. Where nobody else has it, it stays as it is.
     pub(crate) fn remedy(&mut self, now: Time, id: GroupId, what: Remedy, reason: String) {
-        let Some(group) = self.groups.get_mut(&id).filter(|group| group.log.replicated.is_some()) else {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.log.has_others()) else {
             return;
         };
         group.damage.get_or_insert(reason.clone());
@@ -129,7 +129,8 @@ impl JetStream {
     /// A stream was opened: what could not be used of it, others may have.
     pub(crate) fn seek_help(&mut self, now: Time, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let reason = group.damage.clone().unwrap_or_else(|| "this replica differs from the others".to_owned());
+        let reason =
+            group.damage.clone().unwrap_or_else(|| "this replica differs from the others".to_owned());
         let lost = group.stream.messages().lost_segments();
         let is_anew = group.log.replicated.as_ref().is_some_and(|replicated| replicated.anew);
         if is_anew || group.stream.messages().has_orphans() {
@@ -246,15 +247,20 @@ impl JetStream {
     }
 
     /// Asks the next server that may have them.
-    fn ask_for(&mut self, now: Time, id: GroupId, (segment, rows): (u64, Vec<(Seq, Seq)>), got: Vec<Message>) {
+    fn ask_for(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        (segment, rows): (u64, Vec<(Seq, Seq)>),
+        got: Vec<Message>,
+    ) {
         let Some(replicated) = self.replica(id) else { return };
         let (leader, voters) = (replicated.replica.leader(), replicated.replica.members().voters.clone());
         let Some(cluster) = &mut self.cluster else { return };
         let Some(broken) = cluster.repairs.broken.get_mut(&id) else { return };
         let me = cluster.me;
-        let may = |node: &NodeId| {
-            *node != me && !broken.tried.contains(node) && cluster.peers.is_alive(*node)
-        };
+        let may =
+            |node: &NodeId| *node != me && !broken.tried.contains(node) && cluster.peers.is_alive(*node);
         let from = Some(leader).filter(may).or_else(|| voters.iter().copied().find(may));
         let Some(from) = from else {
             broken.tried.clear();
@@ -327,7 +333,10 @@ impl JetStream {
             }
         }
         if is_other {
-            let text = format!("{}: what {name} has of segment {segment} is not what the index says", self.raft_group(id));
+            let text = format!(
+                "{}: what {name} has of segment {segment} is not what the index says",
+                self.raft_group(id)
+            );
             return self.say(NoticeLevel::Error, text);
         }
         if let Some(group) = self.groups.get_mut(&id) {
@@ -379,7 +388,8 @@ impl JetStream {
 
     /// The state that was fetched is durable, or all segments are whole.
     pub(crate) fn mended(&mut self, id: GroupId) {
-        let is_broken = self.cluster.as_mut().and_then(|cluster| cluster.repairs.broken.remove(&id)).is_some();
+        let is_broken =
+            self.cluster.as_mut().and_then(|cluster| cluster.repairs.broken.remove(&id)).is_some();
         let Some(group) = self.groups.get_mut(&id).filter(|_| is_broken) else { return };
         group.damage = None;
         group.spared.clear();

@@ -121,7 +121,8 @@ impl JetStreamView<'_> {
             problems.push(AssetProblem { account: account.to_owned(), stream, error });
         }
         for (id, stream) in js.orphans() {
-            let error = format!("group {id} (stream {stream:?}) is on disk, and the cluster does not know it");
+            let error =
+                format!("group {id} (stream {stream:?}) is on disk, and the cluster does not know it");
             problems.push(AssetProblem { account: "unknown".to_owned(), stream, error });
         }
         problems

@@ -236,7 +236,8 @@ impl JetStream {
         };
         cluster.transfers.incoming.remove(&id);
         if let Err(reason) = self.install(now, hub, id, end) {
-            let reason = format!("the state that {} sent does not fit what is here: {reason}", self.node_name(from));
+            let reason =
+                format!("the state that {} sent does not fit what is here: {reason}", self.node_name(from));
             match id == META {
                 true => self.say(NoticeLevel::Error, format!("{}: {reason}", self.raft_group(id))),
                 false => self.remedy(now, id, super::Remedy::Anew, reason),

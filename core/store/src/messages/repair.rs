@@ -46,7 +46,8 @@ impl Messages {
 
     /// The block with the first message of a segment at or after a sequence.
     pub fn block_within(&self, segment: u64, from: Seq) -> Option<BlockId> {
-        let (&first, one) = self.segments.by_first.iter().find(|(_, one)| one.id == segment && one.is_on_disk())?;
+        let (&first, one) =
+            self.segments.by_first.iter().find(|(_, one)| one.id == segment && one.is_on_disk())?;
         let seq = self.next(from.max(Seq(first))).filter(|seq| seq.0 <= one.last)?;
         self.block_of(seq)
     }
@@ -236,7 +237,8 @@ mod tests {
         messages.handle_written(crate::messages::Written { segment: 5, ..place(&first) });
         assert_eq!(messages.wanted(1), None);
         assert_eq!(messages.live_segments().iter().map(|one| one.segment).collect::<Vec<_>>(), [5]);
-        let sizes: u64 = (1..=9).filter(|seq| *seq != 2).map(|seq| Keep::File.size_of(&message(seq).record)).sum();
+        let sizes: u64 =
+            (1..=9).filter(|seq| *seq != 2).map(|seq| Keep::File.size_of(&message(seq).record)).sum();
         assert_eq!(messages.bytes(), sizes);
     }
 
