@@ -126,6 +126,18 @@ impl Peers {
         doubtful.min()
     }
 
+    /// The clock goes on from a time that is later by so much, which has not passed: nobody has been away for longer, and
+    /// leases end early, as their holders may have been away.
+    pub fn handle_clock_step(&mut self, by: Span) {
+        for peer in self.all.values_mut() {
+            peer.since = peer.since + by;
+            peer.heard = peer.heard + by;
+            if let State::Doubtful(until) = &mut peer.state {
+                *until = *until + by;
+            }
+        }
+    }
+
     /// Something was heard on a link.
     pub fn handle_heard(&mut self, now: Time, link: LinkId) {
         if let Some(peer) = self.links.get(&link).and_then(|node| self.all.get_mut(node)) {
@@ -228,6 +240,21 @@ mod tests {
         assert!(!peers.may_oppose(Time(32) + PATIENCE, A, true));
         peers.handle_down(Time(33), LinkId(3), LinkDown::Refused);
         assert!(peers.may_oppose(Time(34), A, true));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_makes_nobody_silent_and_ends_leases() {
+        let mut peers = Peers::default();
+        let step = Span::from_secs(60);
+        peers.handle_up(Time(0), LinkId(1), A, "a");
+        peers.handle_acked(Time(20), LinkId(1), Time(10));
+        peers.handle_clock_step(step);
+        assert!(!peers.has_lease(Time(30) + step, NodeId(1), &[NodeId(1), A, NodeId(8)]));
+        assert!(!peers.may_oppose(Time(30) + step, A, false), "its link came up just now");
+        peers.handle_down(Time(40) + step, LinkId(1), LinkDown::Closed);
+        peers.handle_clock_step(step);
+        assert_eq!(peers.handle_timeout(Time(50) + step + step), None);
+        assert_eq!(peers.next_deadline(), Some(Time(40) + step + step + PATIENCE));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
 mod ask;
+mod checked;
 mod compare;
 mod drive;
 mod elect;
@@ -9,6 +10,7 @@ mod form;
 mod gather;
 mod give;
 mod handover;
+mod lag;
 mod lead;
 mod leaderless;
 mod orphans;
@@ -32,6 +34,7 @@ pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
+pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use orphans::Orphans;
 pub(crate) use repair::{Remedy, Repairs, of_index};
@@ -76,6 +79,7 @@ pub(crate) struct Cluster {
     pub(crate) parked: Parked,
     pub(crate) compares: Compares,
     pub(crate) repairs: Repairs,
+    pub(crate) lags: Lags,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
@@ -115,6 +119,7 @@ impl Cluster {
             parked: Parked::default(),
             compares: Compares::default(),
             repairs: Repairs::default(),
+            lags: Lags::default(),
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -156,6 +161,7 @@ impl Cluster {
             self.parked.next_deadline(),
             self.repairs.next_deadline(),
             self.orphans.next_deadline(),
+            self.lags.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

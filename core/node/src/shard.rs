@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw_auth::Directory;
 use hw_hub::{CloseReason, Hub, HubConfig, HubLimits, Inside, InternalId, Message, Origin, Peer, PeerBatch};
-use hw_kit::{AccountId, ConnId, LinkId, ShardId, Time};
+use hw_kit::{AccountId, ConnId, LinkId, ShardId, Span, Time};
 use hw_route::{LinkDown, Peer as LinkPeer};
 
 use crate::completion::DiskCompletion;
@@ -136,6 +136,13 @@ impl Shard {
             js.handle_link_acked(now, link, at);
         }
         self.links.acked(link, at);
+    }
+
+    /// The times that this shard is told from now on are ahead by so much, which has not passed.
+    pub fn handle_clock_step(&mut self, by: Span) {
+        if let Some(js) = &mut self.rooms.js {
+            js.handle_clock_step(by);
+        }
     }
 
     /// Something came from another server.

@@ -70,12 +70,22 @@ pub struct Settings {
     pub max_inflight: usize,
     /// A [`crate::Ready`] gives committed entries up to this many bytes, and always at least one.
     pub max_apply_bytes: u64,
+    /// A leader tells its followers at once what is committed. Otherwise they learn it with the next entries, or when
+    /// [`crate::Replica::tell_commit`] is called: half as many messages where entries come one by one.
+    pub is_prompt: bool,
 }
 
 impl Settings {
-    /// The usual limits: 1 MiB a message, 64 messages on their way, 4 MiB to apply at once.
+    /// The usual limits: 1 MiB a message, 64 messages on their way, 4 MiB to apply at once; prompt.
     pub fn new(node: NodeId, group: GroupId) -> Settings {
-        Settings { node, group, max_append_bytes: 1 << 20, max_inflight: 64, max_apply_bytes: 4 << 20 }
+        Settings {
+            node,
+            group,
+            max_append_bytes: 1 << 20,
+            max_inflight: 64,
+            max_apply_bytes: 4 << 20,
+            is_prompt: true,
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Replica {
     pub(crate) members: Members,
     /// All members but this node.
     pub(crate) peers: Vec<NodeId>,
+    /// What each of them was told to be committed, as far as is known.
+    told: Vec<u64>,
     pub(crate) given: Given,
     /// What was given and is not durable yet, in order. Only what has to be.
     pub(crate) waiting: VecDeque<Waiting>,
@@ -66,6 +68,7 @@ impl Replica {
             settings,
             members: Members::default(),
             peers: Vec::new(),
+            told: Vec::new(),
             given,
             waiting: VecDeque::new(),
             durable_vote: vote,
@@ -223,6 +226,33 @@ impl Replica {
         self.raft.ping();
     }
 
+    /// Whether this replica leads and has followers that have what is committed and may not know that it is.
+    pub fn owes_commit(&self) -> bool {
+        self.is_leader()
+            && self.peers.iter().zip(&self.told).any(|(peer, told)| *told < self.committed_at(*peer))
+    }
+
+    /// Tells all followers what is committed.
+    pub fn tell_commit(&mut self) {
+        if self.is_leader() {
+            for at in 0..self.peers.len() {
+                self.told[at] = self.committed_at(self.peers[at]);
+            }
+            self.ping();
+        }
+    }
+
+    /// How much of what is committed a follower has.
+    fn committed_at(&self, peer: NodeId) -> u64 {
+        let matched = self.raft.prs().get(peer.0).map_or(0, |progress| progress.matched);
+        matched.min(self.raft.raft_log.committed)
+    }
+
+    /// The end of the log.
+    pub fn last_index(&self) -> LogIndex {
+        LogIndex(self.raft.raft_log.last_index())
+    }
+
     /// Forgets entries up to `to`, which are applied and durable; the term of the last one is kept. Nothing, for what is
     /// forgotten already.
     pub fn compact(&mut self, to: LogIndex) -> Result<(), Misuse> {
@@ -302,6 +332,7 @@ impl Replica {
             let mut before = next(&self.raft);
             while let Some(from) = before {
                 self.raft.send_append(peer);
+                self.told[at] = self.raft.raft_log.committed;
                 // No progress: it needs the state.
                 before = next(&self.raft).filter(|&next| next > from);
             }
@@ -359,6 +390,7 @@ impl Replica {
     pub(crate) fn set_members(&mut self, members: Members) {
         self.peers = members.all();
         self.peers.retain(|&node| node != self.settings.node);
+        self.told = vec![0; self.peers.len()];
         self.fetching.retain(|node| self.peers.contains(node));
         self.members = members;
         self.raft.maybe_free_inflight_buffers();
@@ -381,6 +413,7 @@ impl Replica {
         if before != (self.raft.state, self.raft.term) {
             self.fetching.clear();
             self.given.sent = 0;
+            self.told.fill(0);
         }
     }
 

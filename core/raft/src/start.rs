@@ -35,6 +35,7 @@ pub(crate) fn start(settings: &Settings, start: Start) -> Result<Raft<Log>, Star
         pre_vote: true,
         check_quorum: false,
         max_uncommitted_size: NO_LIMIT,
+        skip_bcast_commit: !settings.is_prompt,
         ..Config::default()
     };
     let logger = slog::Logger::root(slog::Discard, slog::o!());

@@ -4,9 +4,9 @@
 //! piece of the same body follows), two zero bytes, and the CRC-32 of the header's first 8 bytes and the body (u32). All
 //! numbers are little-endian. Between two pieces of a body only beats may stand.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
-use crate::limits::{BODY_BYTES_MAX, PIECE_BYTES};
+use crate::limits::{BODY_BYTES_MAX, PIECE_BYTES, SHARED_BYTES};
 
 /// The first bytes on a connection, from both sides. They name the protocol's version.
 pub const MAGIC: &[u8; 8] = b"HWLINK1\n";
@@ -102,54 +102,49 @@ fn checksum(head: &[u8], piece: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Makes bodies of bytes as they come.
+/// Makes bodies of bytes as they come. A long body is a part of the buffer into which it was read; a short one is copied, so
+/// that whoever keeps it keeps no more than that.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    bytes: Vec<u8>,
-    at: usize,
+    bytes: BytesMut,
     /// The pieces so far of a body that is not complete.
     begun: Option<(Kind, Vec<u8>)>,
 }
 
 impl Decoder {
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.at > 0 {
-            self.bytes.drain(..self.at);
-            self.at = 0;
-        }
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The bytes that are no frame yet.
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        &self.bytes
     }
 
     /// Leaves out bytes that are no frame.
     pub fn skip(&mut self, count: usize) {
-        self.at += count;
+        self.bytes.advance(count);
     }
 
     /// The next body, once all its pieces are there.
     pub fn next(&mut self) -> Result<Option<(Kind, Bytes)>, FrameError> {
-        while let Some((kind, more, from, to)) = self.piece()? {
-            self.at = to;
-            let piece = &self.bytes[from..to];
+        while let Some((kind, more, length)) = self.piece()? {
+            self.bytes.advance(HEADER_BYTES);
             if matches!(kind, Kind::Beat | Kind::Answer) && !more {
-                return Ok(Some((kind, Bytes::copy_from_slice(piece))));
+                return Ok(Some((kind, self.take(length))));
             }
             match self.begun.take() {
-                None if !more => return Ok(Some((kind, Bytes::copy_from_slice(piece)))),
-                None => self.begun = Some((kind, piece.to_vec())),
+                None if !more => return Ok(Some((kind, self.take(length)))),
+                None => self.begun = Some((kind, self.bytes.split_to(length).to_vec())),
                 Some((begun, mut body)) => {
                     if begun != kind {
                         return Err(FrameError::Mixed);
                     }
-                    let len = body.len() + piece.len();
+                    let len = body.len() + length;
                     if len > BODY_BYTES_MAX {
                         return Err(FrameError::TooLong(len as u64));
                     }
-                    body.extend_from_slice(piece);
+                    body.extend_from_slice(&self.bytes.split_to(length));
                     if !more {
                         return Ok(Some((kind, body.into())));
                     }
@@ -160,10 +155,14 @@ impl Decoder {
         Ok(None)
     }
 
-    /// The next piece: its kind, whether more follows, and where its bytes are.
-    fn piece(&self) -> Result<Option<(Kind, bool, usize, usize)>, FrameError> {
-        let unread = self.unread();
-        let Some((head, rest)) = unread.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    fn take(&mut self, length: usize) -> Bytes {
+        let piece = self.bytes.split_to(length);
+        if length < SHARED_BYTES { Bytes::copy_from_slice(&piece) } else { piece.freeze() }
+    }
+
+    /// The next piece: its kind, whether more follows, and how long it is behind its header.
+    fn piece(&self) -> Result<Option<(Kind, bool, usize)>, FrameError> {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let (length, head) = (u32::from_le_bytes([head[0], head[1], head[2], head[3]]), &head[..]);
         let length = length as usize;
         if length > PIECE_BYTES {
@@ -177,7 +176,6 @@ impl Decoder {
         if checksum(&head[..8], piece).to_le_bytes() != head[8..] {
             return Err(FrameError::Checksum);
         }
-        let from = self.at + HEADER_BYTES;
-        Ok(Some((kind, head[5] == MORE, from, from + length)))
+        Ok(Some((kind, head[5] == MORE, length)))
     }
 }

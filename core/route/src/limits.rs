@@ -5,6 +5,9 @@ use hw_kit::Span;
 /// The longest body of one frame: longer ones travel in pieces, so that a beat never waits behind more than this.
 pub(crate) const PIECE_BYTES: usize = 128 * 1024;
 
+/// A body of so many bytes is not copied out of what was read.
+pub(crate) const SHARED_BYTES: usize = 64 * 1024;
+
 /// What is handed to a socket at once, at most about this much.
 pub(crate) const WRITE_BYTES: usize = 256 * 1024;
 

@@ -1,5 +1,7 @@
 //! Frames: consecutive commands of one group in one buffer, from the proposer to the disk and back without a copy.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex};
 
@@ -82,14 +84,25 @@ impl Frame {
         if body.is_empty() {
             return Frame::from_body(meta, 1, Bytes::from_static(&[0; BODY_ALIGN]));
         }
-        let entries = Entries { body: &body, at: 0, left: u32::MAX };
-        let count = entries.take_while(|entry| !entry.is_empty()).count();
-        Frame::from_body(meta, u32::try_from(count).ok()?, body)
+        let mut entries = Entries { body: &body, at: 0, left: u32::MAX };
+        let mut count = 0;
+        while entries.next_range().is_some_and(|entry| !entry.is_empty()) {
+            count += 1;
+        }
+        Frame::from_body(meta, count, body)
+    }
+
+    /// The same body at another place of a log.
+    pub fn placed(self, meta: FrameMeta) -> Frame {
+        let FrameMeta { group, term, first, kind } = meta;
+        let frame = Frame { group, term, first, kind, ..self };
+        assert!(frame.has_sound_numbers(), "a frame's numbers are sound: {meta:?}");
+        frame
     }
 
     /// The body as it travels: what [`Frame::from_log`] makes this frame of.
     pub fn log_body(&self) -> Bytes {
-        let is_empty = self.count == 1 && self.entries().all(|entry| entry.is_empty());
+        let is_empty = self.count == 1 && self.entries().next_range().is_none_or(|entry| entry.is_empty());
         if is_empty { Bytes::new() } else { self.body.clone() }
     }
 
@@ -163,9 +176,8 @@ impl Frame {
 
     fn has_exact_body(&self) -> bool {
         let mut entries = self.entries();
-        let found = entries.by_ref().count();
-        let end = entries.at;
-        self.count > 0 && found == self.count as usize && self.body.len() == end.next_multiple_of(BODY_ALIGN)
+        while entries.next_range().is_some() {}
+        self.count > 0 && entries.left == 0 && self.body.len() == entries.at.next_multiple_of(BODY_ALIGN)
     }
 }
 
@@ -176,19 +188,27 @@ pub struct Entries<'a> {
     left: u32,
 }
 
+impl Entries<'_> {
+    /// Where the next one is: for those who only look, and need no share of the buffer.
+    fn next_range(&mut self) -> Option<Range<usize>> {
+        if self.left == 0 {
+            return None;
+        }
+        let start = self.at + 4;
+        let len = u32::from_le_bytes(self.body.get(self.at..start)?.try_into().ok()?);
+        let end = start.checked_add(len as usize).filter(|end| *end <= self.body.len())?;
+        self.left -= 1;
+        self.at = end;
+        Some(start..end)
+    }
+}
+
 impl Iterator for Entries<'_> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        self.left = self.left.checked_sub(1)?;
-        let start = self.at + 4;
-        let len = u32::from_le_bytes(self.body.get(self.at..start)?.try_into().ok()?);
-        let end = start.checked_add(len as usize)?;
-        if end > self.body.len() {
-            return None;
-        }
-        self.at = end;
-        Some(self.body.slice(start..end))
+        let range = self.next_range()?;
+        Some(self.body.slice(range))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -38,7 +38,11 @@ fn main() -> ExitCode {
             let run = move || outcome(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
-        let others: [(&str, fn(&Target) -> Flow); 5] = [
+        let others: [(&str, fn(&Target) -> Flow); 7] = [
+            ("every replica is damaged somewhere else", |target| several(target, [Harm::Message; 3])),
+            ("two followers cannot decide", |target| {
+                several(target, [Harm::Message, Harm::Index, Harm::End])
+            }),
             ("what the list of streams does not have is kept", orphaned),
             ("a follower that differs is made anew", |target| diverged(target, false)),
             ("a leader that differs is made anew", |target| diverged(target, true)),
@@ -175,6 +179,7 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
         || "everything is read through every server".to_owned(),
         || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
     )?;
+    read_with_python(&trio)?;
     let raft = trio.replica(victim, GROUP);
     want(raft.as_ref().is_some_and(|raft| raft.get("problem").is_none()), || format!("{raft:?}"))?;
     let damaged = page(&trio.servers[victim], "/healthz?details=true");
@@ -249,16 +254,22 @@ fn orphaned(target: &Target) -> Flow {
     }
     rename_group(&trio, "\"group\":1,", "\"group\":7,")?;
     trio.servers.iter_mut().try_for_each(Server::start_again)?;
-    wait(|| "the stream is empty".to_owned(), || {
-        let info = Js::open(trio.servers[0].port()).ok()?.api("STREAM.INFO.S", &json!({})).ok()?;
-        (info["state"]["messages"] == 0).then_some(())
-    })?;
+    wait(
+        || "the stream is empty".to_owned(),
+        || {
+            let info = Js::open(trio.servers[0].port()).ok()?.api("STREAM.INFO.S", &json!({})).ok()?;
+            (info["state"]["messages"] == 0).then_some(())
+        },
+    )?;
     for server in &trio.servers {
         let unwell = || page(server, "/healthz?details=true").unwrap_or_default().to_string();
-        wait(|| format!("{} names it: {}", server.url(), unwell()), || {
-            let named = unwell().contains("group 1 (stream \\\"S\\\") is on disk");
-            (named && server.log().contains("it is kept as it is")).then_some(())
-        })?;
+        wait(
+            || format!("{} names it: {}", server.url(), unwell()),
+            || {
+                let named = unwell().contains("group 1 (stream \\\"S\\\") is on disk");
+                (named && server.log().contains("it is kept as it is")).then_some(())
+            },
+        )?;
     }
     // What comes next makes checkpoints, full ones too, and they leave it where it is.
     let mut js = Js::open(trio.servers[0].port())?;
@@ -279,9 +290,10 @@ fn orphaned(target: &Target) -> Flow {
     want(dumped >= MESSAGES, || format!("{dumped} lines: {}", String::from_utf8_lossy(&output.stderr)))?;
     rename_group(&trio, "\"group\":7,", "\"group\":1,")?;
     trio.servers.iter_mut().try_for_each(Server::start_again)?;
-    wait(|| "everything is read through every server".to_owned(), || {
-        read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3])
-    })
+    wait(
+        || "everything is read through every server".to_owned(),
+        || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
+    )
     .map(drop)
 }
 
@@ -481,6 +493,41 @@ fn rejoined(target: &Target, group: u64) -> Flow {
     trio.servers[leader].start_again()?;
     trio.await_health()?;
     check(target, &mut trio, victim)
+}
+
+/// Each replica has damage in another segment, the leader as `harms` has it first.
+fn several(target: &Target, harms: [Harm; 3]) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 60KB")?;
+    fill(&trio)?;
+    let leader = trio.leader(0, "S")?;
+    for at in 0..3 {
+        wait(|| "there are segments".to_owned(), || segments(&trio, at).ok().filter(|all| all.len() > 3))?;
+    }
+    trio.servers.iter_mut().for_each(Server::kill);
+    for (step, harm) in harms.into_iter().enumerate() {
+        let at = (leader + step) % 3;
+        harm_it(&segments(&trio, at)?[step], harm)?;
+    }
+    trio.servers.iter_mut().try_for_each(Server::start_again)?;
+    for server in &trio.servers {
+        let is_whole = || server.log().contains("this replica is whole again").then_some(());
+        wait(|| format!("{} is mended:\n{}", server.url(), server.log()), is_whole)?;
+    }
+    trio.await_health()?;
+    wait(
+        || "everything is read through every server".to_owned(),
+        || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
+    )?;
+    (0..3).try_for_each(|at| check(target, &mut trio, at))
+}
+
+/// The same, by a client that others wrote.
+fn read_with_python(trio: &Trio) -> Flow {
+    let Some(python) = std::env::var_os("PYTHON_WITH_NATS") else { return Ok(()) };
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/healing.py");
+    let urls = trio.servers.iter().map(Server::url);
+    let output = Command::new(python).arg(script).arg(MESSAGES.to_string()).args(urls).output()?;
+    want(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// A server's store is sound on disk.

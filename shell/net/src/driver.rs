@@ -135,7 +135,7 @@ impl Driver {
             let resumed = self.resumed.notified();
             let wait = {
                 let mut state = self.state.borrow_mut();
-                let now = state.clock.now();
+                let now = state.now();
                 match state.shard.stalled_until(now, conn) {
                     Some(until) => state.clock.until(until),
                     None => return,
@@ -156,7 +156,7 @@ impl Driver {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         if state.lines.remove(&conn).is_some() {
-            let now = state.clock.now();
+            let now = state.now();
             state.shard.handle_closed(now, conn, reason);
             state.outside.closed(conn);
         }
@@ -170,7 +170,7 @@ impl Driver {
             }
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
-            let now = state.clock.now();
+            let now = state.now();
             match mail {
                 Mail::Peer(from, batch) => state.shard.handle_peer(now, from, batch),
                 Mail::Disk(completion) => state.shard.handle_disk(now, completion),
@@ -236,7 +236,7 @@ impl Driver {
                         let mut state = self.state.borrow_mut();
                         let state = &mut *state;
                         state.armed = None;
-                        let now = state.clock.now();
+                        let now = state.now();
                         state.shard.handle_timeout(now);
                         self.round.notify_one();
                     }
@@ -249,7 +249,7 @@ impl Driver {
     fn settle(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let now = state.clock.now();
+        let now = state.now();
         let mut at_once = READS_AT_ONCE_MAX;
         loop {
             state.shard.settle(now);
@@ -307,6 +307,15 @@ impl Driver {
 }
 
 impl State {
+    /// The current time. A shard hears of a clock that was set before it sees the time.
+    pub(crate) fn now(&mut self) -> Time {
+        let now = self.clock.now();
+        if let Some(step) = self.clock.take_step() {
+            self.shard.handle_clock_step(step);
+        }
+        now
+    }
+
     fn link(&mut self, now: Time, link: LinkId, mail: LinkMail) {
         match mail {
             LinkMail::Up(peer) => self.shard.handle_link_up(now, link, peer),

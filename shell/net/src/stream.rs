@@ -41,7 +41,7 @@ async fn read(driver: &Rc<Driver>, conn: ConnId, mut reader: impl AsyncRead + Un
         }
         let mut state = driver.state.borrow_mut();
         let state = &mut *state;
-        let now = state.clock.now();
+        let now = state.now();
         let consumed = state.shard.handle_bytes(now, conn, &kept);
         kept.drain(..consumed);
         driver.end_round();

@@ -74,7 +74,7 @@ fn read_once(driver: &Driver, conn: ConnId, socket: &TcpStream, kept: &mut Vec<u
         scratch.reserve(READ_BYTES);
         let read = read_some(socket, &mut scratch);
         if matches!(read, Ok(count) if count > 0) {
-            let now = state.clock.now();
+            let now = state.now();
             let consumed = state.shard.handle_bytes(now, conn, &scratch);
             kept.extend_from_slice(&scratch[consumed..]);
         }
@@ -84,7 +84,7 @@ fn read_once(driver: &Driver, conn: ConnId, socket: &TcpStream, kept: &mut Vec<u
     kept.reserve(READ_BYTES);
     let count = read_some(socket, kept)?;
     if count > 0 {
-        let now = state.clock.now();
+        let now = state.now();
         let consumed = state.shard.handle_bytes(now, conn, kept);
         let rest = kept.len() - consumed;
         kept.copy_within(consumed.., 0);

@@ -5,9 +5,10 @@ use hw_cluster::PeerFrame;
 use hw_hub::Hub;
 use hw_kit::{GroupId, NodeId, Time};
 use hw_raft::{Body, Entry, EntryKind, Message, Ready, Role};
-use hw_store::{Frame, FrameKind, FrameMeta};
+use hw_store::{Frame, FrameMeta};
 
 use super::Replicated;
+use super::checked::meta_of;
 use super::replicated::frame_of;
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -71,6 +72,7 @@ impl JetStream {
                 if replicated.replica.propose(frame.log_body()).is_err() {
                     break; // It does not lead any more, which it says below.
                 }
+                replicated.checked.keep(frame);
             }
         }
         loop {
@@ -81,6 +83,7 @@ impl JetStream {
             }
             self.take_ready(now, hub, id, ready);
         }
+        self.note_lag(now, id);
     }
 
     /// Whether a successor is on its way: nothing is proposed or delivered in the meantime.
@@ -101,14 +104,14 @@ impl JetStream {
         }
         let voids =
             reset.map(|(index, term)| Entry { index, term, kind: EntryKind::Batch, body: Bytes::new() });
-        let mut frames: Vec<Frame> = voids
-            .iter()
-            .chain(&entries)
-            .map(|entry| frame_of(id, entry).expect("invariant: bodies are checked when they come in"))
-            .collect();
+        let mut frames: Vec<Frame> = Vec::new();
         let mut free = Vec::new();
         let mut waits = false;
         if let Some(replicated) = self.replica_mut(id) {
+            let log = |entry| replicated.checked.log(id, entry);
+            let logged = voids.iter().chain(&entries).map(log);
+            frames
+                .extend(logged.map(|frame| frame.expect("invariant: bodies are checked when they come in")));
             frames.extend(hard.map(|hard| replicated.note(id, hard)));
             waits = must_sync || replicated.is_writing();
             replicated.hold(number, after);
@@ -177,8 +180,7 @@ impl JetStream {
 
     /// An entry is committed.
     fn apply_entry(&mut self, now: Time, hub: &mut Hub, id: GroupId, entry: &Entry) {
-        let kind = if entry.kind == EntryKind::Change { FrameKind::Change } else { FrameKind::Batch };
-        let meta = FrameMeta { group: id, term: entry.term, first: entry.index, kind };
+        let meta = meta_of(id, entry);
         if entry.kind == EntryKind::Change {
             let before = self.replica(id).map(|replicated| replicated.replica.members().all());
             if let Some(replicated) = self.replica_mut(id) {
@@ -196,7 +198,9 @@ impl JetStream {
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
                 self.start_leading(now, hub, id);
             }
-        } else if let Some(frame) = frame_of(id, entry) {
+        } else if let Some(frame) =
+            self.replica_mut(id).and_then(|replicated| replicated.checked.take(id, entry))
+        {
             self.apply_frame(now, hub, &frame);
             // Also of a stream that is gone by now, or of a command that was not for it.
             self.pass(id, meta);
@@ -225,7 +229,8 @@ impl JetStream {
         if id == META && self.meta_log.replicated.is_none() && !self.join(now, from) {
             return;
         }
-        if !is_sound(id, &message) || !self.may_vote(now, from, id, &message) {
+        let Some(frames) = frames_of(id, &message) else { return };
+        if !self.may_vote(now, from, id, &message) {
             return;
         }
         if matches!(message.body, Body::TakeOver) && !self.is_clean(id) {
@@ -246,6 +251,7 @@ impl JetStream {
             return; // It may have voted, and does not know it any more.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
+        frames.into_iter().for_each(|frame| replicated.checked.keep(frame));
         if replicated.replica.handle_message(from, message).is_err() {
             let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
             if let Some(cluster) = self.cluster.as_mut().filter(|_| is_stranger) {
@@ -297,10 +303,10 @@ impl JetStream {
     }
 }
 
-/// Whether the entries in a message can be kept.
-fn is_sound(id: GroupId, message: &Message) -> bool {
+/// The frames of the entries in a message; None when one of them cannot be kept.
+fn frames_of(id: GroupId, message: &Message) -> Option<Vec<Frame>> {
     match &message.body {
-        Body::Append { entries, .. } => entries.iter().all(|entry| frame_of(id, entry).is_some()),
-        _ => true,
+        Body::Append { entries, .. } => entries.iter().map(|entry| frame_of(id, entry)).collect(),
+        _ => Some(Vec::new()),
     }
 }

@@ -2,7 +2,7 @@
 
 use hw_cluster::{Cause, Loss};
 use hw_hub::Hub;
-use hw_kit::{GroupId, NodeId, Time};
+use hw_kit::{GroupId, NodeId, Span, Time};
 use hw_raft::Message;
 
 use crate::commit::META;
@@ -171,6 +171,13 @@ impl JetStream {
             && !cluster.handovers.holds(id)
             && cluster.peers.has_lease(now, cluster.me, &members.voters)
             && (members.outgoing.is_empty() || cluster.peers.has_lease(now, cluster.me, &members.outgoing))
+    }
+
+    /// The clock was set forward: what was heard is as old as before.
+    pub(crate) fn handle_clock_step(&mut self, by: Span) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.peers.handle_clock_step(by);
+        }
     }
 
     /// A link to another server came up: leaders say that they lead, and have to say so.

@@ -1,5 +1,6 @@
 //! The beginning of a cluster and the servers that join it.
 
+use bytes::Bytes;
 use hw_cluster::{Cause, FormationStep, LinkDown, PeerFrame, ReplicaNote, StoreNote};
 use hw_hub::Hub;
 use hw_kit::{LinkId, LogIndex, NodeId, Time};
@@ -30,6 +31,7 @@ impl JetStream {
         self.run_transfers(now);
         self.run_repairs(now, hub);
         self.run_orphans(now);
+        self.run_lags(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {
             self.follow_place(now, hub, id);
@@ -93,10 +95,18 @@ impl JetStream {
     }
 
     /// What is to be sent to other JetStream servers.
-    pub(crate) fn take_peer_frames(&mut self) -> Vec<(LinkId, bytes::Bytes)> {
+    pub(crate) fn take_peer_frames(&mut self) -> Vec<(LinkId, Bytes)> {
         let frames = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.outgoing));
-        let frames = frames.unwrap_or_default().into_iter();
-        frames.map(|(link, frame)| (link, frame.encode().into())).collect()
+        let mut encoded: Vec<(LinkId, Bytes)> = Vec::new();
+        let mut before: Option<PeerFrame> = None;
+        for (link, frame) in frames.unwrap_or_default() {
+            // A leader tells all followers the same.
+            let same = encoded.last().filter(|_| before.as_ref() == Some(&frame));
+            let bytes = same.map_or_else(|| frame.encode().into(), |(_, bytes)| bytes.clone());
+            encoded.push((link, bytes));
+            before = Some(frame);
+        }
+        encoded
     }
 
     fn greet(&mut self, node: NodeId) {
@@ -106,7 +116,7 @@ impl JetStream {
     }
 
     /// A frame from another JetStream server.
-    pub(crate) fn handle_peer_frame(&mut self, now: Time, hub: &mut Hub, link: LinkId, bytes: &bytes::Bytes) {
+    pub(crate) fn handle_peer_frame(&mut self, now: Time, hub: &mut Hub, link: LinkId, bytes: &Bytes) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(from) = cluster.peers.node(link) else { return };
         cluster.peers.handle_heard(now, link);

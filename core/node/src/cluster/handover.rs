@@ -140,6 +140,7 @@ impl JetStream {
             if let Some(replicated) = &mut group.log.replicated {
                 // Refused by who does not lead any more, and then nobody needs it.
                 let _ = replicated.replica.propose(frame.log_body());
+                replicated.checked.keep(frame);
             }
         }
     }

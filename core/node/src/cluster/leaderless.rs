@@ -1,5 +1,5 @@
-//! Requests that nobody can answer at the moment. They wait: who leads soon answers those that only look, and whoever
-//! waited for nothing is told.
+//! Requests that nobody can answer at the moment. They wait: who leads soon answers those that may be done twice, and
+//! whoever waited for nothing is told.
 
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed, Request};
@@ -58,7 +58,7 @@ impl JetStream {
             let account = waiting.call.account;
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
-                if is_look(&waiting.parsed) {
+                if is_repeatable(&waiting.parsed) {
                     self.calls.push_back(waiting.call);
                 }
                 continue;
@@ -113,12 +113,14 @@ impl JetStream {
     }
 }
 
-/// Whether a request changes nothing.
-fn is_look(parsed: &Parsed) -> bool {
+/// Whether a request leaves the same behind when it is done once more: it changes nothing, or creates what may be there.
+fn is_repeatable(parsed: &Parsed) -> bool {
     let Parsed::Request(_, request) = parsed else { return false };
     matches!(
         request,
         Request::AccountInfo
+            | Request::StreamCreate { .. }
+            | Request::ConsumerCreate(_)
             | Request::StreamNames { .. }
             | Request::StreamList { .. }
             | Request::StreamInfo { .. }

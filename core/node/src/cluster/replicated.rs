@@ -7,6 +7,7 @@ use hw_kit::{GroupId, LogIndex, NodeId, Time};
 use hw_raft::{Entry, EntryKind, Hard, Members, Message, Replica, Settings, Start, StartError};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
+use super::checked::{Checked, meta_of};
 use super::compare::Comparing;
 use super::transfer::Installing;
 use crate::commit::META;
@@ -62,6 +63,8 @@ pub(crate) struct Replicated {
     /// What the running checkpoint contains of the log.
     pub(crate) in_checkpoint: Option<(LogIndex, u64)>,
     unsent: VecDeque<Unsent>,
+    /// Frames of what is proposed, comes in or is in the log, and not applied yet.
+    pub(crate) checked: Checked,
     /// The term and vote that are saved, or on their way.
     hard: Hard,
 }
@@ -115,6 +118,8 @@ impl Replicated {
         let settings = Settings {
             max_append_bytes: APPEND_MAX_BYTES,
             max_inflight: INFLIGHT_APPENDS,
+            // Every server waits to hear of new streams; what streams take in is known a little later.
+            is_prompt: group == META,
             ..Settings::new(me, group)
         };
         Ok(Replicated {
@@ -134,6 +139,7 @@ impl Replicated {
             saving: false,
             in_checkpoint: None,
             unsent: VecDeque::new(),
+            checked: Checked::default(),
             hard,
         })
     }
@@ -279,12 +285,8 @@ pub(crate) fn note_frame(group: GroupId, note: &ReplicaNote) -> Frame {
 
 /// An entry as the store keeps it; None when the bytes are not what a leader sends.
 pub(crate) fn frame_of(group: GroupId, entry: &Entry) -> Option<Frame> {
-    let kind = match entry.kind {
-        EntryKind::Batch => FrameKind::Batch,
-        EntryKind::Change => FrameKind::Change,
-    };
-    let meta = FrameMeta { group, term: entry.term, first: entry.index, kind };
-    if kind == FrameKind::Batch {
+    let meta = meta_of(group, entry);
+    if entry.kind == EntryKind::Batch {
         return Frame::from_log(meta, entry.body.clone());
     }
     let mut builder = FrameBuilder::new();

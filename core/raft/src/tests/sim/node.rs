@@ -166,6 +166,7 @@ impl Node {
             max_append_bytes: 60,
             max_inflight: 3,
             max_apply_bytes: 100,
+            is_prompt: self.id.0.is_multiple_of(2),
             ..Settings::new(self.id, GroupId(1))
         };
         let start = self.disk.start(options);
