@@ -11,6 +11,7 @@ use hw_testkit::Server;
 use serde_json::{Value, json};
 
 type Flow = Result<(), Fault>;
+type Run = fn(&Target) -> Flow;
 
 const MESSAGES: u64 = 400;
 /// The first stream's group.
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
             let run = move || outcome(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
-        let others: [(&str, fn(&Target) -> Flow); 7] = [
+        let others: [(&str, Run); 7] = [
             ("every replica is damaged somewhere else", |target| several(target, [Harm::Message; 3])),
             ("two followers cannot decide", |target| {
                 several(target, [Harm::Message, Harm::Index, Harm::End])

@@ -301,13 +301,7 @@ impl Command {
                 let consumer = r.text()?;
                 Command::Delivered { ts, consumer, seqs: rows::decode_seqs(&mut r)? }
             }
-            PROGRESS => Command::Progress {
-                ts,
-                revision: r.number()?,
-                consumer_seq: r.number()?,
-                seq: Seq(r.number()?),
-                consumer: r.rest(),
-            },
+            PROGRESS => r.progress(ts)?,
             SETTLED => {
                 let consumer = r.text()?;
                 Command::Settled { ts, consumer, acks: r.settlements()? }
@@ -455,6 +449,11 @@ impl Reader {
             records.push(self.record()?);
         }
         Ok(records)
+    }
+
+    fn progress(&mut self, ts: Time) -> Result<Command, DecodeError> {
+        let (revision, consumer_seq, seq) = (self.number()?, self.number()?, Seq(self.number()?));
+        Ok(Command::Progress { ts, consumer: self.rest(), revision, consumer_seq, seq })
     }
 
     fn mirrored(&mut self, ts: Time) -> Result<Command, DecodeError> {
