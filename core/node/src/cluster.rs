@@ -37,7 +37,7 @@ pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use orphans::Orphans;
-pub(crate) use repair::{Remedy, Repairs, of_index};
+pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use transfer::Transfers;

@@ -297,7 +297,7 @@ impl JetStream {
         }
         self.shed();
         self.advise_abandoned(now, hub);
-        self.look_for_faults(now);
+        self.look_for_faults(now, hub);
         self.tell_damage(now, hub);
         self.tidy(now);
         self.run_scrub(now);

@@ -438,7 +438,8 @@ impl Group {
             GetMessage::Last(filter) => self.stream.last_by_subject(filter),
             GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
         };
-        let Some(seq) = seq else { return Some(Fetch::Absent) };
+        // An index that cannot be read says that there is none, which is not known.
+        let Some(seq) = seq else { return (!self.stream.messages().has_fault()).then_some(Fetch::Absent) };
         match self.stream.get(seq) {
             Fetch::Absent if self.stream.messages().contains(seq) => None,
             found => Some(found),

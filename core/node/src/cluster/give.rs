@@ -45,30 +45,38 @@ impl JetStream {
         let messages = group.stream.messages();
         let mut given = Given { transfer: giving.transfer, ..Given::default() };
         let (mut body, mut block) = (Vec::new(), None);
-        'rows: for (first, last) in &giving.rows {
+        for &(first, last) in &giving.rows {
             given.up_to = given.up_to.max(first.prev());
-            while given.up_to < *last && body.len() < PIECE_BYTES {
-                let seq = given.up_to.next();
-                match messages.fetch(seq) {
-                    Fetch::Message(message) => encode(&message, &mut body),
-                    Fetch::OnDisk(wanted) => {
-                        block = Some(wanted).filter(|_| body.is_empty());
-                        break 'rows;
-                    }
-                    Fetch::Absent => {
-                        // Deleted, unless it is damaged, or was not here yet.
-                        given.is_stuck = messages.should_have(seq) || seq > messages.last_seq();
-                        if given.is_stuck {
-                            break 'rows;
-                        }
-                    }
+            while given.up_to < last && body.len() < PIECE_BYTES && !given.is_stuck && block.is_none() {
+                let at = given.up_to.next();
+                let next = messages.next(at).filter(|next| *next <= last);
+                let lost = messages.lost_from(at).filter(|lost| *lost <= next.unwrap_or(last));
+                if let Some(lost) = lost {
+                    (given.up_to, given.is_stuck) = (lost.prev(), true);
+                    continue;
                 }
-                given.up_to = seq;
+                let Some(next) = next else {
+                    // Nothing there; unless it has not come so far yet.
+                    given.is_stuck = last > messages.last_seq();
+                    given.up_to = last.min(messages.last_seq()).max(given.up_to);
+                    continue;
+                };
+                given.up_to = next.prev();
+                match messages.fetch(next) {
+                    Fetch::Message(message) => {
+                        encode(&message, &mut body);
+                        given.up_to = next;
+                    }
+                    // What is here so far goes first.
+                    Fetch::OnDisk(wanted) => block = Some(wanted),
+                    Fetch::Absent => given.is_stuck = true,
+                }
             }
-            if given.up_to < *last {
+            if given.up_to < last {
                 break;
             }
         }
+        let block = block.filter(|_| body.is_empty());
         if let Some(block) = block {
             giving.block = Some(block);
             return self.load(id, block);

@@ -147,10 +147,20 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.stream.messages_mut().withdraw(last);
         let Some(fault) = group.stream.messages().fault() else { return };
+        self.handle_fault(now, hub, id, &fault);
+    }
+
+    /// An index cannot be read: what it should say is not known. Where others have the stream, they answer.
+    pub(crate) fn handle_fault(&mut self, now: Time, hub: &mut Hub, id: GroupId, fault: &Damage) {
+        let Some(group) = self.groups.get(&id).filter(|group| group.log.has_others()) else { return };
         if group.log.is_leading() {
             self.abdicate(now, hub, id);
         }
-        self.remedy(now, id, of_index(&fault), format!("a segment is damaged: {fault}"));
+        let what = match fault.file {
+            FileId::Segment(_, number) => Remedy::Index(number),
+            _ => Remedy::Anew,
+        };
+        self.remedy(now, id, what, format!("a segment is damaged: {fault}"));
     }
 
     /// Does what is due for replicas that are broken.
@@ -285,10 +295,12 @@ impl JetStream {
         for message in decode(body) {
             let seq = message.seq;
             let follows = asking.got.last().is_none_or(|last| last.seq < seq);
-            let is_wanted = asking.rows.iter().any(|row| row.0 <= seq && seq <= row.1);
+            let row = asking.rows.partition_point(|row| row.1 < seq);
+            let is_wanted = asking.rows.get(row).is_some_and(|row| row.0 <= seq);
             is_sound &= follows && is_wanted && seq <= up_to;
             asking.got.push(message);
         }
+        let has_more = asking.rows.first().is_some_and(|row| row.0 <= up_to);
         asking.rows.retain(|row| row.1 > up_to);
         if let Some(row) = asking.rows.first_mut() {
             row.0 = row.0.max(up_to.next());
@@ -297,7 +309,7 @@ impl JetStream {
             broken.tried.insert(from);
             return self.mend(now, id, asking.segment);
         }
-        if is_stuck {
+        if is_stuck || !has_more {
             broken.tried.insert(from);
         }
         match asking.rows.is_empty() {
@@ -397,14 +409,6 @@ impl JetStream {
         self.findings.forget(id);
         let text = format!("{}: this replica is whole again", self.raft_group(id));
         self.say(NoticeLevel::Info, text);
-    }
-}
-
-/// What helps against a fault of an index.
-pub(crate) fn of_index(fault: &Damage) -> Remedy {
-    match fault.file {
-        FileId::Segment(_, number) => Remedy::Index(number),
-        _ => Remedy::Anew,
     }
 }
 

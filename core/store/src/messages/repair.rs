@@ -70,9 +70,10 @@ impl Messages {
         !self.segments.lost.iter().all(is_within)
     }
 
-    /// Whether there is such a message as far as is known, be it that it cannot be read.
-    pub fn should_have(&self, seq: Seq) -> bool {
-        self.contains(seq) || self.segments.lost.iter().any(|row| row.0 <= seq.0 && seq.0 <= row.1)
+    /// The first message at or after a sequence that should be here and is there for nobody.
+    pub fn lost_from(&self, from: Seq) -> Option<Seq> {
+        let row = self.segments.lost.iter().find(|row| row.1 >= from.0)?;
+        Some(Seq(row.0).max(from))
     }
 
     fn lost_within(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
