@@ -106,8 +106,9 @@ impl Stream {
     pub fn new(config: impl Into<Arc<StreamConfig>>, created: Time) -> Stream {
         let config = config.into();
         let keep = match config.storage {
-            Storage::File => Keep::File,
-            Storage::Memory => Keep::Memory,
+            Storage::Memory if config.num_replicas <= 1 => Keep::Memory,
+            // What has replicas is on disk, whatever its users asked for: the log has to be.
+            Storage::File | Storage::Memory => Keep::File,
         };
         Stream {
             mappings: Mappings::of(&config),

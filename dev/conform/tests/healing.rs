@@ -39,7 +39,9 @@ fn main() -> ExitCode {
             let run = move || outcome(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
-        let others: [(&str, Run); 7] = [
+        let others: [(&str, Run); 9] = [
+            ("a replicated memory stream survives", in_memory),
+            ("two replicas that differ are told of", disputed),
             ("every replica is damaged somewhere else", |target| several(target, [Harm::Message; 3])),
             ("two followers cannot decide", |target| {
                 several(target, [Harm::Message, Harm::Index, Harm::End])
@@ -80,11 +82,15 @@ fn payload(seq: u64) -> Vec<u8> {
 }
 
 fn fill(trio: &Trio) -> Flow {
+    fill_like(trio, 3, "file")
+}
+
+fn fill_like(trio: &Trio, replicas: u64, storage: &str) -> Flow {
     let mut js = Js::open(trio.servers[0].port())?;
-    let config = json!({ "name": "S", "subjects": ["s.>"], "num_replicas": 3, "storage": "file",
+    let config = json!({ "name": "S", "subjects": ["s.>"], "num_replicas": replicas, "storage": storage,
         "retention": "limits", "allow_direct": true });
     let info = js.api("STREAM.CREATE.S", &config)?;
-    want(info["config"]["num_replicas"] == 3, || info.to_string())?;
+    want(info["config"]["num_replicas"] == replicas, || info.to_string())?;
     for seq in 1..=MESSAGES {
         let ack = js.request(&format!("s.{}", seq % 7), &payload(seq))?;
         let ack: Value = serde_json::from_slice(&ack.payload)?;
@@ -344,6 +350,57 @@ fn diverged(target: &Target, is_leader: bool) -> Flow {
         || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
     )?;
     check(target, &mut trio, victim)
+}
+
+/// What has replicas is on disk: all servers may lose their memory at once.
+fn in_memory(target: &Target) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill_like(&trio, 3, "memory")?;
+    wait(|| "there are segments".to_owned(), || segments(&trio, 0).ok().filter(|all| all.len() > 1))?;
+    trio.servers.iter_mut().for_each(Server::kill);
+    trio.servers.iter_mut().try_for_each(Server::start_again)?;
+    trio.await_health()?;
+    wait(
+        || "everything is read through every server".to_owned(),
+        || read_all(&trio).ok().filter(|counts| *counts == [MESSAGES; 3]),
+    )?;
+    want(trio.servers.iter().all(|server| !server.log().contains("the others help")), || {
+        trio.servers.iter().map(Server::log).collect()
+    })
+}
+
+/// Of two replicas that differ, neither can be said to be right: nothing is changed, and it is told.
+fn disputed(target: &Target) -> Flow {
+    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    fill_like(&trio, 2, "file")?;
+    let leader = trio.leader(0, "S")?;
+    let victim = (0..3).find(|at| *at != leader && trio.replica(*at, GROUP).is_some());
+    let victim = victim.ok_or("no second replica")?;
+    trio.servers[victim].stop()?;
+    change_state(&trio, victim)?;
+    trio.servers[victim].start_again()?;
+    trio.await_health()?;
+    wait(
+        || "a publish".to_owned(),
+        || {
+            let ack = Js::open(trio.servers[0].port()).ok()?.request("s.more", b"more").ok()?;
+            let ack: Value = serde_json::from_slice(&ack.payload).ok()?;
+            ack["seq"].is_u64().then_some(())
+        },
+    )?;
+    wait(
+        || "somebody says that they differ".to_owned(),
+        || {
+            let told = |server: &Server| {
+                let health = page(server, "/healthz?details=true").unwrap_or_default().to_string();
+                health.contains("differ at entry") && server.log().contains("no majority is the same")
+            };
+            trio.servers.iter().any(told).then_some(())
+        },
+    )?;
+    want(trio.servers.iter().all(|server| !server.log().contains("the others help")), || {
+        trio.servers.iter().map(Server::log).collect()
+    })
 }
 
 /// A bit of a message that nobody reads.

@@ -267,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_in_memory_is_kept_on_disk() {
+        let mut all = Messages::new(Seq(1), Keep::Memory);
+        (1..=3).for_each(|seq| all.append(Seq(seq), Time(seq as i64), message(seq).record));
+        all.remove(Seq(2));
+        all.advance_to(Seq(7), Time(9));
+        all.keep_on_disk();
+        assert_eq!(all.seqs().collect::<Vec<_>>(), [Seq(1), Seq(3)]);
+        assert_eq!((all.last_seq(), all.last_ts(), all.keep()), (Seq(7), Time(9), Keep::File));
+        assert_eq!(all.bytes(), 2 * Keep::File.size_of(&message(1).record));
+        assert_eq!(all.take_unwritten(1).len(), 2);
+    }
+
+    #[test]
     fn the_last_messages_are_withdrawn() {
         let mut all = Messages::new(Seq(1), Keep::File);
         (1..=3).for_each(|seq| all.append(Seq(seq), Time(seq as i64), message(seq).record));
