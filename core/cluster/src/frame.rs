@@ -21,6 +21,7 @@ const WANT: u8 = 10;
 const GIVE: u8 = 11;
 const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
+const FORWARD: u8 = 16;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,8 @@ pub enum PeerFrame {
         node: NodeId,
         /// Where it stands.
         standing: Standing,
+        /// Its tags.
+        tags: Vec<String>,
     },
     /// A message of a group's replicas.
     Raft {
@@ -67,6 +70,11 @@ pub enum PeerFrame {
     Resigned {
         /// Which.
         group: GroupId,
+    },
+    /// Messages for streams, from a server that does not lead them; what is in them is core/node's.
+    Forward {
+        /// The messages.
+        body: Bytes,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -156,6 +164,8 @@ struct Hello {
     node: u64,
     #[serde(flatten)]
     standing: Standing,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
 }
 
 impl PeerFrame {
@@ -167,9 +177,9 @@ impl PeerFrame {
             numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         };
         match self {
-            PeerFrame::Hello { node, standing } => {
+            PeerFrame::Hello { node, standing, tags } => {
                 out.push(HELLO);
-                let hello = Hello { node: node.0, standing: *standing };
+                let hello = Hello { node: node.0, standing: *standing, tags: tags.clone() };
                 serde_json::to_writer(&mut out, &hello).expect("plain data always encodes");
             }
             PeerFrame::Raft { group, message } => {
@@ -187,6 +197,10 @@ impl PeerFrame {
             PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
             PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
+            PeerFrame::Forward { body } => {
+                out.push(FORWARD);
+                out.extend_from_slice(body);
+            }
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -230,7 +244,7 @@ impl PeerFrame {
             HELLO => {
                 let hello: Hello =
                     serde_json::from_slice(&rest).map_err(|_| FrameError("its greeting is not JSON"))?;
-                PeerFrame::Hello { node: NodeId(hello.node), standing: hello.standing }
+                PeerFrame::Hello { node: NodeId(hello.node), standing: hello.standing, tags: hello.tags }
             }
             RAFT => {
                 let group = GroupId(number()?);
@@ -242,6 +256,7 @@ impl PeerFrame {
             BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
             REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
+            FORWARD => PeerFrame::Forward { body: rest },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -284,8 +299,12 @@ mod tests {
         let standing = Standing { member: true, founder: 3, has_streams: false, expected: 5 };
         let end = PieceEnd { applied: LogIndex(9), term: 2, state: Bytes::from_static(b"state") };
         let body = Bytes::from_static(b"body");
+        assert_eq!(
+            PeerFrame::decode(&Bytes::from_static(b"\x10x")).map(|frame| frame.encode()),
+            Ok(b"\x10x".to_vec())
+        );
         for frame in [
-            PeerFrame::Hello { node: NodeId(4), standing },
+            PeerFrame::Hello { node: NodeId(4), standing, tags: vec!["a".to_owned()] },
             PeerFrame::Ask { id: 1, body: body.clone() },
             PeerFrame::Answer { id: 1, body: body.clone() },
             PeerFrame::Behind { group: GroupId(1) },

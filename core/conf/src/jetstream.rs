@@ -47,6 +47,7 @@ fn setting(options: &mut JetStreamOptions, reader: &mut Reader, entry: &Entry) {
         "store" | "store_dir" | "storedir" => put(&mut options.store_dir, reader.name(entry).map(Into::into)),
         "max_memory_store" | "max_mem_store" | "max_mem" => options.max_memory = bytes(reader, entry),
         "max_file_store" | "max_file" => options.max_storage = bytes(reader, entry),
+        "unique_tag" => set(&mut options.unique_tag, reader.name(entry)),
         "domain" => put(&mut options.domain, domain(reader, entry)),
         "sync" | "sync_interval" => match &entry.value.kind {
             ValueKind::String(text) if text.eq_ignore_ascii_case("always") => options.sync_always = true,

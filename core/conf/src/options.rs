@@ -246,6 +246,8 @@ pub struct JetStreamOptions {
     pub max_storage: Option<i64>,
     /// The domain, one token.
     pub domain: Option<String>,
+    /// A stream's servers differ in their tags of those that begin so; empty: no matter.
+    pub unique_tag: String,
     /// Whether unknown fields in API requests are refused.
     pub strict: bool,
     /// How long an acknowledged message may wait for its fsync; `None`: not at all.
@@ -318,6 +320,7 @@ impl Default for JetStreamOptions {
             max_memory: None,
             max_storage: None,
             domain: None,
+            unique_tag: String::new(),
             strict: true,
             sync_interval: None,
             sync_always: false,

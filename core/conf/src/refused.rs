@@ -78,7 +78,6 @@ const ACCOUNT_JETSTREAM: &[Refused] = &[("cluster_traffic", NO_HELP)];
 const JETSTREAM: &[Refused] = &[
     ("tpm", ": use key"),
     ("extension_hint", NO_HELP),
-    ("unique_tag", NO_HELP),
     ("max_outstanding_catchup", NO_HELP),
     ("request_queue_limit", NO_HELP),
     ("info_queue_limit", NO_HELP),

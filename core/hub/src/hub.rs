@@ -12,6 +12,7 @@ use crate::close::CloseReason;
 use crate::config::{HubConfig, HubLimits, Peer, Tls};
 use crate::cross::Journey;
 use crate::event::{Events, HubEvent};
+use crate::leaving::Unclaimed;
 use crate::links::Links;
 use crate::message::InternalId;
 use crate::peers::{InterestChange, LocalInterest, Outbox};
@@ -95,6 +96,8 @@ pub struct Hub {
     /// Somebody who was stalled need not wait any longer.
     pub(crate) resumed: bool,
     pub(crate) events: Events,
+    /// The server is about to stop: what comes too late for whoever has left is kept here.
+    pub(crate) unclaimed: Option<Vec<Unclaimed>>,
 }
 
 impl Hub {
@@ -125,6 +128,7 @@ impl Hub {
             interest_changes: 0,
             resumed: false,
             events: Events::default(),
+            unclaimed: None,
             config,
         };
         hub.build_bridges();
@@ -172,7 +176,8 @@ impl Hub {
         if let Some(account) = session.account() {
             self.account_mut(account).gone.add(&session.traffic);
         }
-        let closed = ClosedView { connection, stop: now, reason: session.closing.unwrap_or(reason) };
+        let reason = session.closing.or(session.leaving).unwrap_or(reason);
+        let closed = ClosedView { connection, stop: now, reason };
         self.events.push(HubEvent::Closed(Box::new(closed.clone())));
         while self.closed.len() >= self.config.limits.max_closed_clients.max(1) {
             self.closed.pop_front();
@@ -435,7 +440,7 @@ impl Hub {
         }
     }
 
-    fn drop_sub(&mut self, id: u32) -> Option<u64> {
+    pub(crate) fn drop_sub(&mut self, id: u32) -> Option<u64> {
         let sub = self.sinks.subs.remove(id)?;
         if self.sinks.trace.on
             && let Some(session) = self.sinks.sessions.get(sub.slot)

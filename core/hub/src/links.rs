@@ -336,7 +336,9 @@ impl Hub {
         let routed = Routed { now, account, to: message.to, msg: message.msg, from: NOBODY };
         let origin = Origin { account, conn: None, shard: self.config.shard };
         let RemoteMessage { plain, hops, ref groups, .. } = *message;
-        self.route(&routed, origin, Reach::Arrived { plain, groups, hops }, inside);
+        if self.route(&routed, origin, Reach::Arrived { plain, groups, hops }, inside) == 0 {
+            self.note_unclaimed(&routed);
+        }
         self.sweep();
     }
 

@@ -355,7 +355,9 @@ impl Hub {
                 let routed = Routed { now, account: m.account, to: m.to, msg: m.msg, from: NOBODY };
                 let origin = Origin { account: m.account, conn: m.conn, shard: m.shard };
                 let reach = Reach::Here { plain: m.plain, far: m.far, groups, hops: m.hops };
-                self.route(&routed, origin, reach, inside);
+                if self.route(&routed, origin, reach, inside) == 0 {
+                    self.note_unclaimed(&routed);
+                }
                 self.sweep();
             }
         });

@@ -68,6 +68,8 @@ pub(crate) struct Session {
     pub stall: Stall,
     /// Publishers that wait for this session's output to shrink.
     pub stalls: BTreeSet<Stalled>,
+    /// Nothing more is written to it, for this reason; what it sends is taken until it closes.
+    pub leaving: Option<CloseReason>,
 }
 
 /// What waits to be written.
@@ -143,6 +145,7 @@ impl Session {
             need: 0,
             stall: Stall::default(),
             stalls: BTreeSet::new(),
+            leaving: None,
         }
     }
 

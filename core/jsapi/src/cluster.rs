@@ -8,17 +8,42 @@ use crate::to_json;
 
 /// Another leader, perhaps a certain one.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct StepdownBody {
-    pub(crate) placement: Option<Placement>,
+    pub(crate) placement: PlacementBody,
+}
+
+/// What a new leader should be.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PlacementBody {
+    cluster: String,
+    tags: Vec<String>,
+    preferred: String,
+}
+
+impl From<PlacementBody> for Placement {
+    fn from(PlacementBody { cluster, tags, preferred }: PlacementBody) -> Placement {
+        Placement { cluster, tags, preferred }
+    }
 }
 
 /// One of a group's servers.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct PeerBody {
     pub(crate) peer: String,
     pub(crate) peer_id: String,
+}
+
+/// Where a stream is to move: away from a server, to servers with tags.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MoveBody {
+    pub(crate) server: String,
+    pub(crate) cluster: String,
+    pub(crate) domain: String,
+    pub(crate) tags: Vec<String>,
 }
 
 #[derive(Serialize)]

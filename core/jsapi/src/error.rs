@@ -122,6 +122,7 @@ impl From<&PublishError> for ApiError {
             PublishError::AccountLimit => ApiError::new(10002),
             PublishError::ServerLimit => ApiError::new(10023),
             PublishError::DiskFull => ApiError::with(10077, "no space left on device"),
+            PublishError::Overrun => ApiError::new(10167),
             PublishError::StoreStopped(reason) => ApiError::with(10077, stopped(reason)),
         }
     }

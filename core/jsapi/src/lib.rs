@@ -27,7 +27,7 @@ pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, s
 pub use error::{ApiError, store_stopped};
 pub use fast::{fast_report, fast_slot, is_fast};
 pub use json::to_json;
-pub use pub_ack::pub_ack;
+pub use pub_ack::{pub_ack, publish_refused};
 pub use pull::pull_request;
 pub use request::{ConsumerCreate, GetMessage, Parsed, Refused, Request, parse};
 pub use response::{

@@ -17,8 +17,7 @@ pub fn pub_ack(out: &mut Vec<u8>, stream: &str, domain: &str, result: &Result<St
     let stored = match result {
         Ok(stored) => stored,
         Err(error) => {
-            out.extend_from_slice(&to_json(&RefusedAck { error: error.into(), stream, seq: 0 }));
-            return;
+            return publish_refused(out, stream, error.into());
         }
     };
     // Stream names and domains hold no character that JSON escapes: they were checked when they were made.
@@ -48,6 +47,11 @@ pub fn pub_ack(out: &mut Vec<u8>, stream: &str, domain: &str, result: &Result<St
         out.extend_from_slice(itoa::Buffer::new().format(batch.count).as_bytes());
     }
     out.push(b'}');
+}
+
+/// Appends the refusal of a publish on `stream`.
+pub fn publish_refused(out: &mut Vec<u8>, stream: &str, error: ApiError) {
+    out.extend_from_slice(&to_json(&RefusedAck { error, stream, seq: 0 }));
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::backup::SnapshotRequest;
-use crate::cluster::{PeerBody, StepdownBody};
+use crate::cluster::{MoveBody, PeerBody, StepdownBody};
 use crate::json::{drop_nulls, from_json};
 use crate::{ApiError, response::Kind};
 
@@ -39,8 +39,10 @@ pub enum Request {
     StreamStepdown { stream: String, placement: Placement },
     ConsumerStepdown { stream: String, consumer: String, placement: Placement },
     StreamPeerRemove { stream: String, peer: String },
+    StreamMove { account: String, stream: String, from: String, to: Placement },
     MetaStepdown { placement: Placement },
     ServerRemove { peer: String, peer_id: String },
+    ServerEvacuate { peer: String, peer_id: String },
     AccountPurge { account: String },
 }
 
@@ -152,6 +154,7 @@ fn kind_of<'a, 'b>(tokens: &'a [&'b str]) -> Option<(Kind, &'a [&'b str])> {
         ["STREAM", "RESTORE", ..] => (Kind::StreamRestore, 2, 1..=1),
         ["STREAM", "LEADER", "STEPDOWN", ..] => (Kind::StreamStepdown, 3, 1..=1),
         ["STREAM", "PEER", "REMOVE", ..] => (Kind::StreamPeerRemove, 3, 1..=1),
+        ["STREAM", "PEER", "EVACUATE", ..] => (Kind::StreamPeerEvacuate, 3, 1..=1),
         ["CONSUMER", "CREATE", ..] => (Kind::ConsumerCreate, 2, 1..=usize::MAX),
         ["CONSUMER", "DURABLE", "CREATE", ..] => (Kind::ConsumerDurableCreate, 3, 2..=2),
         ["CONSUMER", "NAMES", ..] => (Kind::ConsumerNames, 2, 1..=1),
@@ -164,6 +167,8 @@ fn kind_of<'a, 'b>(tokens: &'a [&'b str]) -> Option<(Kind, &'a [&'b str])> {
         ["CONSUMER", "LEADER", "STEPDOWN", ..] => (Kind::ConsumerStepdown, 3, 2..=2),
         ["META", "LEADER", "STEPDOWN"] => (Kind::MetaStepdown, 3, 0..=0),
         ["SERVER", "REMOVE"] => (Kind::ServerRemove, 2, 0..=0),
+        ["SERVER", "EVACUATE"] => (Kind::ServerEvacuate, 2, 0..=0),
+        ["ACCOUNT", "STREAM", "MOVE", ..] => (Kind::StreamMove, 3, 2..=2),
         ["ACCOUNT", "PURGE", ..] => (Kind::AccountPurge, 2, 1..=1),
         _ => return None,
     };
@@ -279,7 +284,7 @@ impl Reader<'_> {
                 placement: self.placement()?,
             }),
             Kind::MetaStepdown => Ok(Request::MetaStepdown { placement: self.placement()? }),
-            Kind::StreamPeerRemove => {
+            Kind::StreamPeerRemove | Kind::StreamPeerEvacuate => {
                 let PeerBody { peer, .. } = self.peer()?;
                 if peer.is_empty() {
                     self.refuse(10003)
@@ -288,9 +293,14 @@ impl Reader<'_> {
                 }
             }
             Kind::ServerRemove => {
-                let PeerBody { peer, peer_id } = self.peer()?;
+                let PeerBody { peer, peer_id } = self.server()?;
                 Ok(Request::ServerRemove { peer, peer_id })
             }
+            Kind::ServerEvacuate => {
+                let PeerBody { peer, peer_id } = self.server()?;
+                Ok(Request::ServerEvacuate { peer, peer_id })
+            }
+            Kind::StreamMove => self.stream_move((first(), second())),
             Kind::AccountPurge => Ok(Request::AccountPurge { account: first() }),
             Kind::StreamSnapshot => {
                 self.not_empty()?;
@@ -301,13 +311,32 @@ impl Reader<'_> {
     }
 
     fn placement(&self) -> Result<Placement, Refused> {
-        let body: Option<StepdownBody> = self.optional()?;
-        Ok(body.and_then(|body| body.placement).unwrap_or_default())
+        Ok(self.known::<StepdownBody>()?.placement.into())
     }
 
     fn peer(&self) -> Result<PeerBody, Refused> {
         self.not_empty()?;
-        self.required()
+        self.known()
+    }
+
+    /// A server by name or number, of which there must be one.
+    fn server(&self) -> Result<PeerBody, Refused> {
+        let body = self.peer()?;
+        if body.peer.is_empty() && body.peer_id.is_empty() { self.refuse(10003) } else { Ok(body) }
+    }
+
+    fn stream_move(&self, (account, stream): (String, String)) -> Outcome {
+        let MoveBody { server, cluster, domain: _, tags } = self.known()?;
+        let to = Placement { cluster, tags, ..Placement::default() };
+        Ok(Request::StreamMove { account, stream, from: server, to })
+    }
+
+    /// A body that may be missing; in strict mode without unknown fields.
+    fn known<T: DeserializeOwned + Default>(&self) -> Result<T, Refused> {
+        match self.body.trim_ascii_start().first() {
+            Some(b'{' | b'[') => Ok(self.config_body::<T>(read_value(self.body), false)?.0),
+            _ => Ok(T::default()),
+        }
     }
 
     fn refused(&self, error: ApiError) -> Refused {

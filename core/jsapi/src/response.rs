@@ -38,6 +38,8 @@ kinds! {
     StreamRestore = "stream_restore_response",
     StreamStepdown = "stream_leader_stepdown_response",
     StreamPeerRemove = "stream_remove_peer_response",
+    StreamPeerEvacuate = "stream_evacuate_peer_response",
+    StreamMove = "stream_update_response",
     MessageGet = "stream_msg_get_response",
     MessageDelete = "stream_msg_delete_response",
     ConsumerCreate = "consumer_create_response",
@@ -52,18 +54,29 @@ kinds! {
     ConsumerStepdown = "consumer_leader_stepdown_response",
     MetaStepdown = "meta_leader_stepdown_response",
     ServerRemove = "meta_server_remove_response",
+    ServerEvacuate = "meta_server_evacuate_response",
     AccountPurge = "account_purge_response",
 }
 
 impl Kind {
     /// Whether only a cluster can do it.
     pub fn needs_cluster(self) -> bool {
-        matches!(self, Kind::StreamStepdown | Kind::StreamPeerRemove | Kind::ConsumerStepdown)
+        matches!(
+            self,
+            Kind::StreamStepdown | Kind::StreamPeerRemove | Kind::StreamPeerEvacuate | Kind::ConsumerStepdown
+        )
     }
 
     /// Whether it is for the system account alone, and for clusters: who else asks is not heard.
     pub fn is_for_operators(self) -> bool {
-        matches!(self, Kind::MetaStepdown | Kind::ServerRemove | Kind::AccountPurge)
+        matches!(
+            self,
+            Kind::MetaStepdown
+                | Kind::ServerRemove
+                | Kind::ServerEvacuate
+                | Kind::AccountPurge
+                | Kind::StreamMove
+        )
     }
 }
 

@@ -58,6 +58,12 @@ pub enum MetaCommand {
     EndRestore {
         /// Its group.
         group: u64,
+        /// The server that has it; 0: the only one.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        node: u64,
+        /// The servers that are to have it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        peers: Vec<u64>,
     },
     /// A restore failed, or its server stopped: nothing of it stays.
     AbandonRestore {
@@ -78,6 +84,9 @@ pub enum MetaCommand {
         node: u64,
         /// Its name.
         name: String,
+        /// Its tags, in lower case.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tags: Vec<String>,
     },
     /// A server does not belong to the cluster any more.
     Leave {
@@ -105,6 +114,10 @@ pub enum MetaCommand {
         /// The command.
         command: Box<MetaCommand>,
     },
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl MetaCommand {
@@ -140,9 +153,4 @@ impl MetaCommand {
     pub fn dropped(group: GroupId) -> MetaCommand {
         MetaCommand::Dropped { group: group.0, node: 0 }
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
-fn is_zero(node: &u64) -> bool {
-    *node == 0
 }

@@ -5,8 +5,10 @@
 
 mod command;
 mod origins;
+mod place;
 mod state;
 mod taken;
 
 pub use command::MetaCommand;
+pub use place::{NoPlace, Wish, matches};
 pub use state::{Asset, Created, Meta, MetaAnswer, MetaError, Node};

@@ -40,9 +40,9 @@ impl Asset {
         Time(self.created)
     }
 
-    /// Whether it began on one server, without a replicated log.
-    pub fn is_alone(&self) -> bool {
-        self.founders.len() <= 1
+    /// Whether it began on this server alone, without a replicated log.
+    pub fn is_alone(&self, node: NodeId) -> bool {
+        self.founders.is_empty() || self.founders == [node.0]
     }
 
     /// The servers that are to have it.
@@ -56,7 +56,13 @@ impl Asset {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Its tags, in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
+
+/// No server's number.
+const NOBODY: u64 = 0;
 
 /// All streams of all accounts. Accounts are known by name: their numbers belong to one run of the server.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -73,6 +79,9 @@ pub struct Meta {
     /// The cluster's servers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     nodes: BTreeMap<u64, Node>,
+    /// Servers that an operator took out: with the store that they had they stay outside.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    removed: BTreeSet<u64>,
     /// The subjects of both kinds, by account: follows from the above.
     #[serde(skip)]
     taken: BTreeMap<String, Taken>,
@@ -145,13 +154,14 @@ impl Meta {
             MetaCommand::Update { account, config, peers, .. } => {
                 MetaAnswer::Updated(self.update(&account, config.into(), peers))
             }
-            MetaCommand::Join { node, name } => {
-                self.nodes.insert(node, Node { name });
+            MetaCommand::Join { node, name, tags } => {
+                self.nodes.insert(node, Node { name, tags });
                 MetaAnswer::Done
             }
             MetaCommand::Leave { node } => {
                 self.nodes.remove(&node);
                 self.release_holder(node, None);
+                self.removed.insert(node);
                 MetaAnswer::Done
             }
             MetaCommand::Replace { old, new } => {
@@ -178,7 +188,9 @@ impl Meta {
             MetaCommand::BeginRestore { ts, account, config, max_streams } => {
                 MetaAnswer::RestoreBegun(self.begin_restore(Time(ts), account, config.into(), max_streams))
             }
-            MetaCommand::EndRestore { group } => MetaAnswer::Restored(self.end_restore(group)),
+            MetaCommand::EndRestore { group, node, peers } => {
+                MetaAnswer::Restored(self.end_restore(group, node, peers))
+            }
             MetaCommand::AbandonRestore { group } => MetaAnswer::Abandoned(self.abandon_restore(group)),
             MetaCommand::Dropped { group, node: 0 } => {
                 self.tombstones.remove(&group);
@@ -218,28 +230,14 @@ impl Meta {
         self.nodes.iter().map(|(&node, about)| (NodeId(node), about))
     }
 
+    /// Whether an operator took a server out.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node.0)
+    }
+
     /// The highest group number that was ever given.
     pub fn last_group(&self) -> GroupId {
         GroupId(self.last_group)
-    }
-
-    /// Places for a new stream among the servers that can be reached: those with the fewest streams, and the one that leads
-    /// the fewest of them first. None: there are not as many.
-    pub fn place(&self, replicas: usize, reached: &[NodeId]) -> Option<Vec<u64>> {
-        let mut load: BTreeMap<u64, (usize, usize)> = reached.iter().map(|node| (node.0, (0, 0))).collect();
-        for (_, asset) in self.all() {
-            for (at, node) in asset.peers.iter().enumerate() {
-                if let Some((all, first)) = load.get_mut(node) {
-                    *all += 1;
-                    *first += usize::from(at == 0);
-                }
-            }
-        }
-        let mut nodes: Vec<u64> = load.keys().copied().collect();
-        nodes.sort_by_key(|node| (load[node].0, *node));
-        nodes.truncate(replicas);
-        nodes.sort_by_key(|node| (load[node].1, *node));
-        (nodes.len() == replicas).then_some(nodes)
     }
 
     /// Groups that were deleted and whose files may still be there.
@@ -335,8 +333,11 @@ impl Meta {
         Ok(group)
     }
 
-    fn end_restore(&mut self, group: u64) -> Result<GroupId, MetaError> {
-        let Restoring { account, asset } = self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+    fn end_restore(&mut self, group: u64, node: u64, peers: Vec<u64>) -> Result<GroupId, MetaError> {
+        let Restoring { account, mut asset } = self.restoring.remove(&group).ok_or(MetaError::NotFound)?;
+        if node != 0 {
+            (asset.founders, asset.peers) = (vec![node], peers);
+        }
         self.accounts.entry(account).or_default().insert(asset.config.name.clone(), asset);
         Ok(GroupId(group))
     }
@@ -371,8 +372,12 @@ impl Meta {
             asset.revision += 1;
             asset.config = config;
         }
-        if !peers.is_empty() {
+        if !peers.is_empty() && asset.peers != peers {
             asset.peers = peers;
+            if asset.founders.len() <= 1 {
+                // Whoever has nothing of it cannot begin it anew, whether it began there or not.
+                asset.founders = vec![NOBODY];
+            }
         }
         Ok(asset.group())
     }
@@ -501,7 +506,7 @@ mod tests {
         meta.snapshot(&mut bytes);
         assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
         let mut other = meta.clone();
-        let end = MetaCommand::EndRestore { group: 1 };
+        let end = MetaCommand::EndRestore { group: 1, node: 0, peers: Vec::new() };
         assert_eq!(meta.apply(end.clone()), MetaAnswer::Restored(Ok(GroupId(1))));
         assert_eq!(meta.apply(end), MetaAnswer::Restored(Err(MetaError::NotFound)));
         assert_eq!(

@@ -28,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// The kind of the answer, once it is known.
     pub(crate) kind: Kind,
+    /// Another server handed it on: nobody else carries it out.
+    pub(crate) is_handed_on: bool,
 }
 
 impl Call {
@@ -40,6 +42,7 @@ impl Call {
             header: owned(msg.header),
             body: owned(msg.payload),
             kind: Kind::AccountInfo,
+            is_handed_on: false,
         }
     }
 }
@@ -102,7 +105,7 @@ impl JetStream {
             }
         };
         self.audit(now, hub, call, &json);
-        self.outbox.send(call.account, call.reply.clone(), json);
+        self.outbox.answer(call.account, call.reply.clone(), Bytes::new(), json);
     }
 
     /// The subject below `$JS.API.`, or below `$JS.<domain>.API.`.
@@ -116,7 +119,7 @@ impl JetStream {
 
     fn handle_request(&mut self, now: Time, hub: &mut Hub, call: &Call, request: Request) -> Handled {
         if call.kind.is_for_operators() {
-            return Handled::Answer(self.operate(now, hub, request));
+            return self.operate(now, hub, call, request);
         }
         if self.limits_of(call.account).is_none() {
             return Handled::Answer(Err(ApiError::new(10039)));
@@ -159,7 +162,7 @@ impl JetStream {
                 Handled::Answer(self.change_leader(now, call, (&stream, Some(&consumer)), &placement))
             }
             Request::StreamPeerRemove { stream, peer } => {
-                Handled::Answer(self.remove_stream_peer(call, &stream, &peer, now))
+                Handled::Answer(self.remove_stream_peer(now, call, &stream, &peer))
             }
             other => match self.hold(call, other) {
                 None => Handled::Proposed,

@@ -23,7 +23,11 @@ impl JetStream {
         let due = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes
             || !self.disk.dropped.is_empty()
             || self.disk.must_checkpoint;
-        if due && !self.disk.tidy.is_waiting() && !self.disk.checkpoint_running && self.disk.failed.is_none()
+        if due
+            && !self.awaits_groups()
+            && !self.disk.tidy.is_waiting()
+            && !self.disk.checkpoint_running
+            && self.disk.failed.is_none()
         {
             self.checkpoint();
         }
@@ -33,7 +37,11 @@ impl JetStream {
     /// replays next to nothing. One that is being made is completed before, by the disk.
     pub(crate) fn checkpoint_at_end(&mut self) {
         let is_worth = self.disk.bytes_since_checkpoint >= self.config.checkpoint_bytes / WORTH_AT_END;
-        if is_worth && !self.disk.tidy.is_waiting() && !self.disk.tidy.is_lean() && self.disk.failed.is_none()
+        if is_worth
+            && !self.awaits_groups()
+            && !self.disk.tidy.is_waiting()
+            && !self.disk.tidy.is_lean()
+            && self.disk.failed.is_none()
         {
             for group in self.groups.values_mut() {
                 // What another checkpoint is rewriting must not be begun twice; the next start finds it again.
@@ -42,6 +50,13 @@ impl JetStream {
             self.checkpoint_with(Erase::default());
             self.disk.is_ending = true;
         }
+    }
+
+    /// Whether the log has something of groups that the meta group has not created yet, as far as is known: a checkpoint
+    /// would not contain that, and what it is in would go.
+    pub(crate) fn awaits_groups(&self) -> bool {
+        let last = self.cluster.as_ref().and_then(|cluster| cluster.found.keys().next_back());
+        last.is_some_and(|last| *last > self.meta.last_group())
     }
 
     /// Begins a checkpoint now.

@@ -7,13 +7,16 @@ mod compare;
 mod drive;
 mod elect;
 mod form;
+mod forward;
 mod gather;
 mod give;
 mod handover;
 mod lag;
 mod lead;
 mod leaderless;
+mod operate;
 mod orphans;
+mod parcel;
 mod place;
 mod rejoin;
 mod repair;
@@ -32,6 +35,7 @@ use crate::notice::{Notice, NoticeLevel};
 pub(crate) use ask::Asks;
 pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
+pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
@@ -51,6 +55,19 @@ pub struct ClusterConfig {
     pub expected: u32,
     /// A number for a store that has none yet.
     pub new_node: NodeId,
+    /// The server's tags.
+    pub tags: Vec<String>,
+    /// A stream's servers differ in their tags of those that begin so; empty: no matter.
+    pub unique_tag: String,
+}
+
+/// What the disk has of a group that the meta group has not created yet, as far as is known.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Of its replica, where it has no state,
+    pub(crate) saved: Option<Saved>,
+    /// and what was logged behind its state, where it has no replica.
+    pub(crate) frames: Vec<Frame>,
 }
 
 /// One server's part of a cluster.
@@ -70,6 +87,8 @@ pub(crate) struct Cluster {
     pub(crate) written: Vec<(GroupId, u64)>,
     /// Whose writes wait for which ticket.
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
+    /// Servers that hear that they left a group once it is durable here that they did; ticket 0: it is not known yet.
+    pub(crate) dismissals: Vec<(u64, GroupId, Vec<NodeId>)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
@@ -80,20 +99,25 @@ pub(crate) struct Cluster {
     pub(crate) compares: Compares,
     pub(crate) repairs: Repairs,
     pub(crate) lags: Lags,
+    pub(crate) forwards: Forwards,
+    /// This server is about to stop: it leads nothing more.
+    pub(crate) is_leaving: bool,
     /// Whether somebody may have to be taken into the meta group.
     pub(crate) admitting: bool,
     /// Groups that are led here and have learners of which something was heard.
     pub(crate) growing: BTreeSet<GroupId>,
     /// Groups that were opened in this round.
     pub(crate) opened: Vec<(Time, GroupId)>,
-    /// The logs that are on disk of groups without a state, which the meta group has not created yet, as far as is known.
-    pub(crate) found: BTreeMap<GroupId, Saved>,
+    /// What is on disk of the logs of groups that the meta group has not created yet, as far as is known.
+    pub(crate) found: BTreeMap<GroupId, Found>,
     /// Groups that nobody knows.
     pub(crate) orphans: Orphans,
     /// Lines for the log.
     pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.
     pub(crate) names: BTreeMap<NodeId, String>,
+    /// And their tags.
+    pub(crate) tags: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl Cluster {
@@ -111,6 +135,7 @@ impl Cluster {
             frames: Vec::new(),
             written: Vec::new(),
             unsynced: VecDeque::new(),
+            dismissals: Vec::new(),
             agreeing: None,
             asks: Asks::default(),
             transfers: Transfers::default(),
@@ -120,6 +145,8 @@ impl Cluster {
             compares: Compares::default(),
             repairs: Repairs::default(),
             lags: Lags::default(),
+            forwards: Forwards::default(),
+            is_leaving: false,
             admitting: false,
             growing: BTreeSet::new(),
             opened: Vec::new(),
@@ -127,7 +154,14 @@ impl Cluster {
             orphans: Orphans::default(),
             notices: Vec::new(),
             names: BTreeMap::new(),
+            tags: BTreeMap::new(),
         }
+    }
+
+    /// What this server tells the others of itself.
+    pub(crate) fn hello(&self) -> PeerFrame {
+        let (standing, tags) = (self.formation.standing(), self.config.tags.clone());
+        PeerFrame::Hello { node: self.me, standing, tags }
     }
 
     /// Says something to a server; without a link nobody hears it.
@@ -162,6 +196,7 @@ impl Cluster {
             self.repairs.next_deadline(),
             self.orphans.next_deadline(),
             self.lags.next_deadline(),
+            self.forwards.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -99,6 +99,7 @@ impl JetStream {
             _ => None,
         };
         let answer = self.meta.apply(command);
+        self.capture_after(hub, &answer, new.as_ref());
         if let (MetaAnswer::Created(Ok((_, Created::New))), Some((account, name))) = (&answer, new) {
             self.open_group(now, hub, (&account, &name));
             self.elect_opened();
@@ -140,10 +141,14 @@ impl JetStream {
                 }
             }
             MetaAnswer::Deleted(Ok(id)) => {
+                let found = self.cluster.as_mut().and_then(|cluster| cluster.found.remove(id));
+                if found.is_some() {
+                    self.disk.dropped.push(*id);
+                }
                 self.close_group(now, hub, *id);
             }
             MetaAnswer::Restored(Ok(id)) => self.finish_restore(now, hub, *id),
-            MetaAnswer::Abandoned(Ok(id)) => self.disk.dropped.push(*id),
+            MetaAnswer::Abandoned(Ok(id)) => self.handle_abandoned(*id),
             _ => {}
         }
     }
@@ -208,7 +213,8 @@ impl JetStream {
         }
         let Some(group) = self.groups.get_mut(&id) else { return false };
         if !group.log.is_leading() {
-            // Others see to it that clients hear of it.
+            // Others see to it that clients hear of it; but for whoever waits since this server led.
+            self.reply(now, hub, id, (answer, note), origin);
             self.touch(id);
             self.recount(id);
             self.look_for_waste(now, id);
@@ -280,8 +286,7 @@ impl JetStream {
                 let header =
                     if counts.is_some() { Bytes::new() } else { hw_jsapi::status_header("503", &[]) };
                 if let Some(account) = account {
-                    let (reply, payload) = (Bytes::new(), Bytes::new());
-                    self.outbox.push(Outgoing::Send { account, to, reply, header, payload });
+                    self.outbox.answer(account, to, header, Bytes::new());
                 }
             }
             Origin::Publish(reply) => {

@@ -4,7 +4,7 @@ use hw_hub::InternalId;
 use hw_kit::GroupId;
 
 /// What a message on an inside subscription is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Target {
     /// A publish that a stream captures.
     Publish(GroupId),

@@ -54,6 +54,8 @@ pub struct JetStreamConfig {
     pub max_request_batch: i64,
     /// What batches may be.
     pub batch: BatchLimits,
+    /// What may wait to be decided in one stream: bytes and messages. None: a fixed amount where a stream is replicated.
+    pub max_buffered: (Option<u64>, Option<u64>),
     /// The version that is announced.
     pub version: String,
     /// The server's id and name, for advisories and info.
@@ -291,10 +293,14 @@ impl JetStream {
             while let Some(id) = self.dirty.pop_front() {
                 self.settle_group(now, hub, id);
             }
-            if !self.drive(now, hub) {
+            let drove = self.drive(now, hub);
+            if !self.release_waiting(now) && !drove {
                 break;
             }
+            self.hear(now, hub);
+            self.answer_direct(now, hub);
         }
+        self.cut_forwards(now);
         self.shed();
         self.advise_abandoned(now, hub);
         self.look_for_faults(now, hub);

@@ -109,5 +109,20 @@ pub(crate) const LOG_TAILS_BYTES: u64 = 256 * 1024 * 1024;
 /// A replica with damaged messages asks for so many rows of them at once.
 pub(crate) const WANT_ROWS: usize = 4096;
 
+/// What may be proposed to one replicated stream and not decided yet, in bytes,
+pub(crate) const BUFFERED_BYTES: u64 = 128 * 1024 * 1024;
+
+/// in messages,
+pub(crate) const BUFFERED_COUNT: u64 = 100_000;
+
+/// and in bytes to all streams together.
+pub(crate) const BUFFERED_BYTES_ALL: u64 = 512 * 1024 * 1024;
+
+/// Messages for a stream that is led elsewhere leave in frames of about so many bytes.
+pub(crate) const FORWARD_BYTES: usize = 1024 * 1024;
+
+/// Messages for streams without a leader wait, up to so many bytes in all.
+pub(crate) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A follower that fetches a group's state gets so many bytes of messages in one piece.
 pub(crate) const PIECE_BYTES: usize = 128 * 1024;

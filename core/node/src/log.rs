@@ -31,6 +31,17 @@ pub(crate) enum Origin {
     Api(Box<Call>),
 }
 
+/// Who waits for what this server proposed when it led.
+#[derive(Default)]
+struct Debts {
+    /// The term in which it led,
+    term: u64,
+    /// those whose commands may be decided yet,
+    owed: VecDeque<Origin>,
+    /// and those whose commands are certainly not in the log.
+    lost: Vec<Origin>,
+}
+
 /// The log of one group.
 pub(crate) struct Log {
     group: GroupId,
@@ -47,6 +58,8 @@ pub(crate) struct Log {
     /// How many commands were proposed here, and for how many of them it is known what became of them.
     proposed: u64,
     settled: u64,
+    /// Who waits since this server led last.
+    debts: Option<Box<Debts>>,
     /// Its replica, where it has others.
     pub(crate) replicated: Option<Box<Replicated>>,
     /// What the disk has of its replica, while that is not at work: nobody knows yet what the group is.
@@ -67,6 +80,7 @@ impl Log {
             pending_bytes: 0,
             proposed: 0,
             settled: 0,
+            debts: None,
             replicated: None,
             resting: None,
         }
@@ -157,7 +171,7 @@ impl Log {
             }
         };
         if !is_own {
-            return (self.applied, Origin::None);
+            return (self.applied, self.pay(frame.term));
         }
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes as u64);
         let origin = self.origins.pop_front();
@@ -165,21 +179,61 @@ impl Log {
         (self.applied, origin.unwrap_or(Origin::None))
     }
 
+    /// Who waits for the next command of a term in which this server led and does not lead any more.
+    fn pay(&mut self, term: u64) -> Origin {
+        if let Some(debts) = self.debts.as_mut().filter(|debts| debts.term == term) {
+            return debts.owed.pop_front().unwrap_or(Origin::None);
+        }
+        self.note_term(term);
+        Origin::None
+    }
+
+    /// An entry of this term is decided: of earlier terms nothing more is.
+    fn note_term(&mut self, term: u64) {
+        if let Some(debts) = self.debts.as_mut().filter(|debts| debts.term < term) {
+            debts.lost.extend(debts.owed.drain(..));
+        }
+    }
+
+    /// Who waited for commands that are lost.
+    pub(crate) fn take_lost(&mut self) -> Vec<Origin> {
+        match &mut self.debts {
+            Some(debts) => std::mem::take(&mut debts.lost),
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether somebody waits for what this server proposed.
+    pub(crate) fn owes(&self) -> bool {
+        !self.origins.is_empty() || self.debts.as_ref().is_some_and(|debts| !debts.owed.is_empty())
+    }
+
     /// An entry without commands is applied.
     pub(crate) fn pass(&mut self, frame: FrameMeta) {
+        self.note_term(frame.term);
         (self.applied, self.term, self.next) = (frame.first, frame.term, frame.first.next());
     }
 
     /// The state was replaced by the leader's.
     pub(crate) fn handle_installed(&mut self, applied: LogIndex, term: u64) {
         (self.applied, self.term, self.next) = (applied, term, applied.next());
+        // Nobody knows what became of it.
+        if let Some(debts) = &mut self.debts {
+            debts.owed.clear();
+        }
     }
 
-    /// Another server leads: what was proposed here may be lost, and whoever waits is not answered.
-    pub(crate) fn handle_stepdown(&mut self) {
+    /// Another server leads: what the replica has may be decided yet, and whoever waits for that is answered then. What it
+    /// does not have is lost.
+    pub(crate) fn handle_stepdown(&mut self, led: u64) {
+        let open =
+            self.builder.count() as usize + self.full.iter().map(|f| f.count() as usize).sum::<usize>();
+        let lost = self.origins.split_off(self.origins.len().saturating_sub(open));
+        let debts = self.debts.get_or_insert_default();
+        debts.lost.extend(debts.owed.drain(..).chain(lost));
+        (debts.term, debts.owed) = (led, std::mem::take(&mut self.origins));
         self.builder = FrameBuilder::new();
         self.full.clear();
-        self.origins.clear();
         self.settled = self.proposed;
         self.pending_bytes = 0;
     }

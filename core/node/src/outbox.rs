@@ -11,6 +11,8 @@ pub(crate) enum Outgoing {
     PubAck { account: AccountId, group: GroupId, reply: Bytes, result: Result<Stored, PublishError> },
     /// A stored message, routed by `to` and carrying its own subject.
     Deliver { account: AccountId, to: Bytes, reply: Bytes, record: Record },
+    /// What somebody waits for who may be on his way from one server to another.
+    Answer { account: AccountId, to: Bytes, header: Bytes, payload: Bytes },
     /// Anything else: routed by its subject.
     Send { account: AccountId, to: Bytes, reply: Bytes, header: Bytes, payload: Bytes },
 }
@@ -28,6 +30,13 @@ impl Outbox {
     /// Says something.
     pub(crate) fn push(&mut self, outgoing: Outgoing) {
         self.ready.push(outgoing);
+    }
+
+    /// Answers somebody who asked.
+    pub(crate) fn answer(&mut self, account: AccountId, to: Bytes, header: Bytes, payload: impl Into<Bytes>) {
+        if !to.is_empty() {
+            self.ready.push(Outgoing::Answer { account, to, header, payload: payload.into() });
+        }
     }
 
     /// Sends a payload to a subject.

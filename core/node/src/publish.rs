@@ -16,6 +16,15 @@ impl JetStream {
     /// A message for one of JetStream's inside subscriptions.
     pub(crate) fn deliver(&mut self, now: Time, target: Target, from: Sender, msg: &Message<'_>) {
         match target {
+            Target::Api => self.calls.push_back(Call::new(from, msg)),
+            _ if self.keeps(now, target, msg) => self.receive(now, target, msg),
+            _ => {}
+        }
+    }
+
+    /// The same for one that is this server's to handle, and is no request.
+    pub(crate) fn receive(&mut self, now: Time, target: Target, msg: &Message<'_>) {
+        match target {
             Target::Publish(group) => self.publish(now, group, msg),
             Target::Ack(group) => self.handle_ack(group, msg),
             Target::Pull(group) => self.handle_pull(group, msg),
@@ -23,8 +32,7 @@ impl JetStream {
             Target::DirectGet(group) => self.handle_direct_get(group, msg),
             Target::Snapshot(number) => self.snapshots.handle_ack(number.0),
             Target::Restore(group) => self.restores.handle_piece(group, msg),
-            Target::Api => self.calls.push_back(Call::new(from, msg)),
-            Target::System => {}
+            Target::Api | Target::System => {}
         }
     }
 
@@ -32,13 +40,14 @@ impl JetStream {
     fn publish(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
         let refusal = self.refusal();
         let no_room = self.no_room(id, msg.subject.len() + msg.size());
+        let overrun = self.is_overrun(id).then_some(PublishError::Overrun);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
         let is_batched = group.is_batched(msg);
         let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg)
         {
             true => Some(PublishError::TooLarge),
-            false => refusal.filter(|_| !group.is_volatile()).or(no_room),
+            false => refusal.filter(|_| !group.is_volatile()).or(no_room).or(overrun),
         };
         if let Some(error) = refusal {
             return self.refuse_publish(id, msg.reply, error);

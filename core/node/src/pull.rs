@@ -76,7 +76,7 @@ impl JetStream {
             let confirmed = group.hear(now, hub, said, &mut effects);
             let account = group.account;
             if let Some(reply) = confirmed {
-                self.outbox.send(account, reply, Bytes::new());
+                self.outbox.answer(account, reply, Bytes::new(), Bytes::new());
             }
             self.perform(now, hub, id, effects);
             self.touch(id);
@@ -99,6 +99,12 @@ impl Group {
             Said::OldServer { reply } => {
                 let header = status_header(hw_jsapi::REQUIRED_API_LEVEL, &[]);
                 effects.push(Effect::Send { to: reply, reply: Bytes::new(), header, payload: Bytes::new() });
+                None
+            }
+            // Its stream listens for all its consumers, on every server.
+            Said::Pull { consumer, reply, .. } if self.stream.consumer(&consumer).is_none() => {
+                let (to, header) = (reply, status_header("503", &[]));
+                effects.push(Effect::Send { to, reply: Bytes::new(), header, payload: Bytes::new() });
                 None
             }
             Said::Pull { consumer, reply, request } => {

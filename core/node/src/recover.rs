@@ -58,6 +58,8 @@ pub struct Recovery {
     lost: Vec<(String, String)>,
     /// What replicated groups have beside their states.
     saved: BTreeMap<GroupId, Saved>,
+    /// What was logged of groups that are not known yet: in a cluster, the meta group's log may create them later.
+    later: BTreeMap<GroupId, Vec<hw_store::Frame>>,
     /// What this server is in its cluster, and whether the store does not know it yet.
     store: StoreNote,
     is_new_node: bool,
@@ -107,6 +109,24 @@ impl Restored {
     pub(crate) fn of(group: Group) -> Restored {
         let Group { stream, last_segment, damage, log, .. } = group;
         Restored { stream, applied: log.applied(), last_segment, damage, broken: Vec::new() }
+    }
+
+    /// What was logged of it happens again.
+    pub(crate) fn replay(&mut self, frame: &hw_store::Frame) {
+        let indexes = frame.first().0..;
+        for (index, entry) in
+            indexes.map(LogIndex).zip(frame.entries()).filter(|(index, _)| *index > self.applied)
+        {
+            match Command::decode(&entry) {
+                Ok(command) => drop(self.stream.apply(index, command, &mut Vec::new())),
+                Err(error) => drop(self.damage.get_or_insert(error.to_string())),
+            }
+        }
+        self.applied = self.applied.max(frame.last());
+        let fault = self.stream.messages().fault();
+        if self.damage.is_none() {
+            self.damage = fault.map(|fault| fault.to_string());
+        }
     }
 }
 
@@ -376,6 +396,10 @@ impl Recovery {
             }
             _ => return self.keep(&replay.frame),
         }
+        if self.store.node.0 != 0 && id > self.meta.last_group() && !self.quarantined.contains_key(&id) {
+            self.later.entry(id).or_default().push(replay.frame.clone());
+            return;
+        }
         for (index, entry) in replay.entries() {
             let done = if id == META {
                 self.replay_meta(index, &entry)
@@ -469,7 +493,8 @@ impl Recovery {
         for (account, asset) in assets {
             self.reopen(now, (&mut js, hub), account, &asset);
         }
-        js.keep_for_later(self.saved, self.streams);
+        js.keep_for_later(self.saved, self.streams, self.later);
+        js.capture_all(hub);
         js.aside.unopened = self.quarantined;
         js.aside.last_segments = self.last_segments;
         js.start_elections(now);
@@ -490,7 +515,9 @@ impl Recovery {
             let last_segment = self.last_segments.get(&id).copied().unwrap_or_default();
             return js.open_anew(now, hub, (&account, asset), (reason, last_segment));
         }
-        if !js.is_placed_here(asset) {
+        let is_here = |found: &Restored| found.applied > LogIndex(0);
+        let is_kept = self.saved.contains_key(&id) || self.streams.get(&id).is_some_and(is_here);
+        if !js.is_placed_here(asset) && !is_kept {
             return; // What there is of it stays until the cluster says that it is not needed.
         }
         let found = self.streams.remove(&id);
@@ -556,7 +583,12 @@ impl Recovery {
 
 impl JetStream {
     /// Groups that are here and that the meta group, as far as it is known, has not created yet: its log may say so.
-    fn keep_for_later(&mut self, saved: BTreeMap<GroupId, Saved>, streams: BTreeMap<GroupId, Restored>) {
+    fn keep_for_later(
+        &mut self,
+        saved: BTreeMap<GroupId, Saved>,
+        streams: BTreeMap<GroupId, Restored>,
+        frames: BTreeMap<GroupId, Vec<hw_store::Frame>>,
+    ) {
         if self.cluster.is_none() {
             return;
         }
@@ -577,7 +609,12 @@ impl JetStream {
             self.aside.parked.insert(Box::new(group));
         }
         if let Some(cluster) = &mut self.cluster {
-            cluster.found = saved;
+            for (id, saved) in saved {
+                cluster.found.entry(id).or_default().saved = Some(saved);
+            }
+            for (id, frames) in frames.into_iter().filter(|(id, _)| !deleted.contains(id)) {
+                cluster.found.entry(id).or_default().frames = frames;
+            }
         }
     }
 
@@ -602,6 +639,7 @@ impl JetStream {
         let known = self.directory.accounts().count();
         self.directory = directory;
         listen(self, hub, known);
+        self.capture_all(hub);
         let homes: Vec<_> = self
             .meta
             .all()

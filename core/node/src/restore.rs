@@ -271,9 +271,6 @@ impl Restore {
 impl JetStream {
     /// `STREAM.RESTORE`: asks the meta group to keep name and subjects for the stream.
     pub(crate) fn restore(&mut self, now: Time, call: &Call, config: &StreamConfig) -> Handled {
-        if self.cluster.is_some() {
-            return Handled::Answer(Err(ApiError::new(10036)));
-        }
         let account = self.account_name(call.account);
         if self.meta.stream(&account, &config.name).is_some() {
             return Handled::Answer(Err(ApiError::new(10130)));
@@ -284,6 +281,9 @@ impl JetStream {
         };
         if let Some(error) = self.refusal() {
             return Handled::Answer(Err((&error).into()));
+        }
+        if let Err(error) = self.peers_for(&config) {
+            return Handled::Answer(Err(error));
         }
         let max_streams = self.limits_of(call.account).map_or(-1, |limits| limits.max_streams);
         self.propose_meta(now, call, &MetaCommand::BeginRestore { ts: now.0, account, config, max_streams });
@@ -419,10 +419,49 @@ impl JetStream {
             self.abandon_restore(id);
             self.tell_failed(now, hub, id, why);
         } else if restore.complete && restore.finishing && !restore.proposed {
-            restore.proposed = true;
-            let end = MetaCommand::EndRestore { group: id.0 };
-            self.meta_log.propose(Origin::None, |out| end.encode(out));
+            self.propose_restored(id);
         }
+    }
+
+    /// All of a restored stream is here: it is to exist, here at first, and in a cluster on its other servers soon.
+    fn propose_restored(&mut self, id: GroupId) {
+        let Some(restore) = self.restores.running.get_mut(&id) else { return };
+        let config = restore.group.stream.config().clone();
+        restore.proposed = true;
+        let node = self.cluster.as_ref().map_or(0, |cluster| cluster.me.0);
+        let placement = config.placement.clone().unwrap_or_default();
+        let replicas = usize::try_from(config.num_replicas.max(1)).unwrap_or(1);
+        let here = if node == 0 { Vec::new() } else { vec![node] };
+        // Servers that went meanwhile are missing: it has fewer until it is updated.
+        let peers = self.choose(&placement, replicas, &here, &self.reached_members()).unwrap_or(here);
+        let end = MetaCommand::EndRestore { group: id.0, node, peers };
+        self.meta_log.propose(Origin::None, |out| end.encode(out));
+    }
+
+    /// Another server decides about streams: what was restored here is not going to exist, unless that is decided already.
+    pub(crate) fn end_restores(&mut self) {
+        for restore in self.restores.running.values_mut().filter(|restore| !restore.proposed) {
+            restore.failed.get_or_insert_with(|| "the cluster has another leader: try again".to_owned());
+            restore.wake = Time(0);
+        }
+    }
+
+    /// This server decides about streams: those that others were restoring are not going to exist.
+    pub(crate) fn abandon_other_restores(&mut self) {
+        let gone: Vec<u64> = self.meta.restoring().map(|(_, asset)| asset.group).collect();
+        for group in gone.into_iter().filter(|group| !self.restores.running.contains_key(&GroupId(*group))) {
+            let abandon = MetaCommand::AbandonRestore { group };
+            self.meta_log.propose(Origin::None, |out| abandon.encode(out));
+        }
+    }
+
+    /// The meta group gave a restore up.
+    pub(crate) fn handle_abandoned(&mut self, id: GroupId) {
+        if let Some(restore) = self.restores.running.get_mut(&id).filter(|restore| !restore.over) {
+            restore.failed.get_or_insert_with(|| "the cluster has another leader: try again".to_owned());
+            (restore.ended, restore.wake) = (true, Time(0));
+        }
+        self.disk.dropped.push(id);
     }
 
     /// Nothing stays of a restore.
@@ -439,8 +478,10 @@ impl JetStream {
         restore.group.log.cut();
         restore.reader = Reader::default();
         restore.plan = Plan::default();
-        let abandon = MetaCommand::AbandonRestore { group: id.0 };
-        self.meta_log.propose(Origin::None, |out| abandon.encode(out));
+        if self.leads_meta() {
+            let abandon = MetaCommand::AbandonRestore { group: id.0 };
+            self.meta_log.propose(Origin::None, |out| abandon.encode(out));
+        }
     }
 
     /// Whoever still sends pieces of a restore that failed is told why; it is forgotten when that ends.

@@ -16,6 +16,7 @@ use crate::notice::{Notice, NoticeConfig, NoticeLevel};
 use crate::outbox::Outgoing;
 use crate::recover::Recovery;
 use crate::system::{Question, System};
+use crate::unheard::{AllUnheard, Unheard};
 use crate::view::JetStreamView;
 
 /// One shard of a server.
@@ -23,6 +24,7 @@ pub struct Shard {
     hub: Hub,
     rooms: Rooms,
     links: Links,
+    unheard: AllUnheard,
     scratch: Vec<u8>,
 }
 
@@ -30,6 +32,12 @@ pub struct Shard {
 pub(crate) struct Rooms {
     pub(crate) js: Option<JetStream>,
     pub(crate) system: System,
+}
+
+impl Rooms {
+    fn is_in_cluster(&self) -> bool {
+        self.js.as_ref().is_some_and(|js| js.cluster.is_some())
+    }
 }
 
 impl Inside for Rooms {
@@ -54,8 +62,13 @@ impl Shard {
             system.subscribe(&mut hub);
         }
         let js = js.map(|(config, recovery)| recovery.finish(now, config, directory, &mut hub));
-        let mut shard =
-            Shard { hub, rooms: Rooms { js, system }, links: Links::default(), scratch: Vec::new() };
+        let mut shard = Shard {
+            hub,
+            rooms: Rooms { js, system },
+            links: Links::default(),
+            unheard: AllUnheard::default(),
+            scratch: Vec::new(),
+        };
         shard.settle(now);
         shard
     }
@@ -187,6 +200,14 @@ impl Shard {
 
     /// Ends a round: everything that the inputs since the last call caused is carried out or handed over.
     pub fn settle(&mut self, now: Time) {
+        for late in self.hub.take_unclaimed() {
+            let (to, header, payload) = (late.to.into(), late.header.into(), late.payload.into());
+            self.unheard.keep(Unheard::new(now, (late.account, to), header, payload));
+        }
+        for Unheard { account, to, header, payload, .. } in self.unheard.heard(now, &self.hub) {
+            let message = Message { subject: &to, reply: b"", header: &header, payload: &payload };
+            self.hub.publish(now, account, &to, &message, &mut self.rooms);
+        }
         loop {
             let Rooms { js, system } = &mut self.rooms;
             let mut outgoing = system.answers(now, &mut self.hub);
@@ -274,6 +295,11 @@ impl Shard {
         self.hub.closing(conn)
     }
 
+    /// Whether nothing more is to be written to a connection that is read further.
+    pub fn is_leaving(&self, conn: ConnId) -> bool {
+        self.hub.is_leaving(conn)
+    }
+
     /// The sessions, for monitoring and for what an operator does.
     pub fn hub(&self) -> &Hub {
         &self.hub
@@ -292,6 +318,7 @@ impl Shard {
     /// The server sends its clients away: they are told, and other servers take what it leads.
     pub fn handle_lame_duck(&mut self, now: Time) {
         self.hub.lame_duck();
+        self.hub.begin_leaving();
         self.depart(now, "LAMEDUCK");
         if let Some(js) = &mut self.rooms.js {
             js.hand_over_all(now);
@@ -311,6 +338,31 @@ impl Shard {
         }
     }
 
+    /// The server is about to stop: others take what it leads, and it leads nothing more.
+    pub fn handle_leaving(&mut self, now: Time) {
+        self.hub.begin_leaving();
+        if let Some(js) = &mut self.rooms.js {
+            js.hand_over_all(now);
+        }
+    }
+
+    /// Whether nobody waits for what this server alone can say: see [`Shard::handle_leaving`].
+    pub fn has_handed_over(&self) -> bool {
+        self.rooms.js.as_ref().is_none_or(JetStream::has_handed_over)
+    }
+
+    /// Answers that nobody hears so far, before the shard ends.
+    pub fn take_unheard(&mut self) -> Vec<Unheard> {
+        self.unheard.take()
+    }
+
+    /// Has another server keep answers that nobody hears so far. For shard 0.
+    pub fn hand_on_unheard(&mut self, unheard: Vec<Unheard>) {
+        if let Some(js) = &mut self.rooms.js {
+            js.hand_on_unheard(unheard);
+        }
+    }
+
     fn depart(&mut self, now: Time, how: &str) {
         let first = self.hub.shard() == ShardId(0);
         let said = first.then(|| self.rooms.system.depart(now, &self.hub, how)).flatten();
@@ -327,7 +379,17 @@ impl Shard {
                 self.scratch.clear();
                 js.pub_ack(group, &result, &mut self.scratch);
                 let message = Message { subject: &reply, reply: b"", header: b"", payload: &self.scratch };
-                hub.publish(now, account, &reply, &message, rooms);
+                let count = hub.publish(now, account, &reply, &message, rooms);
+                if count == 0 && rooms.is_in_cluster() {
+                    let payload = owned(&self.scratch);
+                    self.unheard.keep(Unheard::new(now, (account, reply), Bytes::new(), payload));
+                }
+            }
+            Outgoing::Answer { account, to, header, payload } => {
+                let message = Message { subject: &to, reply: b"", header: &header, payload: &payload };
+                if hub.publish(now, account, &to, &message, rooms) == 0 && rooms.is_in_cluster() {
+                    self.unheard.keep(Unheard::new(now, (account, to), header, payload));
+                }
             }
             Outgoing::Deliver { account, to, reply, record } => {
                 let message = Message {

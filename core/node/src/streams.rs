@@ -9,6 +9,7 @@ use hw_stream::lead::PumpOut;
 use hw_stream::stream::{StreamLimits, check, check_restored, check_update};
 use hw_stream::{Command, StreamConfig};
 
+use crate::cluster::Found;
 use crate::group::{Group, interest_in};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
@@ -128,16 +129,21 @@ impl JetStream {
             return self.open_parked(now, hub, (account_id, group));
         }
         let resting = parked.as_mut().and_then(|group| group.log.wake());
-        let saved = resting.or_else(|| self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)));
+        let Found { saved, frames } =
+            self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
+        let saved = resting.or(saved);
         let found = parked.map(|group| Restored::of(*group));
-        let found =
+        let mut found =
             found.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        frames.iter().for_each(|frame| found.replay(frame));
         let log = match self.new_log(&asset, (saved, found.applied)) {
             Ok(log) => log,
             Err(error) => return self.put_aside(now, id, (account, name), error.to_string()),
         };
         let mut group = Group::new(id, account_id, asset.revision, found.stream, log);
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
+        // It was here before, and its files are still to go: they make room for the new ones.
+        self.disk.dropped.retain(|gone| *gone != id);
         self.add_group(now, hub, Box::new(group));
         self.note_opened(now, id);
         self.seek_help(now, id);
@@ -156,8 +162,10 @@ impl JetStream {
     /// Everything that a stream and its consumers listen to reaches it.
     pub(crate) fn listen_to(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        for (filter, target) in interest_of(group, &self.config.domain) {
-            hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        if !self.captures() {
+            for (filter, target) in own_interest(group, &self.config.domain) {
+                hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
+            }
         }
         for name in self.consumer_names(id) {
             self.lead_consumer(now, hub, id, &name);
@@ -168,8 +176,8 @@ impl JetStream {
 
     /// Nothing reaches it any more.
     pub(crate) fn stop_listening(&mut self, hub: &mut Hub, id: GroupId) {
-        let Some(group) = self.groups.get(&id) else { return };
-        for (filter, target) in interest_of(group, &self.config.domain) {
+        let Some(group) = self.groups.get(&id).filter(|_| !self.captures()) else { return };
+        for (filter, target) in own_interest(group, &self.config.domain) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
         }
         for name in group.leads.keys() {
@@ -190,18 +198,21 @@ impl JetStream {
         let (revision, config) = (asset.revision, asset.config.clone());
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.log.is_leading()) else { return };
         group.revision = revision;
-        let before = interest_of(group, &self.config.domain);
+        let before = own_interest(group, &self.config.domain);
         let command = Command::Configure { ts: now, revision, config: config.to_document().into() };
         // Applied at once, beside the log: the meta group has decided, and the answer shows the new configuration.
         group.log.propose(Origin::None, |out| command.encode(out));
         let allowed = (config.allow_atomic, config.allow_batched);
         group.wanted = Some(config);
-        let after = interest_of(group, &self.config.domain);
-        for (filter, target) in before.iter().filter(|old| !after.contains(old)) {
-            hub.unsubscribe_internal(group.account, filter.as_bytes(), None, target.id());
-        }
-        for (filter, target) in after.iter().filter(|new| !before.contains(new)) {
-            hub.subscribe_internal(group.account, filter.as_bytes(), None, target.id());
+        let after = own_interest(group, &self.config.domain);
+        let account = group.account;
+        if !self.captures() {
+            for (filter, target) in before.iter().filter(|old| !after.contains(old)) {
+                hub.unsubscribe_internal(account, filter.as_bytes(), None, target.id());
+            }
+            for (filter, target) in after.iter().filter(|new| !before.contains(new)) {
+                hub.subscribe_internal(account, filter.as_bytes(), None, target.id());
+            }
         }
         self.end_batches(id, allowed);
         self.touch(id);
@@ -271,10 +282,10 @@ impl JetStream {
 
     /// A consumer is there: its pulls reach it, and its volatile half runs.
     pub(crate) fn lead_consumer(&mut self, now: Time, hub: &mut Hub, id: GroupId, name: &Bytes) {
-        let scope = self.ack_scope(id);
+        let (scope, captures) = (self.ack_scope(id), self.captures());
         let Some(group) = self.groups.get_mut(&id) else { return };
         if !group.leads.contains_key(name) {
-            for filter in pull_subjects(group, name, &self.config.domain) {
+            for filter in pull_subjects(group, name, &self.config.domain).iter().filter(|_| !captures) {
                 hub.subscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
             }
             let interest = interest_in(hub, group.account);
@@ -294,9 +305,10 @@ impl JetStream {
 
     /// A consumer was deleted: whoever waits is told.
     pub(crate) fn drop_consumer(&mut self, hub: &mut Hub, id: GroupId, name: &Bytes) {
+        let captures = self.captures();
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(mut lead) = group.leads.remove(name) else { return };
-        for filter in pull_subjects(group, name, &self.config.domain) {
+        for filter in pull_subjects(group, name, &self.config.domain).iter().filter(|_| !captures) {
             hub.unsubscribe_internal(group.account, filter.as_bytes(), None, Target::Pull(id).id());
         }
         let account = group.account;
@@ -319,9 +331,13 @@ impl JetStream {
 }
 
 /// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets.
-fn interest_of(group: &Group, domain: &str) -> Vec<(String, Target)> {
-    let config = group.wanted.as_deref().unwrap_or_else(|| group.stream.config());
-    let (id, name) = (group.id, &config.name);
+fn own_interest(group: &Group, domain: &str) -> Vec<(String, Target)> {
+    interest_of(group.wanted.as_deref().unwrap_or_else(|| group.stream.config()), group.id, domain)
+}
+
+/// The same by the configuration.
+pub(crate) fn interest_of(config: &StreamConfig, id: GroupId, domain: &str) -> Vec<(String, Target)> {
+    let name = &config.name;
     let mut interest: Vec<(String, Target)> =
         config.subjects.iter().map(|subject| (subject.clone(), Target::Publish(id))).collect();
     // Both forms of acknowledgement and flow control subjects: with domain and account hash before the stream, and without.

@@ -74,6 +74,10 @@ impl JetStream {
         if !is_due || self.disk.checkpoint_running || self.disk.failed.is_some() {
             return;
         }
+        if self.awaits_groups() {
+            self.disk.tidy.at = Some(now + REWRITE_PAUSE);
+            return;
+        }
         self.disk.tidy.at = None;
         if !self.disk.tidy.lean {
             self.plan_rewrites();

@@ -6,6 +6,7 @@ use hw_stream::outcome::PublishError;
 
 use crate::group::Group;
 use crate::jetstream::JetStream;
+use crate::limits::{BUFFERED_BYTES, BUFFERED_BYTES_ALL, BUFFERED_COUNT};
 
 /// What streams hold, and what their `max_bytes` reserve: the sum of many of these is larger than any of them may be.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -19,6 +20,8 @@ pub(crate) struct Amount {
 pub(crate) struct Counted {
     used: u64,
     reserved: u64,
+    /// What is proposed and not decided.
+    pending: u64,
 }
 
 impl Counted {
@@ -26,6 +29,7 @@ impl Counted {
         Counted {
             used: group.stream.messages().bytes() + group.log.pending_bytes(),
             reserved: group.stream.config().max_bytes.max(0).unsigned_abs(),
+            pending: group.log.pending_bytes(),
         }
     }
 }
@@ -48,11 +52,14 @@ impl Stored {
 pub(crate) struct Usage {
     all: Stored,
     accounts: Map<AccountId, Stored>,
+    /// What is proposed to all streams and not decided.
+    pending: u64,
 }
 
 impl Usage {
     /// A stream that counted as `old` counts as `new`.
     fn change(&mut self, account: AccountId, memory: bool, (old, new): (Counted, Counted)) {
+        self.pending = (self.pending + new.pending).saturating_sub(old.pending);
         for amount in [&mut self.all, self.accounts.entry(account).or_default()] {
             let amount = amount.of(memory);
             amount.used = (amount.used + new.used).saturating_sub(old.used);
@@ -99,6 +106,18 @@ impl JetStream {
         self.no_room_for(group.account, group.is_volatile(), more as u64)
     }
 
+    /// Whether so much waits to be decided that a stream takes nothing more: its leader does not reach the others, or they
+    /// are slower than publishers are.
+    pub(crate) fn is_overrun(&self, id: GroupId) -> bool {
+        let Some(log) = self.groups.get(&id).map(|group| &group.log) else { return false };
+        let defaults =
+            if log.replicated.is_some() { (BUFFERED_BYTES, BUFFERED_COUNT) } else { (u64::MAX, u64::MAX) };
+        let bytes = self.config.max_buffered.0.unwrap_or(defaults.0);
+        let count = self.config.max_buffered.1.unwrap_or(defaults.1);
+        let is_full = log.pending_bytes() >= bytes || log.proposed() - log.settled() >= count;
+        is_full || (log.replicated.is_some() && self.usage.pending >= BUFFERED_BYTES_ALL)
+    }
+
     /// A stream that is being restored has grown; gives why it, or so much more, is too large.
     pub(crate) fn recount_restore(&mut self, id: GroupId, more: u64) -> Option<PublishError> {
         let restore = self.restores.running.get_mut(&id)?;
@@ -139,7 +158,7 @@ mod tests {
     fn changes_add_up() {
         let mut usage = Usage::default();
         let (a, b) = (AccountId(1), AccountId(2));
-        let counted = |used, reserved| Counted { used, reserved };
+        let counted = |used, reserved| Counted { used, reserved, pending: 0 };
         for (account, memory, change) in [
             (a, false, (counted(0, 0), counted(100, 1000))),
             (b, false, (counted(0, 0), counted(30, u64::MAX >> 1))),

@@ -38,6 +38,7 @@ impl Machine {
             max_ack_pending: 0,
             max_request_batch: 0,
             batch: BatchLimits::default(),
+            max_buffered: (None, None),
             version: "test".to_owned(),
             server_id: "TEST".to_owned(),
             server_name: "test".to_owned(),

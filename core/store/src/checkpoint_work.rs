@@ -168,7 +168,8 @@ impl CheckpointWork {
         let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
-            let dropped = storage.dropped.contains_key(&group) || job.dropped.contains(&group);
+            let is_back = metas.contains_key(&group);
+            let dropped = storage.dropped.contains_key(&group) && !is_back || job.dropped.contains(&group);
             !dropped && is_needed(meta, seen)
         });
         for &group in &job.dropped {
@@ -290,6 +291,7 @@ impl CheckpointWork {
         storage.chain.push((self.head.number, self.file_len));
         for (group, meta) in std::mem::take(&mut self.metas) {
             storage.wal.handle_applied(group, meta.applied);
+            storage.dropped.remove(&group);
             storage.groups.insert(group, meta);
         }
         for group in &self.dropped {
@@ -375,8 +377,9 @@ fn check(storage: &Storage, job: &CheckpointJob) -> Result<(), CheckpointRefused
         return Err(CheckpointRefused::Busy);
     }
     let mut named = BTreeSet::new();
+    // A group that was dropped may be back: its state says where its log begins, and older frames are before that.
     for group in job.groups.iter().map(|group| group.group).chain(job.dropped.iter().copied()) {
-        if !named.insert(group) || (storage.dropped.contains_key(&group) && !job.dropped.contains(&group)) {
+        if !named.insert(group) {
             return Err(CheckpointRefused::Twice { group });
         }
     }

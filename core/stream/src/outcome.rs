@@ -169,6 +169,8 @@ pub enum PublishError {
     DiskFull,
     #[error("the store has stopped: {0}")]
     StoreStopped(String),
+    #[error("too many publishes wait to be decided")]
+    Overrun,
 }
 
 /// Why a purge or delete was refused.

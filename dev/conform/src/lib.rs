@@ -11,11 +11,10 @@ mod keys;
 mod load;
 mod rng;
 mod target;
-mod trio;
+pub mod trio;
 
 pub use cases::{Case, Cases, Outcome, run_all};
 pub use js::{Delivered, Js, Lost};
 pub use load::Load;
 pub use rng::Dice;
 pub use target::{Target, targets};
-pub use trio::{Fault, NAMES, Trio, page, wait};

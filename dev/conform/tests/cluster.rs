@@ -2,26 +2,22 @@
 //! server, clients that lose their server, and what does not belong together.
 
 use std::{
-    env,
-    error::Error,
     future::Future,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures_util::StreamExt;
+use hw_conform::trio::{Fault, Flow, PATIENCE, cluster_config, named, outcome, run, wait};
 use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
 use hw_testkit::{Launch, Server};
 
-type Fault = Box<dyn Error + Send + Sync>;
-type Flow = Result<(), Fault>;
 type Run = fn(&Target) -> Flow;
 type Play = fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
@@ -49,48 +45,8 @@ fn main() -> ExitCode {
     run_all(Cases { cases, threads: 2 })
 }
 
-/// Why a case is skipped rather than failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Skip(String);
-
-fn outcome(flow: Flow) -> Outcome {
-    match flow {
-        Ok(()) => Outcome::Passed,
-        Err(error) => match error.downcast::<Skip>() {
-            Ok(skip) => Outcome::Skipped(skip.0),
-            Err(error) => Outcome::Failed(error.to_string()),
-        },
-    }
-}
-
-fn named(variable: &str) -> Result<PathBuf, Skip> {
-    let path =
-        env::var_os(variable).map(PathBuf::from).ok_or_else(|| Skip(format!("{variable} is not set")))?;
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(Skip(format!("{variable} names {}, which is no file", path.display())))
-    }
-}
-
-const ACCOUNTS: &str = "
-    accounts {
-        A { users: [ { user: a, password: a } ] }
-        B { users: [ { user: b, password: b } ] }
-        SYS { users: [ { user: sys, password: sys } ] }
-    }
-    system_account: SYS
-    no_auth_user: a
-    http: \"127.0.0.1:{http}\"
-";
-
 fn config(name: &str, cluster: &str, routes: &[u16]) -> String {
-    let routes: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
-    let routes = routes.join(", ");
-    format!(
-        "server_name: {name}\ncluster {{ name: {cluster}, listen: \"127.0.0.1:{{port2}}\", routes: [ {routes} ] }}\n{ACCOUNTS}"
-    )
+    cluster_config((name, cluster), "{port2}", routes, "")
 }
 
 /// Three servers of which two know the first one; all have heard of all.
@@ -121,19 +77,6 @@ fn info(port: u16) -> serde_json::Value {
         .and_then(|stream| BufReader::new(stream).read_line(&mut line));
     let json = read.ok().and_then(|_| serde_json::from_str(line.strip_prefix("INFO ")?).ok());
     json.unwrap_or_default()
-}
-
-fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match condition() {
-            Some(value) => return Ok(value),
-            None if Instant::now() > deadline => {
-                return Err(format!("not within {PATIENCE:?}: {what}").into());
-            }
-            None => std::thread::park_timeout(PAUSE),
-        }
-    }
 }
 
 fn play(target: &Target, run: Play) -> Flow {
@@ -301,16 +244,6 @@ fn python(target: &Target) -> Flow {
     let mut command = Command::new(python);
     command.arg(script).args(servers.iter().map(Server::url)).arg(pid.to_string());
     run(&mut command).map(drop)
-}
-
-fn run(command: &mut Command) -> Result<String, Fault> {
-    let output = command.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.success() {
-        Ok(said)
-    } else {
-        Err(format!("{command:?} ended with {}:\n{said}", output.status).into())
-    }
 }
 
 /// The tool asks all servers by one request to the system account, wherever it is connected.

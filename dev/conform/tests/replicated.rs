@@ -4,12 +4,8 @@
 //! `NATS_CLI` names the nats tool, `PYTHON_WITH_NATS` a Python that has nats-py.
 
 use std::{
-    env,
-    error::Error,
-    io::{Read, Write},
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    path::Path,
+    process::{Command, ExitCode},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,16 +14,13 @@ use std::{
 };
 
 use async_nats::jetstream;
-use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
-use hw_testkit::{Launch, Port, Server};
+use hw_conform::trio::{Fault, Flow, PATIENCE, Trio, api, named, open, outcome, page, run, wait, want};
+use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
+use hw_testkit::Server;
 use serde_json::{Value, json};
 
-type Fault = Box<dyn Error + Send + Sync>;
-type Flow = Result<(), Fault>;
 type Run = fn(&Target) -> Flow;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(20);
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 fn main() -> ExitCode {
@@ -57,151 +50,6 @@ fn main() -> ExitCode {
         }
     }
     run_all(Cases { cases, threads: 2 })
-}
-
-/// Why a case is skipped rather than failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Skip(String);
-
-fn outcome(flow: Flow) -> Outcome {
-    match flow {
-        Ok(()) => Outcome::Passed,
-        Err(error) => match error.downcast::<Skip>() {
-            Ok(skip) => Outcome::Skipped(skip.0),
-            Err(error) => Outcome::Failed(error.to_string()),
-        },
-    }
-}
-
-fn named(variable: &str) -> Result<PathBuf, Skip> {
-    let path = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file());
-    path.ok_or_else(|| Skip(format!("{variable} names no file")))
-}
-
-/// Three servers that form a cluster.
-struct Trio {
-    servers: Vec<Server>,
-    /// Theirs for as long as they run.
-    _routes: Vec<Port>,
-}
-
-impl Trio {
-    fn start(target: &Target) -> Result<Trio, Fault> {
-        let binary = target.binary.clone()?;
-        let routes = (0..3).map(|_| Port::take()).collect::<Result<Vec<Port>, _>>()?;
-        let urls: Vec<String> =
-            routes.iter().map(|port| format!("\"nats://127.0.0.1:{}\"", port.number())).collect();
-        let urls = urls.join(", ");
-        let mut servers = Vec::new();
-        for (name, port) in NAMES.iter().zip(&routes) {
-            let config = format!(
-                "server_name: {name}
-                http: \"127.0.0.1:{{http}}\"
-                jetstream: enabled
-                cluster {{ name: trio, listen: \"127.0.0.1:{}\", routes: [ {urls} ] }}
-                accounts {{
-                    A {{ jetstream: enabled, users: [ {{ user: a, password: a }} ] }}
-                    SYS {{ users: [ {{ user: sys, password: sys }} ] }}
-                }}
-                system_account: SYS
-                no_auth_user: a
-                ",
-                port.number()
-            );
-            servers.push(Server::start(Launch {
-                binary: binary.clone(),
-                flags: vec![],
-                config: Some(config),
-            })?);
-        }
-        let trio = Trio { servers, _routes: routes };
-        trio.await_health()?;
-        Ok(trio)
-    }
-
-    /// All servers are up, know each other and who leads.
-    fn await_health(&self) -> Flow {
-        for server in &self.servers {
-            wait(&format!("{} is well", server.url()), || {
-                let ok = page(server, "/healthz").is_some_and(|page| page["status"] == "ok");
-                let meta = page(server, "/jsz")?["meta_cluster"].clone();
-                let is_whole = meta["cluster_size"] == 3 && meta["leader"].is_string();
-                (ok && is_whole).then_some(())
-            })?;
-        }
-        Ok(())
-    }
-
-    fn named(&self, name: &str) -> Result<usize, Fault> {
-        NAMES.iter().position(|known| *known == name).ok_or_else(|| format!("a server {name:?}?").into())
-    }
-
-    /// Who leads a stream, as a server says.
-    fn leader(&self, asked: usize, stream: &str) -> Result<usize, Fault> {
-        let name = wait(&format!("{stream} has a leader"), || {
-            let mut js = Js::open(self.servers[asked].port()).ok()?;
-            js.set_patience(Duration::from_secs(2));
-            let info = js.api(&format!("STREAM.INFO.{stream}"), &json!({})).ok()?;
-            info["cluster"]["leader"].as_str().map(str::to_owned)
-        })?;
-        self.named(&name)
-    }
-
-    /// The tool, on one of the servers.
-    fn nats(&self, at: usize, user: &str, arguments: &[&str]) -> Result<String, Fault> {
-        let tool = named("NATS_CLI")?;
-        let server = &self.servers[at];
-        let url = format!("nats://{user}:{user}@127.0.0.1:{}", server.port());
-        let mut command = Command::new(tool);
-        command.args(["--server", &url, "--no-context"]).args(arguments).env("HOME", server.dir());
-        run(&mut command)
-    }
-}
-
-fn run(command: &mut Command) -> Result<String, Fault> {
-    let output = command.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.success() {
-        Ok(said)
-    } else {
-        Err(format!("{command:?} ended with {}:\n{said}", output.status).into())
-    }
-}
-
-fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match condition() {
-            Some(value) => return Ok(value),
-            None if Instant::now() > deadline => {
-                return Err(format!("not within {PATIENCE:?}: {what}").into());
-            }
-            None => std::thread::park_timeout(PAUSE),
-        }
-    }
-}
-
-/// A monitoring page.
-fn page(server: &Server, path: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n").as_bytes()).ok()?;
-    let mut said = String::new();
-    stream.read_to_string(&mut said).ok()?;
-    serde_json::from_str(said.split_once("\r\n\r\n")?.1).ok()
-}
-
-fn open(server: &Server) -> Result<Js, Fault> {
-    Ok(Js::open(server.port())?)
-}
-
-fn api(js: &mut Js, verb: &str, body: &Value) -> Result<Value, Fault> {
-    let answer = js.api(verb, body)?;
-    if answer.get("error").is_some() { Err(format!("{verb} {body}: {answer}").into()) } else { Ok(answer) }
-}
-
-fn want(is_so: bool, what: impl FnOnce() -> String) -> Flow {
-    if is_so { Ok(()) } else { Err(what().into()) }
 }
 
 /// Every server creates, fills, lists and reads what is anywhere.

@@ -289,6 +289,7 @@ fn jetstream(setup: Setup, seeds: &mut Boot<'_>) -> JetStreamConfig {
         max_request_batch: 0,
         // Small, so that most batches need several commands.
         batch: hw_node::BatchLimits { command_bytes: 300, ..hw_node::BatchLimits::default() },
+        max_buffered: (None, None),
         version: "sim".to_owned(),
         server_id: "SIM".to_owned(),
         server_name: name.to_owned(),

@@ -119,6 +119,16 @@ impl Server {
         self.child.as_ref().map(Child::id)
     }
 
+    /// The executable.
+    pub fn binary(&self) -> &Path {
+        &self.launch.binary
+    }
+
+    /// It is another executable when it is started next.
+    pub fn replace_binary(&mut self, binary: PathBuf) {
+        self.launch.binary = binary;
+    }
+
     /// Everything it has written to its outputs.
     pub fn log(&self) -> String {
         let mut text = Vec::new();

@@ -210,16 +210,22 @@ async fn wait(server: &mut Option<Server>, signals: &mut Signals, args: &[String
             }
             _ = lame_duck.recv() => {
                 if let Some(mut leaving) = server.take() {
-                    // The clients leave over minutes; an interrupt meanwhile ends it at once.
-                    let leave = tokio::task::spawn_blocking(move || {
+                    // The clients leave over minutes; who wants the server to stop meanwhile sends them away at once.
+                    let departure = leaving.departure();
+                    let mut leave = tokio::task::spawn_blocking(move || {
                         leaving.lame_duck();
                         leaving
                     });
                     tokio::select! {
-                        left = leave => *server = left.ok(),
+                        left = &mut leave => {
+                            *server = left.ok();
+                            return;
+                        }
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
+                    departure.hurry();
+                    *server = leave.await.ok();
                     return;
                 }
             }

@@ -79,6 +79,12 @@ async fn write(
         if let Some(reason) = state.shard.closing(conn) {
             return reason;
         }
+        if state.shard.is_leaving(conn) {
+            drop(state);
+            // The client sees that, and closes: what it has sent until then is read.
+            let _ = tokio::time::timeout(deadline, writer.shutdown()).await;
+            return std::future::pending().await;
+        }
     }
 }
 

@@ -184,5 +184,8 @@ fn write_some(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 fn finish(state: &mut State, conn: ConnId, socket: &TcpStream) {
     if state.shard.closing(conn).is_some() {
         let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+    } else if state.shard.is_leaving(conn) {
+        // The client sees that, and closes: what it has sent until then is read.
+        let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
     }
 }

@@ -104,6 +104,8 @@ pub(crate) struct JetStreamFacts {
     pub(crate) checkpoint_bytes: u64,
     pub(crate) scrub_bytes: u64,
     pub(crate) batch: BatchLimits,
+    /// What may wait in one stream: bytes and messages.
+    pub(crate) max_buffered: (Option<u64>, Option<u64>),
 }
 
 impl Inner {

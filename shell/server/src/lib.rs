@@ -34,6 +34,7 @@ mod banner;
 mod builder;
 mod cluster;
 mod inner;
+mod leave;
 mod link_tls;
 mod log;
 mod monitor;
@@ -50,6 +51,7 @@ mod usage;
 mod websocket;
 
 pub use builder::Builder;
+pub use leave::Departure;
 pub use log::{FATAL, LogConfig, Sink};
 pub use ports::Ports;
 pub use reload::ReloadError;

@@ -14,6 +14,7 @@ use hw_node::Question;
 use tokio::sync::{mpsc, watch};
 
 use crate::inner::Inner;
+use crate::leave::{self, Departure};
 use crate::ports::Ports;
 use crate::reload::ReloadError;
 use crate::{Builder, Sink, StartError, accept, banner, monitor, reload, system};
@@ -29,6 +30,7 @@ pub struct Server {
     links: Option<JoinHandle<()>>,
     control: Option<(watch::Sender<Stage>, JoinHandle<()>)>,
     options: Options,
+    departure: Departure,
 }
 
 /// What a started server is made of.
@@ -68,7 +70,8 @@ impl Server {
         inner.set_ready(true);
         banner::ready(&inner.facts, &inner.members().name);
         let control = Some((stop, control));
-        Ok(Server { inner, address, ports, log, disk, shards, links, control, options })
+        let departure = Departure::default();
+        Ok(Server { inner, address, ports, log, disk, shards, links, control, options, departure })
     }
 
     /// Where clients connect.
@@ -135,36 +138,34 @@ impl Server {
         let span = |span: hw_kit::Span| Duration::from_nanos(span.0.unsigned_abs());
         let server = &self.options.server;
         let (grace, duration) = (span(server.lame_duck_grace_period), span(server.lame_duck_duration));
-        let open = self.open_connections();
-        if open.is_empty() {
+        let open = self.inner.connections();
+        if open.is_empty() || self.departure.pause(grace) {
             return;
         }
-        std::thread::sleep(grace);
         let pause = (duration.saturating_sub(grace) / open.len().max(1) as u32).min(Duration::from_secs(1));
-        for (mailbox, conn) in open {
-            self.inner.mailboxes[mailbox].post(Mail::Run(Box::new(move |shard, _| {
-                shard.hub_mut().close(conn, CloseReason::ServerShutdown);
-            })));
-            std::thread::sleep(pause);
+        for one in open {
+            if self.inner.links.is_some() {
+                leave::close_gently(&self.inner, &[one]);
+            } else {
+                let (mailbox, conn) = one;
+                self.inner.mailboxes[mailbox].post(Mail::Run(Box::new(move |shard, _| {
+                    shard.hub_mut().close(conn, CloseReason::ServerShutdown);
+                })));
+            }
+            if self.departure.pause(pause) {
+                return;
+            }
         }
+    }
+
+    /// Ends [`Server::lame_duck`] early, from another thread.
+    pub fn departure(&self) -> Departure {
+        self.departure.clone()
     }
 
     /// Stops: no new connections, waiting pulls are told, everything that was accepted is on disk, then all ends.
     pub fn shutdown(mut self) {
         self.stop();
-    }
-
-    fn open_connections(&self) -> Vec<(usize, hw_kit::ConnId)> {
-        let mut open = Vec::new();
-        for (index, mailbox) in self.inner.mailboxes.iter().enumerate() {
-            let (answer, answers) = std::sync::mpsc::sync_channel(1);
-            mailbox.post(Mail::Run(Box::new(move |shard, _| {
-                let conns: Vec<_> = shard.hub().connections().map(|view| view.conn).collect();
-                let _ = answer.send(conns);
-            })));
-            open.extend(answers.recv().unwrap_or_default().into_iter().map(|conn| (index, conn)));
-        }
-        open
     }
 
     fn close_doors(&mut self) {
@@ -180,6 +181,12 @@ impl Server {
         }
         tracing::info!("Initiating Shutdown...");
         self.inner.set_ready(false);
+        if self.inner.links.is_some() {
+            if let Some((stage, _)) = &self.control {
+                stage.send_replace(Stage::Closing);
+            }
+            leave::leave(&self.inner);
+        }
         self.close_doors();
         // One after the other: the first has the streams, and what it says to pulls on the others' connections is
         // in their mailboxes before their own end is.

@@ -111,8 +111,9 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
         if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
             node = recovery.node(NodeId((seed() >> 1).max(1)));
             let name = inner.members().name;
-            config.cluster =
-                Some(ClusterConfig { name, expected: joining.expected(cluster), new_node: node });
+            let (tags, unique_tag) = (options.server.tags.clone(), options.jetstream.unique_tag.clone());
+            let expected = joining.expected(cluster);
+            config.cluster = Some(ClusterConfig { name, expected, new_node: node, tags, unique_tag });
         }
         (config, recovery, disk)
     });
@@ -362,6 +363,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         checkpoint_bytes: js.checkpoint_bytes,
         scrub_bytes: js.scrub_bytes,
         batch: batch_limits(&js.limits.batch),
+        max_buffered: (js.max_buffered_size, js.max_buffered_msgs),
     }
 }
 
@@ -389,6 +391,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         max_ack_pending: facts.max_ack_pending,
         max_request_batch: facts.max_request_batch,
         batch: facts.batch,
+        max_buffered: facts.max_buffered,
         version: NATS_VERSION.to_owned(),
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),

@@ -113,7 +113,7 @@ impl JetStream {
         }
         let asset = self.meta.all().find(|(_, asset)| asset.group() == group);
         let peers: Vec<NodeId> = asset.map(|(_, asset)| asset.peers().collect()).unwrap_or_default();
-        let update = call.kind == Kind::StreamUpdate;
+        let update = matches!(call.kind, Kind::StreamUpdate | Kind::StreamMove);
         let Some(cluster) = &mut self.cluster else { return false };
         let (id, me) = (cluster.asks.keep(now, call), cluster.me);
         let question = Question::Created { group: group.0, update };

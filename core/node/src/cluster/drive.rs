@@ -63,17 +63,9 @@ impl JetStream {
     }
 
     fn drive_replica(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
-        let is_held = self.is_handed_over(id);
-        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
         // While a successor is on its way the replica takes nothing: it waits here, until there is one or none.
-        let frames = if is_held { Vec::new() } else { log.cut() };
-        if let Some(replicated) = &mut log.replicated {
-            for frame in frames {
-                if replicated.replica.propose(frame.log_body()).is_err() {
-                    break; // It does not lead any more, which it says below.
-                }
-                replicated.checked.keep(frame);
-            }
+        if !self.is_handed_over(id) {
+            self.propose_open(id);
         }
         loop {
             let mut ready = Ready::default();
@@ -84,6 +76,19 @@ impl JetStream {
             self.take_ready(now, hub, id, ready);
         }
         self.note_lag(now, id);
+    }
+
+    /// What was proposed goes to the replica.
+    pub(crate) fn propose_open(&mut self, id: GroupId) {
+        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
+        let frames = log.cut();
+        let Some(replicated) = &mut log.replicated else { return };
+        for frame in frames {
+            if replicated.replica.propose(frame.log_body()).is_err() {
+                break; // It does not lead any more, which it says soon.
+            }
+            replicated.checked.keep(frame);
+        }
     }
 
     /// Whether a successor is on its way: nothing is proposed or delivered in the meantime.
@@ -159,6 +164,9 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let written = std::mem::take(&mut cluster.written);
         cluster.unsynced.extend(written.into_iter().map(|(group, number)| (ticket, group, number)));
+        for (waiting, ..) in cluster.dismissals.iter_mut().filter(|(waiting, ..)| *waiting == 0) {
+            *waiting = ticket;
+        }
         if let Some((waiting, _)) = cluster.agreeing.as_mut().filter(|(waiting, _)| *waiting == 0) {
             *waiting = ticket;
         }
@@ -175,6 +183,7 @@ impl JetStream {
             self.post(id, free.unwrap_or_default());
             self.wake_replica(id);
         }
+        self.send_dismissals(ticket);
         self.handle_agreement_synced(ticket);
     }
 
@@ -186,10 +195,18 @@ impl JetStream {
             if let Some(replicated) = self.replica_mut(id) {
                 let done = replicated.replica.apply_change(entry);
                 debug_assert!(done.is_ok(), "{done:?}");
+                let frame = replicated.note_commit(id, entry.index);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.frames.push(frame);
+                }
             }
             self.pass(id, meta);
             self.handle_members(id);
             self.dismiss(id, &before.unwrap_or_default());
+            if self.lacks_leader(id) {
+                // After a restart this server may learn only now that it has a vote.
+                self.plan_election(now, id, hw_cluster::Cause::Started);
+            }
         } else if self.replica(id).is_some_and(|replicated| replicated.hollow) {
             // What is being fetched contains it.
             self.pass(id, meta);
@@ -205,6 +222,7 @@ impl JetStream {
             // Also of a stream that is gone by now, or of a command that was not for it.
             self.pass(id, meta);
         }
+        self.tell_lost(now, hub, id);
         if let Some(replicated) = self.replica_mut(id) {
             let done = replicated.replica.handle_applied(entry.index);
             debug_assert!(done.is_ok(), "{done:?}");
@@ -254,7 +272,10 @@ impl JetStream {
         frames.into_iter().for_each(|frame| replicated.checked.keep(frame));
         if replicated.replica.handle_message(from, message).is_err() {
             let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
-            if let Some(cluster) = self.cluster.as_mut().filter(|_| is_stranger) {
+            // Who has only just left hears of it when that is durable.
+            let is_told = |cluster: &super::Cluster| cluster.dismissals.iter().any(|(_, of, _)| *of == id);
+            let cluster = self.cluster.as_mut().filter(|cluster| is_stranger && !is_told(cluster));
+            if let Some(cluster) = cluster {
                 cluster.send(from, PeerFrame::Removed { group: id });
             }
             return;

@@ -64,6 +64,13 @@ impl JetStream {
         if is_led || leader == cluster.me || self.disk.failed.is_some() {
             return;
         }
+        if cluster.is_leaving {
+            // Others come first. Where nobody else can lead it has to, as long as it is here.
+            let is_needed = cluster.peers.linked().all(|(node, _)| !cluster.peers.is_alive(node));
+            if !is_needed {
+                return self.plan_election(now, id, Cause::Undecided);
+            }
+        }
         if !self.is_clean(id) {
             return self.plan_election(now, id, Cause::Undecided);
         }
@@ -120,7 +127,9 @@ impl JetStream {
         let decides = cluster.has_quorum(&members.voters)
             && (members.outgoing.is_empty() || cluster.has_quorum(&members.outgoing));
         if !decides {
-            self.advise_quorum_lost(now, hub, id);
+            if id != META {
+                self.advise_quorum_lost(now, hub, id);
+            }
             self.abdicate(now, hub, id);
         }
     }
@@ -189,6 +198,10 @@ impl JetStream {
                 replicated.proven = false;
                 self.plan_election(now, id, Cause::Returned);
             } else if self.is_me(leader) {
+                // What it was offered while there was no link, or on a link that broke, it did not hear.
+                if let Some(replicated) = self.replica_mut(id) {
+                    replicated.replica.report_snapshot(node, false);
+                }
                 self.ping(id);
             }
         }

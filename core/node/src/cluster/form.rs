@@ -111,7 +111,7 @@ impl JetStream {
 
     fn greet(&mut self, node: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
-        let hello = PeerFrame::Hello { node: cluster.me, standing: cluster.formation.standing() };
+        let hello = cluster.hello();
         cluster.send(node, hello);
     }
 
@@ -125,7 +125,8 @@ impl JetStream {
             return self.say(NoticeLevel::Error, text);
         };
         match frame {
-            PeerFrame::Hello { node, standing } if node == from => {
+            PeerFrame::Hello { node, standing, tags } if node == from => {
+                cluster.tags.insert(from, tags);
                 cluster.formation.handle_standing(from, standing);
                 cluster.admitting = true;
                 if cluster.formation.is_foreign() {
@@ -138,6 +139,7 @@ impl JetStream {
             PeerFrame::Raft { group, message } => self.handle_raft(now, from, group, message),
             PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
+            PeerFrame::Forward { body } => self.handle_forward(now, body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, group),
             PeerFrame::Resigned { group } => self.handle_resigned(now, from, group),
@@ -212,7 +214,7 @@ impl JetStream {
 
     fn tell_standing(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
-        let hello = PeerFrame::Hello { node: cluster.me, standing: cluster.formation.standing() };
+        let hello = cluster.hello();
         let all: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).collect();
         all.into_iter().for_each(|node| cluster.send(node, hello.clone()));
     }
@@ -263,6 +265,9 @@ impl JetStream {
         let mut changed = false;
         for node in linked {
             if status.members.voters.contains(&node) {
+                continue;
+            }
+            if self.meta.is_removed(node) {
                 continue;
             }
             let is_ready = status.members.learners.contains(&node) && has_caught_up(&status, node);
@@ -318,20 +323,34 @@ impl JetStream {
     fn register(&mut self) {
         let Some(replicated) = &self.meta_log.replicated else { return };
         let voters = replicated.replica.status().members.voters;
-        let known: Vec<(NodeId, String)> =
-            self.meta.nodes().map(|(node, about)| (node, about.name.clone())).collect();
+        let known: Vec<(NodeId, hw_meta::Node)> =
+            self.meta.nodes().map(|(node, about)| (node, about.clone())).collect();
         let is_here = |node: &NodeId| {
             self.cluster.as_ref().is_some_and(|cluster| *node == cluster.me || cluster.peers.is_alive(*node))
         };
         let voters: Vec<NodeId> = voters.into_iter().filter(is_here).collect();
         for node in voters {
-            let name = self.node_name(node);
-            if known.iter().any(|(other, old)| *other == node && *old == name) {
+            let Some(tags) = self.told_tags(node) else { continue };
+            let name = self.called(node);
+            if known.iter().any(|(other, old)| *other == node && old.name == name && old.tags == tags) {
                 continue;
             }
-            let command = MetaCommand::Join { node: node.0, name };
+            let command = MetaCommand::Join { node: node.0, name, tags };
             self.meta_log.propose(Origin::None, |out| command.encode(out));
         }
+    }
+
+    /// The tags that a server says it has; None: it has said nothing yet.
+    fn told_tags(&self, node: NodeId) -> Option<Vec<String>> {
+        let cluster = self.cluster.as_ref()?;
+        let told = if node == cluster.me { Some(&cluster.config.tags) } else { cluster.tags.get(&node) };
+        told.map(|tags| tags.iter().map(|tag| tag.to_lowercase()).collect())
+    }
+
+    /// What a server calls itself now.
+    fn called(&self, node: NodeId) -> String {
+        let now = self.cluster.as_ref().and_then(|cluster| cluster.names.get(&node).cloned());
+        now.unwrap_or_else(|| self.node_name(node))
     }
 
     /// This server leads the meta group from now on.
@@ -339,6 +358,7 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.admitting = true;
         let me = cluster.me.0;
+        self.abandon_other_restores();
         if self.meta.all().any(|(_, asset)| asset.peers.is_empty()) {
             let command = MetaCommand::Settle { node: me };
             self.meta_log.propose(Origin::None, |out| command.encode(out));

@@ -1,33 +1,37 @@
-//! Leadership that is handed over, and servers that give up their place in a group.
+//! Leadership that is handed over.
 
 use std::collections::BTreeMap;
 
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Event, Kind, Parsed, Refused, Request};
+use hw_jsapi::ApiError;
 use hw_kit::{GroupId, NodeId, Span, Time};
-use hw_meta::{Asset, MetaCommand};
-use hw_raft::{MemberChange, MemberStep};
 use hw_stream::config::Placement;
 
-use super::place::node_key;
 use crate::api::{Call, Reply};
-use crate::commit::META;
 use crate::jetstream::JetStream;
-use crate::log::Origin;
 
 /// How long a successor may take. Nothing is decided in the meantime.
 const PATIENCE: Span = Span::from_secs(1);
 
+/// How often a successor is told: one that has only just got its vote does not know of that the first time.
+const AGAIN: Span = Span::from_millis(50);
+
 /// Groups whose next leader is on its way.
 #[derive(Default)]
 pub(crate) struct Handovers {
-    running: BTreeMap<GroupId, Time>,
+    running: BTreeMap<GroupId, Handover>,
+}
+
+struct Handover {
+    to: NodeId,
+    until: Time,
+    again: Time,
 }
 
 impl Handovers {
     /// When one has taken too long.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.running.values().min().copied()
+        self.running.values().map(|one| one.until.min(one.again)).min()
     }
 
     /// It is over.
@@ -42,25 +46,6 @@ impl Handovers {
 }
 
 impl JetStream {
-    /// Whether a request is heard at all: those of operators only from the system account of a cluster.
-    pub(crate) fn is_for_me(&self, call: &Call, parsed: &Parsed) -> bool {
-        let (Parsed::Request(kind, _) | Parsed::Refused(Refused { kind, .. })) = parsed else { return false };
-        let is_operator = self.directory.system_account() == Some(call.account) && self.cluster.is_some();
-        is_operator || !kind.is_for_operators()
-    }
-
-    /// What an operator asks of the cluster.
-    pub(crate) fn operate(&mut self, now: Time, hub: &Hub, request: Request) -> Reply {
-        match request {
-            Request::MetaStepdown { placement } => {
-                self.step_down(now, META, &placement).map(|()| hw_jsapi::success(Kind::MetaStepdown))
-            }
-            Request::ServerRemove { peer, peer_id } => self.remove_server(now, hub, (&peer, &peer_id)),
-            Request::AccountPurge { account } => self.purge_account(now, &account),
-            _ => Err(ApiError::new(10003)),
-        }
-    }
-
     /// A client wants another leader for a stream, or for one of its consumers: they have the same.
     pub(crate) fn change_leader(
         &mut self,
@@ -96,17 +81,24 @@ impl JetStream {
         if *wanted == self.config.server_name {
             return refused(format!("preferred server \"{wanted}\" is already leader"));
         }
+        let elsewhere = !placement.cluster.is_empty() && placement.cluster != cluster.config.name;
+        let is_fit = |node: NodeId| {
+            let tags = self.meta.tags(node);
+            !elsewhere && placement.tags.iter().all(|tag| hw_meta::matches(tag, tags))
+        };
         let to = match wanted.is_empty() {
-            true => None,
+            true if placement.tags.is_empty() && !elsewhere => None,
+            true => voters
+                .iter()
+                .copied()
+                .find(|node| *node != cluster.me && cluster.peers.is_alive(*node) && is_fit(*node)),
             false => match voters.iter().find(|node| self.node_name(**node) == *wanted) {
                 None => return refused(format!("preferred server \"{wanted}\" not known")),
-                Some(node) => Some(*node),
+                Some(node) => Some(*node).filter(|node| is_fit(*node)),
             },
         };
-        let elsewhere = !placement.cluster.is_empty() && placement.cluster != cluster.config.name;
-        // Servers do not tell each other their tags.
-        let is_unfit = elsewhere || !placement.tags.is_empty();
-        if is_unfit || !self.hand_over(now, id, to) {
+        let is_chosen = to.is_some() || (wanted.is_empty() && placement.tags.is_empty() && !elsewhere);
+        if !is_chosen || !self.hand_over(now, id, to) {
             return refused("no replacement peer connected".to_owned());
         }
         Ok(())
@@ -114,39 +106,40 @@ impl JetStream {
 
     /// Hands a group to one of its other servers, or to the one that has most of the log; says whether there is one.
     pub(crate) fn hand_over(&mut self, now: Time, id: GroupId, to: Option<NodeId>) -> bool {
-        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
-        let status = replicated.replica.status();
-        let matched =
-            |node: NodeId| status.peers.iter().find(|peer| peer.node == node).map(|peer| peer.matched);
-        let others = status.members.voters.iter().copied().filter(|node| *node != cluster.me);
-        let alive = others.filter(|node| cluster.peers.is_alive(*node) && to.is_none_or(|to| to == *node));
-        let Some(next) = alive.max_by_key(|node| matched(*node)) else { return false };
-        self.tell_successor(now, id);
+        let Some(next) = self.successor(id, to) else { return false };
+        // The successor has everything before it is told; what comes from here on waits for it.
+        if self.cluster.as_ref().is_some_and(|cluster| !cluster.handovers.holds(id)) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.tell_progress(now);
+            }
+            self.propose_open(id);
+        }
         if self.replica_mut(id).is_some_and(|replicated| replicated.replica.transfer(next))
             && let Some(cluster) = &mut self.cluster
         {
-            cluster.handovers.running.insert(id, now + PATIENCE);
+            let handover = Handover { to: next, until: now + PATIENCE, again: now + AGAIN };
+            cluster.handovers.running.insert(id, handover);
             self.wake_replica(id);
             return true;
         }
         false
     }
 
-    /// What a successor should know and the log does not say yet goes to it before.
-    fn tell_successor(&mut self, now: Time, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        group.tell_progress(now);
-        for frame in group.log.cut() {
-            if let Some(replicated) = &mut group.log.replicated {
-                // Refused by who does not lead any more, and then nobody needs it.
-                let _ = replicated.replica.propose(frame.log_body());
-                replicated.checked.keep(frame);
-            }
-        }
+    /// The server that has most of a group's log, or this one of them.
+    fn successor(&self, id: GroupId, to: Option<NodeId>) -> Option<NodeId> {
+        let (cluster, status) = (self.cluster.as_ref()?, self.replica(id)?.replica.status());
+        let matched =
+            |node: NodeId| status.peers.iter().find(|peer| peer.node == node).map(|peer| peer.matched);
+        let others = status.members.voters.iter().copied().filter(|node| *node != cluster.me);
+        let alive = others.filter(|node| cluster.peers.is_alive(*node) && to.is_none_or(|to| to == *node));
+        alive.max_by_key(|node| matched(*node))
     }
 
     /// This server is about to stop: others take what it leads.
     pub(crate) fn hand_over_all(&mut self, now: Time) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.is_leaving = true;
+        }
         for id in self.replicated() {
             if self.log(id).is_some_and(crate::log::Log::is_leading) {
                 self.hand_over(now, id, None);
@@ -154,100 +147,37 @@ impl JetStream {
         }
     }
 
+    /// Whether this server, which is about to stop, owes nobody anything: others lead what they can, everybody who waits for
+    /// what was proposed here is answered, and what came for other leaders is with them.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
+        let is_done = |id: GroupId| {
+            let Some(log) = self.log(id) else { return true };
+            let has_heirs = self.successor(id, None).is_some();
+            !log.owes() && !(has_heirs && log.is_leading())
+        };
+        cluster.forwards.waiting() == 0 && self.replicated().into_iter().all(is_done)
+    }
+
     /// Successors that did not take over. They may still do so: nothing is decided in this term any more.
     pub(crate) fn run_handovers(&mut self, now: Time, hub: &mut Hub) {
         let Some(cluster) = &mut self.cluster else { return };
         let late: Vec<GroupId> =
-            cluster.handovers.running.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
+            cluster.handovers.running.extract_if(.., |_, one| one.until <= now).map(|(id, _)| id).collect();
+        let mut again = Vec::new();
+        for (id, one) in cluster.handovers.running.iter_mut().filter(|(_, one)| one.again <= now) {
+            one.again = now + AGAIN;
+            again.push((*id, one.to));
+        }
         for id in late {
             self.abdicate(now, hub, id);
         }
-    }
-
-    /// One of a stream's servers is to give its place to another one.
-    pub(crate) fn remove_stream_peer(&mut self, call: &Call, stream: &str, peer: &str, now: Time) -> Reply {
-        let account = self.account_name(call.account);
-        let Some(asset) = self.meta.stream(&account, stream).cloned() else {
-            return Err(ApiError::new(10059));
-        };
-        let Some(node) = asset.peers().find(|node| self.is_called(*node, peer)) else {
-            return Err(ApiError::new(10040));
-        };
-        let Some(peers) = self.peers_without(&asset, node) else { return Err(ApiError::new(10075)) };
-        self.move_stream(now, account, &asset, peers);
-        Ok(hw_jsapi::success(Kind::StreamPeerRemove))
-    }
-
-    /// A server is taken out of the cluster for good; its replicas go to others, where there are any.
-    pub(crate) fn remove_server(&mut self, now: Time, hub: &Hub, (peer, id): (&str, &str)) -> Reply {
-        let is_meant = |node: &NodeId| {
-            (!id.is_empty() && node_key(*node) == id) || (id.is_empty() && self.is_called(*node, peer))
-        };
-        let found = self.meta.nodes().map(|(node, _)| node).find(is_meant);
-        let Some(node) = found else { return Err(ApiError::new(10044)) };
-        let (name, me) = (self.node_name(node), self.is_me(node));
-        if me {
-            // Another one leads soon, and can take this one out.
-            self.hand_over(now, META, None);
-            return Err(ApiError::new(10009));
-        }
-        let Some(replicated) = self.replica_mut(META) else { return Err(ApiError::new(10008)) };
-        if replicated.replica.change_members(MemberChange::one(MemberStep::Remove(node))).is_err() {
-            return Err(ApiError::new(10202));
-        }
-        self.wake_replica(META);
-        let command = MetaCommand::Leave { node: node.0 };
-        self.meta_log.propose(Origin::None, |out| command.encode(out));
-        let on_it: Vec<(String, Asset)> = self
-            .meta
-            .all()
-            .filter(|(_, asset)| asset.peers.contains(&node.0))
-            .map(|(account, asset)| (account.to_owned(), asset.clone()))
-            .collect();
-        for (account, asset) in on_it {
-            let fewer = || asset.peers.iter().copied().filter(|peer| *peer != node.0).collect::<Vec<u64>>();
-            let peers = self.peers_without(&asset, node).unwrap_or_else(fewer);
-            if !peers.is_empty() {
-                self.move_stream(now, account, &asset, peers);
+        for (id, to) in again {
+            self.ping(id);
+            if let Some(replicated) = self.replica_mut(id) {
+                replicated.replica.cancel_transfer();
+                replicated.replica.transfer(to);
             }
         }
-        self.advise_removed(now, hub, &name, node);
-        Ok(hw_jsapi::success(Kind::ServerRemove))
-    }
-
-    /// All streams of an account are deleted.
-    pub(crate) fn purge_account(&mut self, now: Time, account: &str) -> Reply {
-        let names: Vec<String> = self.meta.streams(account).map(|asset| asset.config.name.clone()).collect();
-        for name in names {
-            let command = MetaCommand::Delete { ts: now.0, account: account.to_owned(), name };
-            self.meta_log.propose(Origin::None, |out| command.encode(out));
-        }
-        Ok(hw_jsapi::purge_begun())
-    }
-
-    fn move_stream(&mut self, now: Time, account: String, asset: &Asset, peers: Vec<u64>) {
-        let config = Box::new((*asset.config).clone());
-        let command = MetaCommand::Update { ts: now.0, account, config, peers };
-        self.meta_log.propose(Origin::None, |out| command.encode(out));
-    }
-
-    fn is_called(&self, node: NodeId, name: &str) -> bool {
-        self.node_name(node) == name || node_key(node) == name
-    }
-
-    /// A stream's servers with another one in one's place; None: there is no other.
-    fn peers_without(&self, asset: &Asset, gone: NodeId) -> Option<Vec<u64>> {
-        let mut reached = self.reached_members();
-        reached.retain(|node| !asset.peers.contains(&node.0));
-        let new = self.meta.place(1, &reached)?;
-        let stay = asset.peers.iter().copied().filter(|peer| *peer != gone.0);
-        Some(stay.chain(new).collect())
-    }
-
-    fn advise_removed(&mut self, now: Time, hub: &Hub, name: &str, node: NodeId) {
-        let Some(system) = self.directory.system_account() else { return };
-        let (key, cluster) = (node_key(node), self.cluster_name());
-        let event = Event::ServerRemoved { server: name, server_id: &key, cluster: &cluster };
-        self.advise(now, hub, system, &event, "");
     }
 }

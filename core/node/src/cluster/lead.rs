@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use hw_hub::Hub;
-use hw_jsapi::{Event, Leadership};
+use hw_jsapi::{ApiError, Event, Leadership};
 use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::lead::PumpOut;
 
 use super::place::node_key;
 use crate::commit::META;
 use crate::jetstream::JetStream;
+use crate::log::Origin;
 use crate::notice::NoticeLevel;
 use crate::schedule::Schedules;
 
@@ -36,14 +37,16 @@ impl JetStream {
         let text = format!("this server does not lead {} any more", self.raft_group(id));
         self.say(NoticeLevel::Debug, text);
         if let Some(log) = self.log_mut(id) {
-            log.handle_stepdown();
+            let led = log.replicated.as_ref().map_or(0, |replicated| replicated.led);
+            log.handle_stepdown(led);
         }
+        self.tell_lost(now, hub, id);
         if let Some(cluster) = &mut self.cluster {
             cluster.handovers.forget(id);
             cluster.compares.forget(id);
         }
         if id == META {
-            return;
+            return self.end_restores();
         }
         self.stop_listening(hub, id);
         self.end_batches(id, (false, false));
@@ -74,6 +77,25 @@ impl JetStream {
         self.send_effects(account, effects);
         self.recount(id);
         self.rearm(id);
+    }
+
+    /// Whoever waits for what was proposed here and is not in the log is told that nothing came of it.
+    pub(crate) fn tell_lost(&mut self, now: Time, hub: &Hub, id: GroupId) {
+        let lost = self.log_mut(id).map(crate::log::Log::take_lost).unwrap_or_default();
+        let group = self.groups.get(&id);
+        let about = group.map(|group| (group.account, group.stream.config().name.clone()));
+        for origin in lost {
+            match (origin, &about) {
+                (Origin::Publish(reply), Some((account, name))) => {
+                    let mut json = Vec::new();
+                    hw_jsapi::publish_refused(&mut json, name, ApiError::new(10009));
+                    self.outbox.answer(*account, reply, Bytes::new(), json);
+                }
+                (Origin::Api(call), _) => self.answer(now, hub, &call, Err(ApiError::new(10008))),
+                // Whoever confirms asks again, and batches end with the leadership.
+                _ => {}
+            }
+        }
     }
 
     /// Whoever watches is told that this server leads a group.

@@ -11,6 +11,13 @@ use crate::jetstream::JetStream;
 
 /// How long they wait.
 const PATIENCE: Span = Span::from_secs(1);
+/// And those that nobody else has: until a successor that did not come is given up, and somebody else leads.
+const PATIENCE_HELD: Span = Span::from_secs(4);
+
+/// A server whose link is younger than this may not have told yet what it listens to.
+const YOUNG: Span = Span::from_millis(200);
+/// How long a leader of the meta group waits for servers that were never there before it says that there are too few.
+const GATHERING: Span = Span::from_secs(1);
 
 /// Requests that wait.
 #[derive(Default)]
@@ -22,6 +29,12 @@ struct Waiting {
     call: Call,
     parsed: Parsed,
     until: Time,
+    /// Whose leader it is for.
+    group: GroupId,
+    /// This server led when it came, with a successor on its way: nobody else carries it out.
+    mine: bool,
+    /// The servers that it reached as well: who of them leads carries it out.
+    heard: Vec<NodeId>,
 }
 
 /// Whom a request needs.
@@ -46,9 +59,20 @@ impl JetStream {
         if self.lack(call.account, &parsed).is_none() {
             return;
         }
-        if let Some(cluster) = &mut self.cluster {
-            cluster.parked.all.push(Waiting { call: call.clone(), parsed, until: now + PATIENCE });
-        }
+        let id = self.group_asked(call.account, &parsed);
+        let is_led = match id {
+            META => self.leads_meta(),
+            id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
+        };
+        let mine = is_led || call.is_handed_on;
+        let Some(cluster) = &mut self.cluster else { return };
+        // Better twice than never, where that is the same.
+        let before = if is_repeatable(&parsed) { now - YOUNG } else { now };
+        let has_it = |node: &NodeId| cluster.peers.get(*node).is_some_and(|peer| peer.since <= before);
+        let heard: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).filter(has_it).collect();
+        let patience = if mine || heard.is_empty() { PATIENCE_HELD } else { PATIENCE };
+        let until = now + patience;
+        cluster.parked.all.push(Waiting { call: call.clone(), parsed, until, group: id, mine, heard });
     }
 
     /// Leaders may have been found.
@@ -58,9 +82,15 @@ impl JetStream {
             let account = waiting.call.account;
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
-                if is_repeatable(&waiting.parsed) {
+                if waiting.mine || is_repeatable(&waiting.parsed) {
                     self.calls.push_back(waiting.call);
                 }
+                continue;
+            }
+            if let Some(leader) = self.other_leader(waiting.group)
+                && (waiting.mine || !waiting.heard.contains(&leader))
+            {
+                self.forward_call(leader, &waiting.call);
                 continue;
             }
             let Some(lack) = self.lack(account, &waiting.parsed) else { continue };
@@ -91,14 +121,49 @@ impl JetStream {
         let asset =
             request.of_stream().and_then(|stream| self.meta.stream(&self.account_name(account), stream));
         let Some(asset) = asset else {
-            return self.lacks_leader(META).then_some(Lack::Leader);
+            return (self.lacks_leader(META) || self.leads_meta()).then_some(Lack::Leader);
         };
         let cluster = self.cluster.as_ref()?;
         let is_here = |node: NodeId| node == cluster.me || cluster.peers.is_alive(node);
         if self.leads_meta() && !asset.peers().any(is_here) {
             return Some(Lack::Servers);
         }
-        (self.is_placed_here(asset) && self.lacks_leader(asset.group())).then_some(Lack::Leader)
+        let id = asset.group();
+        let is_led = self.groups.get(&id).is_some_and(|group| group.log.is_leading());
+        // Who leads and cannot prove it waits for the others to say so.
+        let has_it = self.is_placed_here(asset) || self.groups.contains_key(&id);
+        let lacks = has_it && (self.lacks_leader(id) || is_led);
+        lacks.then_some(Lack::Leader)
+    }
+
+    /// Whether this server has only just begun to lead the meta group, and servers of the configuration have never been
+    /// members: a stream that needs them waits.
+    pub(crate) fn is_gathering(&self, now: Time) -> bool {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(META)) else { return false };
+        let known = replicated.replica.members().voters.len();
+        known < cluster.config.expected as usize && now.since(replicated.since) < GATHERING
+    }
+
+    /// The group whose leader carries a request out.
+    fn group_asked(&self, account: AccountId, parsed: &Parsed) -> GroupId {
+        let Parsed::Request(_, request) = parsed else { return META };
+        let asset =
+            request.of_stream().and_then(|stream| self.meta.stream(&self.account_name(account), stream));
+        asset.map_or(META, hw_meta::Asset::group)
+    }
+
+    /// Who leads a group by now, if it is another server.
+    fn other_leader(&self, id: GroupId) -> Option<NodeId> {
+        let cluster = self.cluster.as_ref()?;
+        let is_there = |node: &NodeId| *node != cluster.me && cluster.peers.is_alive(*node);
+        match self.replica(id) {
+            Some(replicated) => Some(replicated.replica.leader()).filter(is_there),
+            // It has moved away meanwhile.
+            None => {
+                let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
+                asset.and_then(|(_, asset)| asset.peers().find(is_there))
+            }
+        }
     }
 
     /// Whether nobody leads a group, as far as this server knows.
@@ -107,7 +172,7 @@ impl JetStream {
         let Some(replicated) = self.replica(id) else { return id == META };
         let leader = replicated.replica.leader();
         match leader == cluster.me {
-            true => !replicated.is_leading(),
+            true => !self.decides(id),
             false => !cluster.peers.is_alive(leader),
         }
     }

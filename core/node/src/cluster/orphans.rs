@@ -44,7 +44,13 @@ impl JetStream {
             .map(|(_, asset)| asset.group())
             .collect();
         let parked = self.aside.parked.values().map(|group| (group.id, group.stream.config().name.clone()));
-        let others = cluster.found.keys().chain(self.aside.unopened.keys()).map(|id| (*id, String::new()));
+        let is_named = |id: &&GroupId| !self.aside.parked.contains_key(id);
+        let others = cluster
+            .found
+            .keys()
+            .filter(is_named)
+            .chain(self.aside.unopened.keys())
+            .map(|id| (*id, String::new()));
         parked.chain(others).filter(|(id, _)| *id != META && !placed.contains(id)).collect()
     }
 

@@ -2,11 +2,12 @@
 
 use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Parsed};
+use hw_jsapi::{ApiError, Parsed, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
-use hw_meta::{Asset, MetaAnswer};
+use hw_meta::{Asset, MetaAnswer, Wish};
 use hw_raft::{Hard, MemberChange, MemberStep, Members, StartError, Status};
 use hw_stream::StreamConfig;
+use hw_stream::config::Placement;
 use hw_stream::info::{ClusterInfo, PeerInfo};
 
 use super::replicated::note_frame;
@@ -31,13 +32,22 @@ impl JetStream {
         self.meta_log.is_leading() && (self.cluster.is_none() || self.meta_log.replicated.is_some())
     }
 
+    /// Whether this server leads a group, and no successor is on its way.
+    pub(crate) fn decides(&self, id: GroupId) -> bool {
+        let leads = match id {
+            META => self.leads_meta(),
+            id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
+        };
+        leads && self.cluster.as_ref().is_none_or(|cluster| !cluster.handovers.holds(id))
+    }
+
     /// Who answers a request about a stream: its leader; where there is no such stream, who decides that.
     pub(crate) fn duty(&self, now: Time, account: AccountId, stream: &str) -> Duty {
         if self.cluster.is_none() {
             return Duty::Here;
         }
         let here = match self.meta.stream(&self.account_name(account), stream) {
-            None => self.leads_meta(),
+            None => self.decides(META),
             Some(asset) => {
                 let id = asset.group();
                 self.groups.get(&id).is_some_and(|group| group.log.is_leading()) && self.may_read(now, id)
@@ -63,7 +73,11 @@ impl JetStream {
         let (who, founding) = ((cluster.me, asset.group()), self.founding_note(asset));
         let opened = match saved {
             Some(saved) => saved.open(founding, who, applied)?,
-            None if asset.peers.len() <= 1 && asset.is_alone() => return Ok(log),
+            // What is here was never replicated.
+            None if applied > LogIndex(0) => return Ok(log),
+            None if asset.is_alone(cluster.me) && asset.peers().all(|node| node == cluster.me) => {
+                return Ok(log);
+            }
             None => (0, Replicated::open(who, founding, applied, &[])?),
         };
         log.replicate(opened.0, opened.1);
@@ -127,21 +141,29 @@ impl JetStream {
 
     /// The servers for a new stream; none on a server on its own.
     pub(crate) fn peers_for(&self, config: &StreamConfig) -> Result<Vec<u64>, ApiError> {
-        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
-        let replicas = config.num_replicas;
-        // There is one cluster, and servers do not tell each other their tags.
-        let fits = |placement: &hw_stream::config::Placement| {
-            placement.tags.is_empty()
-                && (placement.cluster.is_empty() || placement.cluster == cluster.config.name)
-        };
-        if !config.placement.as_ref().is_none_or(fits) {
-            return Err(ApiError::new(10005));
+        if self.cluster.is_none() {
+            return Ok(Vec::new());
         }
-        let reached = self.reached_members();
-        let replicas = usize::try_from(replicas.max(1)).unwrap_or(1);
-        self.meta
-            .place(replicas, &reached)
-            .ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))
+        let placement = config.placement.clone().unwrap_or_default();
+        self.choose(&placement, replicas(config), &[], &self.reached_members())
+    }
+
+    /// So many servers, those that are kept first, as a placement and the configuration want it.
+    pub(crate) fn choose(
+        &self,
+        placement: &Placement,
+        replicas: usize,
+        kept: &[u64],
+        reached: &[NodeId],
+    ) -> Result<Vec<u64>, ApiError> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let is_elsewhere = !placement.cluster.is_empty() && placement.cluster != cluster.config.name;
+        let reached = if is_elsewhere { &[] } else { reached };
+        let kept = if is_elsewhere { &[] } else { kept };
+        // Who only gives servers up need not find others.
+        let unique = if replicas <= kept.len() { "" } else { cluster.config.unique_tag.as_str() };
+        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique };
+        self.meta.place(&wish).map_err(|why| ApiError::with(10005, why))
     }
 
     /// The servers of the cluster that can be reached, this one included.
@@ -157,22 +179,20 @@ impl JetStream {
     pub(crate) fn peers_after(&self, account: &str, config: &StreamConfig) -> Result<Vec<u64>, ApiError> {
         let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
         let Some(asset) = self.meta.stream(account, &config.name) else { return Ok(Vec::new()) };
-        let wanted = usize::try_from(config.num_replicas.max(1)).unwrap_or(1);
-        let mut peers = asset.peers.clone();
-        if peers.len() == wanted {
+        let wanted = replicas(config);
+        let placement = config.placement.clone().unwrap_or_default();
+        let is_move = placement != Placement::default() && asset.config.placement != config.placement;
+        if is_move && wanted != replicas(&asset.config) {
+            return Err(ApiError::new(10123));
+        }
+        if !is_move && asset.peers.len() == wanted {
             return Ok(Vec::new());
         }
+        let mut peers = asset.peers.clone();
         // Who leads stays, and comes first.
         let leader = self.replica(asset.group()).map_or(cluster.me, |replicated| replicated.replica.leader());
         peers.sort_by_key(|peer| *peer != leader.0);
-        peers.truncate(wanted);
-        if peers.len() < wanted {
-            let mut reached = self.reached_members();
-            reached.retain(|node| !peers.contains(&node.0));
-            let more = self.meta.place(wanted - peers.len(), &reached);
-            peers.extend(more.ok_or_else(|| ApiError::with(10005, "no suitable peers for placement"))?);
-        }
-        Ok(peers)
+        self.choose(&placement, wanted, &peers, &self.reached_members())
     }
 
     /// Whether this server has to answer a request.
@@ -180,8 +200,11 @@ impl JetStream {
         if self.cluster.is_none() {
             return true;
         }
-        let Parsed::Request(_, request) = parsed else { return self.leads_meta() };
-        let Some(stream) = request.of_stream() else { return self.leads_meta() };
+        let Parsed::Request(_, request) = parsed else { return self.decides(META) };
+        let Some(stream) = request.of_stream() else {
+            let waits = matches!(request, Request::StreamCreate { .. }) && self.is_gathering(now);
+            return self.decides(META) && !waits;
+        };
         self.duty(now, account, stream) == Duty::Here
     }
 
@@ -191,7 +214,7 @@ impl JetStream {
         // The list of servers may be another one.
         cluster.admitting |= matches!(answer, MetaAnswer::Done | MetaAnswer::Moved);
         let ids: Vec<GroupId> = match answer {
-            MetaAnswer::Updated(Ok(id)) => vec![*id],
+            MetaAnswer::Updated(Ok(id)) | MetaAnswer::Restored(Ok(id)) => vec![*id],
             MetaAnswer::Moved => self.meta.all().map(|(_, asset)| asset.group()).collect(),
             _ => return,
         };
@@ -211,7 +234,8 @@ impl JetStream {
         if !self.groups.contains_key(&id) {
             return self.open_group(now, hub, (&account, &asset.config.name));
         }
-        if asset.peers.len() > 1 && self.log(id).is_some_and(|log| log.replicated.is_none()) {
+        let is_only_here = asset.peers().all(|node| self.is_me(node));
+        if !is_only_here && self.log(id).is_some_and(|log| log.replicated.is_none()) {
             self.begin_replication(now, id);
         }
         self.follow_members(now, id);
@@ -221,9 +245,19 @@ impl JetStream {
     pub(crate) fn dismiss(&mut self, id: GroupId, before: &[NodeId]) {
         let Some(replicated) = self.replica(id).filter(|replicated| replicated.is_leading()) else { return };
         let members = replicated.replica.members().clone();
+        let gone: Vec<NodeId> = before.iter().copied().filter(|node| !members.contains(*node)).collect();
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !gone.is_empty()) {
+            cluster.dismissals.push((0, id, gone));
+        }
+    }
+
+    /// What is durable may end somebody's membership.
+    pub(crate) fn send_dismissals(&mut self, ticket: u64) {
         let Some(cluster) = &mut self.cluster else { return };
-        for gone in before.iter().filter(|node| !members.contains(**node)) {
-            cluster.send(*gone, hw_cluster::PeerFrame::Removed { group: id });
+        let is_durable = |(waits, ..): &mut (u64, GroupId, Vec<NodeId>)| *waits != 0 && *waits <= ticket;
+        let durable: Vec<_> = cluster.dismissals.extract_if(.., is_durable).collect();
+        for (_, group, gone) in durable {
+            gone.into_iter().for_each(|node| cluster.send(node, hw_cluster::PeerFrame::Removed { group }));
         }
     }
 
@@ -244,7 +278,9 @@ impl JetStream {
             cluster.growing.insert(id);
             return;
         }
-        let (applied, term) = (log.applied(), log.term());
+        let applied = log.applied();
+        // Nothing was ever proposed to it: there is no last entry.
+        let term = if applied == LogIndex(0) { 0 } else { log.term() };
         let hard = Hard { term, commit: applied, ..Hard::default() };
         let members = Members { voters: vec![cluster.me], ..Members::default() };
         let note = ReplicaNote { hard, base: (applied, term), members, ..ReplicaNote::default() };
@@ -258,7 +294,7 @@ impl JetStream {
     }
 
     /// Who leads a stream brings its members to what the meta group wants, one by one.
-    pub(crate) fn follow_members(&mut self, _now: Time, id: GroupId) {
+    pub(crate) fn follow_members(&mut self, now: Time, id: GroupId) {
         if id == META {
             if let Some(cluster) = &mut self.cluster {
                 cluster.admitting = true;
@@ -270,6 +306,7 @@ impl JetStream {
         }
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let wanted: Vec<NodeId> = asset.peers().collect();
+        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
         let Some(replicated) = self.replica_mut(id) else { return };
         let status = replicated.replica.status();
         if !status.members.outgoing.is_empty() || wanted.is_empty() {
@@ -280,11 +317,19 @@ impl JetStream {
         let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
         let missing =
             wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
-        let surplus = members.voters.iter().chain(&members.learners).find(|node| !wanted.contains(node));
+        // Who leads goes last.
+        let mut surplus: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
+        surplus.retain(|node| !wanted.contains(node));
+        surplus.sort_by_key(|node| *node == me);
         let is_complete = wanted.iter().all(|node| members.voters.contains(node));
-        let change = match (promoted, missing, surplus) {
+        let change = match (promoted, missing, surplus.first()) {
             (Some(node), ..) => MemberStep::Voter(*node),
             (_, Some(node), _) => MemberStep::Learner(*node),
+            (_, _, Some(node)) if is_complete && *node == me => {
+                // Its successor takes it out.
+                self.hand_over(now, id, None);
+                return;
+            }
             (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
             _ => return,
         };
@@ -359,6 +404,11 @@ impl JetStream {
         let storage = if config.storage == hw_stream::config::Storage::Memory { 'M' } else { 'F' };
         format!("S-R{}{storage}-{:08}", config.num_replicas.max(1), id.0)
     }
+}
+
+/// How many servers a stream is to have.
+fn replicas(config: &StreamConfig) -> usize {
+    usize::try_from(config.num_replicas.max(1)).unwrap_or(1)
 }
 
 /// Whether a member is so close to the end of the log that it can have a vote.

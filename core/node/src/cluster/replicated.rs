@@ -36,6 +36,8 @@ pub(crate) struct Replicated {
     pub(crate) replica: Replica,
     /// The term in which this server leads and everything before is applied.
     leading: Option<u64>,
+    /// The term in which it led last.
+    pub(crate) led: u64,
     /// When it began to lead.
     pub(crate) since: Time,
     /// The term in which it was elected, until its first entry is applied.
@@ -125,6 +127,7 @@ impl Replicated {
         Ok(Replicated {
             replica: Replica::new(settings, start)?,
             leading: None,
+            led: 0,
             since: Time(0),
             elected: None,
             proven: false,
@@ -212,6 +215,7 @@ impl Replicated {
     /// It does not lead any more, or did not come to it: says whether it led.
     pub(crate) fn handle_deposed(&mut self) -> bool {
         self.elected = None;
+        self.led = self.leading.unwrap_or(self.led);
         self.leading.take().is_some()
     }
 
@@ -239,6 +243,13 @@ impl Replicated {
     /// The frame that saves term and vote.
     pub(crate) fn note(&mut self, group: GroupId, hard: Hard) -> Frame {
         self.hard = hard;
+        note_frame(group, &self.saved())
+    }
+
+    /// The frame that saves that everything up to `commit` is decided: a change of the members among it counts after a restart,
+    /// whether those who left are there to agree to it once more or not.
+    pub(crate) fn note_commit(&mut self, group: GroupId, commit: LogIndex) -> Frame {
+        self.hard.commit = self.hard.commit.max(commit);
         note_frame(group, &self.saved())
     }
 

@@ -306,6 +306,7 @@ impl JetStream {
                 self.open_group(now, hub, (&account, &name));
             }
         }
+        self.capture_all(hub);
         self.elect_opened();
     }
 
@@ -375,7 +376,7 @@ impl JetStream {
         let late = cluster.transfers.incoming.extract_if(.., |_, incoming| incoming.until <= now);
         let late: Vec<(GroupId, NodeId)> = late.map(|(id, incoming)| (id, incoming.from)).collect();
         for (id, from) in late {
-            match self.replica(id).is_some_and(|replicated| replicated.is_mute()) {
+            match id == META || self.replica(id).is_some_and(|replicated| replicated.is_mute()) {
                 true => self.fetch_state(now, self.helper(id).unwrap_or(from), id),
                 false => self.fetch_again(now, id),
             }

@@ -182,6 +182,7 @@ fn jetstream() -> JetStreamConfig {
         max_ack_pending: 0,
         max_request_batch: 0,
         batch: hw_node::BatchLimits::default(),
+        max_buffered: (None, None),
         version: "fuzz".to_owned(),
         server_id: "FUZZ".to_owned(),
         server_name: "fuzz".to_owned(),

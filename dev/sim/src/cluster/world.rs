@@ -158,6 +158,7 @@ impl World {
             name: "C".to_owned(),
             expected: self.hosts.len() as u32,
             new_node: NodeId(self.rng.next_u64() >> 1),
+            ..ClusterConfig::default()
         };
         let name = format!("s{host}");
         let mut seeds = Boot {

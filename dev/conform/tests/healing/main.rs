@@ -2,13 +2,16 @@
 //! a segment that is gone. No wrong byte is served by any server, what was damaged is whole again without anybody's help,
 //! and `store check` agrees.
 
+mod trio;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use hw_conform::{Case, Cases, Fault, Js, Outcome, Target, Trio, page, run_all, targets, wait};
+use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
 use hw_testkit::Server;
 use serde_json::{Value, json};
+use trio::{Fault, Trio, page, wait};
 
 type Flow = Result<(), Fault>;
 type Run = fn(&Target) -> Flow;
@@ -163,7 +166,7 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
     harm_it(&harmed, harm)?;
     trio.servers[victim].start_again()?;
     // Who has it is to read it: nobody who is known to be damaged leads.
-    let name = hw_conform::NAMES[victim];
+    let name = trio::NAMES[victim];
     let lead = json!({ "placement": { "preferred": name } });
     let asked = (victim + 1) % 3;
     wait(
@@ -313,7 +316,7 @@ fn diverged(target: &Target, is_leader: bool) -> Flow {
     change_state(&trio, victim)?;
     trio.servers[victim].start_again()?;
     trio.await_health()?;
-    let name = hw_conform::NAMES[victim];
+    let name = trio::NAMES[victim];
     if is_leader {
         let lead = json!({ "placement": { "preferred": name } });
         wait(
