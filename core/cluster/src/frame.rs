@@ -17,6 +17,10 @@ const PIECE: u8 = 6;
 const BEHIND: u8 = 7;
 const REMOVED: u8 = 8;
 const RESIGNED: u8 = 9;
+const WANT: u8 = 10;
+const GIVE: u8 = 11;
+const DIGEST: u8 = 12;
+const DIVERGED: u8 = 13;
 const FORWARD: u8 = 16;
 
 /// One frame between JetStream servers.
@@ -81,6 +85,38 @@ pub enum PeerFrame {
         /// The follower has everything up to this message that is still there.
         after: Seq,
     },
+    /// Messages are damaged at the sender's: it wants them.
+    Want {
+        /// Whose.
+        group: GroupId,
+        /// Names this request.
+        transfer: u64,
+        /// The first and the last sequence of each row of them, ascending.
+        rows: Vec<(Seq, Seq)>,
+    },
+    /// A part of the answer.
+    Give {
+        /// Whose.
+        group: GroupId,
+        /// What there is.
+        given: Given,
+    },
+    /// What the sender's replica of a group is at an entry.
+    Digest {
+        /// Whose.
+        group: GroupId,
+        /// The entry.
+        index: LogIndex,
+        /// A number for the state.
+        digest: u64,
+    },
+    /// What the receiver said is not what the majority of the replicas is.
+    Diverged {
+        /// Whose.
+        group: GroupId,
+        /// At which entry.
+        index: LogIndex,
+    },
     /// A part of a group's state.
     Piece {
         /// Whose.
@@ -92,6 +128,19 @@ pub enum PeerFrame {
         /// Messages: see core/node.
         body: Bytes,
     },
+}
+
+/// What another replica has of messages that are damaged where they are wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// Names the request.
+    pub transfer: u64,
+    /// Of everything that is wanted up to here, the sender has what is in the body and nothing else.
+    pub up_to: Seq,
+    /// Whether the sender cannot say what comes behind that: it is damaged there, too, or has not come so far.
+    pub is_stuck: bool,
+    /// Messages: see core/node.
+    pub body: Bytes,
 }
 
 /// The end of a transfer: the state that the messages so far belong to.
@@ -155,6 +204,20 @@ impl PeerFrame {
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
+            PeerFrame::Want { group, transfer, rows } => {
+                numbers(&mut out, WANT, &[group.0, *transfer]);
+                let ends = rows.iter().flat_map(|(first, last)| [first.0, last.0]);
+                ends.for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+            }
+            PeerFrame::Give { group, given } => {
+                let Given { transfer, up_to, is_stuck, body } = given;
+                numbers(&mut out, GIVE, &[group.0, *transfer, up_to.0, u64::from(*is_stuck)]);
+                out.extend_from_slice(body);
+            }
+            PeerFrame::Digest { group, index, digest } => {
+                numbers(&mut out, DIGEST, &[group.0, index.0, *digest]);
+            }
+            PeerFrame::Diverged { group, index } => numbers(&mut out, DIVERGED, &[group.0, index.0]),
             PeerFrame::Piece { group, transfer, last, body } => {
                 let end = last.clone().unwrap_or_default();
                 let is_last = u64::from(last.is_some());
@@ -197,6 +260,23 @@ impl PeerFrame {
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
+            WANT => {
+                let (group, transfer) = (GroupId(number()?), number()?);
+                let mut rows = Vec::new();
+                while let Ok(first) = number() {
+                    rows.push((Seq(first), Seq(number()?)));
+                }
+                PeerFrame::Want { group, transfer, rows }
+            }
+            GIVE => {
+                let group = GroupId(number()?);
+                let (transfer, up_to, is_stuck) = (number()?, Seq(number()?), number()? != 0);
+                PeerFrame::Give { group, given: Given { transfer, up_to, is_stuck, body: rest } }
+            }
+            DIGEST => {
+                PeerFrame::Digest { group: GroupId(number()?), index: LogIndex(number()?), digest: number()? }
+            }
+            DIVERGED => PeerFrame::Diverged { group: GroupId(number()?), index: LogIndex(number()?) },
             PIECE => {
                 let (group, transfer, is_last) = (GroupId(number()?), number()?, number()? != 0);
                 let (applied, term, len) = (LogIndex(number()?), number()?, number()?);
@@ -230,6 +310,17 @@ mod tests {
             PeerFrame::Behind { group: GroupId(1) },
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
+            PeerFrame::Want {
+                group: GroupId(1),
+                transfer: 2,
+                rows: vec![(Seq(1), Seq(2)), (Seq(4), Seq(4))],
+            },
+            PeerFrame::Give {
+                group: GroupId(1),
+                given: Given { transfer: 2, up_to: Seq(9), is_stuck: true, body: body.clone() },
+            },
+            PeerFrame::Digest { group: GroupId(1), index: LogIndex(2), digest: 3 },
+            PeerFrame::Diverged { group: GroupId(1), index: LogIndex(2) },
             PeerFrame::Fetch { group: GroupId(1), transfer: 2, after: Seq(3) },
             PeerFrame::Piece { group: GroupId(1), transfer: 2, last: None, body: body.clone() },
             PeerFrame::Piece { group: GroupId(1), transfer: 2, last: Some(end), body },

@@ -19,6 +19,10 @@ pub struct ReplicaNote {
     pub members: Members,
     /// Whether the state is being fetched and fits no entry of the log.
     pub hollow: bool,
+    /// Whether nothing of the state that is here is to be used for that.
+    pub anew: bool,
+    /// Whether it lost what it knew of terms and votes: it says nothing in elections until it has the state of a leader.
+    pub mute: bool,
 }
 
 /// What a store keeps about the cluster, beside the meta group's log.
@@ -42,7 +46,7 @@ impl ReplicaNote {
         for number in [self.hard.term, self.hard.vote.0, self.hard.commit.0, self.base.0.0, self.base.1] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.push(u8::from(self.hollow));
+        out.push(u8::from(self.hollow) | u8::from(self.anew) << 1 | u8::from(self.mute) << 2);
         let mut members = Vec::new();
         self.members.encode(&mut members);
         out.extend_from_slice(&(members.len() as u32).to_le_bytes());
@@ -71,12 +75,13 @@ fn read_replica(bytes: &Bytes) -> Option<(ReplicaNote, usize)> {
     };
     let hard = Hard { term: number()?, vote: NodeId(number()?), commit: LogIndex(number()?) };
     let base = (LogIndex(number()?), number()?);
-    let (hollow, rest) = rest.split_first()?;
+    let (flags, rest) = rest.split_first()?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let start = bytes.len() - rest.len();
     let end = start.checked_add(u32::from_le_bytes(*len) as usize).filter(|end| *end <= bytes.len())?;
     let members = Members::decode(bytes.slice(start..end)).ok()?;
-    Some((ReplicaNote { hard, base, members, hollow: *hollow != 0 }, end))
+    let (hollow, anew, mute) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+    Some((ReplicaNote { hard, base, members, hollow, anew, mute }, end))
 }
 
 impl StoreNote {
@@ -117,7 +122,8 @@ mod tests {
             ..Members::default()
         };
         let hard = Hard { term: 7, vote: NodeId(1), commit: LogIndex(99) };
-        let note = ReplicaNote { hard, base: (LogIndex(90), 6), members, hollow: true };
+        let note =
+            ReplicaNote { hard, base: (LogIndex(90), 6), members, hollow: true, anew: true, mute: true };
         let mut bytes = Vec::new();
         note.encode(&mut bytes);
         let len = bytes.len();

@@ -63,6 +63,9 @@ fn setting(options: &mut JetStreamOptions, reader: &mut Reader, entry: &Entry) {
         "checkpoint_bytes" => {
             set(&mut options.checkpoint_bytes, unsigned(reader.size(entry).filter(|bytes| *bytes > 0)));
         }
+        "scrub_bytes" => {
+            set(&mut options.scrub_bytes, unsigned(reader.size(entry).filter(|bytes| *bytes >= 0)))
+        }
         "index_cache_bytes" => {
             set(&mut options.index_cache_bytes, unsigned(reader.size(entry).filter(|bytes| *bytes > 0)));
         }

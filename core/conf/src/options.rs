@@ -256,6 +256,8 @@ pub struct JetStreamOptions {
     pub sync_always: bool,
     /// Bytes of log after which a checkpoint is begun: bounds what a restart reads again.
     pub checkpoint_bytes: u64,
+    /// Bytes of segments that are read in a second to look for damage; 0: none.
+    pub scrub_bytes: u64,
     /// Bytes of the messages' index on disk that stay in memory.
     pub index_cache_bytes: u64,
     /// Bytes of writes that may wait in one stream.
@@ -323,6 +325,7 @@ impl Default for JetStreamOptions {
             sync_interval: None,
             sync_always: false,
             checkpoint_bytes: 48 << 20,
+            scrub_bytes: 4 << 20,
             index_cache_bytes: 64 << 20,
             max_buffered_size: None,
             max_buffered_msgs: None,

@@ -74,6 +74,9 @@ pub enum MetaCommand {
     Dropped {
         /// Whose.
         group: u64,
+        /// On which server; 0 on a server on its own.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        node: u64,
     },
     /// A server belongs to the cluster, or has another name than before.
     Join {
@@ -148,6 +151,6 @@ impl MetaCommand {
 
     /// The group whose files are gone.
     pub fn dropped(group: GroupId) -> MetaCommand {
-        MetaCommand::Dropped { group: group.0 }
+        MetaCommand::Dropped { group: group.0, node: 0 }
     }
 }

@@ -69,6 +69,9 @@ const NOBODY: u64 = 0;
 pub struct Meta {
     accounts: BTreeMap<String, BTreeMap<String, Asset>>,
     tombstones: BTreeSet<u64>,
+    /// The servers that may still have files of deleted streams; of those without any, nobody else than the one server has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    holders: BTreeMap<u64, BTreeSet<u64>>,
     last_group: u64,
     /// Streams that are being restored, by group.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -157,11 +160,13 @@ impl Meta {
             }
             MetaCommand::Leave { node } => {
                 self.nodes.remove(&node);
+                self.release_holder(node, None);
                 self.removed.insert(node);
                 MetaAnswer::Done
             }
             MetaCommand::Replace { old, new } => {
                 self.nodes.remove(&old);
+                self.release_holder(old, None);
                 for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {
                     // What only the lost store had is lost, which nobody is to overlook.
                     if asset.peers.len() > 1 && !asset.peers.contains(&new) {
@@ -187,8 +192,12 @@ impl Meta {
                 MetaAnswer::Restored(self.end_restore(group, node, peers))
             }
             MetaCommand::AbandonRestore { group } => MetaAnswer::Abandoned(self.abandon_restore(group)),
-            MetaCommand::Dropped { group } => {
+            MetaCommand::Dropped { group, node: 0 } => {
                 self.tombstones.remove(&group);
+                MetaAnswer::Done
+            }
+            MetaCommand::Dropped { group, node } => {
+                self.release_holder(node, Some(group));
                 MetaAnswer::Done
             }
         }
@@ -378,7 +387,30 @@ impl Meta {
         let asset = streams.remove(name).ok_or(MetaError::NotFound)?;
         self.release(account, &asset);
         self.tombstones.insert(asset.group);
+        if !asset.peers.is_empty() {
+            self.holders.insert(asset.group, asset.peers.iter().copied().collect());
+        }
         Ok(asset.group())
+    }
+
+    /// A server has no files of a deleted stream any more, or of none. When nobody has, nothing needs to know of it.
+    fn release_holder(&mut self, node: u64, group: Option<u64>) {
+        let tombstones = &mut self.tombstones;
+        self.holders.retain(|of, nodes| {
+            if group.is_none_or(|group| group == *of) {
+                nodes.remove(&node);
+            }
+            if nodes.is_empty() {
+                tombstones.remove(of);
+            }
+            !nodes.is_empty()
+        });
+    }
+
+    /// Deleted streams of which a server may still have files.
+    pub fn held_by(&self, node: NodeId) -> impl Iterator<Item = GroupId> + '_ {
+        let held = self.holders.iter().filter(move |(_, nodes)| nodes.contains(&node.0));
+        held.map(|(group, _)| GroupId(*group))
     }
 
     /// Others may take a stream's subjects.
@@ -417,6 +449,40 @@ mod tests {
         let mut bytes = Vec::new();
         meta.snapshot(&mut bytes);
         assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
+    }
+
+    #[test]
+    fn a_tombstone_stays_until_all_servers_have_dropped_the_stream() {
+        let mut meta = Meta::default();
+        let delete = |meta: &mut Meta, name: &str| {
+            let config = Box::new(StreamConfig { name: name.into(), ..StreamConfig::default() });
+            let (account, peers) = ("$G".to_owned(), vec![1, 2, 3]);
+            meta.apply(MetaCommand::Create {
+                ts: 1,
+                account: account.clone(),
+                config,
+                max_streams: -1,
+                peers,
+            });
+            meta.apply(MetaCommand::Delete { ts: 2, account, name: name.into() })
+        };
+        assert_eq!(delete(&mut meta, "A"), MetaAnswer::Deleted(Ok(GroupId(1))));
+        assert_eq!(delete(&mut meta, "B"), MetaAnswer::Deleted(Ok(GroupId(2))));
+        for node in [1, 2, 2] {
+            meta.apply(MetaCommand::Dropped { group: 1, node });
+        }
+        assert_eq!(meta.tombstones().collect::<Vec<_>>(), [GroupId(1), GroupId(2)]);
+        assert_eq!(meta.held_by(NodeId(3)).collect::<Vec<_>>(), [GroupId(1), GroupId(2)]);
+        let mut bytes = Vec::new();
+        meta.snapshot(&mut bytes);
+        let mut meta = Meta::restore(&bytes).expect("its own bytes");
+        assert_eq!(meta.held_by(NodeId(3)).count(), 2);
+        // A server that is gone for good has nothing to say any more.
+        meta.apply(MetaCommand::Leave { node: 3 });
+        assert_eq!(meta.tombstones().collect::<Vec<_>>(), [GroupId(2)]);
+        meta.apply(MetaCommand::Replace { old: 1, new: 4 });
+        meta.apply(MetaCommand::Dropped { group: 2, node: 2 });
+        assert_eq!(meta.tombstones().count(), 0);
     }
 
     #[test]

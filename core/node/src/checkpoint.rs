@@ -72,6 +72,8 @@ impl JetStream {
         let lean = self.disk.tidy.is_lean();
         let full = (self.disk.checkpoints % FULL_EVERY == 1 || erase.log || self.disk.tidy.unerased) && !lean;
         self.disk.dropping = std::mem::take(&mut self.disk.dropped);
+        self.disk.dropping.sort_unstable();
+        self.disk.dropping.dedup();
         let mut job = CheckpointJob { groups: Vec::new(), dropped: self.disk.dropping.clone(), full, erase };
         if full || self.meta_changed {
             let mut state = Vec::new();
@@ -129,17 +131,20 @@ impl JetStream {
                         group.stream.messages_mut().handle_checkpointed();
                     }
                 }
-                self.handle_replicas_saved(true);
-                // In a cluster others may still have it: its tombstone stays.
-                let alone = self.cluster.is_none();
-                for group in std::mem::take(&mut self.disk.dropping).into_iter().filter(|_| alone) {
-                    let gone = MetaCommand::dropped(group);
-                    self.meta_log.propose(Origin::None, |out| gone.encode(out));
+                self.handle_replicas_saved(now, true);
+                let dropped = std::mem::take(&mut self.disk.dropping);
+                if self.cluster.is_some() {
+                    self.tell_dropped(&dropped);
+                } else {
+                    for group in dropped {
+                        let gone = MetaCommand::dropped(group);
+                        self.meta_log.propose(Origin::None, |out| gone.encode(out));
+                    }
                 }
             }
             Err(_) => {
                 self.disk.dropped.append(&mut self.disk.dropping);
-                self.handle_replicas_saved(false);
+                self.handle_replicas_saved(now, false);
                 let restoring = self.restores.going_on().map(|restore| &mut restore.group);
                 for group in self.groups.values_mut().chain(self.aside.parked.values_mut()).chain(restoring) {
                     group.changed = true;
@@ -154,6 +159,7 @@ impl JetStream {
             }
         }
         self.after_checkpoint(now, ended);
+        self.handle_repairs_saved(now);
         if self.disk.must_checkpoint {
             // A state that came meanwhile waits for the next one, also when nothing else happens.
             self.begin_checkpoint();

@@ -3,18 +3,23 @@
 
 mod ask;
 mod checked;
+mod compare;
 mod drive;
 mod elect;
 mod form;
 mod forward;
 mod gather;
+mod give;
 mod handover;
 mod lag;
 mod lead;
 mod leaderless;
 mod operate;
+mod orphans;
 mod parcel;
 mod place;
+mod rejoin;
+mod repair;
 mod replicated;
 mod show;
 mod transfer;
@@ -26,15 +31,17 @@ use hw_kit::{GroupId, LinkId, NodeId, Time};
 use hw_store::Frame;
 
 use crate::notice::{Notice, NoticeLevel};
-use crate::recover::Restored;
 
 pub(crate) use ask::Asks;
+pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
 pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
+pub(crate) use orphans::Orphans;
+pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
 pub(crate) use transfer::Transfers;
@@ -57,11 +64,9 @@ pub struct ClusterConfig {
 /// What the disk has of a group that the meta group has not created yet, as far as is known.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// Of its replica,
+    /// Of its replica, where it has no state,
     pub(crate) saved: Option<Saved>,
-    /// its state,
-    pub(crate) restored: Option<Restored>,
-    /// and what was logged behind that, where it has no replica.
+    /// and what was logged behind its state, where it has no replica.
     pub(crate) frames: Vec<Frame>,
 }
 
@@ -91,6 +96,8 @@ pub(crate) struct Cluster {
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
     pub(crate) parked: Parked,
+    pub(crate) compares: Compares,
+    pub(crate) repairs: Repairs,
     pub(crate) lags: Lags,
     pub(crate) forwards: Forwards,
     /// This server is about to stop: it leads nothing more.
@@ -101,8 +108,10 @@ pub(crate) struct Cluster {
     pub(crate) growing: BTreeSet<GroupId>,
     /// Groups that were opened in this round.
     pub(crate) opened: Vec<(Time, GroupId)>,
-    /// What was found on disk of groups that the meta group has not created yet, as far as is known.
+    /// What is on disk of the logs of groups that the meta group has not created yet, as far as is known.
     pub(crate) found: BTreeMap<GroupId, Found>,
+    /// Groups that nobody knows.
+    pub(crate) orphans: Orphans,
     /// Lines for the log.
     pub(crate) notices: Vec<Notice>,
     /// What servers called themselves.
@@ -133,6 +142,8 @@ impl Cluster {
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
             parked: Parked::default(),
+            compares: Compares::default(),
+            repairs: Repairs::default(),
             lags: Lags::default(),
             forwards: Forwards::default(),
             is_leaving: false,
@@ -140,6 +151,7 @@ impl Cluster {
             growing: BTreeSet::new(),
             opened: Vec::new(),
             found: BTreeMap::new(),
+            orphans: Orphans::default(),
             notices: Vec::new(),
             names: BTreeMap::new(),
             tags: BTreeMap::new(),
@@ -181,6 +193,8 @@ impl Cluster {
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
             self.parked.next_deadline(),
+            self.repairs.next_deadline(),
+            self.orphans.next_deadline(),
             self.lags.next_deadline(),
             self.forwards.next_deadline(),
         ];

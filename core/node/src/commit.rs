@@ -82,7 +82,17 @@ impl JetStream {
     fn apply_meta(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) {
         let (_, origin) = self.meta_log.apply_next(frame, entry.len());
         self.meta_changed = true;
-        let command = MetaCommand::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let command = match MetaCommand::decode(entry) {
+            Ok(command) => command,
+            // Written by a newer version, or wrongly: without it, nothing that follows would mean what it should.
+            Err(error) => {
+                self.disk.fail(format!(
+                    "the list of streams cannot be followed at entry {}: {error}",
+                    frame.first.0
+                ));
+                return self.abdicate_all(now, hub);
+            }
+        };
         let (command, origin) = self.find_asker(command, origin);
         let new = match &command {
             MetaCommand::Create { account, config, .. } => Some((account.clone(), config.name.clone())),
@@ -169,16 +179,39 @@ impl JetStream {
     fn apply_command(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) -> bool {
         let id = frame.group;
         let Some(group) = self.groups.get_mut(&id) else { return self.apply_restored(id, frame, entry) };
+        if group.log.replicated.as_ref().is_some_and(|replicated| replicated.hollow) {
+            return false; // It was in order when the frame was begun, and is not any more.
+        }
         let (index, origin) = group.log.apply_next(frame, entry.len());
-        let command = Command::decode(entry).expect("frames are checksummed: what was encoded decodes");
+        let command = match Command::decode(entry) {
+            Ok(command) => command,
+            Err(error) => {
+                self.break_off(
+                    now,
+                    hub,
+                    id,
+                    format!("its log cannot be followed at entry {}: {error}", index.0),
+                );
+                return false;
+            }
+        };
         group.changed = true;
         let note = Note::of(&command);
         if let Note::Put(name) = &note {
             group.handle_decided(name);
         }
         let mut effects = Vec::new();
+        let before = group.stream.messages().last_seq();
         let answer = group.stream.apply(index, command, &mut effects);
-        group.look_for_fault();
+        if group.look_for_fault() && group.log.has_others() {
+            // What this replica decides on an index that it cannot read may be wrong: the others decide.
+            self.doubt(now, hub, id, before);
+            return true;
+        }
+        if matches!(note, Note::Compare) {
+            self.compare(now, id, index);
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return false };
         if !group.log.is_leading() {
             // Others see to it that clients hear of it; but for whoever waits since this server led.
             self.reply(now, hub, id, (answer, note), origin);
@@ -186,6 +219,9 @@ impl JetStream {
             self.recount(id);
             self.look_for_waste(now, id);
             return true;
+        }
+        if let Some(replicated) = group.log.replicated.as_mut().filter(|_| !matches!(note, Note::Compare)) {
+            replicated.comparing.handle_changed(now);
         }
         if let Note::Delivered(consumer, seqs) = &note {
             let interest = interest_in(hub, group.account);
@@ -342,6 +378,7 @@ enum Note {
     Configured,
     Fed(Bytes),
     Fired(Seq),
+    Compare,
     Nothing,
 }
 
@@ -355,6 +392,7 @@ impl Note {
             Command::PutConsumer { name, .. } => Note::Put(name.clone()),
             Command::Settled { consumer, .. } => Note::Consumer(consumer.clone()),
             Command::Expire { .. } => Note::Expired,
+            Command::Compare { .. } => Note::Compare,
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),

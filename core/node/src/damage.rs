@@ -74,7 +74,7 @@ impl Findings {
 
 impl JetStream {
     /// Looks for streams whose index could not be read, if there was such a failure since the last call.
-    pub(crate) fn look_for_faults(&mut self, now: Time) {
+    pub(crate) fn look_for_faults(&mut self, now: Time, hub: &mut Hub) {
         let failures = self.pages.as_ref().map_or(0, |pages| pages.failures());
         if std::mem::replace(&mut self.findings.failures_seen, failures) == failures {
             return;
@@ -83,11 +83,12 @@ impl JetStream {
         for group in self.groups.values_mut() {
             group.look_for_fault();
             let fault = group.stream.messages().fault();
-            found.extend(fault.map(|fault| (group.id, group.account, fault.to_string())));
+            found.extend(fault.map(|fault| (group.id, group.account, fault)));
         }
-        for (id, account, reason) in found {
-            let account = self.account_name(account);
+        for (id, account, fault) in found {
+            let (account, reason) = (self.account_name(account), fault.to_string());
             self.note_damage(now, id, account, reason.clone());
+            self.handle_fault(now, hub, id, &fault);
             // What was found while the store was read back is noted, and not in the log yet.
             if self.findings.faulty.insert(id) {
                 self.findings.lines.push(format!("a segment is damaged: {reason}"));

@@ -157,7 +157,9 @@ impl Group {
             self.leads.values().map(Lead::next_deadline).filter(|deadline| *deadline < Time::NEVER).min();
         let schedule = self.schedule_deadline();
         let schedule = schedule.into_iter().chain(self.failing.values().copied().min());
-        expiry.into_iter().chain(leads).chain(self.feeds.next_deadline()).chain(schedule).min()
+        let replicated = self.log.replicated.as_ref().and_then(|replicated| replicated.next_deadline());
+        let others = self.feeds.next_deadline().into_iter().chain(replicated);
+        expiry.into_iter().chain(leads).chain(others).chain(schedule).min()
     }
 
     /// Starts leading a consumer that is new or has changed. `scope` stands before the stream's name in its subjects.
@@ -257,7 +259,11 @@ impl Group {
         }
         let seqs = std::mem::take(&mut out.apply_now);
         if !seqs.is_empty() {
-            self.stream.apply_unlogged(now, name, &seqs, effects);
+            let is_replicated = self.log.replicated.is_some();
+            self.stream.apply_unlogged((now, is_replicated), name, &seqs, effects);
+            if let Some(replicated) = &mut self.log.replicated {
+                replicated.untold.note(now, name);
+            }
             self.with_lead(now, name, interest, |lead, moment| lead.handle_delivered(moment, &seqs, out));
             effects.append(&mut out.effects);
         }
@@ -285,6 +291,7 @@ impl Group {
             let command = hw_stream::Command::Expire { ts: now };
             self.log.propose(Origin::None, |bytes| command.encode(bytes));
         }
+        self.tell_others(now);
         let due: Vec<Bytes> = self
             .leads
             .iter()

@@ -27,6 +27,7 @@ use crate::outbox::{Outbox, Outgoing};
 use crate::pull::Said;
 use crate::read::DirectRead;
 use crate::restore::Restores;
+use crate::scrub::Scrub;
 use crate::snapshot::Snapshots;
 use crate::tidy::Tidy;
 use crate::usage::Usage;
@@ -65,6 +66,8 @@ pub struct JetStreamConfig {
     pub checkpoint_bytes: u64,
     /// Deleted messages that are to be overwritten on disk wait so long for others; usually [`crate::ERASE_AFTER`].
     pub erase_after: Span,
+    /// Segments are read in the background for damage, so many bytes a second; 0: not at all.
+    pub scrub_bytes: u64,
     /// What names and ids are drawn from.
     pub seed: u64,
     /// The cluster that the server belongs to; None: it is on its own.
@@ -124,6 +127,8 @@ pub(crate) struct JetStream {
     pub(crate) aside: Aside,
     /// Damage that was found.
     pub(crate) findings: Findings,
+    /// What is being read to find more.
+    pub(crate) scrub: Scrub,
     /// Backups on their way out, and on their way in.
     pub(crate) snapshots: Snapshots,
     pub(crate) restores: Restores,
@@ -151,8 +156,13 @@ pub(crate) struct JetStream {
 pub(crate) struct Aside {
     /// Their data is damaged: the store keeps it as it is.
     pub(crate) quarantined: BTreeMap<GroupId, Damaged>,
-    /// Their account is not configured: they are saved with the others, and open again when it is.
+    /// They are saved with the others, and open again when their account is configured, or when the meta group says that
+    /// they exist.
     pub(crate) parked: Groups,
+    /// Groups of which nobody has said yet that they exist, and whose data is damaged.
+    pub(crate) unopened: BTreeMap<GroupId, String>,
+    /// The highest segment number that they ever used.
+    pub(crate) last_segments: BTreeMap<GroupId, u64>,
 }
 
 /// What is on its way to the disk.
@@ -207,6 +217,7 @@ impl JetStream {
             due: Vec::new(),
             aside: Aside::default(),
             findings: Findings::default(),
+            scrub: Scrub::default(),
             snapshots: Snapshots::default(),
             restores: Restores::default(),
             outbox: Outbox::default(),
@@ -292,16 +303,21 @@ impl JetStream {
         self.cut_forwards(now);
         self.shed();
         self.advise_abandoned(now, hub);
-        self.look_for_faults(now);
+        self.look_for_faults(now, hub);
         self.tell_damage(now, hub);
         self.tidy(now);
+        self.run_scrub(now);
         self.outbox.settle(hub.interest_settled());
     }
 
     /// Lets one group's consumers act and applies what needs no disk.
     fn settle_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+        let is_held = self.is_handed_over(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.dirty = false;
+        if is_held {
+            return; // Whatever comes of it, what is volatile here ends.
+        }
         if !group.log.is_leading() {
             // Streams that are led here may follow one that is not.
             self.wake_followers(id);
@@ -366,7 +382,8 @@ impl JetStream {
         // As soon as there is nothing else to do.
         let shedding = self.disk.shedding.first().map(|_| Time(0));
         let cluster = self.cluster.as_ref().and_then(|cluster| cluster.next_deadline());
-        let others = transfers.into_iter().flatten().chain(shedding).chain(cluster);
+        let scrub = self.scrub.next_deadline().filter(|_| self.disk.failed.is_none());
+        let others = transfers.into_iter().flatten().chain(shedding).chain(cluster).chain(scrub);
         group.into_iter().chain(self.tidy_deadline()).chain(others).min()
     }
 

@@ -31,12 +31,14 @@ mod read;
 mod recover;
 mod restore;
 mod schedule;
+mod scrub;
 mod shard;
 mod snapshot;
 mod streams;
 mod system;
 mod tidy;
 mod unheard;
+mod untold;
 mod usage;
 mod view;
 

@@ -75,6 +75,25 @@ const _: () = assert!(FEED_BATCH_BYTES * FEED_BATCHES <= FRAME_BYTES, "one feed 
 const _: () = assert!(APPEND_BYTES * 4 <= UNSYNCED_BYTES_MAX, "several appends fit the wait for one sync");
 const _: () = assert!(FRAME_BYTES <= APPEND_BYTES, "one frame is not more than one append");
 
+/// How far consumers have come whose deliveries are not in a replicated log one by one, the log is told this long after
+/// the first of them.
+pub(crate) const PROGRESS_EVERY: Span = Span::from_secs(1);
+
+/// Segments are read in the background for damage, for the first time so long after the start,
+pub(crate) const SCRUB_AFTER_START: Span = Span::from_secs(10);
+
+/// and again so long after the last time began;
+pub(crate) const SCRUB_EVERY: Span = Span::from_secs(24 * 3600);
+
+/// so many pages of an index at once.
+pub(crate) const SCRUB_PAGES: u32 = 16;
+
+/// Replicas are compared at most this often, after something has changed,
+pub(crate) const COMPARE_EVERY: Span = Span::from_secs(10);
+
+/// and a state of more than so many bytes (messages are not part of it) in a second as often as makes so much.
+pub(crate) const COMPARE_BYTES_A_SECOND: i64 = 1 << 20;
+
 /// A leader sends a follower up to so many bytes in one message,
 pub(crate) const APPEND_MAX_BYTES: u64 = 1024 * 1024;
 
@@ -86,6 +105,9 @@ pub(crate) const LOG_TAIL_BYTES: u64 = 8 * 1024 * 1024;
 
 /// and all groups together so many.
 pub(crate) const LOG_TAILS_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A replica with damaged messages asks for so many rows of them at once.
+pub(crate) const WANT_ROWS: usize = 4096;
 
 /// What may be proposed to one replicated stream and not decided yet, in bytes,
 pub(crate) const BUFFERED_BYTES: u64 = 128 * 1024 * 1024;

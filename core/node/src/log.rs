@@ -11,7 +11,7 @@ use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use crate::api::Call;
 use crate::batch::Committer;
-use crate::cluster::Replicated;
+use crate::cluster::{Replicated, Saved};
 use crate::limits::FRAME_BYTES;
 
 /// Who waits for the answer to a proposed command.
@@ -62,6 +62,8 @@ pub(crate) struct Log {
     debts: Option<Box<Debts>>,
     /// Its replica, where it has others.
     pub(crate) replicated: Option<Box<Replicated>>,
+    /// What the disk has of its replica, while that is not at work: nobody knows yet what the group is.
+    resting: Option<Box<Saved>>,
 }
 
 impl Log {
@@ -80,6 +82,7 @@ impl Log {
             settled: 0,
             debts: None,
             replicated: None,
+            resting: None,
         }
     }
 
@@ -89,9 +92,25 @@ impl Log {
         self.replicated = Some(Box::new(replicated));
     }
 
+    /// It has a replica that is not at work.
+    pub(crate) fn rest(&mut self, saved: Saved) {
+        self.term = saved.note.as_ref().map_or(self.term, |note| note.base.1);
+        self.resting = Some(Box::new(saved));
+    }
+
+    /// What the disk has of that replica, which is to work from now on.
+    pub(crate) fn wake(&mut self) -> Option<Saved> {
+        self.resting.take().map(|saved| *saved)
+    }
+
     /// Whether this server decides what is proposed.
     pub(crate) fn is_leading(&self) -> bool {
         self.replicated.as_ref().is_none_or(|replicated| replicated.is_leading())
+    }
+
+    /// Whether other servers have the group, too, as far as is known.
+    pub(crate) fn has_others(&self) -> bool {
+        self.replicated.as_ref().is_some_and(|replicated| replicated.replica.members().all().len() != 1)
     }
 
     /// Proposes a command: `encode` appends its bytes. Only a leader can.
@@ -224,6 +243,8 @@ impl Log {
         let base = (self.applied, self.term);
         if let Some(replicated) = &mut self.replicated {
             replicated.saved_with(base).encode(out);
+        } else if let Some(note) = self.resting.as_ref().and_then(|saved| saved.note.clone()) {
+            hw_cluster::ReplicaNote { base, ..note }.encode(out);
         }
     }
 

@@ -11,6 +11,7 @@ use hw_store::messages::{BlockId, Fetch, Message};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
+use crate::cluster::Remedy;
 use crate::completion::LoadError;
 use crate::group::{Group, interest_in};
 use crate::jetstream::{DiskRequest, JetStream};
@@ -256,6 +257,16 @@ impl JetStream {
         }
     }
 
+    /// The same for who wants to know whether all of it is what was written.
+    pub(crate) fn load_checked(&mut self, id: GroupId, block: BlockId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.share_rewrite(block);
+        if !group.loading.contains(&block) {
+            group.loading.push(block);
+        }
+        self.disk.requests.push(DiskRequest::Load { group: id, block, check: true });
+    }
+
     /// The same for what asks by itself, again and again: not right after the disk failed to read it.
     pub(crate) fn load_patiently(&mut self, now: Time, id: GroupId, block: BlockId) {
         if self.groups.get(&id).is_some_and(|group| !group.is_failing(now, block)) {
@@ -274,7 +285,9 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.loading.retain(|loading| *loading != block);
         group.wake_schedules();
+        let is_scrubbed = self.take_for_scrub(now, id, block, &loaded);
         let (loaded, is_mine) = self.take_for_rewrite(now, (id, block), loaded);
+        let is_mine = is_mine || is_scrubbed;
         let Some(group) = self.groups.get_mut(&id) else { return };
         let waiting = group.waiting.remove(&block).unwrap_or_default();
         match loaded {
@@ -292,7 +305,8 @@ impl JetStream {
             Err(LoadError::Damaged(reason)) => {
                 if group.handle_damaged(block, &reason) {
                     let account = group.account;
-                    self.note_damage(now, id, self.account_name(account), reason);
+                    self.note_damage(now, id, self.account_name(account), reason.clone());
+                    self.remedy(now, id, Remedy::Segment(block.segment), reason);
                 }
             }
         }
@@ -390,12 +404,14 @@ impl JetStream {
 
 impl Group {
     /// An index that cannot be read answers as if messages were not there: nothing is written on such answers.
-    pub(crate) fn look_for_fault(&mut self) {
-        if self.damage.is_none()
-            && let Some(fault) = self.stream.messages().fault()
-        {
-            self.damage = Some(fault.to_string());
+    /// Says whether there is such a one.
+    pub(crate) fn look_for_fault(&mut self) -> bool {
+        if !self.stream.messages().has_fault() {
+            return false;
         }
+        let fault = self.stream.messages().fault();
+        self.damage = self.damage.take().or_else(|| fault.map(|fault| fault.to_string()));
+        true
     }
 
     /// Whether the disk has just failed to read a block.
@@ -422,7 +438,8 @@ impl Group {
             GetMessage::Last(filter) => self.stream.last_by_subject(filter),
             GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
         };
-        let Some(seq) = seq else { return Some(Fetch::Absent) };
+        // An index that cannot be read says that there is none, which is not known.
+        let Some(seq) = seq else { return (!self.stream.messages().has_fault()).then_some(Fetch::Absent) };
         match self.stream.get(seq) {
             Fetch::Absent if self.stream.messages().contains(seq) => None,
             found => Some(found),

@@ -1,6 +1,6 @@
 //! From what the disk gives back to a running JetStream: states, segment indexes, and the log's tail through `apply`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hw_auth::Directory;
@@ -25,10 +25,11 @@ use crate::inside::Target;
 use crate::jetstream::{JetStream, JetStreamConfig};
 use crate::log::{Log, Origin};
 use crate::notice::NoticeLevel;
+use crate::scrub::Scrub;
 use crate::streams::prefixes;
 
 /// The account of streams whose account is not configured: none has this number.
-const NOBODY: AccountId = AccountId(u32::MAX);
+pub(crate) const NOBODY: AccountId = AccountId(u32::MAX);
 
 /// Collects what [`hw_store::recover`] hands out, in its order; [`Recovery::finish`] is the running JetStream.
 #[derive(Default)]
@@ -39,8 +40,14 @@ pub struct Recovery {
     streams: BTreeMap<GroupId, Restored>,
     quarantined: BTreeMap<GroupId, String>,
     /// What is wrong with streams' segments.
-    damaged: BTreeMap<GroupId, Vec<String>>,
+    damaged: BTreeMap<GroupId, Vec<(u64, String)>>,
     refusal: Option<String>,
+    /// The list of streams cannot be read, and why.
+    meta_lost: Option<String>,
+    /// Whether there are other servers that have it, too.
+    is_clustered: bool,
+    /// The highest segment number that groups in quarantine ever used.
+    last_segments: BTreeMap<GroupId, u64>,
     replaying: bool,
     unerased: bool,
     accept_loss: bool,
@@ -86,12 +93,22 @@ pub(crate) struct Restored {
     pub(crate) applied: LogIndex,
     pub(crate) last_segment: u64,
     pub(crate) damage: Option<String>,
+    /// The segments that cannot be used, and why.
+    pub(crate) broken: Vec<(u64, String)>,
 }
 
 impl Restored {
     /// Nothing happened yet.
     pub(crate) fn begin(stream: Stream) -> Restored {
-        Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None }
+        Restored { stream, applied: LogIndex(0), last_segment: 0, damage: None, broken: Vec::new() }
+    }
+}
+
+impl Restored {
+    /// One that was kept until somebody would say that it exists.
+    pub(crate) fn of(group: Group) -> Restored {
+        let Group { stream, last_segment, damage, log, .. } = group;
+        Restored { stream, applied: log.applied(), last_segment, damage, broken: Vec::new() }
     }
 
     /// What was logged of it happens again.
@@ -145,13 +162,17 @@ impl Recovery {
             Recovered::SegmentDamaged { id, damage } => {
                 if let Some(state) = self.states.get_mut(&id.group) {
                     state.damage = Some(damage.to_string());
-                    self.damaged.entry(id.group).or_default().push(damage.to_string());
+                    let found = (id.number, damage.to_string());
+                    self.damaged.entry(id.group).or_default().push(found);
                 }
             }
             Recovered::Replay(replay) => self.replay(&replay),
             Recovered::Unerased => self.unerased = true,
-            Recovered::Quarantined { group: META, reason } => self.refuse(META, &reason),
-            Recovered::Quarantined { group, reason } => self.quarantine(group, reason),
+            Recovered::Quarantined { group: META, reason, .. } => self.refuse(META, &reason),
+            Recovered::Quarantined { group, reason, last_segment } => {
+                self.last_segments.insert(group, last_segment);
+                self.quarantine(group, reason);
+            }
         }
     }
 
@@ -179,6 +200,18 @@ impl Recovery {
                 messages,
             });
         }
+        let known: BTreeSet<GroupId> = self.meta.all().map(|(_, asset)| asset.group()).collect();
+        for (&group, restored) in &mut self.streams {
+            // Of a stream that has a place elsewhere, nothing was ever here.
+            let is_empty = restored.applied == LogIndex(0) && restored.last_segment == 0;
+            if known.contains(&group) || is_empty {
+                continue;
+            }
+            let config = restored.stream.shared_config();
+            let damage = Some("the list of streams does not have it");
+            let messages = Some(restored.stream.messages_mut());
+            each(StoredStream { group, account: "", name: &config.name, damage, messages });
+        }
     }
 
     /// The checkpoint that makes what was read the truth: of everything that is on disk and can be used. `lost` is called
@@ -186,7 +219,7 @@ impl Recovery {
     pub fn into_checkpoint_with(mut self, mut lost: impl FnMut(&str, &str)) -> Result<CheckpointJob, String> {
         self.begin_replay();
         self.lost.iter().for_each(|(stream, text)| lost(stream, text));
-        if let Some(reason) = self.refusal {
+        if let Some(reason) = self.refusal.or(self.meta_lost) {
             return Err(reason);
         }
         let mut state = Vec::new();
@@ -214,17 +247,30 @@ impl Recovery {
         self.quarantined.iter().map(|(group, reason)| (*group, reason.as_str()))
     }
 
+    /// The server is configured to have others beside it.
+    pub fn set_clustered(&mut self) {
+        self.is_clustered = true;
+    }
+
     /// Why a server must not start with this: everything would be there, but something that is whole could not be used.
     pub fn refusal(&self) -> Option<&str> {
-        self.refusal.as_deref()
+        let lost = self.meta_lost.as_deref().filter(|_| !self.can_rejoin());
+        self.refusal.as_deref().or(lost)
+    }
+
+    /// Whether others have the list of streams: this store belonged to a cluster, and knows as which server.
+    fn can_rejoin(&self) -> bool {
+        self.is_clustered && self.store.node.0 != 0 && self.store.founder.0 != 0
     }
 
     fn refuse(&mut self, group: GroupId, reason: &str) {
-        let what = match group {
-            META => "the list of streams".to_owned(),
-            group => format!("the state of group {group}"),
-        };
-        self.refusal.get_or_insert(format!("{what} cannot be read: {reason}"));
+        if group == META {
+            self.meta_lost.get_or_insert(format!("the list of streams cannot be read: {reason}"));
+            (self.meta, self.meta_applied) = (Meta::default(), LogIndex(0));
+            self.saved.remove(&META);
+            return;
+        }
+        self.refusal.get_or_insert(format!("the state of group {group} cannot be read: {reason}"));
     }
 
     fn quarantine(&mut self, group: GroupId, reason: String) {
@@ -275,7 +321,8 @@ impl Recovery {
                     let name = stream.config().name.clone();
                     let stretch = |(first, last): &(Seq, Seq)| format!("messages {first} to {last} are lost");
                     self.lost.extend(lost.iter().map(stretch).map(|text| (name.clone(), text)));
-                    self.streams.insert(id, Restored { stream, applied, last_segment, damage: None });
+                    let broken = Vec::new();
+                    self.streams.insert(id, Restored { stream, applied, last_segment, damage: None, broken });
                 }
                 Ok((stream, lost)) => {
                     if !lost.is_empty() && damage.is_none() {
@@ -284,7 +331,8 @@ impl Recovery {
                             lost.len()
                         ));
                     }
-                    self.streams.insert(id, Restored { stream, applied, last_segment, damage });
+                    let broken = self.damaged.remove(&id).unwrap_or_default();
+                    self.streams.insert(id, Restored { stream, applied, last_segment, damage, broken });
                 }
                 Err(error) => self.refuse(id, &error.to_string()),
             }
@@ -323,6 +371,9 @@ impl Recovery {
     /// A frame of a replicated log is not applied before it is known to be committed.
     fn keep(&mut self, frame: &hw_store::Frame) {
         let id = frame.group();
+        if id == META && self.meta_lost.is_some() {
+            return;
+        }
         let saved = self.saved.entry(id).or_default();
         if frame.kind() != FrameKind::Note {
             return saved.take(frame.clone());
@@ -362,6 +413,9 @@ impl Recovery {
     }
 
     fn replay_meta(&mut self, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
+        if self.meta_lost.is_some() {
+            return Ok(());
+        }
         let command = MetaCommand::decode(entry).map_err(|error| error.to_string())?;
         self.meta_applied = index;
         let created = match &command {
@@ -462,7 +516,10 @@ impl Recovery {
         }
         js.keep_for_later(self.saved, self.streams, self.later);
         js.capture_all(hub);
+        js.aside.unopened = self.quarantined;
+        js.aside.last_segments = self.last_segments;
         js.start_elections(now);
+        js.scrub = Scrub::new(now, js.config.scrub_bytes);
         // However often a server is killed, the log does not grow beyond what may be in it.
         js.disk.bytes_since_checkpoint = self.replayed;
         js.disk.tidy.unerased = self.unerased;
@@ -475,11 +532,9 @@ impl Recovery {
     /// A stream that exists is open again, as far as it can be.
     fn reopen(&mut self, now: Time, (js, hub): (&mut JetStream, &mut Hub), account: String, asset: &Asset) {
         let (id, name) = (asset.group(), &asset.config.name);
-        if let Some(reason) = self.quarantined.get(&id) {
-            return js.put_aside(now, id, (&account, name), reason.clone());
-        }
-        for reason in self.damaged.remove(&id).unwrap_or_default() {
-            js.note_damage(now, id, account.clone(), reason);
+        if let Some(reason) = self.quarantined.remove(&id) {
+            let last_segment = self.last_segments.get(&id).copied().unwrap_or_default();
+            return js.open_anew(now, hub, (&account, asset), (reason, last_segment));
         }
         let is_here = |found: &Restored| found.applied > LogIndex(0);
         let is_kept = self.saved.contains_key(&id) || self.streams.get(&id).is_some_and(is_here);
@@ -497,6 +552,9 @@ impl Recovery {
         let (home, revision) = (js.directory.account_id(&account), found.stream.revision().max(1));
         let mut group = Group::new(id, home.unwrap_or(NOBODY), revision, found.stream, log);
         group.last_segment = found.last_segment;
+        for (_, reason) in &found.broken {
+            js.note_damage(now, id, account.clone(), reason.clone());
+        }
         if let Some(reason) = &found.damage {
             js.note_damage(now, id, account, reason.clone());
         }
@@ -506,6 +564,7 @@ impl Recovery {
         }
         js.add_group(now, hub, Box::new(group));
         js.configure_group(now, hub, id);
+        js.seek_help(now, id);
     }
 }
 
@@ -516,7 +575,7 @@ impl Recovery {
         self.node(config.new_node);
         let saved = self.saved.remove(&META);
         let standing = Standing {
-            member: saved.as_ref().is_some_and(|saved| saved.note.is_some()),
+            member: self.meta_lost.is_some() || saved.as_ref().is_some_and(|saved| saved.note.is_some()),
             founder: self.store.founder.0,
             has_streams: js.meta_log.applied() > LogIndex(0) && saved.is_none(),
             expected: config.expected,
@@ -537,6 +596,9 @@ impl Recovery {
             }
         }
         js.cluster = Some(Box::new(cluster));
+        if let Some(reason) = self.meta_lost.take() {
+            js.rejoin(&reason);
+        }
     }
 }
 
@@ -548,15 +610,32 @@ impl JetStream {
         streams: BTreeMap<GroupId, Restored>,
         frames: BTreeMap<GroupId, Vec<hw_store::Frame>>,
     ) {
-        let Some(cluster) = &mut self.cluster else { return };
-        for (id, saved) in saved {
-            cluster.found.entry(id).or_default().saved = Some(saved);
+        if self.cluster.is_none() {
+            return;
         }
-        for (id, restored) in streams {
-            cluster.found.entry(id).or_default().restored = Some(restored);
+        let deleted: BTreeSet<GroupId> = self.meta.tombstones().collect();
+        let mut saved: BTreeMap<GroupId, Saved> =
+            saved.into_iter().filter(|(id, _)| !deleted.contains(id)).collect();
+        for (id, restored) in streams.into_iter().filter(|(id, _)| !deleted.contains(id)) {
+            let is_empty = restored.applied == LogIndex(0) && restored.last_segment == 0;
+            if is_empty && !saved.contains_key(&id) {
+                continue; // The list of streams has it, and nothing of it was ever here.
+            }
+            let mut log = Log::new(id, restored.applied);
+            if let Some(saved) = saved.remove(&id) {
+                log.rest(saved);
+            }
+            let mut group = Group::new(id, NOBODY, 1, restored.stream, log);
+            (group.last_segment, group.damage) = (restored.last_segment, restored.damage);
+            self.aside.parked.insert(Box::new(group));
         }
-        for (id, frames) in frames {
-            cluster.found.entry(id).or_default().frames = frames;
+        if let Some(cluster) = &mut self.cluster {
+            for (id, saved) in saved {
+                cluster.found.entry(id).or_default().saved = Some(saved);
+            }
+            for (id, frames) in frames.into_iter().filter(|(id, _)| !deleted.contains(id)) {
+                cluster.found.entry(id).or_default().frames = frames;
+            }
         }
     }
 
@@ -586,6 +665,9 @@ impl JetStream {
             .meta
             .all()
             .filter(|(_, asset)| self.aside.parked.contains_key(&asset.group()))
+            .filter(|(_, asset)| {
+                self.is_placed_here(asset) && !self.aside.quarantined.contains_key(&asset.group())
+            })
             .filter_map(|(account, asset)| Some((self.directory.account_id(account)?, asset.group())))
             .collect();
         for (account, id) in homes {

@@ -120,10 +120,24 @@ impl JetStream {
             return self.open_later(id);
         }
         let Some(account_id) = self.directory.account_id(account) else { return };
-        let Found { saved, restored, frames } =
+        if self.aside.quarantined.contains_key(&id) {
+            return;
+        }
+        if let Some(reason) = self.aside.unopened.remove(&id) {
+            let last_segment = self.aside.last_segments.get(&id).copied().unwrap_or_default();
+            return self.open_anew(now, hub, (account, &asset), (reason, last_segment));
+        }
+        let mut parked = self.aside.parked.remove(&id);
+        if let Some(group) = parked.take_if(|group| group.log.replicated.is_some()) {
+            return self.open_parked(now, hub, (account_id, group));
+        }
+        let resting = parked.as_mut().and_then(|group| group.log.wake());
+        let Found { saved, frames } =
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
-        let mut found = restored
-            .unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        let saved = resting.or(saved);
+        let found = parked.map(|group| Restored::of(*group));
+        let mut found =
+            found.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
         frames.iter().for_each(|frame| found.replay(frame));
         let log = match self.new_log(&asset, (saved, found.applied)) {
             Ok(log) => log,
@@ -135,6 +149,7 @@ impl JetStream {
         self.disk.dropped.retain(|gone| *gone != id);
         self.add_group(now, hub, Box::new(group));
         self.note_opened(now, id);
+        self.seek_help(now, id);
     }
 
     /// Adds a group; who leads it listens.
@@ -219,6 +234,7 @@ impl JetStream {
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }
+        self.drop_found(id);
         if self.groups.get(&id).is_some_and(|group| group.log.is_leading()) {
             self.stop_listening(hub, id);
         }

@@ -21,6 +21,16 @@ pub(crate) struct Rewrite {
     /// Somebody else waits for that block, too.
     shared: bool,
     messages: Vec<Message>,
+    /// Another server's messages for a segment that is damaged here.
+    of_others: bool,
+}
+
+impl Rewrite {
+    /// A segment is damaged: these are its messages.
+    pub(crate) fn of_others(segment: u64, messages: Vec<Message>) -> Rewrite {
+        let plan = messages::Rewrite { segments: vec![segment], ..messages::Rewrite::default() };
+        Rewrite { plan, next: None, shared: false, messages, of_others: true }
+    }
 }
 
 /// When the next checkpoint is to be made although the log did not grow.
@@ -203,7 +213,8 @@ impl JetStream {
             left = left.saturating_sub(plan.bytes);
             let next = group.stream.messages().next_block(&plan, Seq(0));
             loads.extend(next.map(|first| (group.id, first)));
-            group.rewrite = Some(Rewrite { plan, next, shared: false, messages: Vec::new() });
+            let (shared, of_others) = (false, false);
+            group.rewrite = Some(Rewrite { plan, next, shared, messages: Vec::new(), of_others });
         }
         loads.into_iter().for_each(|(id, block)| self.load_for_rewrite(id, block));
     }
@@ -255,7 +266,12 @@ impl Group {
 
     /// A rewrite that has been read: the next checkpoint writes these messages under this number.
     pub(crate) fn begin_rewrite(&mut self, number: u64) -> Option<Vec<Message>> {
-        let Rewrite { plan, mut messages, .. } = self.rewrite.take_if(|one| one.next.is_none())?;
+        let Rewrite { plan, mut messages, of_others, .. } = self.rewrite.take_if(|one| one.next.is_none())?;
+        if of_others {
+            let segment = plan.segments.first().copied().unwrap_or_default();
+            let begun = self.stream.messages_mut().begin_repair((segment, number), &mut messages);
+            return begun.then_some(messages);
+        }
         let begun = self.stream.messages_mut().begin_rewrite(&plan.segments, number, &mut messages);
         if !begun && !messages.is_empty() {
             // Not all of it could be read, and nobody said so: it is left as it is.

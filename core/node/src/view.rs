@@ -125,7 +125,7 @@ impl<'a> JetStreamView<'a> {
                 group: group.id,
                 stream: &group.stream.config().name,
                 applied: group.log.applied(),
-                fingerprint: group.stream.fingerprint(),
+                fingerprint: group.stream.digest().0,
                 is_whole: !replicated.hollow && replicated.installing.is_none(),
                 damage: group.damage.as_deref(),
             })

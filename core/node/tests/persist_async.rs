@@ -44,6 +44,7 @@ impl Machine {
             server_name: "test".to_owned(),
             checkpoint_bytes: 1 << 30,
             erase_after: hw_node::ERASE_AFTER,
+            scrub_bytes: 0,
             seed: 1,
         };
         let mut machine =

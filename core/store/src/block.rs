@@ -78,6 +78,11 @@ impl LoadedBlock {
         Some(found.map(|(message, _)| message).ok_or_else(|| self.damage_at(start)))
     }
 
+    /// The last message's sequence.
+    pub fn last(&self) -> Option<Seq> {
+        self.starts.last().map(|&start| Seq(u64_at(&self.records, start as usize + 8)))
+    }
+
     /// All messages; an error if any is not what was written.
     pub fn messages(&self) -> Result<Vec<Message>, Damage> {
         self.walk()

@@ -10,6 +10,7 @@ mod cold;
 mod head;
 mod live;
 mod matcher;
+mod repair;
 mod rewrite;
 mod segments;
 mod seqs;
@@ -182,6 +183,22 @@ impl Messages {
         }
         (self.last, self.last_ts) = (seq, ts);
         self.shed(SHED_PER_APPEND);
+    }
+
+    /// What was kept in memory only is to be on disk from now on, and counts what it counts there.
+    pub fn keep_on_disk(&mut self) {
+        if self.keep == Keep::File {
+            return;
+        }
+        let mut all = Messages::new(self.first, Keep::File);
+        all.cold.source = self.cold.source.take();
+        for seq in self.seqs() {
+            if let Fetch::Message(message) = self.fetch(seq) {
+                all.append(seq, message.ts, message.record);
+            }
+        }
+        all.advance_to(self.last, self.last_ts);
+        *self = all;
     }
 
     fn note_subject(&mut self, name: &[u8], seq: u64) -> u32 {

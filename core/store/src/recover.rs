@@ -46,6 +46,8 @@ pub enum Recovered {
         group: GroupId,
         /// What is wrong with it.
         reason: String,
+        /// The highest segment number that was ever used, as far as is known: who makes the group anew begins above.
+        last_segment: u64,
     },
 }
 
@@ -481,11 +483,12 @@ impl Found {
         let meta = self.groups.entry(group).or_default();
         meta.last_segment = listed.last().copied().unwrap_or(0).max(meta.last_segment);
         meta.live = listed;
+        let last_segment = meta.last_segment;
         // A copy: it must not pin the whole checkpoint.
         let state = self.states.get(&group).map(|state| Bytes::copy_from_slice(state)).unwrap_or_default();
         meta.quarantine = Some(Quarantine { reason: reason.clone(), state });
         self.report.quarantined.push((group, reason.clone()));
-        each(Recovered::Quarantined { group, reason });
+        each(Recovered::Quarantined { group, reason, last_segment });
     }
 }
 

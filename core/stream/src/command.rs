@@ -126,6 +126,19 @@ pub enum Command {
         /// Stream sequences in delivery order; redeliveries are among them.
         seqs: Vec<Seq>,
     },
+    /// How far a consumer has come whose deliveries are not in the log one by one.
+    Progress {
+        /// The leader's clock.
+        ts: Time,
+        /// Which consumer.
+        consumer: Bytes,
+        /// The consumer's revision: what was said before it changed does not count.
+        revision: u64,
+        /// The consumer's own sequence of the last delivery,
+        consumer_seq: u64,
+        /// and the stream's.
+        seq: Seq,
+    },
     /// Deliveries of a consumer were settled.
     Settled {
         /// The leader's clock.
@@ -176,6 +189,11 @@ pub enum Command {
         after: Seq,
         /// Ascending.
         messages: Vec<Fed>,
+    },
+    /// Every replica says what its state is here. Changes nothing.
+    Compare {
+        /// The leader's clock.
+        ts: Time,
     },
     /// A part of a backup.
     Restore {

@@ -3,6 +3,7 @@
 //! It lives inside its stream's state machine and changes only by applied commands and by messages leaving the
 //! stream. Everything that a leader may forget (waiting pulls, timers, deliveries in flight) is in [`crate::Lead`].
 
+mod ahead;
 mod apply;
 mod check;
 mod codec;
@@ -48,6 +49,8 @@ pub struct Consumer {
     retention: Retention,
     delivered: Position,
     ack_floor: Position,
+    /// What the log says was delivered, where deliveries count on this server that are not in it.
+    logged: Option<Box<Position>>,
     pending: Pending,
     /// Out of deliveries but still in the stream: a late acknowledgement removes them there. Empty under `limits`.
     exhausted: BTreeSet<Seq>,
@@ -71,6 +74,13 @@ struct Lasts {
     resume: Seq,
 }
 
+impl Lasts {
+    /// How many there are from a sequence on.
+    fn left(&self, from: Seq) -> u64 {
+        (self.seqs.len() - self.seqs.partition_point(|seq| *seq < from)) as u64
+    }
+}
+
 impl Consumer {
     /// A new consumer with a checked configuration, at its starting position.
     pub fn new(name: Bytes, config: ConsumerConfig, retention: Retention, at: (Time, &Messages)) -> Consumer {
@@ -83,6 +93,7 @@ impl Consumer {
             retention,
             delivered: Position::default(),
             ack_floor: Position::default(),
+            logged: None,
             pending: Pending::default(),
             exhausted: BTreeSet::new(),
             lasts: None,
@@ -129,6 +140,8 @@ impl Consumer {
 
     /// Takes over a changed configuration, already checked against this one.
     pub fn update(&mut self, config: ConsumerConfig, messages: &Messages) {
+        // What it changes must not depend on what only the leader knows.
+        self.fall_back();
         let refiltered = self.config.filters() != config.filters();
         self.config = config;
         self.revision += 1;
@@ -147,6 +160,10 @@ impl Consumer {
 
     /// The stream's retention changed.
     pub fn set_retention(&mut self, retention: Retention) {
+        if self.retention != retention {
+            // From now on it may be logged, and the stream keep messages for it.
+            self.fall_back();
+        }
         self.retention = retention;
         if retention == Retention::Limits {
             self.exhausted.clear();
@@ -280,6 +297,7 @@ impl Consumer {
     pub fn is_concerned(&self, seq: Seq) -> bool {
         seq > self.ack_floor.stream_seq && seq <= self.counted_to.max(self.delivered.stream_seq)
             || self.exhausted.contains(&seq)
+            || self.lasts.as_ref().is_some_and(|lasts| seq < lasts.resume)
     }
 
     /// As if nothing had been counted yet: whoever asks counts. A start must not depend on what is stored.
@@ -287,7 +305,7 @@ impl Consumer {
         let seen = self.delivered.stream_seq;
         (self.counted, self.counted_to) = match &self.lasts {
             None => (0, seen),
-            Some(lasts) => (lasts.seqs.len() as u64, seen.max(lasts.resume.prev())),
+            Some(lasts) => (lasts.left(seen.next()), seen.max(lasts.resume.prev())),
         };
     }
 
@@ -296,7 +314,7 @@ impl Consumer {
         self.counted_to = messages.last_seq();
         let (left, from) = match &self.lasts {
             None => (0, from),
-            Some(lasts) => (lasts.seqs.len() as u64, from.max(lasts.resume)),
+            Some(lasts) => (lasts.left(from), from.max(lasts.resume)),
         };
         self.counted = left + with_matcher(&mut self.matcher, messages, |m| messages.count_from(from, m));
     }

@@ -107,8 +107,8 @@ impl Stream {
         let config = config.into();
         let keep = match config.storage {
             Storage::Memory if config.num_replicas <= 1 => Keep::Memory,
-            // A replicated log is on disk, and what it led to has to be there too before it is cut.
-            Storage::Memory | Storage::File => Keep::File,
+            // What has replicas is on disk, whatever its users asked for: the log has to be.
+            Storage::File | Storage::Memory => Keep::File,
         };
         Stream {
             mappings: Mappings::of(&config),
@@ -179,6 +179,10 @@ impl Stream {
                 self.handle_delivered(&consumer, &seqs, fx);
                 Answer::Done
             }
+            Command::Progress { ts, consumer, revision, consumer_seq, seq } => {
+                self.handle_progress(&consumer, revision, (ts, consumer_seq, seq));
+                Answer::Done
+            }
             Command::Settled { consumer, acks, .. } => {
                 self.handle_settled(&consumer, &acks, fx);
                 Answer::Done
@@ -195,6 +199,7 @@ impl Stream {
             Command::Sourced { source, identity, after, messages, .. } => {
                 Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
+            Command::Compare { .. } => Answer::Done,
             Command::Restore { step, .. } => self.restore(step),
         }
     }
@@ -221,6 +226,11 @@ impl Stream {
     /// Its configuration, complete.
     pub fn config(&self) -> &StreamConfig {
         &self.config
+    }
+
+    /// The same, to share.
+    pub fn shared_config(&self) -> Arc<StreamConfig> {
+        self.config.clone()
     }
 
     /// Takes a configuration that says the same for its own.

@@ -315,6 +315,7 @@ fn jetstream(setup: Setup, seeds: &mut Boot<'_>) -> JetStreamConfig {
         server_name: name.to_owned(),
         checkpoint_bytes: setup.checkpoint_bytes,
         erase_after: Span::from_millis(150),
+        scrub_bytes: 100_000,
         seed: seeds.rng.next_u64(),
         cluster: seeds.cluster.clone(),
     }

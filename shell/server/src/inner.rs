@@ -102,6 +102,7 @@ pub(crate) struct JetStreamFacts {
     pub(crate) max_request_batch: i64,
     pub(crate) duplicate_window: Span,
     pub(crate) checkpoint_bytes: u64,
+    pub(crate) scrub_bytes: u64,
     pub(crate) batch: BatchLimits,
     /// What may wait in one stream: bytes and messages.
     pub(crate) max_buffered: (Option<u64>, Option<u64>),

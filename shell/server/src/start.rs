@@ -361,6 +361,7 @@ fn jetstream_facts(options: &Options, opened: &Opened) -> JetStreamFacts {
         max_request_batch: js.limits.max_request_batch.unwrap_or(0),
         duplicate_window: js.limits.duplicate_window.unwrap_or(Span::ZERO),
         checkpoint_bytes: js.checkpoint_bytes,
+        scrub_bytes: js.scrub_bytes,
         batch: batch_limits(&js.limits.batch),
         max_buffered: (js.max_buffered_size, js.max_buffered_msgs),
     }
@@ -395,6 +396,7 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
         checkpoint_bytes: facts.checkpoint_bytes,
+        scrub_bytes: facts.scrub_bytes,
         erase_after: hw_node::ERASE_AFTER,
         seed: seed(),
         cluster: None,

@@ -46,6 +46,9 @@ pub(crate) fn open(options: &Options, mailbox: Arc<Mailbox>) -> Result<Opened, S
     let pages = index_pages(&store, (storage.shard, &storage.vault), budget);
     let options_of_disk = DiskOptions { queue_bytes_max: QUEUE_BYTES, ..DiskOptions::new(storage) };
     let mut recovery = Recovery::new(Some(pages));
+    if options.cluster.is_some() {
+        recovery.set_clustered();
+    }
     let post = move |completion| {
         if let Some(completion) = translate(completion) {
             mailbox.post(Mail::Disk(completion));

@@ -94,6 +94,16 @@ impl JetStream {
         cluster.send(leader, ask(id, &Question::Propose(Box::new(command))));
     }
 
+    /// Has the leader of the meta group propose a command of which nobody waits to hear.
+    pub(crate) fn propose_elsewhere(&mut self, leader: NodeId, command: MetaCommand) {
+        if self.leads_meta() {
+            return self.meta_log.propose(Origin::None, |out| command.encode(out));
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        let id = cluster.asks.next_id();
+        cluster.send(leader, ask(id, &Question::Propose(Box::new(command))));
+    }
+
     /// Whose command this is, if a client of this server waits for it.
     pub(crate) fn find_asker(&mut self, command: MetaCommand, origin: Origin) -> (MetaCommand, Origin) {
         let MetaCommand::Asked { node, id, command } = command else { return (command, origin) };

@@ -91,7 +91,8 @@ impl JetStream {
         }
     }
 
-    fn is_handed_over(&self, id: GroupId) -> bool {
+    /// Whether a successor is on its way: nothing is proposed or delivered in the meantime.
+    pub(crate) fn is_handed_over(&self, id: GroupId) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.handovers.holds(id))
     }
 
@@ -250,11 +251,22 @@ impl JetStream {
         if !self.may_vote(now, from, id, &message) {
             return;
         }
+        if matches!(message.body, Body::TakeOver) && !self.is_clean(id) {
+            return; // Somebody else has to.
+        }
         let Some(replicated) = self.replica_mut(id) else { return };
-        let is_away = replicated.hollow || replicated.installing.is_some();
-        if is_away && matches!(message.body, Body::Append { .. }) {
+        let is_away = replicated.hollow || replicated.is_mute() || replicated.installing.is_some();
+        let is_led = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+        if is_away && is_led && replicated.replica.term() <= message.term {
+            self.hear_of(id, from);
+        }
+        let Some(replicated) = self.replica_mut(id) else { return };
+        if is_away && (matches!(message.body, Body::Append { .. }) || (replicated.is_mute() && is_led)) {
             // Its state fits no entry: whoever leads is asked for another.
             return self.fetch_state(now, from, id);
+        }
+        if replicated.is_mute() && matches!(message.body, Body::Vote { .. }) {
+            return; // It may have voted, and does not know it any more.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         frames.into_iter().for_each(|frame| replicated.checked.keep(frame));

@@ -82,9 +82,11 @@ impl JetStream {
     }
 
     /// Whether its state is whole: a replica with damage does not lead.
-    fn is_clean(&self, id: GroupId) -> bool {
+    pub(crate) fn is_clean(&self, id: GroupId) -> bool {
         let is_whole = self.groups.get(&id).is_none_or(|group| group.damage.is_none());
-        let is_away = |replicated: &super::Replicated| replicated.hollow || replicated.installing.is_some();
+        let is_away = |replicated: &super::Replicated| {
+            replicated.hollow || replicated.is_mute() || replicated.installing.is_some()
+        };
         is_whole && !self.replica(id).is_some_and(is_away)
     }
 
@@ -196,6 +198,10 @@ impl JetStream {
                 replicated.proven = false;
                 self.plan_election(now, id, Cause::Returned);
             } else if self.is_me(leader) {
+                // What it was offered while there was no link, or on a link that broke, it did not hear.
+                if let Some(replicated) = self.replica_mut(id) {
+                    replicated.replica.report_snapshot(node, false);
+                }
                 self.ping(id);
             }
         }

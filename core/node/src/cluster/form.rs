@@ -29,6 +29,8 @@ impl JetStream {
         self.run_handovers(now, hub);
         self.run_parked(now, hub);
         self.run_transfers(now);
+        self.run_repairs(now, hub);
+        self.run_orphans(now);
         self.run_lags(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {
@@ -144,6 +146,12 @@ impl JetStream {
             PeerFrame::Fetch { group, transfer, after } => {
                 self.send_state(now, from, (group, transfer), after)
             }
+            PeerFrame::Want { group, transfer, rows } => self.handle_want(from, (group, transfer), rows),
+            PeerFrame::Give { group, given } => self.handle_given(now, from, group, given),
+            PeerFrame::Digest { group, index, digest } => {
+                self.handle_digest(now, from, (group, index), digest);
+            }
+            PeerFrame::Diverged { group, index } => self.handle_diverged(now, from, (group, index)),
             PeerFrame::Piece { group, transfer, last, body } => {
                 self.handle_piece(now, hub, from, (group, transfer), (last, body));
             }
@@ -217,7 +225,7 @@ impl JetStream {
         let applied = self.meta_log.applied();
         let term = if applied == LogIndex(0) { 0 } else { self.meta_log.term() };
         let hard = Hard { term, commit: applied, ..Hard::default() };
-        let note = ReplicaNote { hard, base: (applied, term), members, hollow: false };
+        let note = ReplicaNote { hard, base: (applied, term), members, ..ReplicaNote::default() };
         let frame = note_frame(META, &note);
         let Ok(replicated) = Replicated::open((cluster.me, META), note, applied, &[]) else { return };
         cluster.frames.push(frame);

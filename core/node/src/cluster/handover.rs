@@ -109,6 +109,9 @@ impl JetStream {
         let Some(next) = self.successor(id, to) else { return false };
         // The successor has everything before it is told; what comes from here on waits for it.
         if self.cluster.as_ref().is_some_and(|cluster| !cluster.handovers.holds(id)) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.tell_progress(now);
+            }
             self.propose_open(id);
         }
         if self.replica_mut(id).is_some_and(|replicated| replicated.replica.transfer(next))

@@ -43,6 +43,7 @@ impl JetStream {
         self.tell_lost(now, hub, id);
         if let Some(cluster) = &mut self.cluster {
             cluster.handovers.forget(id);
+            cluster.compares.forget(id);
         }
         if id == META {
             return self.end_restores();
@@ -65,6 +66,11 @@ impl JetStream {
         group.waiting.clear();
         group.expiring = false;
         group.wanted = None;
+        if let Some(replicated) = &mut group.log.replicated {
+            replicated.untold = Default::default();
+            replicated.comparing.handle_stepdown();
+        }
+        group.stream.forget_unlogged();
         let account = group.account;
         self.groups.insert(group);
         self.pushing.remove(&id);

@@ -156,6 +156,8 @@ impl JetStream {
             cluster.frames.retain(|frame| frame.group() != id);
             cluster.transfers.forget(id);
             cluster.handovers.forget(id);
+            cluster.compares.forget(id);
+            cluster.repairs.forget(id);
         }
     }
 
@@ -306,11 +308,8 @@ impl JetStream {
 
     /// A stream that only this server has is to have others: its log goes on as that of a group of one member.
     fn begin_replication(&mut self, now: Time, id: GroupId) {
-        let (Some(cluster), Some(log)) =
-            (&mut self.cluster, self.groups.get_mut(&id).map(|group| &mut group.log))
-        else {
-            return;
-        };
+        let (Some(cluster), Some(group)) = (&mut self.cluster, self.groups.get_mut(&id)) else { return };
+        let log = &mut group.log;
         if !log.is_settled() {
             cluster.growing.insert(id);
             return;
@@ -320,10 +319,11 @@ impl JetStream {
         let term = if applied == LogIndex(0) { 0 } else { log.term() };
         let hard = Hard { term, commit: applied, ..Hard::default() };
         let members = Members { voters: vec![cluster.me], ..Members::default() };
-        let note = ReplicaNote { hard, base: (applied, term), members, hollow: false };
+        let note = ReplicaNote { hard, base: (applied, term), members, ..ReplicaNote::default() };
         let frame = note_frame(id, &note);
         let Ok(mut replicated) = Replicated::open((cluster.me, id), note, applied, &[]) else { return };
         cluster.frames.push(frame);
+        group.stream.messages_mut().keep_on_disk();
         replicated.lead_alone(now);
         log.replicate(term, replicated);
         cluster.busy.insert(id);

@@ -8,9 +8,11 @@ use hw_raft::{Entry, EntryKind, Hard, Members, Message, Replica, Settings, Start
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use super::checked::{Checked, meta_of};
+use super::compare::Comparing;
 use super::transfer::Installing;
 use crate::commit::META;
 use crate::limits::{APPEND_MAX_BYTES, INFLIGHT_APPENDS};
+use crate::untold::Untold;
 
 /// What the disk has of a replica.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,15 @@ pub(crate) struct Replicated {
     pub(crate) members: Members,
     /// Whether its state fits no entry of the log, as it is being fetched.
     pub(crate) hollow: bool,
+    /// Whether nothing of what is here is to be used for that.
+    pub(crate) anew: bool,
+    /// It lost what it knew of terms and votes: it says nothing in elections until it has a leader's state. Then it begins in
+    /// this term at the earliest, in which it cannot have voted.
+    mute: Option<u64>,
+    /// Consumers that are ahead of what the log says of them.
+    pub(crate) untold: Untold,
+    /// When replicas are compared.
+    pub(crate) comparing: Comparing,
     /// A state that was fetched and is not durable yet.
     pub(crate) installing: Option<Installing>,
     /// Whether the running checkpoint contains that.
@@ -64,7 +75,10 @@ impl Saved {
     /// Takes a later note: what it says of the log's beginning counts only without a state.
     pub(crate) fn take_note(&mut self, later: ReplicaNote) {
         match &mut self.note {
-            Some(note) if self.is_stated => (note.hard, note.hollow) = (later.hard, later.hollow),
+            Some(note) if self.is_stated => {
+                (note.hard, note.mute) = (later.hard, later.mute);
+                (note.hollow, note.anew) = (later.hollow, later.anew);
+            }
             note => *note = Some(later),
         }
     }
@@ -99,7 +113,7 @@ impl Replicated {
         applied: LogIndex,
         frames: &[Frame],
     ) -> Result<Replicated, StartError> {
-        let ReplicaNote { mut hard, base, members, hollow } = note;
+        let ReplicaNote { mut hard, base, members, hollow, anew, mute } = note;
         hard.commit = hard.commit.max(base.0);
         let entries = frames.iter().filter(|frame| frame.first() > base.0).map(entry_of).collect();
         let start = Start { hard, members: members.clone(), base, applied, entries };
@@ -120,6 +134,10 @@ impl Replicated {
             base,
             members,
             hollow,
+            anew,
+            mute: mute.then_some(0),
+            untold: Untold::default(),
+            comparing: Comparing::default(),
             installing: None,
             saving: false,
             in_checkpoint: None,
@@ -127,6 +145,38 @@ impl Replicated {
             checked: Checked::default(),
             hard,
         })
+    }
+
+    /// A replica of which the disk has nothing that can be used. What it has said before it does not know.
+    pub(crate) fn blank(who: (NodeId, GroupId)) -> Result<Replicated, StartError> {
+        let is_stream = who.1 != META;
+        let note = ReplicaNote { hollow: is_stream, anew: is_stream, mute: true, ..ReplicaNote::default() };
+        Replicated::open(who, note, LogIndex(0), &[])
+    }
+
+    /// It has a leader's state, if it waited for one: the term from which it takes part in elections is chosen.
+    pub(crate) fn choose_term(&mut self, now: Time) {
+        if let Some(term) = &mut self.mute {
+            // Terms rise by one with each election, which are far less than one a second: it cannot have been in this one,
+            // and will not have been in that of the next time.
+            *term = now.0.unsigned_abs() / 1_000_000_000;
+        }
+    }
+
+    /// Whether it says nothing in elections.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.mute.is_some()
+    }
+
+    /// The term in which a replica that was mute begins, when its state ends with this entry.
+    pub(crate) fn first_hard(&self, commit: LogIndex) -> Hard {
+        let term = self.mute.unwrap_or_default().max(self.replica.term() + 1);
+        Hard { term, vote: NodeId(0), commit }
+    }
+
+    /// When its leader has something to say to the others.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.untold.next_deadline().into_iter().chain(self.comparing.next_deadline()).min()
     }
 
     /// Whether this server decides what is proposed.
@@ -213,11 +263,13 @@ impl Replicated {
         let hard = self.hard;
         if let Some(Installing { base, members }) = self.installing.clone() {
             self.saving = true;
-            return ReplicaNote { hard, base, members, hollow: false };
+            let hard = self.mute.map_or(hard, |_| self.first_hard(base.0));
+            return ReplicaNote { hard, base, members, ..ReplicaNote::default() };
         }
         self.in_checkpoint = Some(base);
         let members = self.replica.members().clone();
-        ReplicaNote { hard, base, members, hollow: self.hollow }
+        let mute = self.is_mute();
+        ReplicaNote { hard, base, members, hollow: self.hollow, anew: self.anew, mute }
     }
 
     /// What was saved with the state is durable.
@@ -229,7 +281,8 @@ impl Replicated {
 
     fn saved(&self) -> ReplicaNote {
         let (hard, members) = (self.hard, self.members.clone());
-        ReplicaNote { hard, base: self.base, members, hollow: self.hollow }
+        let mute = self.is_mute();
+        ReplicaNote { hard, base: self.base, members, hollow: self.hollow, anew: self.anew, mute }
     }
 }
 

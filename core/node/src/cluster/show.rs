@@ -42,6 +42,10 @@ pub struct RaftView {
     pub leader: String,
     pub term: u64,
     pub peers: Vec<PeerInfo>,
+    /// The last entry at which replicas were compared; 0: not yet.
+    pub compared: u64,
+    /// What is wrong with the replica that is here; empty: nothing.
+    pub problem: String,
 }
 
 /// Something of a stream that is not as it should be.
@@ -109,15 +113,28 @@ impl JetStreamView<'_> {
                 Some(replicated) if js.lacks_leader(id) || replicated.hollow => {
                     format!("JetStream stream '{account} > {stream}' is not current")
                 }
+                Some(_) if let Some(index) = js.disputed(id) => {
+                    format!("the replicas of JetStream stream '{account} > {stream}' differ at entry {index}")
+                }
                 Some(_) => continue,
             };
             problems.push(AssetProblem { account: account.to_owned(), stream, error });
+        }
+        for (id, stream) in js.orphans() {
+            let error =
+                format!("group {id} (stream {stream:?}) is on disk, and the cluster does not know it");
+            problems.push(AssetProblem { account: "unknown".to_owned(), stream, error });
         }
         problems
     }
 }
 
 impl JetStream {
+    /// At which entry the replicas of a group that is led here were found to differ without a majority.
+    fn disputed(&self, id: GroupId) -> Option<u64> {
+        Some(self.cluster.as_ref()?.compares.disputed(id)?.0)
+    }
+
     fn raft_view(&self, now: Time, id: GroupId) -> Option<RaftView> {
         let status = self.replica(id)?.replica.status();
         let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
@@ -142,6 +159,8 @@ impl JetStream {
             leader: if self.lacks_leader(id) { String::new() } else { node_key(status.leader) },
             term: status.term,
             peers,
+            compared: self.replica(id)?.comparing.compared().0,
+            problem: self.groups.get(&id).and_then(|group| group.damage.clone()).unwrap_or_default(),
         })
     }
 }

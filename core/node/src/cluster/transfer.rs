@@ -29,6 +29,8 @@ pub(crate) struct Transfers {
     last: u64,
     incoming: BTreeMap<GroupId, Incoming>,
     outgoing: BTreeMap<(NodeId, GroupId), Outgoing>,
+    /// Who led a group, as far as was heard while its replica here took no part.
+    heard: BTreeMap<GroupId, NodeId>,
 }
 
 struct Incoming {
@@ -58,7 +60,13 @@ impl Transfers {
 
     pub(crate) fn forget(&mut self, id: GroupId) {
         self.incoming.remove(&id);
+        self.heard.remove(&id);
         self.outgoing.retain(|(_, group), _| *group != id);
+    }
+
+    /// What is on its way to a group is of no use any more.
+    pub(crate) fn stop(&mut self, id: GroupId) {
+        self.incoming.remove(&id);
     }
 
     /// Whether a group's state is being fetched from a server.
@@ -83,8 +91,11 @@ impl JetStream {
         if is_installing || self.disk.failed.is_some() || self.replica(id).is_none() {
             return;
         }
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.repairs.comes_first(id)) {
+            return; // When that is done, it is fetched.
+        }
         let last = self.groups.get(&id).map_or(Seq(0), |group| group.stream.messages().last_seq());
-        self.hollow(id);
+        self.hollow(id, false);
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.transfers.is_fetching(id, from) {
             return;
@@ -96,13 +107,16 @@ impl JetStream {
         cluster.send(from, PeerFrame::Fetch { group: id, transfer, after: last });
     }
 
-    /// From now on the state of a replica fits no entry; that is durable before what it is filled with.
-    fn hollow(&mut self, id: GroupId) {
+    /// From now on the state of a replica fits no entry; that is durable before what it is filled with. `is_anew`: nothing of
+    /// what is here is to be used.
+    pub(crate) fn hollow(&mut self, id: GroupId, is_anew: bool) {
         if id == META {
             return; // Its state is replaced at once.
         }
         let Some(replicated) = self.replica_mut(id) else { return };
-        if std::mem::replace(&mut replicated.hollow, true) {
+        let is_known = replicated.hollow && (replicated.anew || !is_anew);
+        (replicated.hollow, replicated.anew) = (true, replicated.anew || is_anew);
+        if is_known {
             return;
         }
         let frame = replicated.note_again(id);
@@ -132,6 +146,7 @@ impl JetStream {
         for to in waiting {
             self.next_piece(to, id);
         }
+        self.touch_giving(id, block);
     }
 
     fn next_piece(&mut self, to: NodeId, id: GroupId) {
@@ -233,9 +248,12 @@ impl JetStream {
         };
         cluster.transfers.incoming.remove(&id);
         if let Err(reason) = self.install(now, hub, id, end) {
-            let text =
-                format!("group {id}: the state that {} sent cannot be used: {reason}", self.node_name(from));
-            self.say(NoticeLevel::Error, text);
+            let reason =
+                format!("the state that {} sent does not fit what is here: {reason}", self.node_name(from));
+            match id == META {
+                true => self.say(NoticeLevel::Error, format!("{}: {reason}", self.raft_group(id))),
+                false => self.remedy(now, id, super::Remedy::Anew, reason),
+            }
         }
     }
 
@@ -269,6 +287,7 @@ impl JetStream {
         let Some(log) = self.log_mut(id) else { return Ok(()) };
         log.handle_installed(base.0, base.1);
         if let Some(replicated) = &mut log.replicated {
+            replicated.choose_term(now);
             replicated.installing = Some(Installing { base, members: note.members });
         }
         self.meta_changed |= id == META;
@@ -288,9 +307,14 @@ impl JetStream {
             .map(|(account, asset)| (account.to_owned(), asset.config.name.clone(), asset.group()))
             .collect();
         let new: BTreeSet<GroupId> = assets.iter().map(|(.., id)| *id).collect();
+        let deleted: BTreeSet<GroupId> = self.meta.tombstones().collect();
         for gone in old.difference(&new) {
-            self.close_group(now, hub, *gone);
+            match deleted.contains(gone) {
+                true => self.close_group(now, hub, *gone),
+                false => self.orphan(now, hub, *gone),
+            }
         }
+        deleted.iter().for_each(|id| self.drop_found(*id));
         for (account, name, id) in assets {
             if !self.groups.contains_key(&id) {
                 self.open_group(now, hub, (&account, &name));
@@ -301,15 +325,19 @@ impl JetStream {
     }
 
     /// A checkpoint contains the states that were fetched: they count.
-    pub(crate) fn handle_installed(&mut self) {
+    fn handle_installed(&mut self, now: Time) {
         for id in self.replicated() {
             let Some(replicated) = self.replica_mut(id) else { continue };
             let Some(Installing { base, members }) = replicated.installing.take_if(|_| replicated.saving)
             else {
                 continue;
             };
-            replicated.hollow = false;
+            (replicated.hollow, replicated.anew) = (false, false);
             (replicated.base, replicated.members) = (base, members.clone());
+            if replicated.is_mute() {
+                self.speak_again(now, id, (base, members));
+                continue;
+            }
             let frame = replicated.note_again(id);
             let installed = replicated.replica.install(base, members);
             if let Some(cluster) = &mut self.cluster {
@@ -319,6 +347,7 @@ impl JetStream {
                     cluster.say(NoticeLevel::Error, text);
                 }
             }
+            self.mended(id);
             self.wake_replica(id);
             if self.replica(id).is_some_and(|replicated| replicated.replica.leader().0 == 0) {
                 self.ask_for_leader(id);
@@ -327,12 +356,12 @@ impl JetStream {
     }
 
     /// A checkpoint has ended.
-    pub(crate) fn handle_replicas_saved(&mut self, well: bool) {
+    pub(crate) fn handle_replicas_saved(&mut self, now: Time, well: bool) {
         if self.cluster.is_none() {
             return;
         }
         if well {
-            self.handle_installed();
+            self.handle_installed(now);
         }
         let tail = LOG_TAIL_BYTES.min(LOG_TAILS_BYTES / self.groups.keys().count().max(1) as u64);
         for id in self.replicated() {
@@ -364,20 +393,33 @@ impl JetStream {
         let late = cluster.transfers.incoming.extract_if(.., |_, incoming| incoming.until <= now);
         let late: Vec<(GroupId, NodeId)> = late.map(|(id, incoming)| (id, incoming.from)).collect();
         for (id, from) in late {
-            // A hollow replica may not know who leads: who sent it something did, or will soon.
-            let leader = self.replica(id).map_or(NodeId(0), |replicated| replicated.replica.leader());
-            let from = if leader.0 == 0 || self.is_me(leader) { from } else { leader };
-            if self.replica(id).is_some_and(|replicated| replicated.hollow) || id == META {
-                self.fetch_state(now, from, id);
+            // A replica without a state may not know who leads: who sent it something did, or will soon.
+            let is_empty = |replica: &super::Replicated| replica.hollow || replica.is_mute();
+            if id == META || self.replica(id).is_some_and(is_empty) {
+                self.fetch_state(now, self.helper(id).unwrap_or(from), id);
             }
         }
     }
 
+    /// Another server leads a group whose replica here takes no part.
+    pub(crate) fn hear_of(&mut self, id: GroupId, leader: NodeId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.transfers.heard.insert(id, leader);
+        }
+    }
+
+    /// Who brings a hollow replica its state: the leader, as far as that is known.
+    pub(crate) fn helper(&self, id: GroupId) -> Option<NodeId> {
+        let (cluster, replicated) = (self.cluster.as_ref()?, self.replica(id)?);
+        let heard = cluster.transfers.heard.get(&id).copied();
+        let known = [heard, Some(replicated.replica.leader())].into_iter().flatten();
+        known.into_iter().find(|node| *node != cluster.me && cluster.peers.is_alive(*node))
+    }
+
     /// A hollow replica asks its leader.
     pub(crate) fn fetch_again(&mut self, now: Time, id: GroupId) {
-        let Some(replicated) = self.replica(id).filter(|replicated| replicated.hollow) else { return };
-        let leader = replicated.replica.leader();
-        if leader.0 != 0 && !self.is_me(leader) {
+        let is_hollow = self.replica(id).is_some_and(|replicated| replicated.hollow);
+        if let Some(leader) = self.helper(id).filter(|_| is_hollow) {
             self.fetch_state(now, leader, id);
         }
     }
@@ -386,11 +428,12 @@ impl JetStream {
     pub(crate) fn end_transfers(&mut self, node: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.transfers.outgoing.retain(|(to, _), _| *to != node);
+        cluster.repairs.giving.retain(|(to, _), _| *to != node);
     }
 }
 
 /// A message in a piece: sequence, time, lengths of subject, header and all, then all of it.
-fn encode(message: &Message, out: &mut Vec<u8>) {
+pub(super) fn encode(message: &Message, out: &mut Vec<u8>) {
     let (subject, header) = message.record.lengths();
     let joined = message.record.joined();
     out.extend_from_slice(&message.seq.0.to_le_bytes());
@@ -402,7 +445,7 @@ fn encode(message: &Message, out: &mut Vec<u8>) {
 }
 
 /// The messages of a piece, as far as they are whole.
-fn decode(mut body: Bytes) -> impl Iterator<Item = Message> {
+pub(super) fn decode(mut body: Bytes) -> impl Iterator<Item = Message> {
     std::iter::from_fn(move || {
         let (seq, rest) = body.split_first_chunk::<8>()?;
         let (ts, rest) = rest.split_first_chunk::<8>()?;

@@ -195,6 +195,31 @@ impl Pages {
         Ok(())
     }
 
+    /// The same for so many pages from one on, from the disk; gives the next one, or None at the end.
+    pub(crate) fn check_some(
+        &self,
+        id: SegmentId,
+        place: &Place,
+        from: u32,
+        count: u32,
+    ) -> Result<Option<u32>, Damage> {
+        let end = (place.end as usize).div_ceil(PAGE_DATA_BYTES) as u32;
+        let to = from.saturating_add(count).min(end);
+        if from >= to {
+            return Ok(None);
+        }
+        let offset = place.offset + u64::from(from) * PAGE_BYTES as u64;
+        let raw = self.raw(id, offset, (to - from) as usize * PAGE_BYTES)?;
+        for number in from..to {
+            let start = (number - from) as usize * PAGE_BYTES;
+            match self.open(id, place, number, &raw.slice(start..start + PAGE_BYTES)) {
+                Ok(_) | Err(Damage { flaw: Flaw::NoKey, .. }) => {}
+                Err(damage) => return Err(damage),
+            }
+        }
+        Ok((to < end).then_some(to))
+    }
+
     /// The content of a page after its check.
     fn open(&self, id: SegmentId, index: &Place, number: u32, page: &Bytes) -> Result<Bytes, Damage> {
         let offset = index.offset + u64::from(number) * PAGE_BYTES as u64;

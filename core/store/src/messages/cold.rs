@@ -77,6 +77,10 @@ impl Cold {
         self.fault.borrow().is_some()
     }
 
+    pub fn forget_fault(&mut self) {
+        *self.fault.get_mut() = None;
+    }
+
     /// The answer, or as if there were nothing.
     pub fn guard<T: Default>(&self, result: Result<T, Damage>) -> T {
         result.unwrap_or_else(|damage| {

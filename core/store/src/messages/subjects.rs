@@ -85,6 +85,11 @@ impl Subjects {
         *cold = cold.map(|cold| cold.saturating_sub(1));
     }
 
+    /// How many messages are not in memory is to be counted anew, of all subjects.
+    pub fn forget_cold(&mut self) {
+        self.by_id.iter_mut().for_each(|subject| *subject.cold.get_mut() = None);
+    }
+
     /// Notes a message; gives the number of its subject.
     pub fn push(&mut self, id: u32, seq: u64) {
         self.by_id[id as usize].seqs.as_mut().expect("a named subject has messages").push(seq);

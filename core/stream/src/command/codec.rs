@@ -24,6 +24,8 @@ const BATCH_PART: u8 = 13;
 const PUBLISH_RUN: u8 = 14;
 const FIRE: u8 = 15;
 const DELIVERED_ROWS: u8 = 16;
+const PROGRESS: u8 = 17;
+const COMPARE: u8 = 18;
 const MIRRORED: u8 = 20;
 const SOURCED: u8 = 21;
 const RESTORE: u8 = 40;
@@ -132,10 +134,12 @@ impl Command {
             | Command::Purge { ts, .. }
             | Command::DeleteMessage { ts, .. }
             | Command::Expire { ts }
+            | Command::Compare { ts }
             | Command::Configure { ts, .. }
             | Command::PutConsumer { ts, .. }
             | Command::DeleteConsumer { ts, .. }
             | Command::Delivered { ts, .. }
+            | Command::Progress { ts, .. }
             | Command::Settled { ts, .. }
             | Command::PauseConsumer { ts, .. }
             | Command::ResetConsumer { ts, .. }
@@ -169,6 +173,7 @@ impl Command {
                 out.push(u8::from(*erase));
             }
             Command::Expire { ts } => head(out, EXPIRE, *ts),
+            Command::Compare { ts } => head(out, COMPARE, *ts),
             Command::Configure { ts, revision, config } => {
                 head(out, CONFIGURE, *ts);
                 number(out, *revision);
@@ -186,6 +191,11 @@ impl Command {
                 out.extend_from_slice(name);
             }
             Command::Delivered { ts, consumer, seqs } => encode_delivered(out, *ts, consumer, seqs),
+            Command::Progress { ts, consumer, revision, consumer_seq, seq } => {
+                head(out, PROGRESS, *ts);
+                [*revision, *consumer_seq, seq.0].into_iter().for_each(|value| number(out, value));
+                out.extend_from_slice(consumer);
+            }
             Command::Settled { ts, consumer, acks } => {
                 head(out, SETTLED, *ts);
                 text(out, consumer);
@@ -264,6 +274,7 @@ impl Command {
             PURGE => Command::Purge { ts, seq: Seq(r.number()?), keep: r.number()?, filter: r.rest() },
             DELETE_MESSAGE => Command::DeleteMessage { ts, seq: Seq(r.number()?), erase: r.flag()? },
             EXPIRE => Command::Expire { ts },
+            COMPARE => Command::Compare { ts },
             CONFIGURE => Command::Configure { ts, revision: r.number()?, config: r.rest() },
             PUT_CONSUMER => Command::PutConsumer {
                 ts,
@@ -290,6 +301,7 @@ impl Command {
                 let consumer = r.text()?;
                 Command::Delivered { ts, consumer, seqs: rows::decode_seqs(&mut r)? }
             }
+            PROGRESS => r.progress(ts)?,
             SETTLED => {
                 let consumer = r.text()?;
                 Command::Settled { ts, consumer, acks: r.settlements()? }
@@ -437,6 +449,11 @@ impl Reader {
             records.push(self.record()?);
         }
         Ok(records)
+    }
+
+    fn progress(&mut self, ts: Time) -> Result<Command, DecodeError> {
+        let (revision, consumer_seq, seq) = (self.number()?, self.number()?, Seq(self.number()?));
+        Ok(Command::Progress { ts, consumer: self.rest(), revision, consumer_seq, seq })
     }
 
     fn mirrored(&mut self, ts: Time) -> Result<Command, DecodeError> {
@@ -587,6 +604,12 @@ mod tests {
                 b"\x0f\x08\x07\x06\x05\x04\x03\x02\x01\x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\
                   \x06\0\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0ap",
             ),
+            (
+                Command::Progress { ts, consumer: b(b"C"), revision: 1, consumer_seq: 2, seq: Seq(3) },
+                b"\x11\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\0\0\
+                  \x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0C",
+            ),
+            (Command::Compare { ts }, b"\x12\x08\x07\x06\x05\x04\x03\x02\x01"),
             (
                 Command::Mirrored { ts, after: Seq(1), first: Seq(2), messages: fed(2) },
                 b"\x14\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\

@@ -57,13 +57,8 @@ impl Consumer {
 
     fn deliver_new(&mut self, ts: Time, seq: Seq, messages: &Messages, applied: &mut Applied) {
         self.delivered.stream_seq = seq;
-        if let Some(lasts) = &mut self.lasts {
-            while lasts.seqs.front().is_some_and(|first| *first <= seq) {
-                lasts.seqs.pop_front();
-            }
-            if lasts.seqs.is_empty() && seq.next() >= lasts.resume {
-                self.lasts = None;
-            }
+        if self.logged.is_none() {
+            self.drop_lasts(seq);
         }
         if !messages.contains(seq) {
             // Removed after it was chosen; its removal was counted then.
@@ -79,6 +74,17 @@ impl Consumer {
                 self.pending.insert(seq, Delivery { consumer_seq, ts, count: 1 });
             }
             false => applied.done.push(seq),
+        }
+    }
+
+    /// What is left of the past is behind a sequence.
+    pub(super) fn drop_lasts(&mut self, seq: Seq) {
+        let Some(lasts) = &mut self.lasts else { return };
+        while lasts.seqs.front().is_some_and(|first| *first <= seq) {
+            lasts.seqs.pop_front();
+        }
+        if lasts.seqs.is_empty() && seq.next() >= lasts.resume {
+            self.lasts = None;
         }
     }
 
@@ -194,6 +200,7 @@ impl Consumer {
 
     /// Starts over at a sequence, or after the ack floor with `Seq(0)`; gives the sequence that comes first.
     pub fn apply_reset(&mut self, seq: Seq, messages: &Messages) -> Result<Seq, ConsumerError> {
+        self.fall_back();
         self.check_reset(seq, messages)?;
         let before = if seq.0 == 0 { self.ack_floor.stream_seq } else { seq.prev() };
         let position = Position { consumer_seq: 0, stream_seq: before, last_active: Time(0) };
@@ -235,13 +242,14 @@ impl Consumer {
 
     /// A message left the stream for another reason than this consumer's acknowledgement.
     pub fn message_removed(&mut self, seq: Seq, subject: &[u8], applied: &mut Applied) {
+        let was_left = self.lasts.as_mut().filter(|lasts| seq < lasts.resume).map(|lasts| {
+            let at = lasts.seqs.binary_search(&seq).ok();
+            at.and_then(|at| lasts.seqs.remove(at)).is_some()
+        });
         if seq > self.delivered.stream_seq {
-            let counted = match &mut self.lasts {
-                Some(lasts) if seq < lasts.resume => match lasts.seqs.binary_search(&seq) {
-                    Ok(at) => lasts.seqs.remove(at).is_some(),
-                    Err(_) => false,
-                },
-                _ => {
+            let counted = match was_left {
+                Some(was_left) => was_left,
+                None => {
                     let matcher = self.matcher.as_ref();
                     seq <= self.counted_to && matcher.is_none_or(|matcher| matcher.matches(subject))
                 }
@@ -278,6 +286,9 @@ impl Consumer {
         }
         // Nothing is left below the first message: neither to deliver nor to acknowledge.
         self.delivered.stream_seq = self.delivered.stream_seq.max(messages.first_seq().prev());
+        if let Some(logged) = &mut self.logged {
+            logged.stream_seq = logged.stream_seq.max(messages.first_seq().prev());
+        }
         self.settle_floor(None);
         self.recount(messages);
     }

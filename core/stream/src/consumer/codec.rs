@@ -1,7 +1,6 @@
 //! A consumer in a checkpoint: its configuration as JSON, then its numbers, little-endian (docs/format.md).
 //!
-//! What can be counted from the stream's messages is not stored. The numbers of a consumer whose progress is not
-//! logged are its leader's: replicas may differ in them, and nothing relies on them.
+//! What can be counted from the stream's messages is not stored, nor what a leader delivered that is not in the log.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +27,7 @@ impl Consumer {
         put_bytes(out, &config);
         put(out, self.created.0 as u64);
         put(out, self.revision);
-        for position in [self.delivered, self.ack_floor] {
+        for position in self.places() {
             put(out, position.consumer_seq);
             put(out, position.stream_seq.0);
             put(out, position.last_active.0 as u64);
@@ -85,6 +84,7 @@ impl Consumer {
             retention,
             delivered,
             ack_floor,
+            logged: None,
             pending,
             exhausted,
             lasts,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_kit::{Seq, Time};
 
 use super::Stream;
-use crate::command::{ConsumerAction, Settlement};
+use crate::command::{Command, ConsumerAction, Settlement};
 use crate::config::ConsumerConfig;
 use crate::consumer::{self, Applied, Consumer, Request, ServerLimits};
 use crate::outcome::{Advisory, ConsumerError, ConsumerPut, Effect};
@@ -87,12 +87,48 @@ impl Stream {
         Ok(())
     }
 
-    /// Deliveries of a consumer whose progress is not in the log: they count at once, on this server alone.
-    pub fn apply_unlogged(&mut self, now: Time, name: &Bytes, seqs: &[Seq], fx: &mut Vec<Effect>) {
+    /// Deliveries of a consumer whose progress is not in the log: they count at once, on this server alone. Where others
+    /// have the stream, too, the state stays what the log says, until [`Command::Progress`] says how far it has come.
+    ///
+    /// [`Command::Progress`]: crate::Command::Progress
+    pub fn apply_unlogged(
+        &mut self,
+        (now, is_replicated): (Time, bool),
+        name: &Bytes,
+        seqs: &[Seq],
+        fx: &mut Vec<Effect>,
+    ) {
         let Some(consumer) = self.consumers.get_mut(name) else { return };
         let mut applied = Applied::default();
+        if is_replicated {
+            consumer.run_ahead();
+        }
         consumer.apply_delivered(now, seqs, &self.messages, &mut applied);
         fx.append(&mut applied.effects);
+    }
+
+    pub(super) fn handle_progress(&mut self, name: &Bytes, revision: u64, to: (Time, u64, Seq)) {
+        if let Some(consumer) = self.consumers.get_mut(name) {
+            consumer.apply_progress(revision, to);
+        }
+    }
+
+    /// How far a consumer is ahead of what the log says of it, to be proposed; None if it is not.
+    pub fn progress_of(&self, now: Time, name: &Bytes) -> Option<Command> {
+        let consumer = self.consumers.get(name).filter(|consumer| consumer.is_ahead())?;
+        let at = consumer.delivered();
+        Some(Command::Progress {
+            ts: now,
+            consumer: name.clone(),
+            revision: consumer.revision(),
+            consumer_seq: at.consumer_seq,
+            seq: at.stream_seq,
+        })
+    }
+
+    /// This server does not lead any more: consumers are where the log says.
+    pub fn forget_unlogged(&mut self) {
+        self.consumers.values_mut().for_each(Consumer::fall_back);
     }
 
     pub(super) fn handle_delivered(&mut self, name: &Bytes, seqs: &[Seq], fx: &mut Vec<Effect>) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
 use hw_store::messages::{self, IndexSource, Restore};
 use hw_store::{Messages, Record};
+use sha2::{Digest, Sha256};
 
 use super::counter::{Sources, shown};
 use super::dedupe::{Dedupe, Fingerprint, Seen};
@@ -54,6 +55,22 @@ fn block(out: &mut Vec<u8>, bytes: &[u8]) {
 impl Stream {
     /// Appends the whole state except for the messages' bytes.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
+        self.snapshot_rules(out);
+        self.messages.snapshot(out);
+    }
+
+    /// A number for the whole state but the messages' bytes, which the log vouches for, and how many bytes it was made of:
+    /// replicas that have applied the same entries have the same.
+    pub fn digest(&self) -> (u64, usize) {
+        let mut state = Vec::new();
+        self.snapshot_rules(&mut state);
+        self.messages.snapshot_content(&mut state);
+        let hash = Sha256::digest(&state);
+        (hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)), state.len())
+    }
+
+    /// Everything but the messages.
+    fn snapshot_rules(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         for value in [
             self.created.0 as u64,
@@ -116,7 +133,6 @@ impl Stream {
             number(out, seq.0);
             block(out, &shown(sources));
         }
-        self.messages.snapshot(out);
     }
 }
 

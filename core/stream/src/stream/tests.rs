@@ -2,6 +2,7 @@
 
 mod batches;
 mod schedules;
+mod unlogged;
 
 use hw_kit::Span;
 
@@ -747,6 +748,7 @@ fn restored(stream: &Stream) -> Stream {
     let (back, lost) = restore.finish(None).expect("just written");
     assert_eq!(lost, []);
     assert_eq!(back.fingerprint(), stream.fingerprint());
+    assert_eq!(back.digest(), stream.digest());
     assert_eq!(back.messages().state(), stream.messages().state());
     back
 }

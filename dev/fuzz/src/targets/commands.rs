@@ -46,6 +46,7 @@ pub(super) fn corpus() -> Vec<Vec<u8>> {
         publish(11, "a.b", "NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n"),
         publish(12, "a.c", "NATS/1.0\r\nNats-TTL: 1s\r\n\r\n"),
         Command::Delivered { ts: Time(20), consumer: c(), seqs: vec![Seq(1), Seq(2)] },
+        Command::Progress { ts: Time(21), consumer: c(), revision: 0, consumer_seq: 2, seq: Seq(2) },
         Command::Settled {
             ts: Time(21),
             consumer: c(),

@@ -188,6 +188,7 @@ fn jetstream() -> JetStreamConfig {
         server_name: "fuzz".to_owned(),
         checkpoint_bytes: 2000,
         erase_after: hw_kit::Span::from_millis(100),
+        scrub_bytes: 100_000,
         seed: 1,
     }
 }

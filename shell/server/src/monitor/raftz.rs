@@ -32,6 +32,10 @@ pub(crate) struct Group {
     ipq_resp_len: usize,
     ipq_apply_len: usize,
     wal: Wal,
+    /// The last entry at which the replicas were compared, and what is wrong with this one; not in `nats-server`.
+    compared: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    problem: String,
     peers: BTreeMap<String, Peer>,
 }
 
@@ -100,6 +104,8 @@ fn shown(view: RaftView) -> Group {
             last_seq: view.last,
             consumer_count: 0,
         },
+        compared: view.compared,
+        problem: view.problem,
         peers: peers.collect(),
     }
 }

@@ -1,0 +1,60 @@
+//! Consumers whose deliveries are not in the log one by one: where others have the stream, too, the log is told now and
+//! then how far they have come, so that another leader goes on from about there. One command for each, however much it
+//! delivered.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use hw_kit::Time;
+
+use crate::group::Group;
+use crate::limits::PROGRESS_EVERY;
+use crate::log::Origin;
+
+/// Who has delivered something that the log does not say.
+#[derive(Default)]
+pub(crate) struct Untold {
+    names: BTreeSet<Bytes>,
+    due: Option<Time>,
+}
+
+impl Untold {
+    /// A consumer has.
+    pub(crate) fn note(&mut self, now: Time, name: &Bytes) {
+        if !self.names.contains(name) {
+            self.names.insert(name.clone());
+        }
+        self.due.get_or_insert(now + PROGRESS_EVERY);
+    }
+
+    /// When the log is told.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.due
+    }
+}
+
+impl Group {
+    /// The time may have come to say how far consumers have come, or to compare what replicas are.
+    pub(crate) fn tell_others(&mut self, now: Time) {
+        let Some(replicated) = &mut self.log.replicated else { return };
+        if replicated.comparing.begin_if_due(now) {
+            let command = hw_stream::Command::Compare { ts: now };
+            self.log.propose(Origin::None, |out| command.encode(out));
+        }
+        let untold = self.log.replicated.as_ref().and_then(|replicated| replicated.untold.next_deadline());
+        if untold.is_some_and(|due| due <= now) {
+            self.tell_progress(now);
+        }
+    }
+
+    /// Tells the log how far consumers have come.
+    pub(crate) fn tell_progress(&mut self, now: Time) {
+        let Some(replicated) = &mut self.log.replicated else { return };
+        let untold = std::mem::take(&mut replicated.untold);
+        for name in untold.names {
+            if let Some(command) = self.stream.progress_of(now, &name) {
+                self.log.propose(Origin::None, |out| command.encode(out));
+            }
+        }
+    }
+}
