@@ -166,7 +166,7 @@ impl Run {
             0 if !self.clients[client].subs.contains_key(&topic) && self.world.is_connected(client) => {
                 let grouped = self.rng.chance(1, 3);
                 let group = if grouped { "q " } else { "" };
-                self.world.send(client, format!("SUB t.{topic} {group}{topic}\r\n").into_bytes());
+                self.world.send(client, format!("SUB t.{topic} {group}t{topic}\r\n").into_bytes());
                 self.clients[client].subs.insert(topic, grouped);
             }
             1..8 => {
