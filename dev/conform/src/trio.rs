@@ -132,6 +132,9 @@ pub struct Trio {
     routes: Vec<Port>,
 }
 
+/// Whom a server dials, of all routes' ports.
+type Dials<'a> = &'a dyn Fn(usize, &[u16]) -> Vec<u16>;
+
 impl Trio {
     /// Three of them.
     pub fn start(target: &Target) -> Result<Trio, Fault> {
@@ -148,7 +151,7 @@ impl Trio {
         target: &Target,
         count: usize,
         more: impl Fn(usize) -> String,
-        dials: Option<&dyn Fn(usize, &[u16]) -> Vec<u16>>,
+        dials: Option<Dials<'_>>,
     ) -> Result<Trio, Fault> {
         let binary = target.binary.clone()?;
         let routes = (0..count).map(|_| Port::take()).collect::<Result<Vec<Port>, _>>()?;

@@ -177,6 +177,7 @@ fn jetstream_blocks() {
             sync_always: false,
             checkpoint_bytes: 1 << 20,
             scrub_bytes: 0,
+            unique_tag: String::new(),
             index_cache_bytes: 2 << 20,
             max_buffered_size: Some(1_000_000),
             max_buffered_msgs: Some(10),

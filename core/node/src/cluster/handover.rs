@@ -154,7 +154,7 @@ impl JetStream {
         let is_done = |id: GroupId| {
             let Some(log) = self.log(id) else { return true };
             let has_heirs = self.successor(id, None).is_some();
-            !log.owes() && !(has_heirs && log.is_leading())
+            !(log.owes() || has_heirs && log.is_leading())
         };
         cluster.forwards.waiting() == 0 && self.replicated().into_iter().all(is_done)
     }
