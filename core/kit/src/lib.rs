@@ -5,10 +5,12 @@
 mod id;
 mod rng;
 mod time;
+mod wall;
 
 pub use id::{AccountId, ConnId, GroupId, LinkId, LogIndex, NodeId, Seq, ShardId};
 pub use rng::{Nuid, Rng};
 pub use time::{Span, Time};
+pub use wall::WallClock;
 
 /// A hash map whose order depends only on its history: replays are exact.
 #[allow(clippy::disallowed_types)] // The one place that may name it: the hasher is fixed here.

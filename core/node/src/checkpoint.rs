@@ -160,6 +160,10 @@ impl JetStream {
         }
         self.after_checkpoint(now, ended);
         self.handle_repairs_saved(now);
+        if self.disk.must_checkpoint {
+            // A state that came meanwhile waits for the next one, also when nothing else happens.
+            self.begin_checkpoint();
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Mirrors and sources: the leader reads what an origin has committed and proposes the copies to the stream that follows
 //! it. Nothing here is kept: after a restart the stream's own state says where to go on.
 
+mod far;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -20,6 +22,8 @@ use crate::jetstream::JetStream;
 use crate::limits::{FEED_BATCH, FEED_BATCH_BYTES, FEED_BATCHES};
 use crate::log::Origin;
 use crate::read::UNREADABLE;
+
+pub(crate) use far::Wanted;
 
 /// How long a feed waits before it tries again what was refused.
 const RETRY: Span = Span::from_secs(1);
@@ -63,6 +67,8 @@ struct Feed {
     error: Option<ApiError>,
     /// A limit of the account or the server is near: messages go one by one.
     cramped: bool,
+    /// Where it is asked for, while it has no replica here.
+    far: far::Far,
 }
 
 /// What a look at the origin gave.
@@ -133,6 +139,7 @@ impl Feed {
             retry: None,
             error: None,
             cramped: false,
+            far: far::Far::default(),
         }
     }
 
@@ -146,6 +153,7 @@ impl Feed {
         let (id, identity) = origin.unzip();
         (self.origin, self.identity) = (id, identity.unwrap_or_default());
         (self.matcher, self.next, self.error) = (None, None, None);
+        (self.far, self.retry) = (far::Far::default(), None);
     }
 
     /// Where the stream's own state says to go on: what it has, and what to read first.
@@ -219,7 +227,7 @@ impl Feed {
         let config = self.route.config();
         let of_this = |at: &&Position| origin.is_none() || at.identity == self.identity;
         let position = stream.position(self.route.key()).filter(of_this);
-        let lag = origin.zip(self.active).map_or(0, |(origin, _)| {
+        let lag = origin.zip(self.active).map_or(self.far.lag(), |(origin, _)| {
             let (messages, (_, from)) = (origin.stream.messages(), self.place(stream, &origin.stream));
             messages.count_from(from, &mut messages.matcher(&self.route.filters()))
         });
@@ -404,7 +412,7 @@ impl JetStream {
             return;
         }
         feed.retry = None;
-        let Some(from) = feed.origin else { return };
+        let Some(from) = feed.origin else { return self.run_far(now, id, feed) };
         while feed.in_flight < FEED_BATCHES {
             let (Some(group), Some(origin)) = (self.groups.get(&id), self.groups.get(&from)) else { return };
             feed.active = Some(now);

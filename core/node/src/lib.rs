@@ -56,4 +56,6 @@ pub use recover::{Recovery, StoredStream};
 pub use shard::Shard;
 pub use system::Question;
 pub use unheard::Unheard;
-pub use view::{AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, StreamView};
+pub use view::{
+    AccountView, Damaged, JetStreamHealth, JetStreamTotals, JetStreamView, ReplicaView, StreamView,
+};

@@ -452,7 +452,28 @@ impl Recovery {
         self.streams.entry(id).or_insert(Restored::begin(stream));
     }
 
+    /// In a cluster, that a stream exists may be in the tail of the meta group's log, of which nobody has said here yet how
+    /// much is decided. That a stream of this server alone has entries says it: so much was.
+    fn foresee(&mut self, id: GroupId) {
+        let Some(saved) = self.saved.get(&META) else { return };
+        let mut meta = self.meta.clone();
+        let frames = saved.frames.iter().filter(|frame| frame.first() > self.meta_applied);
+        for entry in
+            frames.filter(|frame| frame.kind() == FrameKind::Batch).flat_map(hw_store::Frame::entries)
+        {
+            let Ok(command) = MetaCommand::decode(&entry) else { continue };
+            meta.apply(command);
+            let asset = meta.all().map(|(_, asset)| asset).find(|asset| asset.group() == id);
+            if let Some(asset) = asset.cloned() {
+                return self.start_stream(&asset);
+            }
+        }
+    }
+
     fn replay_stream(&mut self, id: GroupId, index: LogIndex, entry: &bytes::Bytes) -> Result<(), String> {
+        if !self.streams.contains_key(&id) && !self.quarantined.contains_key(&id) {
+            self.foresee(id);
+        }
         let Some(restored) = self.streams.get_mut(&id) else { return Ok(()) }; // Deleted, or quarantined before.
         let command = Command::decode(entry).map_err(|error| error.to_string())?;
         restored.stream.apply(index, command, &mut Vec::new());

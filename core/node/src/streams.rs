@@ -116,6 +116,9 @@ impl JetStream {
         };
         let asset = asset.clone();
         let id = asset.group();
+        if self.is_going(id) {
+            return self.open_later(id);
+        }
         let Some(account_id) = self.directory.account_id(account) else { return };
         if self.aside.quarantined.contains_key(&id) {
             return;

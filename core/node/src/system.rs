@@ -48,8 +48,10 @@ pub(crate) struct System {
 }
 
 /// What the system account can ask every server, or one by its id.
-const OF_SERVER: [&str; 11] =
-    ["STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ", "HEALTHZ", "IDZ"];
+const OF_SERVER: [&str; 12] = [
+    "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ", "HEALTHZ", "IDZ",
+    "RAFTZ",
+];
 
 /// What the system account can ask about an account.
 const OF_ACCOUNT: [&str; 4] = ["CONNZ", "SUBSZ", "JSZ", "STATZ"];

@@ -1,7 +1,7 @@
 //! What the API and monitoring show: infos of streams and consumers, totals of accounts and of the server.
 
 use hw_jsapi::{API_LEVEL, AccountInfo, AccountLimits, ApiStats, stamp};
-use hw_kit::{AccountId, GroupId, NodeId, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Time};
 use hw_stream::Lead;
 use hw_stream::consumer::required_api_level;
 use hw_stream::info::{ClusterInfo, ConsumerInfo, LeadInfo, StreamInfo};
@@ -90,6 +90,23 @@ pub struct StreamView {
     pub consumers: Vec<Value>,
 }
 
+/// A replica of a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReplicaView<'a> {
+    /// Its group.
+    pub group: GroupId,
+    /// The stream's name.
+    pub stream: &'a str,
+    /// The entry that was applied last.
+    pub applied: LogIndex,
+    /// Two replicas that applied the same entries have the same.
+    pub fingerprint: u64,
+    /// Whether its state is that of the entry: it is not being fetched.
+    pub is_whole: bool,
+    /// What of it is damaged.
+    pub damage: Option<&'a str>,
+}
+
 /// JetStream, for reading.
 pub struct JetStreamView<'a> {
     pub(crate) js: &'a JetStream,
@@ -100,13 +117,29 @@ impl<'a> JetStreamView<'a> {
         JetStreamView { js }
     }
 
-    /// What is here of replicated streams: name, last applied entry and a number for the whole state.
-    pub fn replicas(&self) -> Vec<(String, u64, u64)> {
-        let groups = self.js.groups.values().filter(|group| group.log.replicated.is_some());
-        let one = |group: &Group| {
-            (group.stream.config().name.clone(), group.log.applied().0, group.stream.digest().0)
+    /// What is here of replicated streams.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaView<'a>> + use<'a> {
+        self.js.groups.values().filter_map(|group| {
+            let replicated = group.log.replicated.as_deref()?;
+            Some(ReplicaView {
+                group: group.id,
+                stream: &group.stream.config().name,
+                applied: group.log.applied(),
+                fingerprint: group.stream.digest().0,
+                is_whole: !replicated.hollow && replicated.installing.is_none(),
+                damage: group.damage.as_deref(),
+            })
+        })
+    }
+
+    /// Streams that are lost, or stand still, without this server's disk.
+    pub fn fragile(&self) -> Vec<String> {
+        let is_fragile = |group: &&Group| {
+            let members = group.log.replicated.as_deref().map(|replicated| replicated.replica.members());
+            members.is_none_or(|members| members.voters.len() <= 2 || !members.outgoing.is_empty())
         };
-        groups.map(one).collect()
+        let groups = self.js.groups.values().filter(is_fragile);
+        groups.map(|group| group.stream.config().name.clone()).collect()
     }
 
     /// Which server of its cluster this is; 0 without one.

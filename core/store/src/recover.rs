@@ -421,7 +421,9 @@ impl Found {
         let group = head.meta.group;
         self.seen.insert(group);
         let meta = self.groups.get(&group);
-        if self.dropped.contains_key(&group) || meta.is_some_and(|meta| meta.quarantine.is_some()) {
+        // What a group that went had in the log; later frames are of the same group that is here again.
+        let is_gone = self.dropped.get(&group).is_some_and(|captured| mark < *captured);
+        if is_gone || meta.is_some_and(|meta| meta.quarantine.is_some()) {
             return;
         }
         let (applied, term, captured) =

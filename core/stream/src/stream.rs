@@ -107,8 +107,8 @@ impl Stream {
         let config = config.into();
         let keep = match config.storage {
             Storage::Memory if config.num_replicas <= 1 => Keep::Memory,
-            // What has replicas is on disk, whatever its users asked for: the log has to be.
-            Storage::File | Storage::Memory => Keep::File,
+            // A replicated log is on disk, and what it led to has to be there too before it is cut.
+            Storage::Memory | Storage::File => Keep::File,
         };
         Stream {
             mappings: Mappings::of(&config),

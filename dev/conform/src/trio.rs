@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hw_testkit::{Launch, Port, Server};
+use hw_testkit::{Launch, Parted, Port, Proxy, Server};
 use serde_json::{Value, json};
 
 use crate::{Js, Outcome, Target};
@@ -130,10 +130,8 @@ pub struct Trio {
     pub servers: Vec<Server>,
     /// Their cluster ports, theirs for as long as they run.
     routes: Vec<Port>,
+    _proxies: Vec<Proxy>,
 }
-
-/// Whom a server dials, of all routes' ports.
-type Dials<'a> = &'a dyn Fn(usize, &[u16]) -> Vec<u16>;
 
 impl Trio {
     /// Three of them.
@@ -143,32 +141,46 @@ impl Trio {
 
     /// So many of them, each with more in its configuration.
     pub fn start_with(target: &Target, count: usize, more: impl Fn(usize) -> String) -> Result<Trio, Fault> {
-        Trio::start_behind(target, count, more, None)
+        Trio::start_all(target, count, more, None)
     }
 
-    /// The same where each server dials the others by ports of its own: `dials[from][to]`.
-    pub fn start_behind(
+    /// Three of them whose links can be parted.
+    pub fn start_behind(target: &Target, parted: &Parted) -> Result<Trio, Fault> {
+        Trio::start_all(target, 3, |_| String::new(), Some(parted))
+    }
+
+    fn start_all(
         target: &Target,
         count: usize,
         more: impl Fn(usize) -> String,
-        dials: Option<Dials<'_>>,
+        parted: Option<&Parted>,
     ) -> Result<Trio, Fault> {
         let binary = target.binary.clone()?;
         let routes = (0..count).map(|_| Port::take()).collect::<Result<Vec<Port>, _>>()?;
-        let ports: Vec<u16> = routes.iter().map(Port::number).collect();
+        let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
+        let mut proxies = Vec::new();
+        for (name, port) in names.iter().zip(&routes) {
+            if let Some(parted) = parted {
+                proxies.push(Proxy::start(name, port.number(), &names, parted)?);
+            }
+        }
+        let dialled: Vec<u16> = match parted {
+            None => routes.iter().map(Port::number).collect(),
+            Some(_) => proxies.iter().map(Proxy::port).collect(),
+        };
         let mut servers = Vec::new();
-        for (at, port) in ports.iter().enumerate() {
-            let name = format!("n{}", at + 1);
-            let dialled = dials.map_or_else(|| ports.clone(), |dials| dials(at, &ports));
+        for (at, port) in routes.iter().enumerate() {
             let mut more = more(at);
             if !more.contains("jetstream") {
                 more += "\njetstream: enabled\n";
             }
-            let config = cluster_config((&name, "trio"), &port.to_string(), &dialled, &more);
+            // Others must not learn of a way around.
+            let own = format!("{}\", advertise: \"127.0.0.1:{}", port.number(), dialled[at]);
+            let config = cluster_config((&names[at], "trio"), &own, &dialled, &more);
             let launch = Launch { binary: binary.clone(), flags: vec![], config: Some(config) };
             servers.push(Server::start(launch)?);
         }
-        let trio = Trio { servers, routes };
+        let trio = Trio { servers, routes, _proxies: proxies };
         trio.await_health()?;
         Ok(trio)
     }

@@ -7,7 +7,7 @@ use crate::client::publish;
 use crate::planted::Planted;
 use crate::server::Setup;
 use crate::trace::Trace;
-use crate::world::{Happening, World};
+use crate::world::{Ground, Happening, Start, World};
 
 const PATIENCE: Span = Span::from_secs(5);
 
@@ -27,9 +27,9 @@ impl Asker {
     pub fn new(seed: u64) -> Asker {
         let setup =
             Setup { shards: 1, checkpoint_bytes: 4 << 10, wal_bytes: 144 << 10, planted: Planted::Nothing };
-        let mut world = World::new(seed, setup, Trace::new(false));
+        let mut world = World::new(seed, setup, Ground::alone(), Trace::new(false));
         let client = world.add_client();
-        world.boot(false).expect("a new disk is fine");
+        world.boot(0, Start::default()).expect("a new disk is fine");
         world.connect(client);
         Asker { world, rng: Rng::new(seed), client, asked: 0 }
     }

@@ -39,10 +39,13 @@ pub struct Protocol {
     at: usize,
 }
 
-/// A client's first words: CONNECT, and everything below its inbox prefix as subscription 1.
-pub fn hello(inbox: &str) -> Vec<u8> {
-    let options = r#"{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"sim","version":"1.0.0","protocol":1,"echo":true}"#;
-    format!("CONNECT {options}\r\nSUB {inbox}.> 1\r\nPING\r\n").into_bytes()
+/// A client's first words: CONNECT, and everything below its inbox prefix as subscription 1. The user's password is its
+/// name; without a name it shows nothing.
+pub fn hello(inbox: &str, user: &str) -> Vec<u8> {
+    let options = r#""verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"sim","version":"1.0.0","protocol":1,"echo":true"#;
+    let login =
+        if user.is_empty() { String::new() } else { format!(",\"user\":\"{user}\",\"pass\":\"{user}\"") };
+    format!("CONNECT {{{options}{login}}}\r\nSUB {inbox}.> 1\r\nPING\r\n").into_bytes()
 }
 
 /// Appends a publish. `headers` are complete lines without their line ends.

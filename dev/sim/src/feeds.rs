@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::asker::Asker;
 use crate::client::publish;
+use crate::world::Start;
 
 const MESSAGES: u64 = 400;
 
@@ -20,11 +21,11 @@ impl Asker {
         let span = Span(self.rng.below(30_000_000) as i64);
         self.wait(span);
         match self.rng.chance(1, 2) {
-            true => self.world.kill(),
-            false => self.world.power_cut(),
+            true => self.world.kill(0),
+            false => self.world.power_cut(0),
         }
         self.wait(Span::from_millis(100));
-        self.world.boot(true).expect("it starts again");
+        self.world.boot(0, Start { cuts: true, ..Start::default() }).expect("it starts again");
         self.world.connect(self.client);
     }
 

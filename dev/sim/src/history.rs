@@ -131,6 +131,8 @@ pub struct Shape {
     pub max_age: Option<Span>,
     /// `discard: new`.
     pub discard_new: bool,
+    /// `num_replicas`.
+    pub replicas: u64,
 }
 
 /// What a purge or delete was to remove.
@@ -230,6 +232,47 @@ pub struct ConsumerLog {
     pub pull_until: Time,
 }
 
+/// Something that a client did to a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyOp {
+    /// Which client.
+    pub client: usize,
+    /// What.
+    pub act: KeyAct,
+    /// When it was sent.
+    pub sent: Time,
+    /// When it was answered; None: never.
+    pub done: Option<Time>,
+    /// What the answer says; None as long as there is none.
+    pub result: Option<KeyResult>,
+}
+
+/// What is done to a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeyAct {
+    /// It gets a value, whatever it has.
+    Put(u64),
+    /// It gets a value if this is its last revision; 0: if it has none.
+    Swap(u64, u64),
+    /// Its value is read.
+    Get,
+}
+
+/// What comes of that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeyResult {
+    /// Written, as this revision.
+    Written(u64),
+    /// Not written, as it has another revision.
+    Conflict,
+    /// Read: the revision and the value.
+    Found(u64, u64),
+    /// It has none.
+    Nothing,
+    /// Not written for another reason.
+    Refused,
+}
+
 /// Everything the clients know.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -243,6 +286,18 @@ pub struct History {
     pub violations: Vec<Violation>,
     /// The disk is full or has failed: what is due may have to wait.
     pub starved: bool,
+    /// Messages may come late: something holds them up, or did a moment ago.
+    pub loose: bool,
+    /// Something holds messages up.
+    pub stuck: bool,
+    /// Messages may come late until then, whatever happens.
+    pub loose_until: Time,
+    /// How far servers' clocks may be from each other, and what is due may be late by.
+    pub slack: Span,
+    /// Streams of which nobody has anything any more, as a disk was lost that alone had them.
+    pub unreachable: BTreeSet<String>,
+    /// What clients did to keys of a bucket.
+    pub keys: BTreeMap<String, Vec<KeyOp>>,
     /// What happened, counted.
     pub counts: BTreeMap<&'static str, u64>,
 }

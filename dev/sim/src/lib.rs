@@ -12,7 +12,6 @@ mod clock;
 mod cluster;
 #[cfg(test)]
 mod feeds;
-mod fleet;
 mod history;
 mod invariants;
 mod net;
@@ -22,6 +21,7 @@ mod server;
 mod simulate;
 #[cfg(test)]
 mod starts;
+mod swarm;
 mod tamper;
 mod trace;
 mod volume;
@@ -29,9 +29,11 @@ mod workload;
 mod world;
 
 pub use cluster::simulate_cluster;
-pub use fleet::{Fleet, Heard};
 pub use history::Violation;
 pub use planted::Planted;
 pub use sample::{Opened, Sample};
 pub use server::Setup;
 pub use simulate::{Failure, Plan, Report, simulate};
+pub use swarm::{Swarm, find_planted};
+pub use trace::Trace;
+pub use world::{Ground, Happening, Start, World};

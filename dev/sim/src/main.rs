@@ -1,18 +1,20 @@
 //! Runs seeds: `hw-sim --seeds 2000 --from 0`, as many as bring so many power cuts: `hw-sim --cuts 10000`, or one with
-//! everything that happens: `hw-sim --seed 1234`.
+//! everything that happens: `hw-sim --seed 1234`. With `--cluster` these are seeds of clusters; `hw-sim --plants` says with
+//! which seed each bug that can be planted into a cluster is found.
 
 use std::process::ExitCode;
 
-use hw_sim::{Failure, Plan, Planted, Report, simulate, simulate_cluster};
+use hw_sim::{Plan, Planted, Swarm, find_planted, simulate, simulate_cluster};
 
-const USAGE: &str = "hw-sim [--cluster] [--seeds N | --cuts N] [--from N] [--planted NAME] | --seed N";
+const USAGE: &str = "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N | --plants";
 
 fn main() -> ExitCode {
-    let (flags, args): (Vec<String>, Vec<String>) =
-        std::env::args().skip(1).partition(|arg| arg == "--cluster");
-    let simulate = if flags.is_empty() { simulate } else { simulate_cluster };
+    let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage" | "--plants");
+    let (flags, args): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(is_flag);
+    let has = |flag: &str| flags.iter().any(|given| given == flag);
+    let simulate = if has("--cluster") { simulate_cluster } else { simulate };
     let (mut seeds, mut from, mut one, mut planted) = (100, 0, None, Planted::Nothing);
-    let mut cuts = None;
+    let (mut cuts, mut threads) = (None, 1);
     for pair in args.chunks(2) {
         let (Some(name), value) = (pair.first(), pair.get(1)) else { continue };
         let number = value.and_then(|value| value.parse::<u64>().ok());
@@ -20,12 +22,12 @@ fn main() -> ExitCode {
             ("--seeds", Some(number)) => seeds = number,
             ("--cuts", Some(number)) => cuts = Some(number),
             ("--from", Some(number)) => from = number,
+            ("--threads", Some(number)) => threads = number as usize,
             ("--seed", Some(number)) => one = Some(number),
             ("--planted", None) => {
-                let named =
-                    Planted::ALL.into_iter().find(|bug| value.is_some_and(|v| *v == format!("{bug:?}")));
-                let Some(bug) = named else {
-                    eprintln!("bugs: {:?}", Planted::ALL);
+                let mut all = Planted::ALL.into_iter().chain(Planted::CLUSTER);
+                let Some(bug) = all.find(|bug| value.is_some_and(|v| *v == format!("{bug:?}"))) else {
+                    eprintln!("bugs: {:?}, in clusters {:?}", Planted::ALL, Planted::CLUSTER);
                     return ExitCode::FAILURE;
                 };
                 planted = bug;
@@ -36,44 +38,40 @@ fn main() -> ExitCode {
             }
         }
     }
-    match one {
-        Some(seed) => run(simulate, seed..seed + 1, None, planted),
-        None if cuts.is_some() => run(simulate, from..u64::MAX, cuts, planted),
-        None => run(simulate, from..from + seeds, None, planted),
+    if has("--plants") {
+        return plants(threads);
     }
+    let range = match one {
+        Some(seed) => seed..seed + 1,
+        None if cuts.is_some() => from..u64::MAX,
+        None => from..from + seeds,
+    };
+    let plan = Plan { seed: 0, planted, damage: has("--damage"), trace: one.is_some() };
+    let swarm = Swarm::run(range, threads, cuts, &|seed| {
+        let result = simulate(Plan { seed, ..plan });
+        if let Err(failure) = &result {
+            println!("{failure}");
+        }
+        result
+    });
+    println!("{swarm}");
+    if swarm.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs seeds, all of them or until there were so many power cuts.
-fn run(
-    simulate: fn(Plan) -> Result<Report, Failure>,
-    seeds: std::ops::Range<u64>,
-    cuts: Option<u64>,
-    planted: Planted,
-) -> ExitCode {
-    let trace = seeds.end.saturating_sub(seeds.start) == 1;
-    let (mut failed, mut events, mut time) = (0, 0, 0);
-    let mut counts = std::collections::BTreeMap::<_, u64>::new();
-    let mut all = 0;
-    for seed in seeds {
-        if cuts.is_some_and(|cuts| counts.get("power cuts").copied().unwrap_or(0) >= cuts) {
-            break;
-        }
-        all += 1;
-        match simulate(Plan { seed, planted, trace }) {
-            Ok(report) => {
-                events += report.events;
-                time += report.time.millis();
-                report.counts.into_iter().for_each(|(what, count)| *counts.entry(what).or_default() += count);
+/// Whether every bug is found that can be planted into a cluster.
+fn plants(threads: usize) -> ExitCode {
+    let mut missed = 0;
+    for (bug, found) in find_planted(threads) {
+        match found {
+            Some(failure) => {
+                let text: String = failure.violation.text.chars().take(100).collect();
+                println!("{bug:?}: seed {}: {}: {text}", failure.seed, failure.violation.invariant);
             }
-            Err(failure) => {
-                println!("{failure}");
-                failed += 1;
+            None => {
+                println!("{bug:?} is not found within {} seeds", bug.within());
+                missed += 1;
             }
         }
     }
-    println!("{all} seeds, {failed} failed; {} s of virtual time, {events} events", time / 1000);
-    for (what, count) in counts {
-        println!("{count:>10} {what}");
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -79,9 +79,4 @@ impl Net {
     pub fn close(&mut self, conn: ConnId) {
         self.pipes.remove(&conn);
     }
-
-    /// All connections.
-    pub fn conns(&self) -> Vec<ConnId> {
-        self.pipes.keys().copied().collect()
-    }
 }

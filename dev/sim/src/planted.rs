@@ -28,10 +28,40 @@ pub enum Planted {
     TornBatches,
     /// Checkpoints overwrite nothing of what they should.
     KeptBytes,
+    /// Recovery forgets whom a replica voted for, and the last term.
+    LostVotes,
+    /// Recovery forgets changes of a group's members.
+    ForgottenMembers,
+    /// Recovery replaces deliveries by commands that do nothing.
+    ForgottenDeliveries,
+    /// Recovery leaves out one command in ten.
+    SkippedCommands,
+    /// Recovery does one command in ten twice.
+    RepeatedCommands,
+    /// A store that is lost comes back as the member that it was.
+    OldIdentity,
+    /// Links between servers drop frames now and then.
+    DroppedFrames,
+    /// They let frames overtake each other.
+    ReorderedFrames,
+    /// Who is cut off from everybody believes that everybody hears it, always.
+    EndlessLease,
+    /// Every vote counts as a yes.
+    FalseVotes,
+    /// Followers apply what is not decided.
+    EagerCommits,
+    /// Entries lose their commands on their way to followers.
+    LostEntries,
+    /// Entries arrive with another payload.
+    ChangedEntries,
+    /// A state that is fetched is said to contain one entry more than it does.
+    TransfersTooFar,
+    /// A state is fetched without messages.
+    TransfersCutShort,
 }
 
 impl Planted {
-    /// All of them but `Nothing`.
+    /// All that one server can have.
     pub const ALL: [Planted; 11] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
@@ -44,5 +74,42 @@ impl Planted {
         Planted::ForgottenIds,
         Planted::TornBatches,
         Planted::KeptBytes,
+    ];
+
+    /// Within how many seeds of clusters it is found.
+    pub fn within(self) -> u64 {
+        match self {
+            Planted::EndlessLease | Planted::EagerCommits | Planted::LostVotes => 200,
+            _ => 20,
+        }
+    }
+
+    /// All that a cluster can have.
+    pub const CLUSTER: [Planted; 25] = [
+        Planted::AckBeforeSync,
+        Planted::LyingDisk,
+        Planted::LostLastFrame,
+        Planted::ForgottenAcks,
+        Planted::ForgottenPurges,
+        Planted::DeafToTime,
+        Planted::LostReads,
+        Planted::FlippedPayload,
+        Planted::ForgottenIds,
+        Planted::TornBatches,
+        Planted::LostVotes,
+        Planted::ForgottenMembers,
+        Planted::ForgottenDeliveries,
+        Planted::SkippedCommands,
+        Planted::RepeatedCommands,
+        Planted::OldIdentity,
+        Planted::DroppedFrames,
+        Planted::ReorderedFrames,
+        Planted::EndlessLease,
+        Planted::FalseVotes,
+        Planted::EagerCommits,
+        Planted::LostEntries,
+        Planted::ChangedEntries,
+        Planted::TransfersTooFar,
+        Planted::TransfersCutShort,
     ];
 }

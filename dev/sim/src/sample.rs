@@ -10,7 +10,7 @@ use crate::planted::Planted;
 use crate::server::Setup;
 use crate::trace::Trace;
 use crate::workload::Workload;
-use crate::world::World;
+use crate::world::{Ground, Start, World};
 
 /// A disk with streams and consumers on it, and what its server showed last.
 #[derive(Clone, Debug)]
@@ -35,19 +35,19 @@ pub enum Opened {
 impl Sample {
     /// Runs a seed's workload for a while and stops the server.
     pub fn new(seed: u64) -> Result<Sample, Violation> {
-        let mut world = World::new(seed, setup(seed), Trace::new(false));
+        let mut world = World::new(seed, setup(seed), Ground::alone(), Trace::new(false));
         let mut workload = Workload::new(seed, &mut world);
-        world.boot(false).map_err(wrong)?;
+        world.boot(0, Start::default()).map_err(wrong)?;
         for _ in 0..3 {
             workload.run(&mut world, Span::from_millis(60)).map_err(wrong)?;
-            world.kill();
+            world.kill(0);
             workload.run(&mut world, Span::from_millis(20)).map_err(wrong)?;
-            world.boot(false).map_err(wrong)?;
+            world.boot(0, Start::default()).map_err(wrong)?;
             workload.restarted();
         }
         let dump = audit(&mut world, &mut workload).map_err(wrong)?;
-        world.kill();
-        let mut disk = world.disk.clone();
+        world.kill(0);
+        let mut disk = world.disk(0).clone();
         disk.settle();
         Ok(Sample { seed, disk, dump })
     }
@@ -59,17 +59,17 @@ impl Sample {
 
     /// Damages a copy, opens it and compares everything that it serves.
     pub fn open(&self, damage: &mut dyn FnMut(&mut MemDisk)) -> Result<Opened, Violation> {
-        let mut world = World::new(self.seed, setup(self.seed), Trace::new(false));
-        world.disk = self.disk.clone();
-        damage(&mut world.disk);
-        world.disk.settle();
+        let mut world = World::new(self.seed, setup(self.seed), Ground::alone(), Trace::new(false));
+        *world.disk(0) = self.disk.clone();
+        damage(world.disk(0));
+        world.disk(0).settle();
         let mut workload = Workload::new(self.seed, &mut world);
-        if world.boot_damaged().is_err() {
+        if world.boot(0, Start { tolerant: true, ..Start::default() }).is_err() {
             return Ok(Opened::Refused);
         }
         // Where a segment's index is lost, the log behind the checkpoint is replayed on less than there was: what it
         // decides may differ. Such a stream says that it is damaged.
-        let damaged = world.damaged();
+        let damaged = world.damaged(0);
         let Ok(found) = audit(&mut world, &mut workload) else { return Ok(Opened::Served { messages: 0 }) };
         let mut messages = 0;
         for (name, stream) in &found.streams {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hw_auth::Directory;
 use hw_hub::{CloseReason, HubConfig, HubLimits, Peer, PeerBatch};
 use hw_kit::{ConnId, LinkId, NodeId, Rng, ShardId, Span, Time};
-use hw_node::{ClusterConfig, DiskCompletion, JetStreamConfig, LinkFrame, Recovery, Shard};
+use hw_node::{ClusterConfig, DiskCompletion, JetStreamConfig, LinkFrame, Recovery, ReplicaView, Shard};
 use hw_route::{LinkDown, Peer as LinkPeer};
 use hw_store::index::Pages;
 use hw_store::{DiskOp, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, recover};
@@ -55,7 +55,7 @@ pub enum LinkInput {
     Down(LinkDown),
     /// Nothing is heard on it, or something again.
     Quiet(bool),
-    /// The other server has heard what this one sent then.
+    /// The other server has heard what this one sent then, by the steady clock.
     Acked(Time),
     /// Something came.
     Frame(LinkFrame),
@@ -178,10 +178,27 @@ impl Server {
             .map_or(NodeId(0), |view| view.node())
     }
 
-    /// What replicas have of streams: name, last applied entry and the fingerprint of the state.
-    pub fn replicas(&self) -> Vec<(String, u64, u64)> {
+    /// What it has of replicated streams.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaView<'_>> {
         let view = self.shards.first().and_then(|running| running.shard.jetstream());
-        view.map(|view| view.replicas()).unwrap_or_default()
+        view.into_iter().flat_map(|view| view.replicas())
+    }
+
+    /// What it has of replicated groups, as monitoring shows it.
+    pub fn groups(&self, now: Time) -> String {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.map(|view| format!("{:#?}", view.raft_groups(now))).unwrap_or_default()
+    }
+
+    /// Streams that are lost, or stand still, without this server's disk.
+    pub fn fragile(&self) -> Vec<String> {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.map(|view| view.fragile()).unwrap_or_default()
+    }
+
+    /// The clock was set forward by so much.
+    pub fn handle_clock_step(&mut self, step: Span) {
+        self.shards.iter_mut().for_each(|running| running.shard.handle_clock_step(step));
     }
 
     /// The shard that a connection belongs to.
@@ -195,11 +212,11 @@ impl Server {
     }
 
     /// One shard's round: everything that waits, then what is due, then what that caused.
-    pub fn round(&mut self, now: Time, shard: usize) -> Output {
+    pub fn round(&mut self, now: Time, steady: Time, shard: usize) -> Output {
         let deaf = self.setup.planted == Planted::DeafToTime;
         let running = &mut self.shards[shard];
         for input in std::mem::take(&mut running.inbox) {
-            running.take(now, input);
+            running.take((now, steady), input);
         }
         if !deaf && running.shard.next_deadline().is_some_and(|deadline| deadline <= now) {
             running.shard.handle_timeout(now);
@@ -249,7 +266,7 @@ pub struct Boot<'a> {
 }
 
 impl Running {
-    fn take(&mut self, now: Time, input: Input) {
+    fn take(&mut self, (now, steady): (Time, Time), input: Input) {
         match input {
             Input::Open(conn) => {
                 let peer = Peer { ip: "10.0.0.1".to_owned(), port: 4000, ..Peer::default() };
@@ -270,7 +287,10 @@ impl Running {
             Input::Link(link, LinkInput::Up(peer)) => self.shard.handle_link_up(now, link, peer),
             Input::Link(link, LinkInput::Down(why)) => self.shard.handle_link_down(now, link, why),
             Input::Link(link, LinkInput::Quiet(quiet)) => self.shard.handle_link_quiet(now, link, quiet),
-            Input::Link(link, LinkInput::Acked(at)) => self.shard.handle_link_acked(now, link, at),
+            // How long ago that was, counted back from the shard's own time.
+            Input::Link(link, LinkInput::Acked(at)) => {
+                self.shard.handle_link_acked(now, link, now - steady.since(at));
+            }
             Input::Link(link, LinkInput::Frame(frame)) => self.shard.handle_link(now, link, frame),
         }
     }

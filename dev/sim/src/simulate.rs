@@ -11,7 +11,7 @@ use crate::planted::Planted;
 use crate::server::Setup;
 use crate::trace::Trace;
 use crate::workload::Workload;
-use crate::world::World;
+use crate::world::{Ground, Start, World};
 
 /// What is pulled and settled within this after the last fault, or never.
 const DRAIN: Span = Span::from_secs(4);
@@ -28,6 +28,8 @@ pub struct Plan {
     pub seed: u64,
     /// What is wrong on purpose.
     pub planted: Planted,
+    /// Whether bits change on a disk of a cluster.
+    pub damage: bool,
     /// Whether what happens is printed.
     pub trace: bool,
 }
@@ -52,12 +54,14 @@ pub struct Failure {
     pub seed: u64,
     /// What was violated.
     pub violation: Violation,
+    /// Of the command that replays it.
+    pub flags: &'static str,
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { seed, violation: Violation { invariant, text } } = self;
-        write!(f, "seed {seed}: {invariant}: {text}\n  cargo run --release -p hw-sim -- --seed {seed}")
+        let Failure { seed, violation: Violation { invariant, text }, flags } = self;
+        write!(f, "seed {seed}: {invariant}: {text}\n  cargo run --release -p hw-sim -- {flags}--seed {seed}")
     }
 }
 
@@ -76,14 +80,21 @@ struct Run {
 
 /// Runs a seed.
 pub fn simulate(plan: Plan) -> Result<Report, Failure> {
-    let run = || Run::new(plan).and_then(Run::finish);
-    // A panic of the server is a violation like any other.
+    guarded(plan, "", || Run::new(plan).and_then(Run::finish))
+}
+
+/// A panic of the server is a violation like any other.
+pub fn guarded(
+    plan: Plan,
+    flags: &'static str,
+    run: impl FnOnce() -> Result<Report, Violation>,
+) -> Result<Report, Failure> {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(Violation { invariant: "no panic", text: text.unwrap_or_default() })
     });
-    result.map_err(|violation| Failure { seed: plan.seed, violation })
+    result.map_err(|violation| Failure { seed: plan.seed, violation, flags })
 }
 
 impl Run {
@@ -95,10 +106,10 @@ impl Run {
             wal_bytes: 144 << 10,
             planted: plan.planted,
         };
-        let mut world = World::new(plan.seed, setup, Trace::new(plan.trace));
+        let mut world = World::new(plan.seed, setup, Ground::alone(), Trace::new(plan.trace));
         world.trace.line(world.now(), || format!("seed {} {setup:?}", plan.seed));
         let workload = Workload::new(plan.seed, &mut world);
-        world.boot(false).map_err(refused)?;
+        world.boot(0, Start::default()).map_err(refused)?;
         Ok(Run { world, workload, rng })
     }
 
@@ -138,22 +149,22 @@ impl Run {
             0 => self.full_disk(),
             1 => {
                 self.workload.lenient = true;
-                self.world.disk.fail_sync_in = Some(self.rng.below(20));
+                self.world.disk(0).fail_sync_in = Some(self.rng.below(20));
                 self.work()?;
-                let failed = self.world.is_in_trouble().0;
+                let failed = self.world.is_in_trouble(0).0;
                 self.workload.history.count(if failed { "failed syncs" } else { "no sync failed" });
                 if failed { self.stopped() } else { Ok(false) }
             }
             2 => self.unreadable(),
             3 => {
                 self.workload.lenient = true;
-                self.world.disk.fail_write_in = Some(self.rng.below(60));
+                self.world.disk(0).fail_write_in = Some(self.rng.below(60));
                 self.work()?;
                 self.end_trouble("failed writes")
             }
             4 => {
                 self.workload.lenient = true;
-                self.world.disk.read_only = true;
+                self.world.disk(0).read_only = true;
                 self.work()?;
                 self.end_trouble("read-only disks")
             }
@@ -163,22 +174,22 @@ impl Run {
 
     /// Some reads fail for a while: who asked is told, nothing else stops, and later everything is read after all.
     fn unreadable(&mut self) -> Result<bool, Violation> {
-        let before = self.world.disk.failures;
-        self.world.disk.fail_reads = Some(2 + self.rng.below(4));
+        let before = self.world.disk(0).failures;
+        self.world.disk(0).fail_reads = Some(2 + self.rng.below(4));
         self.work()?;
-        self.world.disk.fail_reads = None;
-        if self.world.is_in_trouble().0 {
+        self.world.disk(0).fail_reads = None;
+        if self.world.is_in_trouble(0).0 {
             return Err(stuck("the store has stopped because of reads".to_owned()));
         }
-        let failed = self.world.disk.failures - before;
+        let failed = self.world.disk(0).failures - before;
         self.workload.history.count(if failed > 0 { "disks with failed reads" } else { "no read failed" });
         self.audit("after reads failed")?;
         Ok(false)
     }
 
     fn end_trouble(&mut self, what: &'static str) -> Result<bool, Violation> {
-        let (failures, (failed, _)) = (self.world.disk.failures, self.world.is_in_trouble());
-        (self.world.disk.fail_write_in, self.world.disk.read_only) = (None, false);
+        let (failures, (failed, _)) = (self.world.disk(0).failures, self.world.is_in_trouble(0));
+        (self.world.disk(0).fail_write_in, self.world.disk(0).read_only) = (None, false);
         if failed {
             self.workload.history.count(what);
             return self.stopped();
@@ -190,12 +201,12 @@ impl Run {
 
     /// The store has stopped: what is there can still be read, and stays so now that the disk works again.
     fn stopped(&mut self) -> Result<bool, Violation> {
-        self.world.disk.fail_sync_in = None;
+        self.world.disk(0).fail_sync_in = None;
         let Run { world, workload, .. } = self;
         // Whether what was asked for when it stopped has happened is seen at the next start.
         let dump = audit(world, workload).map_err(stuck)?;
         invariants::check_stopped(&workload.history, &dump, world.now()).map_err(|found| self.mark(found))?;
-        if !self.world.is_in_trouble().0 {
+        if !self.world.is_in_trouble(0).0 {
             return Err(stuck("a store that has stopped goes on".to_owned()));
         }
         Ok(true)
@@ -204,21 +215,21 @@ impl Run {
     /// No space is left: writes may be refused, everything else goes on, and writes do once there is space again.
     fn full_disk(&mut self) -> Result<bool, Violation> {
         self.workload.lenient = true;
-        let used = self.world.disk.used();
-        self.world.disk.capacity = Some(used + self.rng.below(100_000));
+        let used = self.world.disk(0).used();
+        self.world.disk(0).capacity = Some(used + self.rng.below(100_000));
         for _ in 0..3 {
             self.work()?;
         }
-        let (failed, full) = self.world.is_in_trouble();
+        let (failed, full) = self.world.is_in_trouble(0);
         self.workload.history.count(if full { "full disks" } else { "disks that were not filled" });
         if failed {
             self.workload.history.count("stores stopped by a full disk");
             return Ok(true);
         }
         self.audit("on a full disk")?;
-        self.world.disk.capacity = None;
+        self.world.disk(0).capacity = None;
         self.go(Span::from_millis(1500))?;
-        match self.world.is_in_trouble() {
+        match self.world.is_in_trouble(0) {
             (true, _) => Ok(true),
             (false, true) => Err(stuck("there is space again, but the store does not see it".to_owned())),
             (false, false) => {
@@ -240,16 +251,16 @@ impl Run {
 
     fn restart(&mut self, fault: Fault) -> Result<(), Violation> {
         match fault {
-            Fault::Kill => self.world.kill(),
-            Fault::PowerCut => self.world.power_cut(),
+            Fault::Kill => self.world.kill(0),
+            Fault::PowerCut => self.world.power_cut(0),
         }
         self.workload.history.count(if fault == Fault::Kill { "kills" } else { "power cuts" });
         // What the network still carries arrives; clients wait for the server.
         self.go(Span::from_millis(20))?;
         self.workload.lenient = false;
-        let disk = &mut self.world.disk;
+        let disk = self.world.disk(0);
         (disk.capacity, disk.fail_sync_in, disk.fail_write_in) = (None, None, None);
-        self.world.boot(fault == Fault::PowerCut).map_err(refused)?;
+        self.world.boot(0, Start { cuts: fault == Fault::PowerCut, ..Start::default() }).map_err(refused)?;
         self.workload.restarted();
         Ok(())
     }
@@ -298,7 +309,7 @@ impl Run {
         let until = self.world.now() + ERASE;
         loop {
             let Run { world, workload, .. } = self;
-            let left = invariants::erased::check(&mut workload.history, &world.disk);
+            let left = invariants::erased::check(&mut workload.history, world.disk(0));
             match left {
                 Err(_) if self.world.now() < until => self.go(Span::from_millis(500))?,
                 other => return other,

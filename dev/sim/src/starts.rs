@@ -7,6 +7,7 @@ use hw_store::FileId;
 use serde_json::json;
 
 use crate::asker::Asker;
+use crate::world::Start;
 
 impl Asker {
     fn publish(&mut self, subject: &str, count: usize) {
@@ -54,18 +55,18 @@ impl Asker {
     }
 
     fn files(&self) -> BTreeMap<FileId, Vec<u8>> {
-        self.world.disk.contents().map(|(file, current, _)| (file, current.to_vec())).collect()
+        self.world.look_at_disk(0).contents().map(|(file, current, _)| (file, current.to_vec())).collect()
     }
 
     fn stop(&mut self) {
-        self.world.kill();
+        self.world.kill(0);
         self.wait(Span::from_millis(100));
     }
 
     fn restart(&mut self) {
-        self.world.kill();
+        self.world.kill(0);
         self.wait(Span::from_millis(100));
-        self.world.boot(false).expect("it starts again");
+        self.world.boot(0, Start::default()).expect("it starts again");
         self.world.connect(self.client);
     }
 }
@@ -81,12 +82,13 @@ fn a_stream_that_a_full_disk_kept_out_of_the_checkpoint_is_in_the_log() {
         let before = run.world.checkpoints();
         assert!(before > 0, "seed {seed}: it makes checkpoints");
         // The log has its files already: there is space for a list of streams, and none for a segment.
-        run.world.disk.capacity = Some(run.world.disk.used() + 3000);
+        let used = run.world.disk(0).used();
+        run.world.disk(0).capacity = Some(used + 3000);
         run.api("STREAM.CREATE.NEW", &json!({"name": "NEW", "subjects": ["new"]}));
         run.publish("new", 12);
         run.wait(Span::from_secs(5));
         assert!(run.world.checkpoints() > before, "seed {seed}: without messages, it fits");
-        run.world.disk.capacity = None;
+        run.world.disk(0).capacity = None;
         run.restart();
         assert_eq!((run.messages("OLD"), run.messages("NEW")), (12, 12), "seed {seed}");
     }
@@ -102,7 +104,7 @@ fn assert_refused(run: &Asker, reason: &str, before: &BTreeMap<FileId, Vec<u8>>)
     for (file, content) in before {
         // What replay needs is read when the log has its new session already.
         if !(is_index && matches!(file, FileId::Wal(_) | FileId::Witness)) {
-            assert_eq!(run.world.disk.content(*file), Some(&content[..]), "{file:?}: {reason}");
+            assert_eq!(run.world.look_at_disk(0).content(*file), Some(&content[..]), "{file:?}: {reason}");
         }
     }
 }
@@ -115,16 +117,16 @@ fn a_read_that_fails_while_a_server_starts_changes_nothing() {
     run.stop();
     for read in 0.. {
         let before = run.files();
-        run.world.disk.fail_read_in = Some(read);
-        let booted = run.world.boot(false);
-        if run.world.disk.fail_read_in.take().is_some() {
+        run.world.disk(0).fail_read_in = Some(read);
+        let booted = run.world.boot(0, Start::default());
+        if run.world.disk(0).fail_read_in.take().is_some() {
             assert!(booted.is_ok() && read > 20, "all {read} reads went well");
             break;
         }
         assert_refused(&run, &booted.expect_err("a read failed"), &before);
     }
     run.world.connect(run.client);
-    assert_eq!(run.world.damaged(), Vec::<String>::new());
+    assert_eq!(run.world.damaged(0), Vec::<String>::new());
     assert_eq!(run.all(), all);
 }
 
@@ -137,9 +139,9 @@ fn a_file_that_cannot_be_read_for_a_while_is_there_afterwards() {
     let mut files = run.files();
     let mut refused = Vec::new();
     for file in files.clone().into_keys() {
-        run.world.disk.set_unreadable(Some(file));
-        let booted = run.world.boot(false);
-        run.world.disk.set_unreadable(None);
+        run.world.disk(0).set_unreadable(Some(file));
+        let booted = run.world.boot(0, Start::default());
+        run.world.disk(0).set_unreadable(None);
         match booted {
             // What nobody needs for a start is not read.
             Ok(()) => {
@@ -158,7 +160,7 @@ fn a_file_that_cannot_be_read_for_a_while_is_there_afterwards() {
     assert!(is_any(|file| matches!(file, FileId::Wal(_))));
     assert!(is_any(|file| matches!(file, FileId::Checkpoint(_))));
     assert!(is_any(|file| matches!(file, FileId::Segment(..))));
-    run.world.boot(false).expect("the disk reads again");
+    run.world.boot(0, Start::default()).expect("the disk reads again");
     run.world.connect(run.client);
     assert_eq!(run.all(), all);
 }
@@ -176,9 +178,9 @@ fn replay_does_not_go_on_without_an_index() {
     let mut refused = 0;
     for file in segments {
         let before = run.files();
-        run.world.disk.set_unreadable_pages(Some(file));
-        let booted = run.world.boot(false);
-        run.world.disk.set_unreadable_pages(None);
+        run.world.disk(0).set_unreadable_pages(Some(file));
+        let booted = run.world.boot(0, Start::default());
+        run.world.disk(0).set_unreadable_pages(None);
         if let Err(reason) = booted {
             assert_refused(&run, &reason, &before);
             assert!(reason.contains(&file.path()), "{reason}");

@@ -1,7 +1,8 @@
 //! Between the disk and recovery: hands everything on as it is, unless a bug is planted here.
 
-use hw_kit::{Rng, Time};
-use hw_store::{FrameBuilder, FrameKind, Record, Recovered, Replay};
+use hw_cluster::ReplicaNote;
+use hw_kit::{NodeId, Rng, Time};
+use hw_store::{FrameBuilder, FrameKind, FrameMeta, Record, Recovered, Replay};
 use hw_stream::Command;
 
 use crate::planted::Planted;
@@ -34,9 +35,15 @@ impl Tamper {
                 | Planted::ForgottenPurges
                 | Planted::FlippedPayload
                 | Planted::ForgottenIds
-                | Planted::TornBatches,
+                | Planted::TornBatches
+                | Planted::ForgottenDeliveries
+                | Planted::SkippedCommands
+                | Planted::RepeatedCommands,
                 Recovered::Replay(replay),
             ) => next(Recovered::Replay(self.rewrite(replay))),
+            (Planted::LostVotes | Planted::ForgottenMembers, Recovered::Replay(replay)) => {
+                next(Recovered::Replay(self.rewrite_log(replay)));
+            }
             (_, piece) => next(piece),
         }
     }
@@ -44,6 +51,33 @@ impl Tamper {
     /// The last piece has passed.
     pub fn end(&mut self, _next: Next<'_>) {
         self.held = None;
+    }
+
+    /// What belongs to a replica and not to its stream.
+    fn rewrite_log(&mut self, replay: Replay) -> Replay {
+        let meta = replay.frame.meta();
+        let mut builder = FrameBuilder::new();
+        match (self.planted, meta.kind) {
+            (Planted::ForgottenMembers, FrameKind::Change) => {
+                // As a leader's first entry, which does nothing.
+                let frame = builder.finish(FrameMeta { kind: FrameKind::Batch, ..meta });
+                return Replay { frame, skip: replay.skip };
+            }
+            (Planted::LostVotes, FrameKind::Note) => {}
+            _ => return replay,
+        }
+        for mut entry in replay.frame.entries() {
+            match ReplicaNote::take(&mut entry) {
+                Ok(mut note) => {
+                    note.hard.vote = NodeId(0);
+                    note.hard.term = note.hard.term.saturating_sub(1).max(note.base.1);
+                    note.encode(builder.begin_entry());
+                    builder.end_entry();
+                }
+                Err(_) => builder.push(&entry),
+            }
+        }
+        Replay { frame: builder.finish(meta), skip: replay.skip }
     }
 
     fn rewrite(&mut self, replay: Replay) -> Replay {
@@ -54,6 +88,9 @@ impl Tamper {
         }
         let mut builder = FrameBuilder::new();
         for entry in replay.frame.entries() {
+            if self.planted == Planted::RepeatedCommands && self.rng.chance(1, 10) {
+                builder.push(&entry);
+            }
             match Command::decode(&entry).ok().and_then(|command| self.replacement(command)) {
                 Some(command) => {
                     command.encode(builder.begin_entry());
@@ -69,7 +106,9 @@ impl Tamper {
         // An expiry at the beginning of time removes nothing.
         let nothing = Command::Expire { ts: Time(1) };
         match (self.planted, command) {
-            (Planted::ForgottenAcks, Command::Settled { .. }) => Some(nothing),
+            (Planted::ForgottenAcks, Command::Settled { .. })
+            | (Planted::ForgottenDeliveries, Command::Delivered { .. }) => Some(nothing),
+            (Planted::SkippedCommands, _) if self.rng.chance(1, 10) => Some(nothing),
             (Planted::ForgottenPurges, Command::Purge { .. } | Command::DeleteMessage { .. }) => {
                 Some(nothing)
             }

@@ -9,12 +9,14 @@ pub struct Trace {
     hash: u64,
     events: u64,
     lines: bool,
+    /// Whose disk works.
+    pub host: usize,
 }
 
 impl Trace {
     /// An empty one; `lines` prints what happens to standard error.
     pub fn new(lines: bool) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, lines }
+        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, lines, host: 0 }
     }
 
     /// The hash of everything so far.
@@ -45,7 +47,8 @@ impl Trace {
         };
         let place = u64::from(crc32fast::hash(op.place().as_bytes()));
         self.mix(&[2, now.0 as u64, place, crc]);
-        self.line(now, || format!("disk   {}", brief(op)));
+        let host = self.host;
+        self.line(now, || format!("disk {host} {}", brief(op)));
     }
 
     /// Something worth telling.

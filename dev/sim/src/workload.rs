@@ -3,9 +3,12 @@
 
 mod admin;
 mod batch;
+mod cluster;
 mod consume;
+mod keys;
 mod publish;
 
+pub use cluster::Cluster;
 pub use consume::Delivery;
 pub use publish::is_schedule;
 
@@ -31,10 +34,34 @@ enum Pending {
     Fast(usize),
     CreateStream(String),
     DeleteStream(String),
-    Removal { stream: String, generation: u64, index: usize },
-    CreateConsumer { stream: String, generation: u64, consumer: String },
-    DeleteConsumer { stream: String, generation: u64, consumer: String },
-    Confirm { stream: String, generation: u64, consumer: String, seq: u64 },
+    Removal {
+        stream: String,
+        generation: u64,
+        index: usize,
+    },
+    CreateConsumer {
+        stream: String,
+        generation: u64,
+        consumer: String,
+    },
+    DeleteConsumer {
+        stream: String,
+        generation: u64,
+        consumer: String,
+    },
+    Confirm {
+        stream: String,
+        generation: u64,
+        consumer: String,
+        seq: u64,
+    },
+    /// An operation of a client on a key.
+    Key {
+        key: String,
+        index: usize,
+    },
+    /// A change of the cluster.
+    Operate,
     Audit,
     AuditMany,
 }
@@ -61,6 +88,8 @@ pub struct Workload {
     pub lenient: bool,
     /// Everything is pulled and confirmed, nothing is made.
     pub draining: bool,
+    /// What there is in a cluster beside that.
+    pub cluster: Option<Cluster>,
 }
 
 impl Workload {
@@ -89,7 +118,18 @@ impl Workload {
             paused: false,
             lenient: false,
             draining: false,
+            cluster: None,
         }
+    }
+
+    /// The same in a cluster: an operator and clients that work on keys come in addition, and everybody is slower.
+    pub fn of_cluster(seed: u64, world: &mut World) -> Workload {
+        let mut workload = Workload::new(seed, world);
+        workload.history.slack = Span::from_secs(3);
+        workload.lenient = true;
+        workload.cluster = Some(Cluster::new(&mut workload.rng, world));
+        workload.sessions.resize(workload.sessions.len() + 8, 0);
+        workload
     }
 
     /// Lets the world go on for so long.
@@ -103,10 +143,12 @@ impl Workload {
 
     /// One thing that happened.
     pub fn handle(&mut self, world: &mut World, happening: Happening) {
+        self.history.loose = self.history.stuck || world.now() < self.history.loose_until;
         match happening {
             Happening::Alarm(actor) => self.act(world, actor as usize),
             Happening::Msg(client, msg) => self.hear(world, client, msg),
             Happening::Gone(client) => self.gone(client),
+            Happening::Pong(_) => {}
             Happening::Error(client, text) => {
                 self.history.violate("protocol", format!("client {client} was told -ERR {text}"));
             }
@@ -120,16 +162,31 @@ impl Workload {
 
     /// Sends a request of the auditor and waits for the answer.
     pub fn ask(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Msg, String> {
+        if self.cluster.is_some() {
+            return self.ask_cluster(world, subject, body);
+        }
         let token = self.ask_as_auditor(world, subject, (body, Pending::Audit))?;
-        self.answer(world, &token, subject)
+        self.answer(world, &token, (subject, ANSWER_WITHIN))
     }
 
     /// Sends a request of the auditor that is answered by several messages and a status at their end.
     pub fn ask_many(&mut self, world: &mut World, subject: &str, body: &Value) -> Result<Vec<Msg>, String> {
+        if self.cluster.is_some() {
+            return self.ask_cluster_many(world, subject, body);
+        }
+        self.ask_many_once(world, subject, (body, ANSWER_WITHIN))
+    }
+
+    fn ask_many_once(
+        &mut self,
+        world: &mut World,
+        subject: &str,
+        (body, patience): (&Value, Span),
+    ) -> Result<Vec<Msg>, String> {
         let token = self.ask_as_auditor(world, subject, (body, Pending::AuditMany))?;
         let mut all = Vec::new();
         loop {
-            let msg = self.answer(world, &token, subject)?;
+            let msg = self.answer(world, &token, (subject, patience))?;
             if msg.status().is_none() {
                 all.push(msg);
                 continue;
@@ -160,8 +217,13 @@ impl Workload {
     }
 
     /// The next answer to a request of the auditor.
-    fn answer(&mut self, world: &mut World, token: &str, subject: &str) -> Result<Msg, String> {
-        let until = world.now() + ANSWER_WITHIN;
+    fn answer(
+        &mut self,
+        world: &mut World,
+        token: &str,
+        (subject, patience): (&str, Span),
+    ) -> Result<Msg, String> {
+        let until = world.now() + patience;
         loop {
             let queued = self.answers.get_mut(token).and_then(VecDeque::pop_front);
             if let Some(msg) = queued {
@@ -170,17 +232,15 @@ impl Workload {
             match world.next(until)? {
                 Some(happening) => self.handle(world, happening),
                 None => {
-                    return Err(format!(
-                        "{subject} was not answered within {} s",
-                        ANSWER_WITHIN.millis() / 1000
-                    ));
+                    return Err(format!("{subject} was not answered within {} ms", patience.millis()));
                 }
             }
         }
     }
 
     fn act(&mut self, world: &mut World, actor: usize) {
-        let micros = if actor == self.admin { 6000 } else { 2500 };
+        let pace = self.cluster.as_ref().map_or(1, |cluster| cluster.pace);
+        let micros = pace * if actor == self.admin { 6000 } else { 2500 };
         world.alarm(Span((1000 * (100 + self.rng.below(micros))) as i64), actor as u64);
         if !world.is_connected(actor) {
             world.connect(actor);
@@ -194,7 +254,9 @@ impl Workload {
             world.disconnect(actor);
             return;
         }
-        if self.workers.contains(&actor) {
+        if self.works_on_keys(actor) {
+            self.act_on_key(world, actor);
+        } else if self.workers.contains(&actor) {
             self.work(world, actor);
         } else if actor == self.admin && !self.draining {
             self.administrate(world);
@@ -213,6 +275,13 @@ impl Workload {
         let Some((_, pending, _)) = self.pending.remove(&msg.subject) else { return };
         match pending {
             Pending::Publish(index) => self.published(world, index, &msg),
+            Pending::Key { key, index } => self.key_answered(world, (&key, index), &msg),
+            Pending::Operate => {
+                let answer = msg.json().unwrap_or_default();
+                world.trace.line(world.now(), || format!("the operator is told {answer}"));
+                let what = if answer["error"].is_null() { "operations" } else { "refused operations" };
+                self.history.count(what);
+            }
             Pending::Audit => self.answers.entry(msg.subject.clone()).or_default().push_back(msg),
             Pending::AuditMany => {
                 // More may come.
@@ -266,6 +335,8 @@ impl Workload {
             Pending::Fast(_)
             | Pending::Removal { .. }
             | Pending::Confirm { .. }
+            | Pending::Key { .. }
+            | Pending::Operate
             | Pending::Audit
             | Pending::AuditMany => {}
         }
@@ -297,7 +368,8 @@ impl Workload {
     /// Requests that should have been answered long ago.
     fn check_answers(&mut self, world: &World) -> Result<(), String> {
         let now = world.now();
-        let is_late = |sent: Time| now.since(sent) > ANSWER_WITHIN;
+        let patience = if self.cluster.is_some() { cluster::PATIENCE } else { ANSWER_WITHIN };
+        let is_late = |sent: Time| now.since(sent) > patience;
         let late: Vec<String> = self
             .pending
             .iter()
@@ -306,11 +378,11 @@ impl Workload {
             .collect();
         for token in late {
             let Some((_, pending, _)) = self.pending.remove(&token) else { continue };
-            if self.may_stay_silent(&pending) {
-                continue;
-            }
             if self.lenient {
                 self.lost(pending);
+                continue;
+            }
+            if self.may_stay_silent(&pending) {
                 continue;
             }
             return Err(format!("{pending:?} was never answered"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hw_auth::{AccountSpec, Directory, DirectorySpec, UserKey, UserSpec};
 use hw_kit::{Rng, Span};
-use hw_sim::{Fleet, Heard, Planted, Setup};
+use hw_sim::{Ground, Happening, Planted, Setup, Start, Trace, World};
 
 const SERVERS: usize = 3;
 const USERS: [&str; 2] = ["a", "b"];
@@ -42,7 +42,7 @@ struct Client {
 }
 
 struct Run {
-    fleet: Fleet,
+    world: World,
     rng: Rng,
     clients: Vec<Client>,
     published: u64,
@@ -59,7 +59,12 @@ impl Run {
     fn new(seed: u64) -> Run {
         let directories = (0..SERVERS).map(|server| directory(server % 2 == 1)).collect();
         let mut run = Run {
-            fleet: Fleet::new(seed, setup(), directories).expect("they start"),
+            world: World::new(
+                seed,
+                setup(),
+                Ground { directories, linked: true, replicated: false },
+                Trace::new(false),
+            ),
             rng: Rng::new(seed),
             clients: vec![],
             published: 0,
@@ -70,9 +75,11 @@ impl Run {
             parted: None,
         };
         for server in 0..SERVERS {
+            run.world.boot(server, Start::default()).expect("it starts");
             for n in 0..4 {
                 let user = n % 2;
-                run.fleet.add_client(server, USERS[user]);
+                let client = run.world.add_user(USERS[user]);
+                run.world.connect_to(client, server);
                 run.clients.push(Client { user, ..Client::default() });
             }
         }
@@ -80,13 +87,13 @@ impl Run {
     }
 
     fn pass(&mut self, span: Span) {
-        for heard in self.fleet.run(span) {
+        for heard in self.world.run(span).expect("no defect") {
             match heard {
-                Heard::Msg(client, msg) if msg.status() == Some(503) => {
+                Happening::Msg(client, msg) if msg.status() == Some(503) => {
                     assert!(msg.subject.starts_with("r."), "client {client}");
                     self.unheard += 1;
                 }
-                Heard::Msg(client, msg) => {
+                Happening::Msg(client, msg) => {
                     let text = String::from_utf8(msg.payload).expect("text");
                     let (number, _) = text.split_once(' ').expect("a number");
                     let topic: u64 =
@@ -97,10 +104,12 @@ impl Run {
                     let grouped = self.clients[client].subs.get(&topic) == Some(&true);
                     self.heard.entry(number).or_default().push((client, grouped));
                 }
-                Heard::Pong(client) => {
+                Happening::Pong(client) => {
                     self.pongs.insert(client);
                 }
-                Heard::Gone(client) => self.clients[client].subs.clear(),
+                Happening::Gone(client) => self.clients[client].subs.clear(),
+                Happening::Error(client, text) => panic!("client {client} is told {text:?}"),
+                Happening::Alarm(_) => {}
             }
         }
     }
@@ -109,7 +118,7 @@ impl Run {
         self.published += 1;
         let large = if self.rng.chance(1, 40) { 300_000 } else { 5 };
         let payload = format!("{} {}", self.published, "x".repeat(large));
-        self.fleet.send(client, format!("PUB t.{topic} {}\r\n{payload}\r\n", payload.len()).into_bytes());
+        self.world.send(client, format!("PUB t.{topic} {}\r\n{payload}\r\n", payload.len()).into_bytes());
         self.sent.insert(self.published, (self.clients[client].user, topic));
         self.published
     }
@@ -118,34 +127,34 @@ impl Run {
         let server = self.rng.below(SERVERS as u64) as usize;
         let other = (server + 1 + self.rng.below(2) as usize) % SERVERS;
         match self.rng.below(5) {
-            0 => self.fleet.break_links(server, other),
+            0 => self.world.break_links(server, other),
             1 if self.parted.is_none() => {
-                self.fleet.part(server, other);
+                self.world.part(server, other);
                 self.parted = Some((server, other));
             }
             2 => self.heal(),
-            3 => self.fleet.kill(server),
+            3 => self.world.kill(server),
             _ => self.recover(),
         }
     }
 
     fn heal(&mut self) {
-        if let Some((a, b)) = self.parted.take() {
-            self.fleet.heal(a, b);
+        if self.parted.take().is_some() {
+            self.world.heal_links();
         }
     }
 
     /// Dead servers start, and clients that lost theirs go to any that runs.
     fn recover(&mut self) {
         for server in 0..SERVERS {
-            if !self.fleet.is_up(server) {
-                self.fleet.boot(server).expect("it starts again");
+            if !self.world.is_up(server) {
+                self.world.boot(server, Start::default()).expect("it starts again");
             }
         }
         for client in 0..self.clients.len() {
-            if !self.fleet.is_connected(client) {
+            if !self.world.is_connected(client) {
                 let server = self.rng.below(SERVERS as u64) as usize;
-                self.fleet.connect(client, server, USERS[self.clients[client].user]);
+                self.world.connect_to(client, server);
             }
         }
     }
@@ -154,10 +163,10 @@ impl Run {
         let client = self.rng.below(self.clients.len() as u64) as usize;
         let topic = self.rng.below(TOPICS);
         match self.rng.below(10) {
-            0 if !self.clients[client].subs.contains_key(&topic) && self.fleet.is_connected(client) => {
+            0 if !self.clients[client].subs.contains_key(&topic) && self.world.is_connected(client) => {
                 let grouped = self.rng.chance(1, 3);
                 let group = if grouped { "q " } else { "" };
-                self.fleet.send(client, format!("SUB t.{topic} {group}{topic}\r\n").into_bytes());
+                self.world.send(client, format!("SUB t.{topic} {group}{topic}\r\n").into_bytes());
                 self.clients[client].subs.insert(topic, grouped);
             }
             1..8 => {
@@ -187,11 +196,11 @@ impl Run {
         self.recover();
         self.pass(Span::from_secs(1));
         for server in 0..SERVERS {
-            assert_eq!(self.fleet.links(server), SERVERS - 1, "server {server}");
+            assert_eq!(self.world.links(server), SERVERS - 1, "server {server}");
         }
         self.pongs.clear();
         for client in 0..self.clients.len() {
-            self.fleet.send(client, b"SUB r.* r\r\nPING\r\n".to_vec());
+            self.world.send(client, b"SUB r.* r\r\nPING\r\n".to_vec());
         }
         self.pass(Span::from_millis(300));
         assert_eq!(self.pongs.len(), self.clients.len(), "everybody's interest is known");
@@ -201,7 +210,7 @@ impl Run {
         }
         self.unheard = 0;
         for client in 0..self.clients.len() {
-            self.fleet.send(client, format!("PUB nobody r.{client} 0\r\n\r\n").into_bytes());
+            self.world.send(client, format!("PUB nobody r.{client} 0\r\n\r\n").into_bytes());
         }
         self.pass(Span::from_secs(1));
         // Everybody in the account has subscribed to all answers.
@@ -234,7 +243,7 @@ fn run(seed: u64) -> (u64, usize) {
     }
     run.settle();
     run.judge();
-    (run.fleet.trace.hash(), run.heard.len())
+    (run.world.trace.hash(), run.heard.len())
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! Fixed seeds: none fails, each gives the same bytes twice, and planted bugs are found.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-use hw_sim::{Plan, Planted, Report, simulate};
+use hw_sim::{Plan, Planted, Swarm, simulate};
 
 /// Seeds that are run: as many as a machine does in about half a minute.
 const SEEDS: u64 = if cfg!(debug_assertions) { 160 } else { 2000 };
@@ -12,40 +9,16 @@ const FIND_WITHIN: u64 = 25;
 const THREADS: usize = 2;
 
 fn plan(seed: u64, planted: Planted) -> Plan {
-    Plan { seed, planted, trace: false }
-}
-
-/// Runs seeds on several threads; what failed, and all reports together.
-fn run(seeds: std::ops::Range<u64>) -> (Vec<String>, Vec<Report>) {
-    let next = AtomicU64::new(seeds.start);
-    let found = Mutex::new((Vec::new(), Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let result = simulate(plan(seed, Planted::Nothing));
-                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    match result {
-                        Ok(report) => found.1.push(report),
-                        Err(failure) => found.0.push(failure.to_string()),
-                    }
-                }
-            });
-        }
-    });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    Plan { seed, planted, damage: false, trace: false }
 }
 
 #[test]
 fn no_seed_fails() {
-    let (failures, reports) = run(0..SEEDS);
+    let swarm = Swarm::run(0..SEEDS, THREADS, None, &|seed| simulate(plan(seed, Planted::Nothing)));
+    let failures: Vec<String> = swarm.failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{} of {SEEDS} failed:\n{}", failures.len(), failures.join("\n"));
     // A simulation in which nothing happens finds nothing.
-    let total = |what: &str| reports.iter().filter_map(|report| report.counts.get(what)).sum::<u64>();
+    let total = |what: &str| swarm.count(what);
     let all = [
         ("acked publishes", 200),
         ("duplicates", 20),

@@ -40,6 +40,13 @@ impl Totals {
     }
 }
 
+/// How many seeds of clusters are run.
+const CLUSTER_SEEDS: u64 = 500;
+
+/// The simulator on both cores, with what follows for it.
+const SIMULATE: [&str; 9] =
+    ["run", "--quiet", "--profile", "sim", "--package", "hw-sim", "--", "--threads", "2"];
+
 /// A running check of everything; all of it runs even if something failed.
 struct Ci<'a> {
     root: &'a Path,
@@ -55,8 +62,17 @@ pub fn run(root: &Path) -> ExitCode {
     ci.cargo("fmt", &["fmt", "--all", "--check"]);
     ci.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
     ci.cargo("test", &["test", "--workspace", "--exclude", "hw-conform", "--no-fail-fast", "--quiet"]);
+    ci.planted();
     ci.counts(false);
     ci.conform(&[]);
+    ci.end()
+}
+
+/// `cargo xtask clusters`
+pub fn clusters(root: &Path) -> ExitCode {
+    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    ci.clusters();
+    ci.planted();
     ci.end()
 }
 
@@ -75,6 +91,17 @@ pub fn conform(root: &Path, words: &[String]) -> ExitCode {
 }
 
 impl Ci<'_> {
+    /// Seeds of clusters, with code that is fast enough for many.
+    fn clusters(&mut self) {
+        let seeds = CLUSTER_SEEDS.to_string();
+        self.cargo("clusters", &[&SIMULATE[..], &["--cluster", "--seeds", &seeds]].concat());
+    }
+
+    /// Bugs that are planted into clusters and must be found.
+    fn planted(&mut self) {
+        self.cargo("planted bugs", &[&SIMULATE[..], &["--plants"]].concat());
+    }
+
     fn conform(&mut self, words: &[String]) {
         let is_named = std::env::var_os("HEADWATER_BIN").is_some();
         if !is_named && !self.cargo("build", &["build", "--quiet", "--package", "headwater-cli"]) {

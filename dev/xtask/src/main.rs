@@ -1,4 +1,4 @@
-//! House checks: `cargo xtask ci|tidy|arrows|counts|conform`, the same here and in continuous integration.
+//! House checks: `cargo xtask ci|tidy|arrows|counts|clusters|conform`, the same here and in continuous integration.
 
 mod arrows;
 mod ci;
@@ -13,10 +13,11 @@ use std::{
 };
 
 const USAGE: &str = "usage: cargo xtask COMMAND
-  ci       everything: fmt, clippy, tidy, arrows, tests, conform; prints totals
+  ci       everything: fmt, clippy, tidy, arrows, tests, clusters, conform; prints totals
   tidy     lengths of files and functions, parameters, head comments, tests without sleeps, leaks
   arrows   which crate uses which, compared with docs/architecture.md; core's outside dependencies
   counts   instructions of the hot paths under valgrind, compared with dev/bench/baseline.txt; `counts --record` writes it anew
+  clusters seeds of simulated clusters, and bugs planted there that must be found
   conform  builds the server and plays the scripts and clients against it (and NATS_SERVER_BIN)";
 
 fn main() -> ExitCode {
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let problems = match words.first().map(String::as_str) {
         Some("ci") => return ci::run(&root),
         Some("counts") => return ci::counts(&root, words.get(1).is_some_and(|word| word == "--record")),
+        Some("clusters") => return ci::clusters(&root),
         Some("conform") => return ci::conform(&root, &words[1..]),
         Some("tidy") => tidy::check(&root),
         Some("arrows") => arrows::check(&root),

@@ -72,18 +72,26 @@ async fn write(
             Ok(Err(_)) => return CloseReason::WriteError,
             Err(_) => return CloseReason::SlowConsumerWriteDeadline,
         }
-        let mut state = driver.state.borrow_mut();
-        state.shard.set_in_flight(conn, 0);
-        driver.end_round();
-        state.keep(bytes);
-        if let Some(reason) = state.shard.closing(conn) {
-            return reason;
+        let is_leaving = {
+            let mut state = driver.state.borrow_mut();
+            state.shard.set_in_flight(conn, 0);
+            driver.end_round();
+            state.keep(bytes);
+            if let Some(reason) = state.shard.closing(conn) {
+                return reason;
+            }
+            state.shard.is_leaving(conn)
+        };
+        if is_leaving {
+            break;
         }
-        if state.shard.is_leaving(conn) {
-            drop(state);
-            // The client sees that, and closes: what it has sent until then is read.
-            let _ = tokio::time::timeout(deadline, writer.shutdown()).await;
-            return std::future::pending().await;
+    }
+    // The client sees that, and closes: what it has sent until then is read.
+    let _ = tokio::time::timeout(deadline, writer.shutdown()).await;
+    loop {
+        output.notified().await;
+        if let Some(reason) = driver.state.borrow().shard.closing(conn) {
+            return reason;
         }
     }
 }

@@ -53,6 +53,8 @@ async fn answer(inner: &Inner, question: &Question) -> Option<Value> {
     match result {
         Ok(page) if verb == "STATSZ" => answer["statsz"] = page,
         Ok(page) => answer["data"] = page,
+        // Who leads answers.
+        Err(failure) if failure.description == monitor::jsz::NOT_LEADER => return None,
         Err(Failure { code, description }) => {
             answer["error"] = json!({ "code": code, "description": description });
         }
@@ -178,6 +180,8 @@ fn arguments(request: &Map<String, Value>) -> BTreeMap<String, String> {
             ("subscriptions", _) => ("subs", text),
             ("subscriptions_detail", "true") => ("subs", "detail".to_owned()),
             ("subscriptions_detail", _) => continue,
+            ("leader_only", _) => ("leader-only", text),
+            ("stream_leader_only", _) => ("stream-leader-only", text),
             (key, _) => (key, text),
         };
         arguments.insert(key.to_owned(), text);

@@ -159,7 +159,7 @@ fn jetstream_blocks() {
     }
     let options = good(
         "jetstream {store_dir: \"d\", max_mem_store: 64MiB, max_file: \"10GiB\", domain: hub, strict: false
-         sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, checkpoint_bytes: 1MiB, scrub_bytes: 0, index_cache_bytes: 2MiB
+         sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, unique_tag: az, checkpoint_bytes: 1MiB, scrub_bytes: 0, index_cache_bytes: 2MiB
          encryption_key: a, prev_ek: \"b c\", cipher: ChachaPoly
          limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\",
          batch {max_inflight_per_stream: 3, max_inflight_total: 4, max_msgs: 5, timeout: \"6s\"}}}",
@@ -177,10 +177,10 @@ fn jetstream_blocks() {
             sync_always: false,
             checkpoint_bytes: 1 << 20,
             scrub_bytes: 0,
-            unique_tag: String::new(),
             index_cache_bytes: 2 << 20,
             max_buffered_size: Some(1_000_000),
             max_buffered_msgs: Some(10),
+            unique_tag: "az".into(),
             encryption: EncryptionOptions {
                 key: Some(Secret::new("a")),
                 previous: Some(Secret::new("b c")),

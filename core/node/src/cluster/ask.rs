@@ -13,11 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Call;
 use crate::commit::META;
+use crate::feed::Wanted;
 use crate::jetstream::JetStream;
 use crate::log::Origin;
 
 /// How long a client's request waits for another server.
 const PATIENCE: Span = Span::from_secs(4);
+
+/// So many questions later nobody waits for an answer about copies.
+const COPIES_KEPT: u64 = 100_000;
 
 /// What one server asks another.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -29,6 +33,8 @@ pub(super) enum Question {
     Created { group: u64, update: bool },
     /// What lists show of those of these streams that you lead.
     Streams { groups: Vec<u64> },
+    /// The next messages of a stream that you lead, for one that follows it.
+    Copies(Box<Wanted>),
     /// What you have of an account.
     Usage { account: String },
 }
@@ -39,6 +45,8 @@ pub(crate) struct Asks {
     last: u64,
     own: BTreeMap<u64, Pending>,
     waiting: Vec<Waiting>,
+    /// Questions for copies, and the groups that they are for.
+    copies: BTreeMap<u64, GroupId>,
     /// Answers that wait until everybody knows an interest change, by its mark.
     gated: Vec<(u64, NodeId, u64, Bytes)>,
 }
@@ -137,6 +145,12 @@ impl JetStream {
             Ok(Question::Created { group, update }) => {
                 self.wait_to_lead(now, hub, from, (GroupId(group), update));
             }
+            Ok(Question::Copies(wanted)) => {
+                let body = self.give_copies(now, &wanted).unwrap_or_default();
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.send(from.0, PeerFrame::Answer { id: from.1, body });
+                }
+            }
             Ok(question) => self.tell_asker(now, from, &question),
         }
     }
@@ -186,6 +200,10 @@ impl JetStream {
         if self.handle_told(id, &body) {
             return;
         }
+        let group = self.cluster.as_mut().and_then(|cluster| cluster.asks.copies.remove(&id));
+        if let Some(group) = group {
+            return self.handle_copies(now, (id, group), &body);
+        }
         let pending = self.cluster.as_mut().and_then(|cluster| cluster.asks.own.remove(&id));
         if let Some(pending) = pending {
             self.answer(now, hub, &pending.call, Ok(body.to_vec()));
@@ -215,6 +233,18 @@ impl JetStream {
         for pending in late {
             self.answer(now, hub, &pending.call, Err(ApiError::new(10008)));
         }
+    }
+}
+
+impl super::Cluster {
+    /// Asks a server for copies of what it leads; gives the question's number.
+    pub(crate) fn ask_copies(&mut self, to: NodeId, group: GroupId, wanted: Wanted) -> u64 {
+        let id = self.asks.next_id();
+        // An earlier question of this group that was not answered in time is not waited for any more.
+        self.asks.copies.retain(|asked, of| *of != group || *asked + COPIES_KEPT > id);
+        self.asks.copies.insert(id, group);
+        self.send(to, ask(id, &Question::Copies(Box::new(wanted))));
+        id
     }
 }
 

@@ -2,8 +2,8 @@
 
 use hw_cluster::{Cause, Loss};
 use hw_hub::Hub;
-use hw_kit::{GroupId, NodeId, Span, Time};
-use hw_raft::Message;
+use hw_kit::{GroupId, LogIndex, NodeId, Span, Time};
+use hw_raft::{Body, Message};
 
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -215,6 +215,22 @@ impl JetStream {
         }
     }
 
+    /// Asks those who have a group, or should, whether one of them leads it: who does says so, and sends what is missing.
+    pub(crate) fn ask_for_leader(&mut self, id: GroupId) {
+        let Some(replicated) = self.replica(id) else { return };
+        let mut others = replicated.replica.members().all();
+        let asset = self.meta.all().map(|(_, asset)| asset).find(|asset| asset.group() == id);
+        others.extend(asset.into_iter().flat_map(hw_meta::Asset::peers));
+        others.sort_unstable();
+        others.dedup();
+        let (none, is_poll) = ((LogIndex(0), 0), true);
+        let body = Body::Vote { is_poll, is_transfer: false, last: none, commit: none };
+        let message = Message { term: 0, body };
+        let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
+        let messages = others.into_iter().filter(|node| *node != me).map(|node| (node, message.clone()));
+        self.post(id, messages.collect());
+    }
+
     /// Whether a message may reach a replica: nobody votes against a leader that is alive.
     pub(crate) fn may_vote(&mut self, now: Time, from: NodeId, id: GroupId, message: &Message) -> bool {
         if !message.disturbs() {
@@ -223,8 +239,12 @@ impl JetStream {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
         let leader = replicated.replica.leader();
         if leader == cluster.me {
-            // Who asks does not know of its leader.
-            self.ping(id);
+            // Who asks does not know of its leader, or that it does not belong to the group any more.
+            let is_dismissed = self.is_dismissed(id, from);
+            match self.cluster.as_mut().filter(|_| is_dismissed) {
+                Some(cluster) => cluster.send(from, hw_cluster::PeerFrame::Removed { group: id }),
+                None => self.ping(id),
+            }
             return false;
         }
         leader.0 == 0 || leader == from || cluster.peers.may_oppose(now, leader, replicated.proven)

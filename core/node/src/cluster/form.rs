@@ -278,7 +278,9 @@ impl JetStream {
                 }
                 false => MemberStep::Learner(node),
             };
-            changed |= replicated.replica.change_members(MemberChange::one(change)).is_ok();
+            changed = replicated.replica.change_members(MemberChange::one(change)).is_ok();
+            // Something else may have to be decided first.
+            cluster.admitting |= !changed;
             break;
         }
         if changed {

@@ -47,7 +47,7 @@ impl JetStream {
             return Duty::Here;
         }
         let here = match self.meta.stream(&self.account_name(account), stream) {
-            None => self.decides(META),
+            None => self.decides(META) && self.may_read(now, META),
             Some(asset) => {
                 let id = asset.group();
                 self.groups.get(&id).is_some_and(|group| group.log.is_leading()) && self.may_read(now, id)
@@ -92,6 +92,26 @@ impl JetStream {
             cluster.busy.insert(id);
             cluster.opened.push((now, id));
         }
+        let is_new =
+            self.replica(id).is_some_and(|replicated| replicated.replica.members().voters.is_empty());
+        if is_new {
+            // Whoever leads may have sent something before there was anybody here to hear it.
+            self.ask_for_leader(id);
+        }
+    }
+
+    /// Whether what this server had of a group is about to go, and no checkpoint says so yet.
+    pub(crate) fn is_going(&self, id: GroupId) -> bool {
+        self.disk.dropped.contains(&id) || self.disk.dropping.contains(&id)
+    }
+
+    /// A group that was here, and is to be here again, begins when nothing is left of the time before.
+    pub(crate) fn open_later(&mut self, id: GroupId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.growing.insert(id);
+        }
+        self.disk.must_checkpoint = true;
+        self.begin_checkpoint();
     }
 
     /// A stream that cannot be opened is put aside, and everybody who asks is told why.
@@ -132,6 +152,8 @@ impl JetStream {
         if let Some(cluster) = &mut self.cluster {
             cluster.elections.cancel(id);
             cluster.busy.remove(&id);
+            // Nor is anything of it written any more: what comes behind its end in the log would be of a new beginning.
+            cluster.frames.retain(|frame| frame.group() != id);
             cluster.transfers.forget(id);
             cluster.handovers.forget(id);
             cluster.compares.forget(id);
@@ -200,10 +222,12 @@ impl JetStream {
         if self.cluster.is_none() {
             return true;
         }
-        let Parsed::Request(_, request) = parsed else { return self.decides(META) };
+        // Nobody else can decide by now: it would grant what is refused here.
+        let decides = self.decides(META) && self.may_read(now, META);
+        let Parsed::Request(_, request) = parsed else { return decides };
         let Some(stream) = request.of_stream() else {
             let waits = matches!(request, Request::StreamCreate { .. }) && self.is_gathering(now);
-            return self.decides(META) && !waits;
+            return decides && !waits;
         };
         self.duty(now, account, stream) == Duty::Here
     }
@@ -234,6 +258,10 @@ impl JetStream {
         if !self.groups.contains_key(&id) {
             return self.open_group(now, hub, (&account, &asset.config.name));
         }
+        if !self.is_placed_here(&asset) && !self.log(id).is_some_and(Log::is_leading) {
+            // Who leads says when it is not needed here any more, perhaps for the second time.
+            return self.ask_for_leader(id);
+        }
         let is_only_here = asset.peers().all(|node| self.is_me(node));
         if !is_only_here && self.log(id).is_some_and(|log| log.replicated.is_none()) {
             self.begin_replication(now, id);
@@ -259,6 +287,14 @@ impl JetStream {
         for (_, group, gone) in durable {
             gone.into_iter().for_each(|node| cluster.send(node, hw_cluster::PeerFrame::Removed { group }));
         }
+    }
+
+    /// Whether a server does not belong to a group that is led here, and may know it.
+    pub(crate) fn is_dismissed(&self, id: GroupId, node: NodeId) -> bool {
+        let is_waiting = |cluster: &super::Cluster| cluster.dismissals.iter().any(|(_, of, _)| *of == id);
+        let is_member = |replicated: &Replicated| replicated.replica.members().contains(node);
+        self.replica(id).is_some_and(|replicated| replicated.is_leading() && !is_member(replicated))
+            && !self.cluster.as_deref().is_some_and(is_waiting)
     }
 
     /// The leader says that this server does not belong to a group: if the meta group agrees, what is here of it goes.
@@ -327,14 +363,21 @@ impl JetStream {
             (_, Some(node), _) => MemberStep::Learner(*node),
             (_, _, Some(node)) if is_complete && *node == me => {
                 // Its successor takes it out.
-                self.hand_over(now, id, None);
-                return;
+                let is_begun = self.hand_over(now, id, None);
+                return self.retry_unless(is_begun, id);
             }
             (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
             _ => return,
         };
-        if replicated.replica.change_members(MemberChange::one(change)).is_ok() {
-            self.wake_replica(id);
+        let is_begun = replicated.replica.change_members(MemberChange::one(change)).is_ok();
+        self.wake_replica(id);
+        self.retry_unless(is_begun, id);
+    }
+
+    /// Members change later, when something else has to be decided first.
+    fn retry_unless(&mut self, is_begun: bool, id: GroupId) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !is_begun) {
+            cluster.growing.insert(id);
         }
     }
 

@@ -69,9 +69,9 @@ impl Transfers {
         self.incoming.remove(&id);
     }
 
-    /// Whether a group's state is being fetched.
-    pub(crate) fn is_fetching(&self, id: GroupId) -> bool {
-        self.incoming.contains_key(&id)
+    /// Whether a group's state is being fetched from a server.
+    fn is_fetching(&self, id: GroupId, from: NodeId) -> bool {
+        self.incoming.get(&id).is_some_and(|incoming| incoming.from == from)
     }
 }
 
@@ -97,7 +97,7 @@ impl JetStream {
         let last = self.groups.get(&id).map_or(Seq(0), |group| group.stream.messages().last_seq());
         self.hollow(id, false);
         let Some(cluster) = &mut self.cluster else { return };
-        if cluster.transfers.is_fetching(id) {
+        if cluster.transfers.is_fetching(id, from) {
             return;
         }
         cluster.transfers.last += 1;
@@ -130,8 +130,9 @@ impl JetStream {
 
     /// A follower asks for the next piece.
     pub(crate) fn send_state(&mut self, _now: Time, to: NodeId, (id, transfer): (GroupId, u64), after: Seq) {
-        let is_leading = self.log(id).is_some_and(|log| log.is_leading() && log.replicated.is_some());
-        let Some(cluster) = self.cluster.as_mut().filter(|_| is_leading) else { return };
+        // Also before its first entry is decided: for that it may need the very server that asks. What is applied is decided.
+        let leads = self.replica(id).is_some_and(|replicated| self.is_me(replicated.replica.leader()));
+        let Some(cluster) = self.cluster.as_mut().filter(|_| leads) else { return };
         cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None });
         self.next_piece(to, id);
     }
@@ -173,7 +174,7 @@ impl JetStream {
                     // Damaged here: the follower does not get a state that lacks it.
                     Fetch::Absent => {
                         cluster.transfers.outgoing.remove(&(to, id));
-                        return;
+                        return self.note_brought(id, to, false);
                     }
                 }
                 at = seq.next();
@@ -183,8 +184,19 @@ impl JetStream {
         }
         cluster.transfers.outgoing.remove(&(to, id));
         let end = last.then(|| self.state_of(id)).flatten();
+        let is_all = end.is_some();
         if let Some(cluster) = &mut self.cluster {
             cluster.send(to, PeerFrame::Piece { group: id, transfer, last: end, body: body.into() });
+        }
+        if is_all {
+            self.note_brought(id, to, true);
+        }
+    }
+
+    /// A follower was sent the state, or cannot be: should it need another one later, it is offered again.
+    fn note_brought(&mut self, id: GroupId, to: NodeId, well: bool) {
+        if let Some(replicated) = self.replica_mut(id) {
+            replicated.replica.report_snapshot(to, well);
         }
     }
 
@@ -270,6 +282,8 @@ impl JetStream {
             }
             group.changed = true;
         }
+        let text = format!("has the state of group {id} up to entry {}", base.0.0);
+        self.say(NoticeLevel::Debug, text);
         let Some(log) = self.log_mut(id) else { return Ok(()) };
         log.handle_installed(base.0, base.1);
         if let Some(replicated) = &mut log.replicated {
@@ -335,6 +349,9 @@ impl JetStream {
             }
             self.mended(id);
             self.wake_replica(id);
+            if self.replica(id).is_some_and(|replicated| replicated.replica.leader().0 == 0) {
+                self.ask_for_leader(id);
+            }
         }
     }
 
@@ -376,9 +393,11 @@ impl JetStream {
         let late = cluster.transfers.incoming.extract_if(.., |_, incoming| incoming.until <= now);
         let late: Vec<(GroupId, NodeId)> = late.map(|(id, incoming)| (id, incoming.from)).collect();
         for (id, from) in late {
-            match id == META || self.replica(id).is_some_and(|replicated| replicated.is_mute()) {
-                true => self.fetch_state(now, self.helper(id).unwrap_or(from), id),
-                false => self.fetch_again(now, id),
+            // A hollow replica may not know who leads: who sent it something did, or will soon.
+            let is_waiting = |one: &super::Replicated| one.hollow || one.is_mute();
+            if self.replica(id).is_some_and(is_waiting) || id == META {
+                let from = self.helper(id).unwrap_or(from);
+                self.fetch_state(now, from, id);
             }
         }
     }
@@ -406,11 +425,10 @@ impl JetStream {
         }
     }
 
-    /// A server is gone, and what was on its way to it or from it.
+    /// A server is gone, and what was on its way to it. What was on its way from it is asked for again when it is late.
     pub(crate) fn end_transfers(&mut self, node: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.transfers.outgoing.retain(|(to, _), _| *to != node);
-        cluster.transfers.incoming.retain(|_, incoming| incoming.from != node);
         cluster.repairs.giving.retain(|(to, _), _| *to != node);
     }
 }

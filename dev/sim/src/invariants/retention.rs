@@ -12,14 +12,14 @@ const SLACK: Span = Span::from_millis(2000);
 /// Whether there is any reason why a publish that was at a sequence is not there any more.
 pub fn may_be_gone(case: &Case<'_>, seq: u64, index: usize) -> bool {
     let Some(attempt) = case.attempts.get(&index) else { return true };
-    if attempt.schedule.as_ref().is_some_and(|schedule| case.now >= schedule.due) {
+    if attempt.schedule.as_ref().is_some_and(|schedule| case.now + case.slack >= schedule.due) {
         return true;
     }
     let shape = &case.log.shape;
     if case.log.removals.iter().any(|removal| removal.may_cover(attempt, seq)) {
         return true;
     }
-    if shape.max_age.is_some_and(|age| case.now.since(attempt.sent) >= age) {
+    if shape.max_age.is_some_and(|age| (case.now + case.slack).since(attempt.sent) >= age) {
         return true;
     }
     let last = case.dump.last.max(case.log.last_seq);
@@ -84,7 +84,7 @@ pub fn check(case: &Case<'_>) -> Result<(), Violation> {
             return wrong(format!("publish {index} at {seq} is there after {removal:?}"));
         }
         let Outcome::Acked { at, .. } = attempt.outcome else { continue };
-        if shape.max_age.is_some_and(|age| case.now.since(at + age) > SLACK) {
+        if shape.max_age.is_some_and(|age| case.now.since(at + age + case.slack) > SLACK) {
             return wrong(format!("publish {index} at {seq} is older than max_age"));
         }
         let settled = case.log.consumers.iter().find(|(_, consumer)| consumer.confirmed.contains(&seq));

@@ -42,7 +42,7 @@ pub fn check(history: &History, case: &Case<'_>) -> Result<(), Violation> {
         if !matches!(attempt.outcome, Outcome::Acked { .. }) {
             continue;
         }
-        if !holders.is_empty() && !history.starved && case.now.since(schedule.due) > SLACK {
+        if !holders.is_empty() && !history.starved && case.now.since(schedule.due + case.slack) > SLACK {
             return wrong(format!("publish {index} was due at {:?} and has produced nothing", schedule.due));
         }
         let shape = &case.log.shape;

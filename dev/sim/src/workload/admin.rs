@@ -8,7 +8,7 @@ use crate::history::{AckPolicy, ConsumerLog, Existence, Removal, Removed, Retent
 use crate::world::World;
 
 use super::publish::subject;
-use super::{Pending, STREAMS_MAX, Workload};
+use super::{Pending, STREAMS_MAX, Workload, cluster};
 
 impl Workload {
     pub(super) fn administrate(&mut self, world: &mut World) {
@@ -17,6 +17,9 @@ impl Workload {
         }
         let streams =
             self.history.streams.values().filter(|stream| stream.existence == Existence::Yes).count();
+        if self.cluster.is_some() && self.rng.chance(1, 4) && streams > 0 {
+            return self.operate(world);
+        }
         match self.rng.below(20) {
             _ if streams < 2 => self.create_stream(world),
             0..=2 if streams < STREAMS_MAX => self.create_stream(world),
@@ -32,9 +35,13 @@ impl Workload {
     fn create_stream(&mut self, world: &mut World) {
         let names = (0..STREAMS_MAX as u64 + 2).map(|number| format!("S{number}"));
         let is_free = |name: &String| {
-            self.history.streams.get(name).is_none_or(|stream| stream.existence == Existence::No)
+            !self.history.unreachable.contains(name)
+                && self.history.streams.get(name).is_none_or(|stream| stream.existence == Existence::No)
         };
         let free: Vec<String> = names.filter(is_free).collect();
+        if free.is_empty() {
+            return;
+        }
         let name = free[self.rng.below(free.len() as u64) as usize].clone();
         let shape = self.shape();
         self.generations += 1;
@@ -60,8 +67,10 @@ impl Workload {
         let max_per_subject = some(3, 1, 4);
         let max_age = some(5, 150, 400).map(|ms| Span::from_millis(ms as i64));
         let discard_new = retention == Retention::Limits && max_msgs.is_some() && rng.chance(1, 3);
-        let memory = rng.chance(1, 8);
-        Shape { retention, memory, max_msgs, max_per_subject, max_age, discard_new }
+        let replicas = self.cluster.as_ref().map_or(1, |cluster| cluster.replicas(rng));
+        // What one server alone has in memory is lost with it.
+        let memory = rng.chance(1, 8) && (replicas > 1 || self.cluster.is_none());
+        Shape { replicas, retention, memory, max_msgs, max_per_subject, max_age, discard_new }
     }
 
     fn delete_stream(&mut self, world: &mut World) {
@@ -138,6 +147,7 @@ impl Workload {
             Retention::Limits if self.rng.chance(1, 4) => AckPolicy::All,
             _ => AckPolicy::Explicit,
         };
+        let pace = self.cluster.as_ref().map_or(1, |cluster| cluster.pace as i64);
         let owner = self.workers[self.rng.below(self.workers.len() as u64) as usize];
         let mut log = ConsumerLog::new(filter.clone(), ack, owner);
         log.max_deliver = self.rng.chance(1, 6).then(|| 3 + self.rng.below(3));
@@ -146,7 +156,7 @@ impl Workload {
             "name": consumer,
             "deliver_policy": "all",
             "ack_policy": if ack == AckPolicy::All { "all" } else { "explicit" },
-            "ack_wait": Span::from_millis(20 + self.rng.below(80) as i64).0,
+            "ack_wait": Span::from_millis(pace.min(10) * (20 + self.rng.below(80) as i64)).0,
             "max_deliver": log.max_deliver.map_or(-1, |max| max as i64),
             "replay_policy": "instant",
         });
@@ -190,6 +200,9 @@ impl Workload {
         let answer = msg.json().unwrap_or_default();
         let refused = msg.status() == Some(503) || answer.get("error").is_some();
         world.trace.line(now, || format!("{pending:?}: {}", answer["error"]));
+        if self.cluster.is_some() && cluster::is_unknown(&answer) {
+            return self.lost(pending);
+        }
         match pending {
             Pending::CreateStream(name) => {
                 self.history.count(if refused { "refused streams" } else { "streams" });
@@ -238,13 +251,15 @@ impl Workload {
             Pending::Publish(_)
             | Pending::Fast(_)
             | Pending::Confirm { .. }
+            | Pending::Key { .. }
+            | Pending::Operate
             | Pending::Audit
             | Pending::AuditMany => {}
         }
     }
 }
 
-fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
+pub(super) fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
     let retention = match shape.retention {
         Retention::Limits => "limits",
         Retention::WorkQueue => "workqueue",
@@ -261,7 +276,7 @@ fn stream_config(name: &str, generation: u64, shape: &Shape) -> Value {
         "max_bytes": -1,
         "max_consumers": -1,
         "discard": if shape.discard_new { "new" } else { "old" },
-        "num_replicas": 1,
+        "num_replicas": shape.replicas,
         "allow_atomic": true,
         "allow_batched": true,
         "allow_msg_schedules": !shape.discard_new,

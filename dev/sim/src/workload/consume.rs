@@ -46,13 +46,17 @@ impl Workload {
     /// Pulls from every consumer that this client owns and that has no pull waiting.
     pub(super) fn work(&mut self, world: &mut World, client: usize) {
         let now = world.now();
+        let pace = self.cluster.as_ref().map_or(1, |cluster| cluster.pace as i64);
         let mut pulls = Vec::new();
         for (name, stream) in &mut self.history.streams {
             for (consumer, log) in &mut stream.consumers {
                 let is_there = log.existence != Existence::No && stream.existence != Existence::No;
                 if log.owner == client && is_there && log.pull_until <= now {
-                    let expires =
-                        Span::from_millis(if self.draining { 100 } else { 5 + self.rng.below(60) as i64 });
+                    let expires = Span::from_millis(if self.draining {
+                        100
+                    } else {
+                        pace.min(5) * (5 + self.rng.below(60) as i64)
+                    });
                     log.pull_until = now + expires;
                     pulls.push((format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"), expires));
                 }

@@ -27,6 +27,19 @@ impl Workload {
         world.send(client, out);
     }
 
+    /// One message for a stream, from a client that is connected; its number.
+    pub fn probe(&mut self, world: &mut World, name: &str) -> Option<usize> {
+        let client = self.publishers[0];
+        if !world.is_connected(client) {
+            world.connect(client);
+            return None;
+        }
+        let (index, mut out) = (self.history.attempts.len(), Vec::new());
+        self.publish_one(world, client, name, &mut out);
+        world.send(client, out);
+        Some(index)
+    }
+
     fn publish_one(&mut self, world: &mut World, client: usize, name: &str, out: &mut Vec<u8>) {
         let Some(stream) = self.history.streams.get(name) else { return };
         let (generation, last_seq) = (stream.generation, stream.last_seq);
@@ -98,7 +111,12 @@ impl Workload {
             id: None,
             expected: None,
             expected_subject: None,
-            session: (client, self.sessions[client]),
+            // What is held up on its way may come after what was sent later.
+            session: if self.history.loose {
+                (usize::MAX, index as u64)
+            } else {
+                (client, self.sessions[client])
+            },
             sent: world.now(),
             batch: None,
             is_fast: false,

@@ -26,7 +26,7 @@ pub enum Command {
     #[command(subcommand)]
     Check(check::Command),
     /// Change who leads the cluster and who belongs to it
-    #[command(subcommand, visible_alias = "r")]
+    #[command(subcommand, visible_aliases = ["r", "raft"])]
     Cluster(cluster::Command),
     /// Show one server's information (needs a system account)
     #[command(visible_alias = "i")]

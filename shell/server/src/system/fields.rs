@@ -80,6 +80,7 @@ fn of_verb(verb: &str) -> Fields {
             ("js-meta-only", Flag),
             ("details", Flag),
         ],
+        "RAFTZ" => &[("account", Text), ("group", Text)],
         "KICK" => &[("cid", Count)],
         _ => &[],
     }

@@ -16,6 +16,15 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         preferred: Option<String>,
     },
+    /// Move what a server has to other servers; it stays in the cluster (needs a system account)
+    Evacuate {
+        /// Its name
+        #[arg(value_name = "SERVER")]
+        member: String,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Take a server that does not come back out of the cluster (needs a system account)
     #[command(visible_alias = "rm")]
     PeerRemove {
@@ -36,6 +45,12 @@ pub async fn run(session: &Session, command: Command) -> Result<(), Failure> {
                 preferred.map_or_else(|| json!({}), |name| json!({ "placement": { "preferred": name } }));
             session.api("META.LEADER.STEPDOWN", &body, "have another server lead").await?;
             say!("Another server leads the cluster.");
+        }
+        Command::Evacuate { member: server, force } => {
+            confirm(&format!("move everything off server {server}"), force)?;
+            let doing = format!("move everything off server {server}");
+            session.api("SERVER.EVACUATE", &json!({ "peer": server }), &doing).await?;
+            say!("What server {server} has moves to other servers.");
         }
         Command::PeerRemove { member: server, force } => {
             confirm(&format!("take server {server} out of the cluster for good"), force)?;

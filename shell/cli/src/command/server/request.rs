@@ -63,6 +63,18 @@ pub enum Command {
     },
     /// Leaf nodes
     Leafnodes(Which),
+    /// Replicated groups
+    #[command(visible_alias = "raftz")]
+    Raft {
+        /// An account; the system account without it
+        #[arg(long, value_name = "ACCOUNT")]
+        account: Option<String>,
+        /// One group
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Routes
     Routes(Which),
     /// Subscriptions
@@ -129,6 +141,9 @@ pub async fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Gateways(which) => ("GATEWAYZ", json!({}), which),
         Command::JetstreamHealth(which) => ("HEALTHZ", json!({}), which),
         Command::Leafnodes(which) => ("LEAFZ", json!({}), which),
+        Command::Raft { account, group, which } => {
+            ("RAFTZ", json!({ "account": account, "group": group }), which)
+        }
         Command::Routes(which) => ("ROUTEZ", json!({}), which),
         Command::Subscriptions(which) => ("SUBSZ", json!({}), which),
         Command::Variables(which) => ("VARZ", json!({}), which),

@@ -28,6 +28,12 @@ pub enum Command {
         /// Its name, or its id as reports show it
         peer: String,
     },
+    /// Move a stream off one of its servers
+    Evacuate {
+        stream: String,
+        /// Its name, or its id as reports show it
+        peer: String,
+    },
     /// Spread the leaders of streams over their servers
     Balance,
 }
@@ -41,6 +47,11 @@ pub async fn run(session: &Session, command: Command) -> Result<(), Failure> {
         }
         Command::PeerRemove { stream, peer } => {
             let call = format!("STREAM.PEER.REMOVE.{}", name(&stream)?);
+            session.api(&call, &json!({ "peer": peer }), &format!("move {stream} off {peer}")).await?;
+            say!("{stream} moves off {peer}.");
+        }
+        Command::Evacuate { stream, peer } => {
+            let call = format!("STREAM.PEER.EVACUATE.{}", name(&stream)?);
             session.api(&call, &json!({ "peer": peer }), &format!("move {stream} off {peer}")).await?;
             say!("{stream} moves off {peer}.");
         }

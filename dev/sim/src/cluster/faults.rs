@@ -1,0 +1,211 @@
+//! What happens to the servers of a cluster in the middle of work, and how it is healed.
+
+use hw_kit::Span;
+use hw_store::FileId;
+use serde_json::json;
+
+use super::{Run, violation};
+use crate::history::Violation;
+
+/// Messages that were held up arrive within this after everything is healed.
+const LATE: Span = Span::from_millis(1200);
+/// After a server dies what it had sent arrives within this.
+const LAST_WORDS: Span = Span::from_millis(300);
+
+impl Run {
+    fn some_host(&mut self) -> usize {
+        self.rng.below(self.world.servers() as u64) as usize
+    }
+
+    fn other_than(&mut self, host: usize) -> usize {
+        let servers = self.world.servers();
+        (host + 1 + self.rng.below(servers as u64 - 1) as usize) % servers
+    }
+
+    /// From now on messages may be held up, until everything is healed.
+    fn hold_up(&mut self) {
+        self.workload.history.stuck = true;
+    }
+
+    /// One fault, or two, and work meanwhile.
+    pub(super) fn fault(&mut self) -> Result<(), Violation> {
+        self.workload.history.loose_until = self.world.now() + LAST_WORDS;
+        self.one_fault()?;
+        if self.rng.chance(1, 3) {
+            self.work(0, 400)?;
+            self.workload.history.loose_until = self.world.now() + LAST_WORDS;
+            self.one_fault()?;
+        }
+        if self.rng.chance(3, 4) {
+            self.work(50, 1200)?;
+        }
+        Ok(())
+    }
+
+    fn one_fault(&mut self) -> Result<(), Violation> {
+        let host = self.some_host();
+        match self.rng.below(20) {
+            0 | 1 => {
+                self.count("kills");
+                self.world.kill(host);
+            }
+            2 => {
+                self.count("power cuts");
+                self.world.power_cut(host);
+            }
+            3..6 => self.blackouts()?,
+            6 => {
+                self.count("power cuts of some");
+                for host in 0..self.world.servers() {
+                    if self.rng.chance(1, 2) {
+                        self.world.power_cut(host);
+                    }
+                }
+            }
+            7 | 8 => {
+                self.count("partitions");
+                self.hold_up();
+                (0..self.world.servers())
+                    .filter(|other| *other != host)
+                    .for_each(|other| self.world.part(host, other));
+                self.work(300, 1300)?;
+            }
+            9 => {
+                self.count("half links");
+                self.hold_up();
+                let other = self.other_than(host);
+                self.world.cut(host, other);
+            }
+            10 => {
+                self.count("broken links");
+                let other = self.other_than(host);
+                self.world.break_links(host, other);
+            }
+            11 | 12 => {
+                self.count("pauses");
+                self.hold_up();
+                let span = Span::from_millis(20 + self.rng.below(2500) as i64);
+                self.world.pause(host, span);
+            }
+            13 => self.jump(host),
+            14 => {
+                self.count("slow disks");
+                self.hold_up();
+                let times = 5 + self.rng.below(200) as i64;
+                self.world.set_slow(host, times);
+            }
+            15 => {
+                self.count("full disks");
+                let (used, more) = (self.world.disk(host).used(), self.rng.below(60_000));
+                self.world.disk(host).capacity = Some(used + more);
+            }
+            16 => {
+                self.count("failed syncs");
+                let after = self.rng.below(20);
+                self.world.disk(host).fail_sync_in = Some(after);
+            }
+            17 | 18 if self.damages => self.strike(host, false)?,
+            _ => self.strike(host, true)?,
+        }
+        Ok(())
+    }
+
+    /// Everybody loses power while messages are under way, several times in a row.
+    fn blackouts(&mut self) -> Result<(), Violation> {
+        for round in 0..1 + self.rng.below(4) {
+            if round > 0 {
+                self.go(Span::from_millis(400))?;
+                self.work(0, 500)?;
+            }
+            self.count("blackouts");
+            (0..self.world.servers()).for_each(|host| self.world.power_cut(host));
+            self.workload.history.loose_until = self.world.now() + LAST_WORDS;
+            self.work(0, 30)?;
+            self.start_all()?;
+        }
+        Ok(())
+    }
+
+    /// A clock is set to another time, forwards or back.
+    fn jump(&mut self, host: usize) {
+        self.count("clocks that were set");
+        let range = [400, 5000, 20_000][self.rng.below(3) as usize];
+        let skew = Span::from_millis(self.rng.below(2 * range) as i64 - range as i64);
+        self.workload.history.slack = Span::from_secs(45);
+        self.world.set_clock(host, skew);
+    }
+
+    /// A server loses its disk, or what is on it is damaged. Once in a run, and only while all others have theirs.
+    fn strike(&mut self, host: usize, is_lost: bool) -> Result<(), Violation> {
+        let is_whole = (0..self.world.servers()).all(|host| self.world.is_up(host));
+        if self.stricken.is_some() || !is_whole {
+            return Ok(());
+        }
+        self.stricken = Some(host);
+        for name in self.world.server(host).map(|server| server.fragile()).unwrap_or_default() {
+            self.workload.history.streams.remove(&name);
+            self.workload.history.unreachable.insert(name);
+        }
+        self.world.kill(host);
+        self.work(0, 300)?;
+        if is_lost {
+            self.count("lost disks");
+            self.world.wipe(host);
+            if self.rng.chance(1, 2) {
+                self.count("removed servers");
+                let body = json!({ "peer": format!("s{host}") });
+                self.workload.order(&mut self.world, "$JS.API.SERVER.REMOVE", &body);
+                self.work(20, 400)?;
+            }
+        } else {
+            self.count("damaged disks");
+            self.damaged.insert(host);
+            let of = if self.rng.chance(2, 3) { is_segment } else { is_log };
+            if self.world.flip(host, of).is_none() {
+                self.world.flip(host, is_log);
+            }
+        }
+        if self.world.is_up(host) { Ok(()) } else { self.boot(host, false) }
+    }
+
+    fn start_all(&mut self) -> Result<(), Violation> {
+        for host in 0..self.world.servers() {
+            let disk = self.world.disk(host);
+            (disk.capacity, disk.fail_sync_in) = (None, None);
+            if !self.world.is_up(host) && !self.broken.contains(&host) {
+                let cuts = self.rng.chance(1, 4);
+                self.boot(host, cuts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The network is whole, everybody runs, disks work.
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
+        self.world.heal_links();
+        for host in 0..self.world.servers() {
+            self.world.resume(host);
+            self.world.set_slow(host, 1);
+            if self.world.is_in_trouble(host).0 {
+                // A store that has stopped stays so until the server is started again.
+                self.world.kill(host);
+            }
+        }
+        self.start_all()?;
+        if self.world.servers() - self.broken.len() <= self.world.servers() / 2 {
+            return Err(violation("recovery", "most servers do not start"));
+        }
+        let history = &mut self.workload.history;
+        history.stuck = false;
+        history.loose_until = self.world.now() + LATE;
+        Ok(())
+    }
+}
+
+fn is_segment(file: &FileId) -> bool {
+    matches!(file, FileId::Segment(..))
+}
+
+fn is_log(file: &FileId) -> bool {
+    matches!(file, FileId::Wal(_))
+}
