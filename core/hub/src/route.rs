@@ -34,6 +34,10 @@ enum Where {
     Lost,
 }
 
+/// A queue group whose name begins with this is the server's own: clients cannot name one like it. Its messages of one
+/// client go one way, so that they stay in order.
+pub const ORDERED: u8 = b' ';
+
 /// No shard: the key of what is on other servers among the groups of other shards.
 const FAR: ShardId = ShardId(u16::MAX);
 
@@ -123,8 +127,33 @@ impl<I: Inside> Ways<'_, I> {
         Some(note)
     }
 
+    /// Which member comes first: anyone, by weight, or always the same one on another server for a group of the server's own.
+    fn first(
+        &mut self,
+        members: &[Sink],
+        weight: impl Fn(&Links, &Sink) -> u64,
+        is_ordered: bool,
+    ) -> Option<usize> {
+        let links = &*self.links;
+        if is_ordered {
+            let eligible = (0..members.len()).filter(|at| weight(links, &members[*at]) > 0);
+            return eligible.min_by_key(|at| match members[*at] {
+                Sink::Remote(link, _) => link.0,
+                _ => 0,
+            });
+        }
+        let total: u64 = members.iter().map(|sink| weight(links, sink)).sum();
+        let mut left = if total == 0 { return None } else { self.rng.below(total) };
+        members.iter().position(|sink| {
+            let weight = weight(links, sink);
+            let chosen = left < weight;
+            left = left.saturating_sub(weight);
+            chosen
+        })
+    }
+
     /// One member of the group at position `at` gets it. `far`: one on another server was chosen where it comes from.
-    fn queue(&mut self, at: usize, members: &[Sink], (reach, far): (Reach<'_>, bool)) {
+    fn queue(&mut self, (at, queue): (usize, &[u8]), members: &[Sink], (reach, far): (Reach<'_>, bool)) {
         use Where::{Beside, Far, Here, Lost};
         let order: &[&[Where]] = match reach {
             Reach::Everywhere => &[&[Here, Beside], &[Far], &[Lost]],
@@ -135,31 +164,19 @@ impl<I: Inside> Ways<'_, I> {
             Reach::Arrived { hops, .. } if hops >= MAX_HOPS => &[&[Here, Beside]],
             Reach::Arrived { .. } => &[&[Here, Beside], &[Far]],
         };
-        let taken = order.iter().any(|places| self.pick(at, members, places));
+        let is_ordered = queue.first() == Some(&ORDERED);
+        let taken = order.iter().any(|places| self.pick((at, is_ordered), members, places));
         self.receivers += usize::from(taken);
     }
 
-    /// Begins at a random member in one of these places and goes on until one takes the message.
-    fn pick(&mut self, at: usize, members: &[Sink], places: &[Where]) -> bool {
+    /// Begins at some member in one of these places and goes on until one takes the message.
+    fn pick(&mut self, (at, is_ordered): (usize, bool), members: &[Sink], places: &[Where]) -> bool {
         let weight = |links: &Links, sink: &Sink| match sink {
             _ if !places.contains(&place(links, *sink)) => 0,
             Sink::Peer(_, members) | Sink::Remote(_, members) | Sink::Far(members) => u64::from(*members),
             _ => 1,
         };
-        let total: u64 = members.iter().map(|sink| weight(self.links, sink)).sum();
-        if total == 0 {
-            return false;
-        }
-        let mut left = self.rng.below(total);
-        let first = members
-            .iter()
-            .position(|sink| {
-                let weight = weight(self.links, sink);
-                let chosen = left < weight;
-                left = left.saturating_sub(weight);
-                chosen
-            })
-            .unwrap_or(0);
+        let Some(first) = self.first(members, weight, is_ordered) else { return false };
         let (before, after) = members.split_at(first);
         for &sink in after.iter().chain(before) {
             if weight(self.links, &sink) == 0 {
@@ -242,7 +259,7 @@ impl Hub {
                 Reach::Arrived { groups, .. } => groups.iter().any(|name| name == queue).then_some(false),
             };
             if let Some(far) = chosen {
-                ways.queue(at, members, (reach, far));
+                ways.queue((at, queue), members, (reach, far));
             }
         }
         let (receivers, leaves, crossings) = (ways.receivers, ways.leaves, ways.crossings);

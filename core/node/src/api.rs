@@ -72,6 +72,7 @@ impl JetStream {
                     self.park(now, &call, parsed);
                     continue;
                 }
+                parsed if !self.is_first(now, &call, &parsed) => continue,
                 Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _)
                     if kind.needs_cluster() && self.cluster.is_none() =>
                 {

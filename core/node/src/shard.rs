@@ -173,10 +173,11 @@ impl Shard {
     /// What other servers must hear.
     pub fn take_link_frames(&mut self) -> Vec<(LinkId, LinkFrame)> {
         let hub = self.hub.take_remote_batches().into_iter();
-        let frames = hub.map(|(link, batch)| (link, LinkFrame::Hub(batch)));
+        let hub = hub.map(|(link, batch)| (link, LinkFrame::Hub(batch)));
         let js = self.rooms.js.as_mut().map(JetStream::take_peer_frames).unwrap_or_default();
         let js = js.into_iter().map(|(link, body)| (link, LinkFrame::Js(body)));
-        frames.chain(js).collect()
+        // What was decided first, then the answers to it: who hears one of them knows of the stream that it is about.
+        js.chain(hub).collect()
     }
 
     /// The other servers that there is a link with.

@@ -1,5 +1,11 @@
-//! Requests that nobody can answer at the moment. They wait: who leads soon answers those that may be done twice, and
-//! whoever waited for nothing is told.
+//! Requests that nobody can answer at the moment. They wait: who leads soon answers those that change nothing, and those that
+//! nobody else can have carried out; whoever waited for nothing is told.
+//!
+//! A request comes to every server that its client's server has a link with, and a server that waits for a leader hands its
+//! copy on: the same change may reach a leader twice, and counts once ([`Done`]).
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed, Request};
@@ -19,10 +25,43 @@ const YOUNG: Span = Span::from_millis(200);
 /// How long a leader of the meta group waits for servers that were never there before it says that there are too few.
 const GATHERING: Span = Span::from_secs(1);
 
+/// Copies of one request reach its leader within this.
+const COPIES_WITHIN: Span = Span::from_secs(10);
+/// So many changes are remembered at most.
+const DONE_MAX: usize = 10_000;
+
 /// Requests that wait.
 #[derive(Default)]
 pub(crate) struct Parked {
     all: Vec<Waiting>,
+    done: Done,
+}
+
+/// Changes that were carried out here a moment ago.
+#[derive(Default)]
+struct Done {
+    recent: VecDeque<(Time, u64, bool)>,
+}
+
+impl Done {
+    /// Notes a change; false: it was carried out already, as one of the two was handed on. A client may use one reply
+    /// subject for several requests, but those come from itself.
+    fn note(&mut self, now: Time, call: &Call) -> bool {
+        while self.recent.len() >= DONE_MAX
+            || self.recent.front().is_some_and(|(at, ..)| now.since(*at) > COPIES_WITHIN)
+        {
+            self.recent.pop_front();
+        }
+        let mut hasher = DefaultHasher::new();
+        (call.account.0, &call.subject, &call.reply, &call.body).hash(&mut hasher);
+        let key = hasher.finish();
+        let copies = |(_, of, copy): &(Time, u64, bool)| *of == key && (*copy || call.is_handed_on);
+        if self.recent.iter().any(copies) {
+            return false;
+        }
+        self.recent.push_back((now, key, call.is_handed_on));
+        true
+    }
 }
 
 struct Waiting {
@@ -66,8 +105,7 @@ impl JetStream {
         };
         let mine = is_led || call.is_handed_on;
         let Some(cluster) = &mut self.cluster else { return };
-        // Better twice than never, where that is the same.
-        let before = if is_repeatable(&parsed) { now - YOUNG } else { now };
+        let before = now - YOUNG;
         let has_it = |node: &NodeId| cluster.peers.get(*node).is_some_and(|peer| peer.since <= before);
         let heard: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).filter(has_it).collect();
         let patience = if mine || heard.is_empty() { PATIENCE_HELD } else { PATIENCE };
@@ -82,13 +120,15 @@ impl JetStream {
             let account = waiting.call.account;
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
-                if waiting.mine || is_repeatable(&waiting.parsed) {
+                let is_alone = waiting.heard.is_empty() && waiting.call.sender.conn.is_some();
+                if waiting.mine || is_alone || is_look(&waiting.parsed) {
+                    waiting.call.is_handed_on = true;
                     self.calls.push_back(waiting.call);
                 }
                 continue;
             }
             if let Some(leader) = self.other_leader(waiting.group)
-                && (waiting.mine || !waiting.heard.contains(&leader))
+                && (waiting.mine || waiting.call.sender.conn.is_some() && !waiting.heard.contains(&leader))
             {
                 self.forward_call(leader, &waiting.call);
                 continue;
@@ -110,6 +150,16 @@ impl JetStream {
                 (Lack::Servers, false) => 10118,
             };
             self.answer(now, hub, &waiting.call, Err(ApiError::new(code)));
+        }
+    }
+
+    /// Whether a request is to be carried out: it is no change that was.
+    pub(crate) fn is_first(&mut self, now: Time, call: &Call, parsed: &Parsed) -> bool {
+        match &mut self.cluster {
+            Some(cluster) if !is_look(parsed) && !call.reply.is_empty() => {
+                cluster.parked.done.note(now, call)
+            }
+            _ => true,
         }
     }
 
@@ -178,14 +228,12 @@ impl JetStream {
     }
 }
 
-/// Whether a request leaves the same behind when it is done once more: it changes nothing, or creates what may be there.
-fn is_repeatable(parsed: &Parsed) -> bool {
+/// Whether a request changes nothing.
+fn is_look(parsed: &Parsed) -> bool {
     let Parsed::Request(_, request) = parsed else { return false };
     matches!(
         request,
         Request::AccountInfo
-            | Request::StreamCreate { .. }
-            | Request::ConsumerCreate(_)
             | Request::StreamNames { .. }
             | Request::StreamList { .. }
             | Request::StreamInfo { .. }
