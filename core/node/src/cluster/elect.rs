@@ -104,6 +104,8 @@ impl JetStream {
         let cause = if loss == Loss::Gone { Cause::Gone } else { Cause::Silent };
         if let Some(cluster) = &mut self.cluster {
             cluster.formation.handle_lost(node);
+            // Whoever came back under its name with an empty disk waited for this.
+            cluster.admitting = true;
         }
         for id in self.replicated() {
             let Some(replicated) = self.replica_mut(id) else { continue };
