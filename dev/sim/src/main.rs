@@ -1,15 +1,18 @@
 //! Runs seeds: `hw-sim --seeds 2000 --from 0`, as many as bring so many power cuts: `hw-sim --cuts 10000`, or one with
 //! everything that happens: `hw-sim --seed 1234`. With `--cluster` these are seeds of clusters; `hw-sim --plants` says with
-//! which seed each bug that can be planted into a cluster is found.
+//! which seed each bug that can be planted into a cluster is found, of those that are found soon, and with `--all` of all.
 
 use std::process::ExitCode;
 
 use hw_sim::{Plan, Planted, Swarm, find_planted, simulate, simulate_cluster};
 
-const USAGE: &str = "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N | --plants";
+const USAGE: &str = "hw-sim [--cluster [--damage]] [--seeds N | --cuts N] [--from N] [--threads N] [--planted NAME] | --seed N | --plants [--all]";
+
+/// Bugs that take more seeds are looked for only when all are.
+const SOON: u64 = 80;
 
 fn main() -> ExitCode {
-    let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage" | "--plants");
+    let is_flag = |arg: &String| matches!(arg.as_str(), "--cluster" | "--damage" | "--plants" | "--all");
     let (flags, args): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(is_flag);
     let has = |flag: &str| flags.iter().any(|given| given == flag);
     let simulate = if has("--cluster") { simulate_cluster } else { simulate };
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
             ("--threads", Some(number)) => threads = number as usize,
             ("--seed", Some(number)) => one = Some(number),
             ("--planted", None) => {
-                let mut all = Planted::ALL.into_iter().chain(Planted::CLUSTER);
+                let mut all = Planted::ALL.into_iter().chain(Planted::CLUSTER).chain(Planted::UNSEEN);
                 let Some(bug) = all.find(|bug| value.is_some_and(|v| *v == format!("{bug:?}"))) else {
                     eprintln!("bugs: {:?}, in clusters {:?}", Planted::ALL, Planted::CLUSTER);
                     return ExitCode::FAILURE;
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
         }
     }
     if has("--plants") {
-        return plants(threads);
+        return plants(threads, if has("--all") { u64::MAX } else { SOON });
     }
     let range = match one {
         Some(seed) => seed..seed + 1,
@@ -59,9 +62,9 @@ fn main() -> ExitCode {
 }
 
 /// Whether every bug is found that can be planted into a cluster.
-fn plants(threads: usize) -> ExitCode {
+fn plants(threads: usize, seeds: u64) -> ExitCode {
     let mut missed = 0;
-    for (bug, found) in find_planted(threads) {
+    for (bug, found) in find_planted(threads, seeds) {
         match found {
             Some(failure) => {
                 let text: String = failure.violation.text.chars().take(100).collect();

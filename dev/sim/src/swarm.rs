@@ -71,11 +71,13 @@ impl Swarm {
     }
 }
 
-/// With which seed each bug is found that can be planted into a cluster; none: with none of as many as it may take.
-pub fn find_planted(threads: usize) -> Vec<(Planted, Option<Failure>)> {
+/// With which seed each bug is found that can be planted into a cluster, of those that take at most so many seeds; none: with
+/// none of as many as it may take.
+pub fn find_planted(threads: usize, seeds: u64) -> Vec<(Planted, Option<Failure>)> {
+    let bugs: Vec<Planted> = Planted::CLUSTER.into_iter().filter(|bug| bug.within() <= seeds).collect();
     let (next, all) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let work = || {
-        while let Some(bug) = Planted::CLUSTER.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+        while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             let plan = |seed, planted| Plan { seed, planted, damage: false, trace: false };
             // Only what goes well without the bug shows it.
             let found = (0..bug.within()).find_map(|seed| {

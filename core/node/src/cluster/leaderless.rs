@@ -4,7 +4,7 @@
 //! A request comes to every server that its client's server has a link with, and a server that waits for a leader hands its
 //! copy on: the same change may reach a leader twice, and counts once ([`Done`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hw_hub::Hub;
@@ -40,7 +40,9 @@ pub(crate) struct Parked {
 /// Changes that were carried out here a moment ago.
 #[derive(Default)]
 struct Done {
-    recent: VecDeque<(Time, u64, bool)>,
+    recent: VecDeque<(Time, u64)>,
+    /// When one was carried out last, and whether it was a copy that was handed on.
+    known: HashMap<u64, (Time, bool)>,
 }
 
 impl Done {
@@ -48,18 +50,21 @@ impl Done {
     /// subject for several requests, but those come from itself.
     fn note(&mut self, now: Time, call: &Call) -> bool {
         while self.recent.len() >= DONE_MAX
-            || self.recent.front().is_some_and(|(at, ..)| now.since(*at) > COPIES_WITHIN)
+            || self.recent.front().is_some_and(|(at, _)| now.since(*at) > COPIES_WITHIN)
         {
-            self.recent.pop_front();
+            let Some((at, key)) = self.recent.pop_front() else { break };
+            if self.known.get(&key).is_some_and(|(last, _)| *last == at) {
+                self.known.remove(&key);
+            }
         }
         let mut hasher = DefaultHasher::new();
         (call.account.0, &call.subject, &call.reply, &call.body).hash(&mut hasher);
         let key = hasher.finish();
-        let copies = |(_, of, copy): &(Time, u64, bool)| *of == key && (*copy || call.is_handed_on);
-        if self.recent.iter().any(copies) {
+        if self.known.get(&key).is_some_and(|(_, copy)| *copy || call.is_handed_on) {
             return false;
         }
-        self.recent.push_back((now, key, call.is_handed_on));
+        self.recent.push_back((now, key));
+        self.known.insert(key, (now, call.is_handed_on));
         true
     }
 }

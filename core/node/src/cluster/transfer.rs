@@ -375,6 +375,9 @@ impl JetStream {
                     debug_assert!(done.is_ok(), "{done:?}");
                 }
             }
+            // It failed, or had no room for messages: a state that was fetched waits for the next one.
+            let waits = self.replica(id).is_some_and(|replicated| replicated.installing.is_some());
+            self.disk.must_checkpoint |= waits;
         }
     }
 
