@@ -176,8 +176,8 @@ impl Shard {
         let hub = hub.map(|(link, batch)| (link, LinkFrame::Hub(batch)));
         let js = self.rooms.js.as_mut().map(JetStream::take_peer_frames).unwrap_or_default();
         let js = js.into_iter().map(|(link, body)| (link, LinkFrame::Js(body)));
-        // What was decided first, then the answers to it: who hears one of them knows of the stream that it is about.
-        js.chain(hub).collect()
+        // Interest first: who is handed a request knows of the inbox that it names.
+        hub.chain(js).collect()
     }
 
     /// The other servers that there is a link with.
