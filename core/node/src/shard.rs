@@ -175,9 +175,11 @@ impl Shard {
         let hub = self.hub.take_remote_batches().into_iter();
         let hub = hub.map(|(link, batch)| (link, LinkFrame::Hub(batch)));
         let js = self.rooms.js.as_mut().map(JetStream::take_peer_frames).unwrap_or_default();
-        let js = js.into_iter().map(|(link, body)| (link, LinkFrame::Js(body)));
-        // Interest first: who is handed a request knows of the inbox that it names.
-        hub.chain(js).collect()
+        let (first, last) = js;
+        let frame = |(link, body)| (link, LinkFrame::Js(body));
+        // What was decided, then the answers to it, then requests: who hears an answer knows of the stream that it is about, and
+        // who is handed a request knows of the inbox that it names.
+        first.into_iter().map(frame).chain(hub).chain(last.into_iter().map(frame)).collect()
     }
 
     /// The other servers that there is a link with.

@@ -94,8 +94,9 @@ impl JetStream {
         }
     }
 
-    /// What is to be sent to other JetStream servers.
-    pub(crate) fn take_peer_frames(&mut self) -> Vec<(LinkId, Bytes)> {
+    /// What is to be sent to other JetStream servers: first what may leave before this server's interest, then what may not.
+    pub(crate) fn take_peer_frames(&mut self) -> (Vec<(LinkId, Bytes)>, Vec<(LinkId, Bytes)>) {
+        let handed_on = self.take_handed_on();
         let frames = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.outgoing));
         let mut encoded: Vec<(LinkId, Bytes)> = Vec::new();
         let mut before: Option<PeerFrame> = None;
@@ -106,7 +107,15 @@ impl JetStream {
             encoded.push((link, bytes));
             before = Some(frame);
         }
-        encoded
+        (encoded, handed_on)
+    }
+
+    /// What is handed on to leaders.
+    fn take_handed_on(&mut self) -> Vec<(LinkId, Bytes)> {
+        let Some(cluster) = &mut self.cluster else { return Vec::new() };
+        let is_handed_on = |(_, frame): &mut (LinkId, PeerFrame)| matches!(frame, PeerFrame::Forward { .. });
+        let handed_on = cluster.outgoing.extract_if(.., is_handed_on);
+        handed_on.map(|(link, frame)| (link, frame.encode().into())).collect()
     }
 
     fn greet(&mut self, node: NodeId) {
