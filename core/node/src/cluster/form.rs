@@ -16,6 +16,9 @@ use crate::jetstream::JetStream;
 use crate::log::Origin;
 use crate::notice::{Notice, NoticeLevel};
 
+/// Frames as they travel, and on which link.
+type Frames = Vec<(LinkId, Bytes)>;
+
 impl JetStream {
     /// What the other servers want of this one, and what follows from the time that has passed.
     pub(crate) fn run_cluster(&mut self, now: Time, hub: &mut Hub) {
@@ -95,10 +98,10 @@ impl JetStream {
     }
 
     /// What is to be sent to other JetStream servers: first what may leave before this server's interest, then what may not.
-    pub(crate) fn take_peer_frames(&mut self) -> (Vec<(LinkId, Bytes)>, Vec<(LinkId, Bytes)>) {
+    pub(crate) fn take_peer_frames(&mut self) -> (Frames, Frames) {
         let handed_on = self.take_handed_on();
         let frames = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.outgoing));
-        let mut encoded: Vec<(LinkId, Bytes)> = Vec::new();
+        let mut encoded = Frames::new();
         let mut before: Option<PeerFrame> = None;
         for (link, frame) in frames.unwrap_or_default() {
             // A leader tells all followers the same.
@@ -111,8 +114,8 @@ impl JetStream {
     }
 
     /// What is handed on to leaders.
-    fn take_handed_on(&mut self) -> Vec<(LinkId, Bytes)> {
-        let Some(cluster) = &mut self.cluster else { return Vec::new() };
+    fn take_handed_on(&mut self) -> Frames {
+        let Some(cluster) = &mut self.cluster else { return Frames::new() };
         let is_handed_on = |(_, frame): &mut (LinkId, PeerFrame)| matches!(frame, PeerFrame::Forward { .. });
         let handed_on = cluster.outgoing.extract_if(.., is_handed_on);
         handed_on.map(|(link, frame)| (link, frame.encode().into())).collect()

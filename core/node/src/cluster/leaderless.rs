@@ -4,12 +4,12 @@
 //! A request comes to every server that its client's server has a link with, and a server that waits for a leader hands its
 //! copy on: the same change may reach a leader twice, and counts once ([`Done`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed, Request};
-use hw_kit::{AccountId, GroupId, NodeId, Span, Time};
+use hw_kit::{AccountId, GroupId, Map, NodeId, Span, Time};
 
 use crate::api::Call;
 use crate::commit::META;
@@ -42,7 +42,7 @@ pub(crate) struct Parked {
 struct Done {
     recent: VecDeque<(Time, u64)>,
     /// When one was carried out last, and whether it was a copy that was handed on.
-    known: HashMap<u64, (Time, bool)>,
+    known: Map<u64, (Time, bool)>,
 }
 
 impl Done {
