@@ -28,6 +28,9 @@ pub struct Asset {
     /// Those that had it first, and agree on that without asking each other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<u64>,
+    /// Those of them that left since: what they had is gone, and they do not begin it anew if they come back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left: BTreeSet<u64>,
     /// Where it was before its servers changed, while it is not yet where it is to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
@@ -60,7 +63,12 @@ impl Asset {
 
     /// Whether it began on this server alone, without a replicated log.
     pub fn is_alone(&self, node: NodeId) -> bool {
-        self.founders.is_empty() || self.founders == [node.0]
+        self.founders.is_empty() || self.founders == [node.0] && self.is_founder(node)
+    }
+
+    /// Whether a server that has nothing of it begins it, with those that had it first.
+    pub fn is_founder(&self, node: NodeId) -> bool {
+        self.founders.contains(&node.0) && !self.left.contains(&node.0)
     }
 
     /// The servers that are to have it.
@@ -90,11 +98,13 @@ impl Asset {
                 placement: before.placement.clone(),
             }));
         }
-        self.peers = peers;
-        if self.founders.len() <= 1 {
-            // Whoever has nothing of it cannot begin it anew, whether it began there or not.
-            self.founders = vec![NOBODY];
+        if self.founders.is_empty() {
+            // It was there before there was a cluster: nobody else began it.
+            self.founders = if self.peers.is_empty() { vec![NOBODY] } else { self.peers.clone() };
         }
+        let leave = self.peers.iter().copied().filter(|peer| !peers.contains(peer));
+        self.left.extend(leave.filter(|peer| self.founders.contains(peer)));
+        self.peers = peers;
     }
 }
 
@@ -381,6 +391,7 @@ impl Meta {
             config,
             peers: Vec::new(),
             founders: Vec::new(),
+            left: BTreeSet::new(),
             origin: None,
         })
     }
@@ -596,6 +607,10 @@ mod tests {
         assert!(meta.stream("A", "").is_some_and(Asset::is_moving));
         meta.apply(MetaCommand::Replace { old: 1, new: 4 });
         assert_eq!(origin(&meta).map(|origin| origin.peers), Some(vec![2, 4]));
+        // It began on 1, which left it: nobody begins it anew.
+        go(&mut meta, &[1, 2]);
+        let asset = meta.stream("A", "").unwrap();
+        assert!(!asset.is_founder(NodeId(1)) && !asset.is_founder(NodeId(2)) && !asset.is_alone(NodeId(1)));
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub(crate) struct Cluster {
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
     /// Servers that hear that they left a group once it is durable here that they did; ticket 0: it is not known yet.
     pub(crate) dismissals: Vec<(u64, GroupId, Vec<NodeId>)>,
+    /// Those of them that heard it, as far as is known, and have not said so.
+    pub(crate) leavers: BTreeSet<(GroupId, NodeId)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
@@ -142,6 +144,7 @@ impl Cluster {
             written: Vec::new(),
             unsynced: VecDeque::new(),
             dismissals: Vec::new(),
+            leavers: BTreeSet::new(),
             agreeing: None,
             asks: Asks::default(),
             transfers: Transfers::default(),
