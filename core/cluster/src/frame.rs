@@ -23,6 +23,7 @@ const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
 const LEFT: u8 = 14;
 const FORWARD: u8 = 16;
+const REFUSED: u8 = 17;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +82,13 @@ pub enum PeerFrame {
     Forward {
         /// The messages.
         body: Bytes,
+    },
+    /// The leader has answered, and not proposed, a message that this server handed to it.
+    Refused {
+        /// The stream's group.
+        group: GroupId,
+        /// The message's serial number.
+        number: u64,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -208,6 +216,7 @@ impl PeerFrame {
                 out.push(FORWARD);
                 out.extend_from_slice(body);
             }
+            PeerFrame::Refused { group, number } => numbers(&mut out, REFUSED, &[group.0, *number]),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -265,6 +274,7 @@ impl PeerFrame {
             LEFT => PeerFrame::Left { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
+            REFUSED => PeerFrame::Refused { group: GroupId(number()?), number: number()? },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -319,6 +329,7 @@ mod tests {
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
             PeerFrame::Left { group: GroupId(1) },
+            PeerFrame::Refused { group: GroupId(1), number: 2 },
             PeerFrame::Want {
                 group: GroupId(1),
                 transfer: 2,
