@@ -21,6 +21,7 @@ const WANT: u8 = 10;
 const GIVE: u8 = 11;
 const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
+const LEFT: u8 = 14;
 const FORWARD: u8 = 16;
 const REFUSED: u8 = 17;
 
@@ -64,6 +65,11 @@ pub enum PeerFrame {
     },
     /// The receiver does not belong to a group any more.
     Removed {
+        /// Which.
+        group: GroupId,
+    },
+    /// The sender has heard that it does not belong to a group any more: nothing that it said as a member comes behind this.
+    Left {
         /// Which.
         group: GroupId,
     },
@@ -204,6 +210,7 @@ impl PeerFrame {
             }
             PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
+            PeerFrame::Left { group } => numbers(&mut out, LEFT, &[group.0]),
             PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
             PeerFrame::Forward { body } => {
                 out.push(FORWARD);
@@ -264,6 +271,7 @@ impl PeerFrame {
             ANSWER => PeerFrame::Answer { id: number()?, body: rest },
             BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
             REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
+            LEFT => PeerFrame::Left { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
             REFUSED => PeerFrame::Refused { group: GroupId(number()?), number: number()? },
@@ -320,6 +328,7 @@ mod tests {
             PeerFrame::Behind { group: GroupId(1) },
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
+            PeerFrame::Left { group: GroupId(1) },
             PeerFrame::Refused { group: GroupId(1), number: 2 },
             PeerFrame::Want {
                 group: GroupId(1),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::StreamConfig;
+use hw_stream::config::Placement;
 use serde::{Deserialize, Serialize};
 
 use crate::MetaCommand;
@@ -27,6 +28,26 @@ pub struct Asset {
     /// Those that had it first, and agree on that without asking each other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<u64>,
+    /// Those of them that left since: what they had is gone, and they do not begin it anew if they come back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left: BTreeSet<u64>,
+    /// Where it was before its servers changed, while it is not yet where it is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
+}
+
+/// Where a stream was before a change of its servers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Origin {
+    /// When the change began, nanoseconds.
+    pub since: i64,
+    /// Its servers then.
+    pub peers: Vec<u64>,
+    /// How many it was to have.
+    pub replicas: i64,
+    /// Which ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 impl Asset {
@@ -42,12 +63,48 @@ impl Asset {
 
     /// Whether it began on this server alone, without a replicated log.
     pub fn is_alone(&self, node: NodeId) -> bool {
-        self.founders.is_empty() || self.founders == [node.0]
+        self.founders.is_empty() || self.founders == [node.0] && self.is_founder(node)
+    }
+
+    /// Whether a server that has nothing of it begins it, with those that had it first.
+    pub fn is_founder(&self, node: NodeId) -> bool {
+        self.founders.contains(&node.0) && !self.left.contains(&node.0)
     }
 
     /// The servers that are to have it.
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().map(|&node| NodeId(node))
+    }
+
+    /// Whether a server is the only one that is sure to have it.
+    pub fn is_only_on(&self, node: NodeId) -> bool {
+        let before = self.origin.as_ref().is_some_and(|origin| origin.peers == [node.0]);
+        before || self.peers == [node.0]
+    }
+
+    /// Whether it goes to as many other servers, rather than to more or fewer.
+    pub fn is_moving(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.peers.len() == self.peers.len())
+    }
+
+    /// It is to have these servers from now on.
+    fn go_to(&mut self, ts: i64, before: &StreamConfig, peers: Vec<u64>) {
+        let is_elsewhere = sorted(&self.peers) != sorted(&peers);
+        if is_elsewhere && self.origin.is_none() {
+            self.origin = Some(Box::new(Origin {
+                since: ts,
+                peers: self.peers.clone(),
+                replicas: before.num_replicas,
+                placement: before.placement.clone(),
+            }));
+        }
+        if self.founders.is_empty() {
+            // It was there before there was a cluster: nobody else began it.
+            self.founders = if self.peers.is_empty() { vec![NOBODY] } else { self.peers.clone() };
+        }
+        let leave = self.peers.iter().copied().filter(|peer| !peers.contains(peer));
+        self.left.extend(leave.filter(|peer| self.founders.contains(peer)));
+        self.peers = peers;
     }
 }
 
@@ -151,8 +208,17 @@ impl Meta {
             MetaCommand::Create { ts, account, config, max_streams, peers } => {
                 MetaAnswer::Created(self.create(Time(ts), account, config.into(), (max_streams, peers)))
             }
-            MetaCommand::Update { account, config, peers, .. } => {
-                MetaAnswer::Updated(self.update(&account, config.into(), peers))
+            MetaCommand::Update { ts, account, config, peers } => {
+                MetaAnswer::Updated(self.update(ts, &account, config.into(), peers))
+            }
+            MetaCommand::Placed { group, peers } => {
+                let mut assets = self.accounts.values_mut().flat_map(BTreeMap::values_mut);
+                let there =
+                    assets.find(|asset| asset.group == group && sorted(&asset.peers) == sorted(&peers));
+                if let Some(asset) = there {
+                    asset.origin = None;
+                }
+                MetaAnswer::Done
             }
             MetaCommand::Join { node, name, tags } => {
                 self.nodes.insert(node, Node { name, tags });
@@ -171,6 +237,11 @@ impl Meta {
                     // What only the lost store had is lost, which nobody is to overlook.
                     if asset.peers.len() > 1 && !asset.peers.contains(&new) {
                         asset.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
+                    }
+                    // Nobody can go back to what is lost.
+                    if let Some(origin) = asset.origin.as_mut().filter(|origin| !origin.peers.contains(&new))
+                    {
+                        origin.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
                     }
                 }
                 MetaAnswer::Moved
@@ -313,7 +384,16 @@ impl Meta {
         self.last_group += 1;
         self.taken.entry(account.to_owned()).or_default().insert(self.last_group, &config.subjects);
         let (group, created) = (self.last_group, ts.0);
-        Ok(Asset { group, created, revision: 1, config, peers: Vec::new(), founders: Vec::new() })
+        Ok(Asset {
+            group,
+            created,
+            revision: 1,
+            config,
+            peers: Vec::new(),
+            founders: Vec::new(),
+            left: BTreeSet::new(),
+            origin: None,
+        })
     }
 
     fn begin_restore(
@@ -355,6 +435,7 @@ impl Meta {
 
     fn update(
         &mut self,
+        ts: i64,
         account: &str,
         config: Arc<StreamConfig>,
         peers: Vec<u64>,
@@ -366,6 +447,7 @@ impl Meta {
         }
         let streams = self.accounts.get_mut(account).ok_or(MetaError::NotFound)?;
         let asset = streams.get_mut(&config.name).ok_or(MetaError::NotFound)?;
+        let before = asset.config.clone();
         if asset.config != config {
             taken.remove(group, &asset.config.subjects);
             taken.insert(group, &config.subjects);
@@ -373,11 +455,7 @@ impl Meta {
             asset.config = config;
         }
         if !peers.is_empty() && asset.peers != peers {
-            asset.peers = peers;
-            if asset.founders.len() <= 1 {
-                // Whoever has nothing of it cannot begin it anew, whether it began there or not.
-                asset.founders = vec![NOBODY];
-            }
+            asset.go_to(ts, &before, peers);
         }
         Ok(asset.group())
     }
@@ -419,6 +497,12 @@ impl Meta {
             taken.remove(asset.group, &asset.config.subjects);
         }
     }
+}
+
+fn sorted(nodes: &[u64]) -> Vec<u64> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    nodes
 }
 
 #[cfg(test)]
@@ -483,6 +567,50 @@ mod tests {
         meta.apply(MetaCommand::Replace { old: 1, new: 4 });
         meta.apply(MetaCommand::Dropped { group: 2, node: 2 });
         assert_eq!(meta.tombstones().count(), 0);
+    }
+
+    #[test]
+    fn a_stream_that_moves_knows_where_it_was_until_it_is_there() {
+        let mut meta = Meta::default();
+        let config = |replicas: i64| StreamConfig { num_replicas: replicas, ..StreamConfig::default() };
+        let create = |meta: &mut Meta, peers: Vec<u64>| {
+            let (account, config) = ("A".to_owned(), Box::new(config(peers.len() as i64)));
+            meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: -1, peers });
+        };
+        let go = |meta: &mut Meta, peers: &[u64]| {
+            let (account, config) = ("A".to_owned(), Box::new(config(peers.len() as i64)));
+            meta.apply(MetaCommand::Update { ts: 7, account, config, peers: peers.to_vec() });
+        };
+        let placed = |meta: &mut Meta, peers: &[u64]| {
+            meta.apply(MetaCommand::Placed { group: 1, peers: peers.to_vec() });
+        };
+        let origin = |meta: &Meta| meta.stream("A", "").and_then(|asset| asset.origin.clone());
+        create(&mut meta, vec![1]);
+        assert!(meta.stream("A", "").is_some_and(|asset| asset.is_only_on(NodeId(1))));
+        go(&mut meta, &[1, 2, 3]);
+        let one = Origin { since: 7, peers: vec![1], replicas: 1, placement: None };
+        assert_eq!(origin(&meta).as_deref(), Some(&one));
+        let asset = meta.stream("A", "").unwrap();
+        assert!(asset.is_only_on(NodeId(1)) && !asset.is_moving());
+        go(&mut meta, &[1, 2]);
+        assert_eq!(origin(&meta).as_deref(), Some(&one), "where it was first counts");
+        let mut bytes = Vec::new();
+        meta.snapshot(&mut bytes);
+        assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
+        placed(&mut meta, &[1, 2, 3]);
+        assert_eq!(origin(&meta).as_deref(), Some(&one), "that was said of another place");
+        placed(&mut meta, &[2, 1]);
+        assert_eq!(origin(&meta), None);
+        go(&mut meta, &[2, 1]);
+        assert_eq!(origin(&meta), None, "another order is no other place");
+        go(&mut meta, &[2, 3]);
+        assert!(meta.stream("A", "").is_some_and(Asset::is_moving));
+        meta.apply(MetaCommand::Replace { old: 1, new: 4 });
+        assert_eq!(origin(&meta).map(|origin| origin.peers), Some(vec![2, 4]));
+        // It began on 1, which left it: nobody begins it anew.
+        go(&mut meta, &[1, 2]);
+        let asset = meta.stream("A", "").unwrap();
+        assert!(!asset.is_founder(NodeId(1)) && !asset.is_founder(NodeId(2)) && !asset.is_alone(NodeId(1)));
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod handover;
 mod lag;
 mod lead;
 mod leaderless;
+mod membership;
+mod moves;
 mod operate;
 mod orphans;
 mod parcel;
@@ -42,6 +44,7 @@ pub(crate) use handed::Run;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
+pub(crate) use moves::Moves;
 pub(crate) use orphans::Orphans;
 pub(crate) use parcel::{Parcel, Serial};
 pub(crate) use repair::{Remedy, Repairs};
@@ -62,6 +65,8 @@ pub struct ClusterConfig {
     pub tags: Vec<String>,
     /// A stream's servers differ in their tags of those that begin so; empty: no matter.
     pub unique_tag: String,
+    /// A server that has so many streams with others gets no more of them; 0: no matter.
+    pub max_shared: usize,
 }
 
 /// What the disk has of a group that the meta group has not created yet, as far as is known.
@@ -92,12 +97,15 @@ pub(crate) struct Cluster {
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
     /// Servers that hear that they left a group once it is durable here that they did; ticket 0: it is not known yet.
     pub(crate) dismissals: Vec<(u64, GroupId, Vec<NodeId>)>,
+    /// Those of them that heard it, as far as is known, and have not said so.
+    pub(crate) leavers: BTreeSet<(GroupId, NodeId)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
     pub(crate) transfers: Transfers,
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
+    pub(crate) moves: Moves,
     pub(crate) parked: Parked,
     pub(crate) compares: Compares,
     pub(crate) repairs: Repairs,
@@ -139,11 +147,13 @@ impl Cluster {
             written: Vec::new(),
             unsynced: VecDeque::new(),
             dismissals: Vec::new(),
+            leavers: BTreeSet::new(),
             agreeing: None,
             asks: Asks::default(),
             transfers: Transfers::default(),
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
+            moves: Moves::default(),
             parked: Parked::default(),
             compares: Compares::default(),
             repairs: Repairs::default(),
@@ -195,6 +205,7 @@ impl Cluster {
             self.transfers.next_deadline(),
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
+            self.moves.next_deadline(),
             self.parked.next_deadline(),
             self.repairs.next_deadline(),
             self.orphans.next_deadline(),

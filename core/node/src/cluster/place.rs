@@ -2,14 +2,15 @@
 
 use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Parsed, Request};
+use hw_jsapi::{ApiError, Kind, Parsed, Refused, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer, Wish};
-use hw_raft::{Hard, MemberChange, MemberStep, Members, StartError, Status};
+use hw_raft::{Hard, MemberStep, Members, StartError};
 use hw_stream::StreamConfig;
 use hw_stream::config::Placement;
 use hw_stream::info::{ClusterInfo, PeerInfo};
 
+use super::membership::{Step, next_step};
 use super::replicated::note_frame;
 use super::{Replicated, Saved};
 use crate::commit::META;
@@ -135,7 +136,7 @@ impl JetStream {
         let mut founders: Vec<NodeId> = asset.founders.iter().map(|&node| NodeId(node)).collect();
         founders.sort_unstable();
         // Who came later is told by the leader who belongs to the group.
-        let voters = if founders.contains(&me) { founders } else { Vec::new() };
+        let voters = if asset.is_founder(me) { founders } else { Vec::new() };
         ReplicaNote { members: Members { voters, ..Members::default() }, ..ReplicaNote::default() }
     }
 
@@ -158,6 +159,7 @@ impl JetStream {
             cluster.handovers.forget(id);
             cluster.compares.forget(id);
             cluster.repairs.forget(id);
+            cluster.leavers.retain(|(group, _)| *group != id);
         }
     }
 
@@ -184,7 +186,8 @@ impl JetStream {
         let kept = if is_elsewhere { &[] } else { kept };
         // Who only gives servers up need not find others.
         let unique = if replicas <= kept.len() { "" } else { cluster.config.unique_tag.as_str() };
-        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique };
+        let max_shared = cluster.config.max_shared;
+        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique, max_shared };
         self.meta.place(&wish).map_err(|why| ApiError::with(10005, why))
     }
 
@@ -210,6 +213,7 @@ impl JetStream {
         if !is_move && asset.peers.len() == wanted {
             return Ok(Vec::new());
         }
+        self.check_settled(asset, is_move)?;
         let mut peers = asset.peers.clone();
         // Who leads stays, and comes first.
         let leader = self.replica(asset.group()).map_or(cluster.me, |replicated| replicated.replica.leader());
@@ -221,6 +225,11 @@ impl JetStream {
     pub(crate) fn is_mine(&self, now: Time, account: AccountId, parsed: &Parsed) -> bool {
         if self.cluster.is_none() {
             return true;
+        }
+        if let Parsed::Request(Kind::MetaRescue, _)
+        | Parsed::Refused(Refused { kind: Kind::MetaRescue, .. }) = parsed
+        {
+            return true; // Every server answers.
         }
         // Nobody else can decide by now: it would grant what is refused here.
         let decides = self.decides(META) && self.may_read(now, META);
@@ -263,7 +272,8 @@ impl JetStream {
             return self.ask_for_leader(id);
         }
         let is_only_here = asset.peers().all(|node| self.is_me(node));
-        if !is_only_here && self.log(id).is_some_and(|log| log.replicated.is_none()) {
+        let begins = |log: &Log| log.replicated.is_none() && (!is_only_here || log.is_held());
+        if self.log(id).is_some_and(begins) {
             self.begin_replication(now, id);
         }
         self.follow_members(now, id);
@@ -285,8 +295,31 @@ impl JetStream {
         let is_durable = |(waits, ..): &mut (u64, GroupId, Vec<NodeId>)| *waits != 0 && *waits <= ticket;
         let durable: Vec<_> = cluster.dismissals.extract_if(.., is_durable).collect();
         for (_, group, gone) in durable {
-            gone.into_iter().for_each(|node| cluster.send(node, hw_cluster::PeerFrame::Removed { group }));
+            for node in gone {
+                if cluster.peers.link(node).is_some() {
+                    cluster.leavers.insert((group, node));
+                }
+                cluster.send(node, hw_cluster::PeerFrame::Removed { group });
+            }
         }
+    }
+
+    /// Whether what a server said as a member of a group, before it left, may still be on its way. If it came back before that
+    /// is here, it would count as if it had now what it had then.
+    fn is_leaving_group(&self, id: GroupId, node: NodeId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| {
+            let waits = cluster.dismissals.iter().any(|(_, of, gone)| *of == id && gone.contains(&node));
+            waits || cluster.leavers.contains(&(id, node))
+        })
+    }
+
+    /// Nothing more comes of what a server said as a member of a group; None: of any, as its link is gone.
+    pub(crate) fn handle_left(&mut self, node: NodeId, id: Option<GroupId>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let is_it = |(of, who): &(GroupId, NodeId)| *who == node && id.is_none_or(|id| id == *of);
+        let left = cluster.leavers.extract_if(.., is_it);
+        let groups: Vec<GroupId> = left.map(|(of, _)| of).collect();
+        cluster.growing.extend(groups);
     }
 
     /// Whether a server does not belong to a group that is led here, and may know it.
@@ -298,21 +331,31 @@ impl JetStream {
     }
 
     /// The leader says that this server does not belong to a group: if the meta group agrees, what is here of it goes.
-    pub(crate) fn leave_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+    pub(crate) fn leave_group(&mut self, now: Time, hub: &mut Hub, from: NodeId, id: GroupId) {
         let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
         let is_placed = asset.is_none_or(|(_, asset)| self.is_placed_here(asset));
         if id != META && !is_placed {
             self.close_group(now, hub, id);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.send(from, hw_cluster::PeerFrame::Left { group: id });
         }
     }
 
     /// A stream that only this server has is to have others: its log goes on as that of a group of one member.
     fn begin_replication(&mut self, now: Time, id: GroupId) {
         let (Some(cluster), Some(group)) = (&mut self.cluster, self.groups.get_mut(&id)) else { return };
+        let (is_held, is_volatile) = (group.log.is_held(), group.is_volatile());
         let log = &mut group.log;
-        if !log.is_settled() {
+        if log.is_unsaved() {
+            return; // The checkpoint says when.
+        }
+        if !is_held && !log.is_settled() {
             cluster.growing.insert(id);
             return;
+        }
+        if is_volatile {
+            return self.leave_memory(id);
         }
         let applied = log.applied();
         // Nothing was ever proposed to it: there is no last entry.
@@ -323,13 +366,38 @@ impl JetStream {
         let frame = note_frame(id, &note);
         let Ok(mut replicated) = Replicated::open((cluster.me, id), note, applied, &[]) else { return };
         cluster.frames.push(frame);
-        group.stream.messages_mut().keep_on_disk();
         replicated.lead_alone(now);
         log.replicate(term, replicated);
         cluster.busy.insert(id);
     }
 
-    /// Who leads a stream brings its members to what the meta group wants, one by one.
+    /// A stream that was in memory only is to have other servers. Its log was written nowhere, so what a replica would write
+    /// would have no beginning: first everything that is there goes to the disk. What is published meanwhile waits for that.
+    fn leave_memory(&mut self, id: GroupId) {
+        self.uncount(id); // It counts as something else from now on.
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.log.hold();
+            group.stream.messages_mut().keep_on_disk();
+            group.changed = true;
+        }
+        self.recount(id);
+        self.disk.must_checkpoint = true;
+        self.begin_checkpoint();
+    }
+
+    /// A checkpoint has ended: streams that left the memory go on with replicas, or wait for the next one.
+    pub(crate) fn handle_held_saved(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for group in self.groups.values().filter(|group| group.log.is_held()) {
+            match group.log.is_unsaved() {
+                true => self.disk.must_checkpoint = true,
+                false => drop(cluster.growing.insert(group.id)),
+            }
+        }
+    }
+
+    /// Who leads a stream brings its members to what the meta group wants: those that come learn first, one by one, and then all
+    /// votes change at once. Nobody but the group's own majorities, of before and of after, decides in between.
     pub(crate) fn follow_members(&mut self, now: Time, id: GroupId) {
         if id == META {
             if let Some(cluster) = &mut self.cluster {
@@ -342,35 +410,27 @@ impl JetStream {
         }
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let wanted: Vec<NodeId> = asset.peers().collect();
-        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
-        let Some(replicated) = self.replica_mut(id) else { return };
-        let status = replicated.replica.status();
-        if !status.members.outgoing.is_empty() || wanted.is_empty() {
-            return;
-        }
-        let is_ready = |node: &NodeId| has_caught_up(&status, *node);
-        let members = &status.members;
-        let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
-        let missing =
-            wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
-        // Who leads goes last.
-        let mut surplus: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
-        surplus.retain(|node| !wanted.contains(node));
-        surplus.sort_by_key(|node| *node == me);
-        let is_complete = wanted.iter().all(|node| members.voters.contains(node));
-        let change = match (promoted, missing, surplus.first()) {
-            (Some(node), ..) => MemberStep::Voter(*node),
-            (_, Some(node), _) => MemberStep::Learner(*node),
-            (_, _, Some(node)) if is_complete && *node == me => {
-                // Its successor takes it out.
-                let is_begun = self.hand_over(now, id, None);
-                return self.retry_unless(is_begun, id);
-            }
-            (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
-            _ => return,
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else {
+            return self.note_placed(now, id);
         };
-        let is_begun = replicated.replica.change_members(MemberChange::one(change)).is_ok();
-        self.wake_replica(id);
+        let is_alive = |node: NodeId| node == cluster.me || cluster.peers.is_alive(node);
+        let is_begun = match next_step(&replicated.replica.status(), &wanted, cluster.me, is_alive) {
+            Step::Nothing => return self.note_placed(now, id),
+            Step::HandOver(to) => self.hand_over(now, id, Some(to)),
+            Step::Change(change)
+                if change.steps.iter().any(
+                    |step| matches!(step, MemberStep::Learner(node) if self.is_leaving_group(id, *node)),
+                ) =>
+            {
+                return; // It says when it has left.
+            }
+            Step::Change(change) => {
+                let Some(replicated) = self.replica_mut(id) else { return };
+                let is_begun = replicated.replica.change_members(change).is_ok();
+                self.wake_replica(id);
+                is_begun
+            }
+        };
         self.retry_unless(is_begun, id);
     }
 
@@ -452,12 +512,6 @@ impl JetStream {
 /// How many servers a stream is to have.
 fn replicas(config: &StreamConfig) -> usize {
     usize::try_from(config.num_replicas.max(1)).unwrap_or(1)
-}
-
-/// Whether a member is so close to the end of the log that it can have a vote.
-pub(crate) fn has_caught_up(status: &Status, node: NodeId) -> bool {
-    let peer = status.peers.iter().find(|peer| peer.node == node);
-    peer.is_some_and(|peer| peer.matched.0 > 0 && peer.matched.0 + 64 >= status.last.0)
 }
 
 /// A server's number as the API shows it.
