@@ -22,6 +22,7 @@ const GIVE: u8 = 11;
 const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
 const FORWARD: u8 = 16;
+const REFUSED: u8 = 17;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +76,13 @@ pub enum PeerFrame {
     Forward {
         /// The messages.
         body: Bytes,
+    },
+    /// The leader has answered, and not proposed, a message that this server handed to it.
+    Refused {
+        /// The stream's group.
+        group: GroupId,
+        /// The message's serial number.
+        number: u64,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -201,6 +209,7 @@ impl PeerFrame {
                 out.push(FORWARD);
                 out.extend_from_slice(body);
             }
+            PeerFrame::Refused { group, number } => numbers(&mut out, REFUSED, &[group.0, *number]),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -257,6 +266,7 @@ impl PeerFrame {
             REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
+            REFUSED => PeerFrame::Refused { group: GroupId(number()?), number: number()? },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -310,6 +320,7 @@ mod tests {
             PeerFrame::Behind { group: GroupId(1) },
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
+            PeerFrame::Refused { group: GroupId(1), number: 2 },
             PeerFrame::Want {
                 group: GroupId(1),
                 transfer: 2,

@@ -10,6 +10,7 @@ mod form;
 mod forward;
 mod gather;
 mod give;
+mod handed;
 mod handover;
 mod lag;
 mod lead;
@@ -37,10 +38,12 @@ pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
 pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
+pub(crate) use handed::Run;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use orphans::Orphans;
+pub(crate) use parcel::{Parcel, Serial};
 pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -145,7 +148,7 @@ impl Cluster {
             compares: Compares::default(),
             repairs: Repairs::default(),
             lags: Lags::default(),
-            forwards: Forwards::default(),
+            forwards: Forwards::new(seed),
             is_leaving: false,
             admitting: false,
             growing: BTreeSet::new(),
