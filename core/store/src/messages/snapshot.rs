@@ -145,8 +145,18 @@ impl Restore {
         messages.segments.by_first =
             segments.into_iter().map(|listed| (listed.first, listed.segment)).collect();
         let (added, changed, miscounted) = (None, Vec::new(), false);
-        let restore =
-            Restore { messages, live, numbers, first, last, last_ts, num_subjects, added, changed, miscounted };
+        let restore = Restore {
+            messages,
+            live,
+            numbers,
+            first,
+            last,
+            last_ts,
+            num_subjects,
+            added,
+            changed,
+            miscounted,
+        };
         Ok((restore, reader.0))
     }
 
