@@ -40,8 +40,8 @@ impl<'a> Names<'a> {
         self.ranks.len().saturating_sub(1) / self.run
     }
 
-    /// From where a run begins.
-    fn from_run(&self, run: usize) -> Option<Varints<'a>> {
+    /// What there is from where a run begins.
+    fn run_at(&self, run: usize) -> Option<Varints<'a>> {
         let start = match run.checked_sub(1) {
             None => self.more_runs() * START_BYTES,
             Some(at) => {
@@ -58,7 +58,7 @@ impl<'a> Names<'a> {
         let (mut low, mut high) = (0, self.more_runs() + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            match self.compare_first(&mut self.from_run(middle)?, (name, common))?.0 {
+            match self.compare_first(&mut self.run_at(middle)?, (name, common))?.0 {
                 Ordering::Greater => high = middle,
                 Ordering::Less | Ordering::Equal => low = middle,
             }
@@ -91,7 +91,7 @@ impl<'a> Names<'a> {
         (name, base_common): (&[u8], usize),
         view: &View<'_>,
     ) -> Option<Option<(u32, Postings)>> {
-        let mut reader = self.from_run(run)?;
+        let mut reader = self.run_at(run)?;
         let start = run.checked_mul(self.run)?;
         let ranks = self.ranks.clone().skip(start).take(self.run);
         // How much `name` has in common with the one before, which is below it, and how long that one is.
@@ -130,7 +130,7 @@ impl<'a> Names<'a> {
     pub fn name(&self, rank: u32) -> Option<Bytes> {
         let wanted = usize::try_from(rank.checked_sub(self.ranks.start)?).ok()?;
         let run = wanted / self.run;
-        let (mut reader, mut name) = (self.from_run(run)?, Vec::with_capacity(64));
+        let (mut reader, mut name) = (self.run_at(run)?, Vec::with_capacity(64));
         for at in run.checked_mul(self.run)?..wanted {
             self.next(at, &mut reader, &mut name)?;
             Postings::skip(&mut reader)?;
@@ -145,7 +145,7 @@ impl<'a> Names<'a> {
         view: &View<'_>,
         (is_wanted, f): (&IsWanted<'_>, &mut OnSubject<'_>),
     ) -> Option<ControlFlow<()>> {
-        let (mut reader, mut name) = (self.from_run(0)?, Vec::with_capacity(64));
+        let (mut reader, mut name) = (self.run_at(0)?, Vec::with_capacity(64));
         for (at, rank) in self.ranks.clone().enumerate() {
             self.next(at, &mut reader, &mut name)?;
             if !is_wanted(&name) {
