@@ -27,6 +27,9 @@ pub struct Asset {
     /// Those that had it first, and agree on that without asking each other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<u64>,
+    /// Founders that were to give it up at some time: what they had is gone, also when they are to have it again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<u64>,
 }
 
 impl Asset {
@@ -43,6 +46,20 @@ impl Asset {
     /// Whether it began on this server alone, without a replicated log.
     pub fn is_alone(&self, node: NodeId) -> bool {
         self.founders.is_empty() || self.founders == [node.0]
+    }
+
+    /// Whether a server that has nothing of it may begin it with the other founders. Who had it and gave it up may not: several
+    /// of those would begin it anew, beside those who have it.
+    pub fn may_found(&self, node: NodeId) -> bool {
+        self.founders.contains(&node.0) && !self.left.contains(&node.0)
+    }
+
+    /// Other servers are to have it.
+    fn set_peers(&mut self, peers: Vec<u64>) {
+        let gone = |node: &&u64| !peers.contains(node) && !self.left.contains(node) && **node != NOBODY;
+        let gone: Vec<u64> = self.founders.iter().filter(gone).copied().collect();
+        self.left.extend(gone);
+        self.peers = peers;
     }
 
     /// The servers that are to have it.
@@ -170,7 +187,8 @@ impl Meta {
                 for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {
                     // What only the lost store had is lost, which nobody is to overlook.
                     if asset.peers.len() > 1 && !asset.peers.contains(&new) {
-                        asset.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
+                        let moved = |peer: &u64| if *peer == old { new } else { *peer };
+                        asset.set_peers(asset.peers.iter().map(moved).collect());
                     }
                 }
                 MetaAnswer::Moved
@@ -313,7 +331,8 @@ impl Meta {
         self.last_group += 1;
         self.taken.entry(account.to_owned()).or_default().insert(self.last_group, &config.subjects);
         let (group, created) = (self.last_group, ts.0);
-        Ok(Asset { group, created, revision: 1, config, peers: Vec::new(), founders: Vec::new() })
+        let (peers, founders, left) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Asset { group, created, revision: 1, config, peers, founders, left })
     }
 
     fn begin_restore(
@@ -373,10 +392,10 @@ impl Meta {
             asset.config = config;
         }
         if !peers.is_empty() && asset.peers != peers {
-            asset.peers = peers;
+            asset.set_peers(peers);
             if asset.founders.len() <= 1 {
                 // Whoever has nothing of it cannot begin it anew, whether it began there or not.
-                asset.founders = vec![NOBODY];
+                (asset.founders, asset.left) = (vec![NOBODY], Vec::new());
             }
         }
         Ok(asset.group())
@@ -483,6 +502,33 @@ mod tests {
         meta.apply(MetaCommand::Replace { old: 1, new: 4 });
         meta.apply(MetaCommand::Dropped { group: 2, node: 2 });
         assert_eq!(meta.tombstones().count(), 0);
+    }
+
+    #[test]
+    fn a_founder_that_gave_a_stream_up_cannot_begin_it_anew() {
+        let mut meta = Meta::default();
+        let config = Box::new(StreamConfig { name: "A".into(), ..StreamConfig::default() });
+        let account = || "$G".to_owned();
+        let (max_streams, peers) = (-1, vec![1, 2, 3]);
+        meta.apply(MetaCommand::Create { ts: 1, account: account(), config, max_streams, peers });
+        let mut scale = |peers: &[u64], replicas: i32| {
+            let config = StreamConfig { name: "A".into(), num_replicas: replicas.into(), ..StreamConfig::default() };
+            let (config, peers) = (Box::new(config), peers.to_vec());
+            let answer = meta.apply(MetaCommand::Update { ts: 2, account: account(), config, peers });
+            assert_eq!(answer, MetaAnswer::Updated(Ok(GroupId(1))));
+            let mut bytes = Vec::new();
+            meta.snapshot(&mut bytes);
+            meta = Meta::restore(&bytes).expect("its own bytes");
+            let asset = meta.stream("$G", "A").expect("it is there");
+            [1, 2, 3, 4].map(|node| asset.may_found(NodeId(node)))
+        };
+        assert_eq!(scale(&[], 3), [true, true, true, false]);
+        assert_eq!(scale(&[2], 1), [false, true, false, false]);
+        assert_eq!(scale(&[2, 1, 4], 3), [false, true, false, false]);
+        assert_eq!(scale(&[2, 1, 3], 3), [false, true, false, false]);
+        meta.apply(MetaCommand::Replace { old: 2, new: 5 });
+        let asset = meta.stream("$G", "A").expect("it is there");
+        assert_eq!((asset.peers.as_slice(), asset.may_found(NodeId(2))), (&[5, 1, 3][..], false));
     }
 
     #[test]

@@ -168,9 +168,12 @@ impl CheckpointWork {
         let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
-            let is_back = metas.contains_key(&group);
-            let dropped = storage.dropped.contains_key(&group) && !is_back || job.dropped.contains(&group);
-            !dropped && is_needed(meta, seen)
+            // One that was dropped may be back, in this checkpoint or, so far, only in the log.
+            let is_back = |captured: &WindowMark| {
+                metas.contains_key(&group) || seen.last > LogIndex(0) || seen.note >= *captured
+            };
+            let is_gone = storage.dropped.get(&group).is_some_and(|captured| !is_back(captured));
+            !is_gone && !job.dropped.contains(&group) && is_needed(meta, seen)
         });
         for &group in &job.dropped {
             entries.push(tombstone(group, captured));

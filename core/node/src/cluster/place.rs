@@ -134,8 +134,8 @@ impl JetStream {
         // Members are sorted; the asset has them in the order in which they should lead.
         let mut founders: Vec<NodeId> = asset.founders.iter().map(|&node| NodeId(node)).collect();
         founders.sort_unstable();
-        // Who came later is told by the leader who belongs to the group.
-        let voters = if founders.contains(&me) { founders } else { Vec::new() };
+        // Who came later, or again, is told by the leader who belongs to the group.
+        let voters = if asset.may_found(me) { founders } else { Vec::new() };
         ReplicaNote { members: Members { voters, ..Members::default() }, ..ReplicaNote::default() }
     }
 

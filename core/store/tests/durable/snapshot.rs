@@ -103,21 +103,7 @@ fn a_note_stays_until_its_group_is_saved() {
     builder.push(b"vote for 2 in term 7");
     let meta = FrameMeta { group: GROUP, term: 7, first: LogIndex(0), kind: FrameKind::Note };
     append(&mut storage, &mut disk, builder.finish(meta)).expect("a note");
-    for round in 1..=60 {
-        builder.push(&[b'x'; 2000]);
-        let (group, first) = (GroupId(10), LogIndex(round));
-        let other = builder.finish(FrameMeta { group, term: 1, first, kind: FrameKind::Entries });
-        while append(&mut storage, &mut disk, other.clone()) == Err(AppendError::NotReady) {
-            let mut spare = storage.spare_job().expect("a log file is wanted");
-            let result = spare.take_ops().into_iter().try_for_each(|op| disk.run(op).map(|_| ()));
-            storage.handle_spare(spare, result);
-        }
-        let state = Bytes::from_static(b"snapshot");
-        let saved =
-            GroupCheckpoint { group, applied: LogIndex(round), term: 1, state, ..GroupCheckpoint::default() };
-        let partial = CheckpointJob { groups: vec![saved], ..CheckpointJob::default() };
-        checkpoint(&mut storage, &mut disk, partial).expect("only the other group is saved");
-    }
+    others_go_on(&mut storage, &mut disk);
     let (mut storage, entries) = reopen(&mut disk);
     assert_eq!(entries, ["vote for 2 in term 7"]);
     // Once the group is saved, the note is a part of its state and the log may go.
@@ -130,4 +116,51 @@ fn a_note_stays_until_its_group_is_saved() {
     checkpoint(&mut storage, &mut disk, all).expect("both are saved");
     assert!(storage.wal_bytes() < held / 10, "{} of {held} bytes of log are left", storage.wal_bytes());
     assert_eq!(reopen(&mut disk).1, Vec::<String>::new());
+}
+
+/// A group that was dropped is back, and no checkpoint has it yet: the log does, however many checkpoints others have.
+#[test]
+fn a_group_that_is_back_stays_in_the_log_until_it_is_saved() {
+    for has_entries in [true, false] {
+        let mut disk = MemDisk::default();
+        let (mut storage, _) = reopen(&mut disk);
+        append(&mut storage, &mut disk, frame(1, 1, 3)).expect("an entry");
+        checkpoint(&mut storage, &mut disk, job(3, 1)).expect("the group is saved");
+        append(&mut storage, &mut disk, frame(1, 4, 1)).expect("an entry");
+        let gone = CheckpointJob { dropped: vec![GROUP], ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, gone).expect("the group goes");
+        let (back, text) = match has_entries {
+            true => (frame(2, 1, 1), "2 1"),
+            false => {
+                let mut builder = FrameBuilder::new();
+                builder.push(b"vote for 2 in term 7");
+                let (term, first) = (7, LogIndex(0));
+                let meta = FrameMeta { group: GROUP, term, first, kind: FrameKind::Note };
+                (builder.finish(meta), "vote for 2 in term 7")
+            }
+        };
+        append(&mut storage, &mut disk, back).expect("the group is back");
+        others_go_on(&mut storage, &mut disk);
+        assert_eq!(reopen(&mut disk).1, [text]);
+    }
+}
+
+/// Another group fills log files, and checkpoints have it alone.
+fn others_go_on(storage: &mut Storage, disk: &mut MemDisk) {
+    let mut builder = FrameBuilder::new();
+    for round in 1..=60 {
+        builder.push(&[b'x'; 2000]);
+        let (group, first) = (GroupId(10), LogIndex(round));
+        let other = builder.finish(FrameMeta { group, term: 1, first, kind: FrameKind::Entries });
+        while append(storage, disk, other.clone()) == Err(AppendError::NotReady) {
+            let mut spare = storage.spare_job().expect("a log file is wanted");
+            let result = spare.take_ops().into_iter().try_for_each(|op| disk.run(op).map(|_| ()));
+            storage.handle_spare(spare, result);
+        }
+        let state = Bytes::from_static(b"snapshot");
+        let saved =
+            GroupCheckpoint { group, applied: LogIndex(round), term: 1, state, ..GroupCheckpoint::default() };
+        let partial = CheckpointJob { groups: vec![saved], ..CheckpointJob::default() };
+        checkpoint(storage, disk, partial).expect("only the other group is saved");
+    }
 }
