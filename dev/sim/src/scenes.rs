@@ -124,3 +124,26 @@ fn a_server_with_one_broken_group_starts_and_fetches_that_one() {
         assert_eq!((run.world.damaged(host), run.messages_at(host)), (vec![], 11), "seed {seed}");
     }
 }
+
+/// A stream goes from three servers to one, whose server dies in the middle of it, at any moment: the other two give up what they
+/// have of it all the same, whoever was told so or not.
+#[test]
+fn who_has_no_place_any_more_goes_although_the_leader_died_before_it_said_so() {
+    for step in 1..=14 {
+        let mut run = Asker::with_stream(step, 3);
+        let leader = run.leader();
+        run.go_to(leader);
+        let config = json!({"name": "S", "subjects": [SUBJECT], "num_replicas": 1});
+        run.send("$JS.API.STREAM.UPDATE.S", &config.to_string());
+        run.wait(Span(step as i64 * 700_000));
+        run.world.kill(leader);
+        run.wait(Span::from_secs(1));
+        run.world.boot(leader, Start::default()).expect("it starts again");
+        run.go_to(leader);
+        run.wait(Span::from_secs(8));
+        let info = run.api("STREAM.INFO.S", &json!({}));
+        let wanted = info["config"]["num_replicas"].as_u64().expect("a number");
+        let have = (0..3).filter(|host| has(&run.world, *host)).count() as u64;
+        assert_eq!((have, run.messages("S")), (wanted, 10), "step {step}: {info}");
+    }
+}

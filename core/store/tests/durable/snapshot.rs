@@ -145,6 +145,36 @@ fn a_group_that_is_back_stays_in_the_log_until_it_is_saved() {
     }
 }
 
+/// A group that was dropped is back and has nothing yet, which a checkpoint says: what the log has of the time before is not taken
+/// for its log.
+#[test]
+fn what_the_log_has_of_an_earlier_life_does_not_count() {
+    for is_full in [false, true] {
+        let mut disk = MemDisk::default();
+        let (mut storage, _) = reopen(&mut disk);
+        append(&mut storage, &mut disk, frame(1, 1, 3)).expect("an entry");
+        checkpoint(&mut storage, &mut disk, job(3, 1)).expect("the group is saved");
+        append(&mut storage, &mut disk, frame(1, 4, 2)).expect("more of the first life");
+        let gone = CheckpointJob { dropped: vec![GROUP], ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, gone).expect("the group goes");
+        let back = |full| CheckpointJob { full, ..job(0, 0) };
+        checkpoint(&mut storage, &mut disk, back(is_full)).expect("it is back, with nothing");
+        let (mut storage, entries) = reopen(&mut disk);
+        assert_eq!(entries, Vec::<String>::new());
+        append(&mut storage, &mut disk, frame(2, 1, 1)).expect("it begins anew");
+        checkpoint(&mut storage, &mut disk, back(true)).expect("it has nothing in its state yet");
+        let (mut storage, entries) = reopen(&mut disk);
+        assert_eq!(entries, ["2 1"]);
+        checkpoint(&mut storage, &mut disk, job(1, 2)).expect("now it has");
+        let (mut storage, entries) = reopen(&mut disk);
+        assert_eq!(entries, Vec::<String>::new());
+        let gone = CheckpointJob { dropped: vec![GROUP], full: true, ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, gone).expect("it goes for the second time");
+        let mut each = |item| panic!("{item:?}");
+        recover(options(SyncPolicy::Always), &mut |op| disk.run(op), &mut each).expect("it opens");
+    }
+}
+
 /// Another group fills log files, and checkpoints have it alone.
 fn others_go_on(storage: &mut Storage, disk: &mut MemDisk) {
     let mut builder = FrameBuilder::new();
