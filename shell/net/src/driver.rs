@@ -23,8 +23,8 @@ pub trait Outside {
     fn post(&mut self, to: ShardId, batch: PeerBatch);
     /// Have the disk do something. `now`: what can be done without waiting may be done, and comes back.
     fn disk(&mut self, request: DiskRequest, now: bool) -> Option<DiskCompletion>;
-    /// Send something to another server.
-    fn link(&mut self, link: LinkId, frame: LinkFrame);
+    /// Send something to other servers, in this order.
+    fn send(&mut self, frames: Vec<(LinkId, LinkFrame)>);
     /// Whether so much waits for other servers that clients should wait.
     fn links_are_full(&self) -> bool;
     /// A connection is gone.
@@ -267,9 +267,7 @@ impl Driver {
         for (to, batch) in state.shard.take_peer_batches() {
             state.outside.post(to, batch);
         }
-        for (link, frame) in state.shard.take_link_frames() {
-            state.outside.link(link, frame);
-        }
+        state.outside.send(state.shard.take_link_frames());
         self.mailbox.set_congested(state.shard.is_congested() || state.outside.links_are_full());
         for notice in state.shard.take_notices() {
             state.outside.notice(notice);

@@ -19,6 +19,9 @@ pub const MAILBOX_BYTES: usize = 4 * 1024 * 1024;
 /// What waits for the other servers: above this clients are not read, as long as those servers take it.
 pub const LINK_PRESSURE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Frames for other servers with no more bytes than that are written by the shard itself.
+pub const LINK_AT_ONCE_BYTES: usize = 16 * 1024;
+
 /// Other servers are read further than clients are, so that their signs of life are not overlooked: up to here.
 pub const LINK_MAILBOX_BYTES: usize = 8 * MAILBOX_BYTES;
 

@@ -92,9 +92,9 @@ impl Outside for Wires {
         })
     }
 
-    fn link(&mut self, link: LinkId, frame: LinkFrame) {
+    fn send(&mut self, frames: Vec<(LinkId, LinkFrame)>) {
         if let Some(links) = &self.inner.links {
-            links.send(link, frame);
+            links.send(frames);
         }
     }
 
