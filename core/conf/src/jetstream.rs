@@ -115,6 +115,7 @@ fn limit(limits: &mut JetStreamLimits, reader: &mut Reader, entry: &Entry) {
         "max_ack_pending" => limits.max_ack_pending = reader.limit(entry).filter(|count| *count > 0),
         "max_request_batch" => limits.max_request_batch = reader.limit(entry).filter(|count| *count > 0),
         "duplicate_window" => limits.duplicate_window = reader.positive(entry),
+        "max_ha_assets" => limits.max_ha_assets = reader.limit(entry).filter(|count| *count > 0),
         "batch" => {
             for inner in reader.map(entry).unwrap_or_default() {
                 batch(&mut limits.batch, reader, inner);

@@ -344,6 +344,8 @@ pub struct JetStreamLimits {
     pub max_request_batch: Option<i64>,
     /// A stream's duplicate window.
     pub duplicate_window: Option<Span>,
+    /// Streams that a server has together with others.
+    pub max_ha_assets: Option<i64>,
     /// Batches.
     pub batch: BatchOptions,
 }

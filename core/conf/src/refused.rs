@@ -87,7 +87,7 @@ const JETSTREAM: &[Refused] = &[
     ("max_concurrent_io", NO_HELP),
 ];
 
-const JETSTREAM_LIMITS: &[Refused] = &[("max_ha_assets", NO_HELP)];
+const JETSTREAM_LIMITS: &[Refused] = &[];
 
 const TLS: &[Refused] = &[
     ("verify_and_map", NO_HELP),

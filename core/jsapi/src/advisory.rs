@@ -61,6 +61,15 @@ pub enum Event<'a> {
     },
     /// A leader of the whole cluster was elected.
     Domain(&'a Leadership),
+    /// A server's disk is full: it takes nothing more.
+    OutOfSpace {
+        /// Its name.
+        server: &'a str,
+        /// Its id.
+        server_id: &'a str,
+        /// Its cluster; empty: none.
+        cluster: &'a str,
+    },
     /// A server was taken out of the cluster.
     ServerRemoved {
         /// Its name.
@@ -138,10 +147,12 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
             ("$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED".to_owned(), "advisory.v1.domain_leader_elected")
         }
         Event::ServerRemoved { server, server_id, cluster } => {
-            fields.insert("server".into(), (*server).into());
-            fields.insert("server_id".into(), (*server_id).into());
-            fields.insert("cluster".into(), (*cluster).into());
+            about_server((server, server_id, cluster), &mut fields);
             ("$JS.EVENT.ADVISORY.SERVER.REMOVED".to_owned(), "advisory.v1.server_removed")
+        }
+        Event::OutOfSpace { server, server_id, cluster } => {
+            about_server((server, server_id, cluster), &mut fields);
+            ("$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE".to_owned(), "advisory.v1.server_out_of_space")
         }
     };
     if !domain.is_empty() {
@@ -157,6 +168,12 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
     let Value::Object(mut document) = envelope else { unreachable!("json! of braces is an object") };
     document.append(&mut fields);
     (subject, to_json(&document))
+}
+
+fn about_server((server, server_id, cluster): (&str, &str, &str), fields: &mut Map<String, Value>) {
+    fields.insert("server".into(), server.into());
+    fields.insert("server_id".into(), server_id.into());
+    fields.insert("cluster".into(), cluster.into());
 }
 
 fn add(about: &Leadership, fields: &mut Map<String, Value>) {

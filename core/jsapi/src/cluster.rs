@@ -4,7 +4,7 @@ use hw_stream::config::Placement;
 use serde::{Deserialize, Serialize};
 
 use crate::response::{Kind, LIST_LIMIT};
-use crate::to_json;
+use crate::{ApiError, to_json};
 
 /// Another leader, perhaps a certain one.
 #[derive(Default, Deserialize)]
@@ -56,6 +56,25 @@ struct Initiated {
 pub fn purge_begun() -> Vec<u8> {
     to_json(&Initiated { r#type: Kind::AccountPurge.type_name(), initiated: true })
 }
+
+#[derive(Serialize)]
+struct NoRescue<'a> {
+    r#type: &'static str,
+    error: ApiError,
+    server: &'a str,
+    server_id: &'a str,
+}
+
+/// A server's answer to who wants fewer servers than a majority to decide about streams: never. Two halves of a cluster could
+/// decide differently, and what was acknowledged would be gone.
+pub fn no_rescue((server, server_id): (&str, &str), is_led: bool) -> Vec<u8> {
+    let why = if is_led { LED } else { NEVER };
+    let error = ApiError::with(10224, why);
+    to_json(&NoRescue { r#type: Kind::MetaRescue.type_name(), error, server, server_id })
+}
+
+const LED: &str = "raft: leader is known";
+const NEVER: &str = "a majority of the servers is needed: bring back enough of them, with their stores";
 
 /// How many streams a list has on one page.
 pub const STREAMS_PER_PAGE: usize = LIST_LIMIT;

@@ -22,7 +22,7 @@ pub use backup::{
     ArchivedState, SnapshotRequest, Transfer, archived_consumer, config_document, parse_archived_consumer,
     restore_begun, restore_subject, snapshot_ack_prefix, snapshot_begun,
 };
-pub use cluster::{STREAMS_PER_PAGE, gathered_streams, purge_begun};
+pub use cluster::{STREAMS_PER_PAGE, gathered_streams, no_rescue, purge_begun};
 pub use direct::{DirectGet, DirectRefusal, REQUIRED_API_LEVEL, direct_headers, status_header};
 pub use error::{ApiError, store_stopped};
 pub use fast::{fast_report, fast_slot, is_fast};

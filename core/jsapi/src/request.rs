@@ -40,6 +40,8 @@ pub enum Request {
     ConsumerStepdown { stream: String, consumer: String, placement: Placement },
     StreamPeerRemove { stream: String, peer: String },
     StreamMove { account: String, stream: String, from: String, to: Placement },
+    StreamCancelMove { account: Option<String>, stream: String },
+    MetaRescue,
     MetaStepdown { placement: Placement },
     ServerRemove { peer: String, peer_id: String },
     ServerEvacuate { peer: String, peer_id: String },
@@ -155,6 +157,7 @@ fn kind_of<'a, 'b>(tokens: &'a [&'b str]) -> Option<(Kind, &'a [&'b str])> {
         ["STREAM", "LEADER", "STEPDOWN", ..] => (Kind::StreamStepdown, 3, 1..=1),
         ["STREAM", "PEER", "REMOVE", ..] => (Kind::StreamPeerRemove, 3, 1..=1),
         ["STREAM", "PEER", "EVACUATE", ..] => (Kind::StreamPeerEvacuate, 3, 1..=1),
+        ["STREAM", "CANCEL_MOVE", ..] => (Kind::StreamCancelMove, 2, 1..=1),
         ["CONSUMER", "CREATE", ..] => (Kind::ConsumerCreate, 2, 1..=usize::MAX),
         ["CONSUMER", "DURABLE", "CREATE", ..] => (Kind::ConsumerDurableCreate, 3, 2..=2),
         ["CONSUMER", "NAMES", ..] => (Kind::ConsumerNames, 2, 1..=1),
@@ -168,7 +171,9 @@ fn kind_of<'a, 'b>(tokens: &'a [&'b str]) -> Option<(Kind, &'a [&'b str])> {
         ["META", "LEADER", "STEPDOWN"] => (Kind::MetaStepdown, 3, 0..=0),
         ["SERVER", "REMOVE"] => (Kind::ServerRemove, 2, 0..=0),
         ["SERVER", "EVACUATE"] => (Kind::ServerEvacuate, 2, 0..=0),
+        ["META", "RESCUE"] => (Kind::MetaRescue, 2, 0..=0),
         ["ACCOUNT", "STREAM", "MOVE", ..] => (Kind::StreamMove, 3, 2..=2),
+        ["ACCOUNT", "STREAM", "CANCEL_MOVE", ..] => (Kind::AccountCancelMove, 3, 2..=2),
         ["ACCOUNT", "PURGE", ..] => (Kind::AccountPurge, 2, 1..=1),
         _ => return None,
     };
@@ -245,6 +250,12 @@ struct ResetBody {
     seq: u64,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RescueBody {
+    quorum_needed: i64,
+}
+
 impl Reader<'_> {
     fn request(self, arguments: &[&str]) -> Outcome {
         let first = || arguments.first().map_or_else(String::new, |name| (*name).to_owned());
@@ -301,6 +312,15 @@ impl Reader<'_> {
                 Ok(Request::ServerEvacuate { peer, peer_id })
             }
             Kind::StreamMove => self.stream_move((first(), second())),
+            Kind::StreamCancelMove => Ok(Request::StreamCancelMove { account: None, stream: first() }),
+            Kind::AccountCancelMove => {
+                Ok(Request::StreamCancelMove { account: Some(first()), stream: second() })
+            }
+            Kind::MetaRescue => {
+                self.not_empty()?;
+                let RescueBody { quorum_needed: _ } = self.known()?;
+                Ok(Request::MetaRescue)
+            }
             Kind::AccountPurge => Ok(Request::AccountPurge { account: first() }),
             Kind::StreamSnapshot => {
                 self.not_empty()?;

@@ -40,6 +40,8 @@ kinds! {
     StreamPeerRemove = "stream_remove_peer_response",
     StreamPeerEvacuate = "stream_evacuate_peer_response",
     StreamMove = "stream_update_response",
+    StreamCancelMove = "stream_cancel_move_response",
+    AccountCancelMove = "stream_cancel_move_response",
     MessageGet = "stream_msg_get_response",
     MessageDelete = "stream_msg_delete_response",
     ConsumerCreate = "consumer_create_response",
@@ -53,6 +55,7 @@ kinds! {
     ConsumerReset = "consumer_reset_response",
     ConsumerStepdown = "consumer_leader_stepdown_response",
     MetaStepdown = "meta_leader_stepdown_response",
+    MetaRescue = "meta_rescue_response",
     ServerRemove = "meta_server_remove_response",
     ServerEvacuate = "meta_server_evacuate_response",
     AccountPurge = "account_purge_response",
@@ -63,7 +66,11 @@ impl Kind {
     pub fn needs_cluster(self) -> bool {
         matches!(
             self,
-            Kind::StreamStepdown | Kind::StreamPeerRemove | Kind::StreamPeerEvacuate | Kind::ConsumerStepdown
+            Kind::StreamStepdown
+                | Kind::StreamPeerRemove
+                | Kind::StreamPeerEvacuate
+                | Kind::StreamCancelMove
+                | Kind::ConsumerStepdown
         )
     }
 
@@ -76,6 +83,8 @@ impl Kind {
                 | Kind::ServerEvacuate
                 | Kind::AccountPurge
                 | Kind::StreamMove
+                | Kind::AccountCancelMove
+                | Kind::MetaRescue
         )
     }
 }

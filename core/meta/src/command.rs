@@ -100,6 +100,13 @@ pub enum MetaCommand {
         /// The number of the new one.
         new: u64,
     },
+    /// A stream is on these servers, and on no others any more: says who leads it, after its servers changed.
+    Placed {
+        /// Its group.
+        group: u64,
+        /// The servers.
+        peers: Vec<u64>,
+    },
     /// Streams that were made before there was a cluster are on this server.
     Settle {
         /// Its number.
@@ -145,6 +152,7 @@ impl MetaCommand {
             | MetaCommand::Join { .. }
             | MetaCommand::Leave { .. }
             | MetaCommand::Replace { .. }
+            | MetaCommand::Placed { .. }
             | MetaCommand::Settle { .. } => None,
         }
     }

@@ -11,4 +11,4 @@ mod taken;
 
 pub use command::MetaCommand;
 pub use place::{NoPlace, Wish, matches};
-pub use state::{Asset, Created, Meta, MetaAnswer, MetaError, Node};
+pub use state::{Asset, Created, Meta, MetaAnswer, MetaError, Node, Origin};

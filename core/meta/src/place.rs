@@ -20,6 +20,8 @@ pub struct Wish<'a> {
     pub tags: &'a [String],
     /// No two of them have the same tag of those that begin so, and each has one. Empty: no matter.
     pub unique: &'a str,
+    /// A server that has so many streams with others gets no more of them; 0: no matter.
+    pub max_shared: usize,
 }
 
 /// There are not enough servers, and why.
@@ -29,6 +31,8 @@ pub struct NoPlace {
     pub unmatched: Vec<String>,
     /// Servers were left out because others stand where they do.
     pub is_not_unique: bool,
+    /// Servers were left out because they have as many streams as they may.
+    pub is_full: bool,
 }
 
 impl fmt::Display for NoPlace {
@@ -36,6 +40,10 @@ impl fmt::Display for NoPlace {
         write!(f, "no suitable peers for placement")?;
         if self.is_not_unique {
             write!(f, ", server tag not unique")?;
+        }
+        if self.is_full {
+            // The real server has no other word for it.
+            write!(f, ", miscellaneous issue")?;
         }
         if !self.unmatched.is_empty() {
             write!(f, ", tags not matched ['{}']", self.unmatched.join("', '"))?;
@@ -50,6 +58,12 @@ impl Meta {
     pub fn place(&self, wish: &Wish<'_>) -> Result<Vec<u64>, NoPlace> {
         let load = self.load();
         let of = |node: &u64| load.get(node).copied().unwrap_or_default();
+        let is_full = |node: &u64| {
+            wish.max_shared > 0
+                && wish.replicas > 1
+                && !wish.kept.contains(node)
+                && self.shared_on(*node) >= wish.max_shared
+        };
         let mut new: Vec<u64> = wish.reached.iter().map(|node| node.0).collect();
         new.retain(|node| !wish.kept.contains(node));
         new.sort_by_key(|node| (of(node).0, *node));
@@ -63,6 +77,10 @@ impl Meta {
             let missing: Vec<&String> = wish.tags.iter().filter(|tag| !matches(tag, tags)).collect();
             if !missing.is_empty() {
                 why.unmatched.extend(missing.into_iter().cloned());
+                continue;
+            }
+            if is_full(node) {
+                why.is_full = true;
                 continue;
             }
             if !wish.unique.is_empty() {
@@ -87,6 +105,11 @@ impl Meta {
     /// A server's tags.
     pub fn tags(&self, node: NodeId) -> &[String] {
         self.nodes().find(|(other, _)| *other == node).map_or(&[], |(_, about)| &about.tags)
+    }
+
+    /// How many streams a server has with others.
+    pub fn shared_on(&self, node: u64) -> usize {
+        self.all().filter(|(_, asset)| asset.peers.len() > 1 && asset.peers.contains(&node)).count()
     }
 
     /// How many streams each server has, and how many of them it is the first of.
@@ -136,7 +159,7 @@ mod tests {
         let (meta, reached) = (meta(), [1, 2, 3, 4, 5].map(NodeId));
         let place = |replicas, kept: &[u64], tags: &[&str], unique: &str| {
             let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-            let wish = Wish { replicas, kept, reached: &reached, tags: &tags, unique };
+            let wish = Wish { replicas, kept, reached: &reached, tags: &tags, unique, ..Wish::default() };
             meta.place(&wish).map_err(|why| why.to_string())
         };
         let refused = |reasons: &str| Err(format!("no suitable peers for placement{reasons}"));
@@ -165,5 +188,14 @@ mod tests {
             meta.apply(MetaCommand::Create { ts: 1, account: "A".into(), config, max_streams: -1, peers });
         }
         assert_eq!(firsts.len(), 3, "each is the first of one");
+        let place = |replicas, kept: &[u64], max_shared| {
+            let wish = Wish { replicas, kept, reached: &reached, max_shared, ..Wish::default() };
+            meta.place(&wish).map_err(|why| why.to_string())
+        };
+        let refused = Err("no suitable peers for placement, miscellaneous issue".to_owned());
+        assert_eq!(place(3, &[], 3), refused, "each has three");
+        assert_eq!(place(3, &[], 4).map(|peers| peers.len()), Ok(3));
+        assert_eq!(place(1, &[], 1).map(|peers| peers.len()), Ok(1), "one that has no others does not count");
+        assert_eq!(place(2, &[1, 2], 1), Ok(vec![1, 2]), "who has it may keep it");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::StreamConfig;
+use hw_stream::config::Placement;
 use serde::{Deserialize, Serialize};
 
 use crate::MetaCommand;
@@ -30,6 +31,23 @@ pub struct Asset {
     /// Founders that were to give it up at some time: what they had is gone, also when they are to have it again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<u64>,
+    /// Where it was before its servers changed, while it is not yet where it is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
+}
+
+/// Where a stream was before a change of its servers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Origin {
+    /// When the change began, nanoseconds.
+    pub since: i64,
+    /// Its servers then.
+    pub peers: Vec<u64>,
+    /// How many it was to have.
+    pub replicas: i64,
+    /// Which ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 impl Asset {
@@ -65,6 +83,35 @@ impl Asset {
     /// The servers that are to have it.
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().map(|&node| NodeId(node))
+    }
+
+    /// Whether a server is the only one that is sure to have it.
+    pub fn is_only_on(&self, node: NodeId) -> bool {
+        let before = self.origin.as_ref().is_some_and(|origin| origin.peers == [node.0]);
+        before || self.peers == [node.0]
+    }
+
+    /// Whether it goes to as many other servers, rather than to more or fewer.
+    pub fn is_moving(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.peers.len() == self.peers.len())
+    }
+
+    /// It is to have these servers from now on.
+    fn go_to(&mut self, ts: i64, before: &StreamConfig, peers: Vec<u64>) {
+        let is_elsewhere = sorted(&self.peers) != sorted(&peers);
+        if is_elsewhere && self.origin.is_none() {
+            self.origin = Some(Box::new(Origin {
+                since: ts,
+                peers: self.peers.clone(),
+                replicas: before.num_replicas,
+                placement: before.placement.clone(),
+            }));
+        }
+        self.set_peers(peers);
+        if self.founders.len() <= 1 {
+            // Whoever has nothing of it cannot begin it anew, whether it began there or not.
+            (self.founders, self.left) = (vec![NOBODY], Vec::new());
+        }
     }
 }
 
@@ -168,8 +215,17 @@ impl Meta {
             MetaCommand::Create { ts, account, config, max_streams, peers } => {
                 MetaAnswer::Created(self.create(Time(ts), account, config.into(), (max_streams, peers)))
             }
-            MetaCommand::Update { account, config, peers, .. } => {
-                MetaAnswer::Updated(self.update(&account, config.into(), peers))
+            MetaCommand::Update { ts, account, config, peers } => {
+                MetaAnswer::Updated(self.update(ts, &account, config.into(), peers))
+            }
+            MetaCommand::Placed { group, peers } => {
+                let mut assets = self.accounts.values_mut().flat_map(BTreeMap::values_mut);
+                let there =
+                    assets.find(|asset| asset.group == group && sorted(&asset.peers) == sorted(&peers));
+                if let Some(asset) = there {
+                    asset.origin = None;
+                }
+                MetaAnswer::Done
             }
             MetaCommand::Join { node, name, tags } => {
                 self.nodes.insert(node, Node { name, tags });
@@ -189,6 +245,11 @@ impl Meta {
                     if asset.peers.len() > 1 && !asset.peers.contains(&new) {
                         let moved = |peer: &u64| if *peer == old { new } else { *peer };
                         asset.set_peers(asset.peers.iter().map(moved).collect());
+                    }
+                    // Nobody can go back to what is lost.
+                    if let Some(origin) = asset.origin.as_mut().filter(|origin| !origin.peers.contains(&new))
+                    {
+                        origin.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
                     }
                 }
                 MetaAnswer::Moved
@@ -331,8 +392,16 @@ impl Meta {
         self.last_group += 1;
         self.taken.entry(account.to_owned()).or_default().insert(self.last_group, &config.subjects);
         let (group, created) = (self.last_group, ts.0);
-        let (peers, founders, left) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Asset { group, created, revision: 1, config, peers, founders, left })
+        Ok(Asset {
+            group,
+            created,
+            revision: 1,
+            config,
+            peers: Vec::new(),
+            founders: Vec::new(),
+            left: Vec::new(),
+            origin: None,
+        })
     }
 
     fn begin_restore(
@@ -374,6 +443,7 @@ impl Meta {
 
     fn update(
         &mut self,
+        ts: i64,
         account: &str,
         config: Arc<StreamConfig>,
         peers: Vec<u64>,
@@ -385,6 +455,7 @@ impl Meta {
         }
         let streams = self.accounts.get_mut(account).ok_or(MetaError::NotFound)?;
         let asset = streams.get_mut(&config.name).ok_or(MetaError::NotFound)?;
+        let before = asset.config.clone();
         if asset.config != config {
             taken.remove(group, &asset.config.subjects);
             taken.insert(group, &config.subjects);
@@ -392,11 +463,7 @@ impl Meta {
             asset.config = config;
         }
         if !peers.is_empty() && asset.peers != peers {
-            asset.set_peers(peers);
-            if asset.founders.len() <= 1 {
-                // Whoever has nothing of it cannot begin it anew, whether it began there or not.
-                (asset.founders, asset.left) = (vec![NOBODY], Vec::new());
-            }
+            asset.go_to(ts, &before, peers);
         }
         Ok(asset.group())
     }
@@ -438,6 +505,12 @@ impl Meta {
             taken.remove(asset.group, &asset.config.subjects);
         }
     }
+}
+
+fn sorted(nodes: &[u64]) -> Vec<u64> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    nodes
 }
 
 #[cfg(test)]
@@ -512,7 +585,8 @@ mod tests {
         let (max_streams, peers) = (-1, vec![1, 2, 3]);
         meta.apply(MetaCommand::Create { ts: 1, account: account(), config, max_streams, peers });
         let mut scale = |peers: &[u64], replicas: i32| {
-            let config = StreamConfig { name: "A".into(), num_replicas: replicas.into(), ..StreamConfig::default() };
+            let config =
+                StreamConfig { name: "A".into(), num_replicas: replicas.into(), ..StreamConfig::default() };
             let (config, peers) = (Box::new(config), peers.to_vec());
             let answer = meta.apply(MetaCommand::Update { ts: 2, account: account(), config, peers });
             assert_eq!(answer, MetaAnswer::Updated(Ok(GroupId(1))));
@@ -529,6 +603,46 @@ mod tests {
         meta.apply(MetaCommand::Replace { old: 2, new: 5 });
         let asset = meta.stream("$G", "A").expect("it is there");
         assert_eq!((asset.peers.as_slice(), asset.may_found(NodeId(2))), (&[5, 1, 3][..], false));
+    }
+
+    #[test]
+    fn a_stream_that_moves_knows_where_it_was_until_it_is_there() {
+        let mut meta = Meta::default();
+        let config = |replicas: i64| StreamConfig { num_replicas: replicas, ..StreamConfig::default() };
+        let create = |meta: &mut Meta, peers: Vec<u64>| {
+            let (account, config) = ("A".to_owned(), Box::new(config(peers.len() as i64)));
+            meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: -1, peers });
+        };
+        let go = |meta: &mut Meta, peers: &[u64]| {
+            let (account, config) = ("A".to_owned(), Box::new(config(peers.len() as i64)));
+            meta.apply(MetaCommand::Update { ts: 7, account, config, peers: peers.to_vec() });
+        };
+        let placed = |meta: &mut Meta, peers: &[u64]| {
+            meta.apply(MetaCommand::Placed { group: 1, peers: peers.to_vec() });
+        };
+        let origin = |meta: &Meta| meta.stream("A", "").and_then(|asset| asset.origin.clone());
+        create(&mut meta, vec![1]);
+        assert!(meta.stream("A", "").is_some_and(|asset| asset.is_only_on(NodeId(1))));
+        go(&mut meta, &[1, 2, 3]);
+        let one = Origin { since: 7, peers: vec![1], replicas: 1, placement: None };
+        assert_eq!(origin(&meta).as_deref(), Some(&one));
+        let asset = meta.stream("A", "").unwrap();
+        assert!(asset.is_only_on(NodeId(1)) && !asset.is_moving());
+        go(&mut meta, &[1, 2]);
+        assert_eq!(origin(&meta).as_deref(), Some(&one), "where it was first counts");
+        let mut bytes = Vec::new();
+        meta.snapshot(&mut bytes);
+        assert_eq!(Meta::restore(&bytes).expect("its own bytes"), meta);
+        placed(&mut meta, &[1, 2, 3]);
+        assert_eq!(origin(&meta).as_deref(), Some(&one), "that was said of another place");
+        placed(&mut meta, &[2, 1]);
+        assert_eq!(origin(&meta), None);
+        go(&mut meta, &[2, 1]);
+        assert_eq!(origin(&meta), None, "another order is no other place");
+        go(&mut meta, &[2, 3]);
+        assert!(meta.stream("A", "").is_some_and(Asset::is_moving));
+        meta.apply(MetaCommand::Replace { old: 1, new: 4 });
+        assert_eq!(origin(&meta).map(|origin| origin.peers), Some(vec![2, 4]));
     }
 
     #[test]

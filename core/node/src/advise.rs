@@ -33,6 +33,15 @@ impl JetStream {
         }
     }
 
+    /// Tells operators that this server takes nothing more, as its disk is full.
+    pub(crate) fn advise_out_of_space(&mut self, now: Time, hub: &Hub) {
+        let Some(system) = self.directory.system_account() else { return };
+        let (server, server_id) = (self.config.server_name.clone(), self.config.server_id.clone());
+        let cluster = self.cluster_name();
+        let event = Event::OutOfSpace { server: &server, server_id: &server_id, cluster: &cluster };
+        self.advise(now, hub, system, &event, "");
+    }
+
     /// Publishes what was asked and answered, except for reads of messages that succeeded.
     pub(crate) fn audit(&mut self, now: Time, hub: &Hub, call: &Call, response: &[u8]) {
         if !hub.has_interest(call.account, b"$JS.EVENT.ADVISORY.API") {

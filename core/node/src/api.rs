@@ -165,6 +165,10 @@ impl JetStream {
             Request::StreamPeerRemove { stream, peer } => {
                 Handled::Answer(self.remove_stream_peer(now, call, &stream, &peer))
             }
+            Request::StreamCancelMove { stream, .. } => {
+                let account = self.account_name(call.account);
+                self.cancel_move(now, call, (account, &stream))
+            }
             other => match self.hold(call, other) {
                 None => Handled::Proposed,
                 Some(Request::StreamSnapshot { stream, snapshot }) => {

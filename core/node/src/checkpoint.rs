@@ -129,6 +129,7 @@ impl JetStream {
                 for group in self.groups.values_mut().chain(self.aside.parked.values_mut()) {
                     if std::mem::take(&mut group.in_checkpoint) {
                         group.stream.messages_mut().handle_checkpointed();
+                        group.log.handle_saved();
                     }
                 }
                 self.handle_replicas_saved(now, true);
@@ -160,6 +161,7 @@ impl JetStream {
         }
         self.after_checkpoint(now, ended);
         self.handle_repairs_saved(now);
+        self.handle_held_saved();
         if self.disk.must_checkpoint {
             // A state that came meanwhile waits for the next one, also when nothing else happens.
             self.begin_checkpoint();

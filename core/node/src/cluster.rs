@@ -14,6 +14,8 @@ mod handover;
 mod lag;
 mod lead;
 mod leaderless;
+mod membership;
+mod moves;
 mod operate;
 mod orphans;
 mod parcel;
@@ -40,6 +42,7 @@ pub(crate) use gather::Gatherings;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
+pub(crate) use moves::Moves;
 pub(crate) use orphans::Orphans;
 pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
@@ -59,6 +62,8 @@ pub struct ClusterConfig {
     pub tags: Vec<String>,
     /// A stream's servers differ in their tags of those that begin so; empty: no matter.
     pub unique_tag: String,
+    /// A server that has so many streams with others gets no more of them; 0: no matter.
+    pub max_shared: usize,
 }
 
 /// What the disk has of a group that the meta group has not created yet, as far as is known.
@@ -95,6 +100,7 @@ pub(crate) struct Cluster {
     pub(crate) transfers: Transfers,
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
+    pub(crate) moves: Moves,
     pub(crate) parked: Parked,
     pub(crate) compares: Compares,
     pub(crate) repairs: Repairs,
@@ -141,6 +147,7 @@ impl Cluster {
             transfers: Transfers::default(),
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
+            moves: Moves::default(),
             parked: Parked::default(),
             compares: Compares::default(),
             repairs: Repairs::default(),
@@ -192,6 +199,7 @@ impl Cluster {
             self.transfers.next_deadline(),
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
+            self.moves.next_deadline(),
             self.parked.next_deadline(),
             self.repairs.next_deadline(),
             self.orphans.next_deadline(),

@@ -49,6 +49,9 @@ impl JetStream {
                 self.handle_block(now, hub, (group, block), loaded)
             }
             DiskCompletion::Space { full } => {
+                if full && !self.disk.full {
+                    self.advise_out_of_space(now, hub);
+                }
                 self.disk.full = full;
                 self.disk.tidy.by(now);
             }
@@ -162,7 +165,7 @@ impl JetStream {
                 info.domain.clear();
                 Ok(hw_jsapi::stream_create(kind, &info, true))
             }
-            MetaAnswer::Updated(Ok(id)) => self.updated(now, *id),
+            MetaAnswer::Updated(Ok(id)) => self.updated(now, *id, kind),
             MetaAnswer::Deleted(Ok(_))
             | MetaAnswer::RestoreBegun(Ok(_))
             | MetaAnswer::Restored(_)

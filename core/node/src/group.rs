@@ -90,6 +90,11 @@ type Interest<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;
 impl Group {
     /// A stream whose state is `stream`.
     pub(crate) fn new(id: GroupId, account: AccountId, revision: u64, stream: Stream, log: Log) -> Group {
+        let mut stream = stream;
+        if log.replicated.is_some() {
+            // Whatever its users asked for: its log is on disk.
+            stream.messages_mut().keep_on_disk();
+        }
         Group {
             id,
             account,
@@ -134,7 +139,9 @@ impl Group {
 
     /// Whether its log is in memory only: its commands commit at once. A replicated log is on disk, whatever its stream.
     pub(crate) fn is_volatile(&self) -> bool {
-        self.stream.config().storage == Storage::Memory && self.log.replicated.is_none()
+        self.stream.config().storage == Storage::Memory
+            && self.log.replicated.is_none()
+            && !self.log.is_held()
     }
 
     /// Whether its commands count before they are durable: its user wants it so.

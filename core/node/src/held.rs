@@ -79,7 +79,7 @@ impl JetStream {
         let Held { call, request, .. } = held;
         match request {
             None => {
-                let (reply, mark) = (self.updated(now, id), hub.interest_mark());
+                let (reply, mark) = (self.updated(now, id, call.kind), hub.interest_mark());
                 self.answer_after(now, hub, &call, reply, mark);
             }
             Some(Request::StreamSnapshot { stream, snapshot }) => {
@@ -97,8 +97,8 @@ impl JetStream {
     }
 
     /// The answer to a stream update.
-    pub(crate) fn updated(&self, now: Time, id: GroupId) -> Reply {
+    pub(crate) fn updated(&self, now: Time, id: GroupId, kind: Kind) -> Reply {
         let info = self.stream_view(now, id).ok_or_else(|| ApiError::new(10059))?;
-        Ok(hw_jsapi::stream_create(Kind::StreamUpdate, &info, false))
+        Ok(hw_jsapi::stream_create(kind, &info, false))
     }
 }

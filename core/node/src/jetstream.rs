@@ -334,6 +334,8 @@ impl JetStream {
             if group.log.is_open() {
                 self.wake_replica(id);
             }
+        } else if group.log.is_held() {
+            // It waits for its replica.
         } else if group.is_volatile() {
             for frame in group.log.cut() {
                 self.apply_frame(now, hub, &frame);

@@ -64,6 +64,20 @@ pub(crate) struct Log {
     pub(crate) replicated: Option<Box<Replicated>>,
     /// What the disk has of its replica, while that is not at work: nobody knows yet what the group is.
     resting: Option<Box<Saved>>,
+    /// How far a log that was in memory only is on its way to the disk.
+    hold: Hold,
+}
+
+/// A log in memory has no place on the disk. Before it gets one, the state that it led to is saved there, and nothing is
+/// decided meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Hold {
+    /// It is not on its way.
+    No,
+    /// What is proposed waits for a checkpoint.
+    Unsaved,
+    /// The state is on the disk: a replica goes on from there.
+    Saved,
 }
 
 impl Log {
@@ -83,6 +97,29 @@ impl Log {
             debts: None,
             replicated: None,
             resting: None,
+            hold: Hold::No,
+        }
+    }
+
+    /// What is proposed from now on waits for a replica, which begins when the state is on the disk.
+    pub(crate) fn hold(&mut self) {
+        self.hold = Hold::Unsaved;
+    }
+
+    /// Whether what is proposed waits for that.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold != Hold::No
+    }
+
+    /// Whether the state is not on the disk yet.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.hold == Hold::Unsaved
+    }
+
+    /// The state is on the disk.
+    pub(crate) fn handle_saved(&mut self) {
+        if self.is_held() {
+            self.hold = Hold::Saved;
         }
     }
 
@@ -90,6 +127,7 @@ impl Log {
     pub(crate) fn replicate(&mut self, term: u64, replicated: Replicated) {
         self.term = term;
         self.replicated = Some(Box::new(replicated));
+        self.hold = Hold::No;
     }
 
     /// It has a replica that is not at work.
@@ -146,7 +184,7 @@ impl Log {
 
     fn close_frame(&mut self) {
         let (group, term, first) = (self.group, self.term, self.next);
-        if self.replicated.is_some() {
+        if self.replicated.is_some() || self.is_held() {
             // The replica knows where it goes.
             let meta = FrameMeta { group, term, first: LogIndex(1), kind: FrameKind::Batch };
             return self.full.push(self.builder.finish(meta));

@@ -110,12 +110,12 @@ impl JetStream {
     /// are slower than publishers are.
     pub(crate) fn is_overrun(&self, id: GroupId) -> bool {
         let Some(log) = self.groups.get(&id).map(|group| &group.log) else { return false };
-        let defaults =
-            if log.replicated.is_some() { (BUFFERED_BYTES, BUFFERED_COUNT) } else { (u64::MAX, u64::MAX) };
+        let waits = log.replicated.is_some() || log.is_held();
+        let defaults = if waits { (BUFFERED_BYTES, BUFFERED_COUNT) } else { (u64::MAX, u64::MAX) };
         let bytes = self.config.max_buffered.0.unwrap_or(defaults.0);
         let count = self.config.max_buffered.1.unwrap_or(defaults.1);
         let is_full = log.pending_bytes() >= bytes || log.proposed() - log.settled() >= count;
-        is_full || (log.replicated.is_some() && self.usage.pending >= BUFFERED_BYTES_ALL)
+        is_full || (waits && self.usage.pending >= BUFFERED_BYTES_ALL)
     }
 
     /// A stream that is being restored has grown; gives why it, or so much more, is too large.

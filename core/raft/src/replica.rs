@@ -82,6 +82,11 @@ impl Replica {
         Ok(replica)
     }
 
+    /// Whether it takes proposals: it leads, which counts when its vote is durable, and no successor is on its way.
+    pub fn can_propose(&self) -> bool {
+        self.may_propose().is_ok()
+    }
+
     /// Appends one entry, whose index and term are known when [`Replica::ready`] gives it.
     pub fn propose(&mut self, body: Bytes) -> Result<(), NotLeader> {
         self.may_propose()?;

@@ -74,10 +74,9 @@ impl News {
         })
     }
 
+    /// Reads them. What follows behind the known fields is of a newer version, and is left out.
     pub(crate) fn decode(body: &[u8]) -> Result<News, FieldError> {
-        let mut fields = Fields(body);
-        let news = News::read(&mut fields)?;
-        fields.end().map(|()| news)
+        News::read(&mut Fields(body))
     }
 }
 
@@ -93,6 +92,12 @@ impl Hello {
         out.extend_from_slice(&self.node.0.to_le_bytes());
         self.news.encode(&mut out);
         out
+    }
+
+    /// The versions that the sender of a hello speaks: they come first in every version of it.
+    pub(crate) fn versions(body: &[u8]) -> Result<(u16, u16), FieldError> {
+        let mut fields = Fields(body);
+        Ok((fields.u16()?, fields.u16()?))
     }
 
     /// Reads one. What follows behind the known fields is of a newer version, and is left out.

@@ -563,6 +563,11 @@ impl Mesh {
         if line.stage == Stage::Strange && MAGIC.starts_with(unread) {
             return false;
         }
+        if line.stage == Stage::Strange && is_other_magic(unread) {
+            let text = "the other side speaks another version of the frames between servers".to_owned();
+            self.refuse(now, socket, (Refusal::Version, text));
+            return false;
+        }
         let complete = unread.contains(&b'\n') || unread.len() > 4096;
         match (line.dialled.is_some(), line.stage) {
             (true, _) if complete => self.found_foreigner(now, socket),
@@ -627,6 +632,12 @@ impl Mesh {
         let wrong = |error: crate::FieldError| format!("a frame is not what it should be: {error}");
         match (kind, line.stage) {
             (Kind::Hello, Stage::Strange) => {
+                let versions = Hello::versions(&body).map_err(wrong)?;
+                if let Some(why) = stranger(versions) {
+                    // Whatever else it says may mean something else.
+                    self.refuse(now, socket, why);
+                    return Ok(());
+                }
                 let hello = Hello::decode(&body).map_err(wrong)?;
                 self.handle_hello(now, socket, hello);
             }
@@ -700,10 +711,6 @@ impl Mesh {
     fn objection(&self, socket: SocketId) -> Option<(Refusal, String)> {
         let line = self.lines.get(&socket)?;
         let (own, peer) = (&self.config, &line.peer);
-        if peer.versions.0 > VERSION || peer.versions.1 < VERSION {
-            let text = format!("it speaks versions {} to {}", peer.versions.0, peer.versions.1);
-            return Some((Refusal::Version, text));
-        }
         if peer.server_id == own.server_id {
             return Some((Refusal::Itself, "it is the same server".to_owned()));
         }
@@ -838,6 +845,22 @@ impl Mesh {
             self.targets.learn(at, server, address);
         }
     }
+}
+
+/// Whether a connection begins as those of another version do.
+fn is_other_magic(bytes: &[u8]) -> bool {
+    bytes.get(..MAGIC.len()).is_some_and(|first| first.starts_with(b"HWLINK") && first.ends_with(b"\n"))
+}
+
+/// Why a server that speaks these versions, and no others, is not taken into the cluster.
+fn stranger((oldest, newest): (u16, u16)) -> Option<(Refusal, String)> {
+    let is_common = oldest <= VERSION && VERSION <= newest;
+    let text = || {
+        format!(
+            "one side speaks versions {oldest} to {newest} of the protocol between servers, the other {VERSION}"
+        )
+    };
+    (!is_common).then(|| (Refusal::Version, text()))
 }
 
 /// The name of the cluster of both; None if they are in different ones.

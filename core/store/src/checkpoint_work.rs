@@ -169,9 +169,8 @@ impl CheckpointWork {
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
             // One that was dropped may be back, in a checkpoint or, so far, only in the log.
-            let is_back = |captured: &WindowMark| {
-                meta.is_some() || seen.last > LogIndex(0) || seen.note >= *captured
-            };
+            let is_back =
+                |captured: &WindowMark| meta.is_some() || seen.last > LogIndex(0) || seen.note >= *captured;
             let is_gone = storage.dropped.get(&group).is_some_and(|captured| !is_back(captured));
             !is_gone && !job.dropped.contains(&group) && is_needed(meta, seen)
         });

@@ -3,7 +3,7 @@
 use std::{
     env,
     error::Error,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::PathBuf,
     process::{Command, Stdio},
@@ -63,26 +63,43 @@ pub fn run(command: &mut Command) -> Result<String, Fault> {
 }
 
 /// Asks until there is an answer.
-pub fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
+pub fn wait<T>(what: &str, condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
+    wait_telling(|| what.to_owned(), condition)
+}
+
+/// The same; what is said when there is none, is asked for then.
+pub fn wait_telling<T>(
+    what: impl Fn() -> String,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Result<T, Fault> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match condition() {
             Some(value) => return Ok(value),
             None if Instant::now() > deadline => {
-                return Err(format!("not within {PATIENCE:?}: {what}").into());
+                return Err(format!("not within {PATIENCE:?}: {}", what()).into());
             }
             None => std::thread::park_timeout(PAUSE),
         }
     }
 }
 
-/// A monitoring page.
+/// A monitoring page, whatever its status.
 pub fn page(server: &Server, path: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n").as_bytes()).ok()?;
     let mut said = String::new();
     stream.read_to_string(&mut said).ok()?;
     serde_json::from_str(said.split_once("\r\n\r\n")?.1).ok()
+}
+
+/// What a server says to whoever connects.
+pub fn info(port: u16) -> Value {
+    let mut line = String::new();
+    let read = TcpStream::connect(("127.0.0.1", port))
+        .and_then(|stream| BufReader::new(stream).read_line(&mut line));
+    let json = read.ok().and_then(|_| serde_json::from_str(line.strip_prefix("INFO ")?).ok());
+    json.unwrap_or_default()
 }
 
 /// A client of a server.
@@ -124,7 +141,10 @@ pub fn cluster_config((name, cluster): (&str, &str), port: &str, routes: &[u16],
     )
 }
 
-/// Servers that form a cluster with JetStream, called `n1`, `n2` and so on.
+/// What the first three servers are called.
+pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// Servers that form a cluster, called `n1`, `n2` and so on; with JetStream, but for [`Trio::plain`] and guests.
 pub struct Trio {
     /// The servers.
     pub servers: Vec<Server>,
@@ -142,6 +162,43 @@ impl Trio {
     /// So many of them, each with more in its configuration.
     pub fn start_with(target: &Target, count: usize, more: impl Fn(usize) -> String) -> Result<Trio, Fault> {
         Trio::start_all(target, count, more, None)
+    }
+
+    /// Three of them with these settings of `jetstream`, which log what they do.
+    pub fn start_telling(target: &Target, jetstream: &str) -> Result<Trio, Fault> {
+        Trio::start_with(target, 3, |_| format!("debug: true\njetstream {{ {jetstream} }}"))
+    }
+
+    /// Three servers without JetStream, which learn of each other: only the first one is known to the others.
+    pub fn plain(target: &Target) -> Result<Trio, Fault> {
+        let mut trio = Trio { servers: Vec::new(), routes: Vec::new(), _proxies: Vec::new() };
+        for name in NAMES {
+            let seed: Vec<u16> = trio.servers.first().map(Server::second_port).into_iter().collect();
+            let config = cluster_config((name, "trio"), "{port2}", &seed, "");
+            let launch = Launch { binary: target.binary.clone()?, flags: vec![], config: Some(config) };
+            trio.servers.push(Server::start(launch)?);
+        }
+        for server in &trio.servers {
+            wait(&format!("three servers are known to {}", server.url()), || {
+                let info = info(server.port());
+                let urls = info["connect_urls"].as_array().map_or(0, Vec::len);
+                (urls == 3 && info["cluster"] == "trio").then_some(())
+            })?;
+        }
+        Ok(trio)
+    }
+
+    /// Another server of the cluster, without JetStream.
+    pub fn guest(&self, target: &Target, name: &str) -> Result<Server, Fault> {
+        let routes: Vec<u16> = self.routes.iter().map(Port::number).collect();
+        let config = cluster_config((name, "trio"), "{port2}", &routes, "");
+        let launch = Launch { binary: target.binary.clone()?, flags: vec![], config: Some(config) };
+        let guest = Server::start(launch)?;
+        wait("the guest is linked with all", || {
+            let routes = page(&guest, "/routez")?["num_routes"].as_u64()?;
+            (routes >= self.servers.len() as u64).then_some(())
+        })?;
+        Ok(guest)
     }
 
     /// Three of them whose links can be parted.
@@ -188,7 +245,8 @@ impl Trio {
     /// All servers are up, know each other and who leads.
     pub fn await_health(&self) -> Flow {
         for server in &self.servers {
-            wait(&format!("{} is well", server.url()), || {
+            let unwell = || format!("{} is well: {:?}", server.url(), page(server, "/healthz?details=true"));
+            wait_telling(unwell, || {
                 let ok = page(server, "/healthz").is_some_and(|page| page["status"] == "ok");
                 let meta = page(server, "/jsz")?["meta_cluster"].clone();
                 let is_whole = meta["cluster_size"] == self.servers.len() && meta["leader"].is_string();
@@ -237,6 +295,19 @@ impl Trio {
     /// An operator's client.
     pub fn operator(&self, at: usize) -> Result<Js, Fault> {
         Ok(Js::open_as(self.servers[at].port(), &json!({ "user": "sys", "pass": "sys" }))?)
+    }
+
+    /// The store's folder of a server.
+    pub fn shard(&self, at: usize) -> PathBuf {
+        self.servers[at].dir().join("store/jetstream/shard-0")
+    }
+
+    /// What a server says of a stream's replica that it has, in `/raftz`.
+    pub fn replica(&self, at: usize, number: u64) -> Option<Value> {
+        let page = page(&self.servers[at], "/raftz")?;
+        let groups = page["$SYS"].as_object()?;
+        let ends = format!("-{number:08}");
+        groups.iter().find(|(name, _)| name.ends_with(&ends)).map(|(_, group)| group.clone())
     }
 
     /// The clients' addresses.

@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures_util::StreamExt;
-use hw_conform::trio::{Fault, Flow, PATIENCE, cluster_config, named, outcome, run, wait};
+use hw_conform::trio::{Fault, Flow, PATIENCE, Trio, cluster_config, info, named, outcome, run, wait};
 use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
 use hw_testkit::{Launch, Server};
 
@@ -49,38 +49,8 @@ fn config(name: &str, cluster: &str, routes: &[u16]) -> String {
     cluster_config((name, cluster), "{port2}", routes, "")
 }
 
-/// Three servers of which two know the first one; all have heard of all.
-fn cluster(target: &Target) -> Result<Vec<Server>, Fault> {
-    let binary = target.binary.clone()?;
-    let start = |name: &str, routes: &[u16]| {
-        let config = Some(config(name, "conform", routes));
-        Server::start(Launch { binary: binary.clone(), flags: vec![], config })
-    };
-    let first = start("n1", &[])?;
-    let seed = [first.second_port()];
-    let servers = vec![first, start("n2", &seed)?, start("n3", &seed)?];
-    for server in &servers {
-        wait(&format!("three servers are known to {}", server.url()), || {
-            let info = info(server.port());
-            let urls = info["connect_urls"].as_array().map_or(0, Vec::len);
-            (urls == 3 && info["cluster"] == "conform").then_some(())
-        })?;
-    }
-    Ok(servers)
-}
-
-/// What a server says first.
-fn info(port: u16) -> serde_json::Value {
-    use std::io::{BufRead, BufReader};
-    let mut line = String::new();
-    let read = std::net::TcpStream::connect(("127.0.0.1", port))
-        .and_then(|stream| BufReader::new(stream).read_line(&mut line));
-    let json = read.ok().and_then(|_| serde_json::from_str(line.strip_prefix("INFO ")?).ok());
-    json.unwrap_or_default()
-}
-
 fn play(target: &Target, run: Play) -> Flow {
-    let servers = cluster(target)?;
+    let servers = Trio::plain(target)?.servers;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(PATIENCE, run(servers)).await? })
 }
@@ -211,7 +181,7 @@ async fn lame_duck(servers: Vec<Server>) -> Flow {
     servers[2].signal("USR2")?;
     let event = soon(&mut events, PATIENCE).await.ok_or("the lame duck says nothing")?;
     let event: serde_json::Value = serde_json::from_slice(&event.payload)?;
-    assert_eq!((&event["name"], &event["cluster"]), (&"n3".into(), &"conform".into()));
+    assert_eq!((&event["name"], &event["cluster"]), (&"n3".into(), &"trio".into()));
     wait("the lame duck is no longer named", || {
         let urls = info(servers[0].port())["connect_urls"].clone();
         let urls: Vec<String> = serde_json::from_value(urls).ok()?;
@@ -238,7 +208,7 @@ async fn heard_by_all(client: &Client) -> Flow {
 
 fn python(target: &Target) -> Flow {
     let python = named("PYTHON_WITH_NATS")?;
-    let servers = cluster(target)?;
+    let servers = Trio::plain(target)?.servers;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/cluster.py");
     let pid = servers[2].pid().ok_or("the third server runs")?;
     let mut command = Command::new(python);
@@ -249,14 +219,14 @@ fn python(target: &Target) -> Flow {
 /// The tool asks all servers by one request to the system account, wherever it is connected.
 fn list(target: &Target) -> Flow {
     let tool = named("NATS_CLI")?;
-    let servers = cluster(target)?;
+    let servers = Trio::plain(target)?.servers;
     for server in &servers {
         let ask = |arguments: &[&str]| {
             let url = format!("nats://sys:sys@127.0.0.1:{}", server.port());
             run(Command::new(&tool).args(["--server", &url, "--no-context"]).args(arguments))
         };
         let said = ask(&["server", "list", "3"])?;
-        for name in ["n1", "n2", "n3", "conform"] {
+        for name in ["n1", "n2", "n3", "trio"] {
             assert!(said.contains(name), "{name} is missing:\n{said}");
         }
         let said = ask(&["server", "ping", "3"])?;

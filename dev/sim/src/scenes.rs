@@ -65,9 +65,10 @@ impl Asker {
 fn who_gave_a_stream_up_does_not_begin_it_anew() {
     for seed in 1..=6 {
         let mut run = Asker::with_stream(seed, 3);
-        let (leader, config) = (run.leader(), |replicas: u64| {
-            json!({"name": "S", "subjects": [SUBJECT], "num_replicas": replicas})
-        });
+        let (leader, config) = (
+            run.leader(),
+            |replicas: u64| json!({"name": "S", "subjects": [SUBJECT], "num_replicas": replicas}),
+        );
         let others: Vec<usize> = (0..3).filter(|host| *host != leader).collect();
         run.go_to(leader);
         run.api("STREAM.UPDATE.S", &config(1));

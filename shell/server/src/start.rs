@@ -112,8 +112,14 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
             node = recovery.node(NodeId((seed() >> 1).max(1)));
             let name = inner.members().name;
             let (tags, unique_tag) = (options.server.tags.clone(), options.jetstream.unique_tag.clone());
+            let max_shared = options
+                .jetstream
+                .limits
+                .max_ha_assets
+                .map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX));
             let expected = joining.expected(cluster);
-            config.cluster = Some(ClusterConfig { name, expected, new_node: node, tags, unique_tag });
+            config.cluster =
+                Some(ClusterConfig { name, expected, new_node: node, tags, unique_tag, max_shared });
         }
         (config, recovery, disk)
     });

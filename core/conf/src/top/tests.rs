@@ -161,7 +161,7 @@ fn jetstream_blocks() {
         "jetstream {store_dir: \"d\", max_mem_store: 64MiB, max_file: \"10GiB\", domain: hub, strict: false
          sync_interval: \"1s\", max_buffered_size: 1M, max_buffered_msgs: 10, unique_tag: az, checkpoint_bytes: 1MiB, scrub_bytes: 0, index_cache_bytes: 2MiB
          encryption_key: a, prev_ek: \"b c\", cipher: ChachaPoly
-         limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\",
+         limits {max_ack_pending: 1, max_request_batch: 2, duplicate_window: \"1m\", max_ha_assets: 7,
          batch {max_inflight_per_stream: 3, max_inflight_total: 4, max_msgs: 5, timeout: \"6s\"}}}",
     );
     assert_eq!(
@@ -190,6 +190,7 @@ fn jetstream_blocks() {
                 max_ack_pending: Some(1),
                 max_request_batch: Some(2),
                 duplicate_window: Some(Span::from_secs(60)),
+                max_ha_assets: Some(7),
                 batch: BatchOptions {
                     max_inflight_per_stream: Some(3),
                     max_inflight_total: Some(4),
@@ -371,7 +372,7 @@ fn refused_with_place() {
         ("jetstream {ek: \"\"}", "1:12: ek is empty: nothing would be encrypted"),
         ("jetstream {cipher: aes}", "1:1: cipher has no effect without a key: nothing would be encrypted"),
         ("jetstream {prev_ek: k}", "1:1: prev_key has no effect without a key: nothing would be encrypted"),
-        ("jetstream {limits {max_ha_assets: 1}}", "1:20: \"max_ha_assets\" is not supported yet"),
+        ("jetstream {limits {max_ha_assets: x}}", "1:20: max_ha_assets: expected an integer, got a string"),
         ("tls {cert_file: x}", "1:1: missing 'key_file' in TLS configuration"),
         ("tls {verify_and_map: true}", "1:6: \"verify_and_map\" is not supported yet"),
         ("leafnodes {remotes: []}", "1:12: \"remotes\" is not supported yet"),

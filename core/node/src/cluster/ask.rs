@@ -30,7 +30,13 @@ pub(super) enum Question {
     /// Propose this to the meta group, which you lead. There is no answer.
     Propose(Box<MetaCommand>),
     /// What a client is told that created or updated this stream, once you lead it.
-    Created { group: u64, update: bool },
+    Created {
+        group: u64,
+        update: bool,
+        /// What was updated was taken back.
+        #[serde(default)]
+        back: bool,
+    },
     /// What lists show of those of these streams that you lead.
     Streams { groups: Vec<u64> },
     /// The next messages of a stream that you lead, for one that follows it.
@@ -60,7 +66,7 @@ struct Waiting {
     from: NodeId,
     id: u64,
     group: GroupId,
-    update: bool,
+    kind: Kind,
     until: Time,
 }
 
@@ -121,15 +127,16 @@ impl JetStream {
         }
         let asset = self.meta.all().find(|(_, asset)| asset.group() == group);
         let peers: Vec<NodeId> = asset.map(|(_, asset)| asset.peers().collect()).unwrap_or_default();
-        let update = matches!(call.kind, Kind::StreamUpdate | Kind::StreamMove);
+        let back = matches!(call.kind, Kind::StreamCancelMove | Kind::AccountCancelMove);
+        let update = back || matches!(call.kind, Kind::StreamUpdate | Kind::StreamMove);
         let Some(cluster) = &mut self.cluster else { return false };
         let (id, me) = (cluster.asks.keep(now, call), cluster.me);
-        let question = Question::Created { group: group.0, update };
+        let question = Question::Created { group: group.0, update, back };
         for peer in peers.iter().filter(|peer| **peer != me) {
             cluster.send(*peer, ask(id, &question));
         }
         if peers.contains(&me) {
-            self.wait_to_lead(now, hub, (me, id), (group, update));
+            self.wait_to_lead(now, hub, (me, id), (group, kind_of(update, back)));
         }
         true
     }
@@ -142,8 +149,8 @@ impl JetStream {
             }
             // Who asked is not answered in time, and its client asks again.
             Ok(Question::Propose(_)) | Err(_) => {}
-            Ok(Question::Created { group, update }) => {
-                self.wait_to_lead(now, hub, from, (GroupId(group), update));
+            Ok(Question::Created { group, update, back }) => {
+                self.wait_to_lead(now, hub, from, (GroupId(group), kind_of(update, back)));
             }
             Ok(Question::Copies(wanted)) => {
                 let body = self.give_copies(now, &wanted).unwrap_or_default();
@@ -160,10 +167,10 @@ impl JetStream {
         now: Time,
         hub: &mut Hub,
         (from, id): (NodeId, u64),
-        (group, update): (GroupId, bool),
+        (group, kind): (GroupId, Kind),
     ) {
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.asks.waiting.push(Waiting { from, id, group, update, until: now + PATIENCE });
+        cluster.asks.waiting.push(Waiting { from, id, group, kind, until: now + PATIENCE });
         if self.groups.get(&group).is_some_and(|group| group.log.is_leading()) {
             self.answer_waiting(now, hub, group);
         }
@@ -186,9 +193,8 @@ impl JetStream {
         cluster.asks.waiting = others;
         for waiting in mine {
             let Some(mut info) = self.stream_view(now, id) else { continue };
-            let kind = if waiting.update { Kind::StreamUpdate } else { Kind::StreamCreate };
             info.cluster = self.cluster_info(now, id);
-            let json = hw_jsapi::stream_create(kind, &info, !waiting.update);
+            let json = hw_jsapi::stream_create(waiting.kind, &info, waiting.kind == Kind::StreamCreate);
             if let Some(cluster) = &mut self.cluster {
                 cluster.asks.gated.push((hub.interest_mark(), waiting.from, waiting.id, json.into()));
             }
@@ -245,6 +251,15 @@ impl super::Cluster {
         self.asks.copies.insert(id, group);
         self.send(to, ask(id, &Question::Copies(Box::new(wanted))));
         id
+    }
+}
+
+/// What a client is told when its request is carried out.
+fn kind_of(update: bool, back: bool) -> Kind {
+    match (update, back) {
+        (_, true) => Kind::StreamCancelMove,
+        (true, false) => Kind::StreamUpdate,
+        (false, false) => Kind::StreamCreate,
     }
 }
 

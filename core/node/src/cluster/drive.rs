@@ -80,7 +80,12 @@ impl JetStream {
 
     /// What was proposed goes to the replica.
     pub(crate) fn propose_open(&mut self, id: GroupId) {
-        let Some(log) = self.log_mut(id).filter(|log| log.replicated.is_some()) else { return };
+        let can_propose = |log: &&mut Log| {
+            log.replicated.as_ref().is_some_and(|replicated| replicated.replica.can_propose())
+        };
+        // One that has only just begun to lead alone takes nothing before its vote is durable: it waits here until then, or until
+        // somebody else leads.
+        let Some(log) = self.log_mut(id).filter(can_propose) else { return };
         let frames = log.cut();
         let Some(replicated) = &mut log.replicated else { return };
         for frame in frames {
@@ -322,6 +327,13 @@ impl JetStream {
         let is_led = replicated.proven;
         if led {
             self.stop_leading(now, hub, id);
+        }
+        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
+        if self.replica(id).is_some_and(|replicated| {
+            replicated.replica.leader().0 == 0 && !replicated.replica.members().contains(me)
+        }) {
+            // What it decided last took it out of the group: the others would wait for it.
+            self.resign(id);
         }
         if is_led {
             if let Some(cluster) = &mut self.cluster {

@@ -150,7 +150,7 @@ impl JetStream {
     }
 
     /// The others elect another leader at once.
-    fn resign(&mut self, id: GroupId) {
+    pub(crate) fn resign(&mut self, id: GroupId) {
         let Some(members) = self.replica(id).map(|replicated| replicated.replica.members().all()) else {
             return;
         };

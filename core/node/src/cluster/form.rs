@@ -9,7 +9,7 @@ use hw_raft::{Hard, MemberChange, MemberStep, Members};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use super::Replicated;
-use super::place::has_caught_up;
+use super::membership::has_caught_up;
 use super::replicated::note_frame;
 use crate::commit::{META, STORE};
 use crate::jetstream::JetStream;
@@ -40,6 +40,7 @@ impl JetStream {
         for id in growing.unwrap_or_default() {
             self.follow_place(now, hub, id);
         }
+        self.run_moves(now, hub);
         self.admit(now);
     }
 
@@ -284,14 +285,25 @@ impl JetStream {
                 continue;
             }
             let is_ready = status.members.learners.contains(&node) && has_caught_up(&status, node);
-            let change = match is_ready {
-                true => MemberStep::Voter(node),
+            let mut steps = match is_ready {
+                true => vec![MemberStep::Voter(node)],
                 false if status.members.learners.contains(&node) || !cluster.formation.may_join(node) => {
                     continue;
                 }
-                false => MemberStep::Learner(node),
+                false => vec![MemberStep::Learner(node)],
             };
-            changed = replicated.replica.change_members(MemberChange::one(change)).is_ok();
+            if is_ready {
+                // With a new store a server takes its own place, at once: in between there would be one vote too many.
+                let is_old = |old: &NodeId| {
+                    let known =
+                        self.meta.nodes().find(|(other, _)| other == old).map(|(_, about)| &about.name);
+                    known.is_some_and(|name| cluster.names.get(&node) == Some(name))
+                        && *old != cluster.me
+                        && !cluster.peers.is_alive(*old)
+                };
+                steps.extend(status.members.voters.iter().copied().filter(is_old).map(MemberStep::Remove));
+            }
+            changed = replicated.replica.change_members(MemberChange { steps }).is_ok();
             // Something else may have to be decided first.
             cluster.admitting |= !changed;
             break;

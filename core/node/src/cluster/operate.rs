@@ -34,7 +34,7 @@ impl JetStream {
                     self.park(now, call, Parsed::Request(call.kind, Request::ServerRemove { peer, peer_id }));
                     return Handled::Proposed;
                 }
-                Some(node) => self.remove_server(now, hub, node),
+                Some(node) => return self.let_go(now, hub, call, node),
             },
             Request::ServerEvacuate { peer, peer_id } => match self.server_called(&peer, &peer_id) {
                 None => Err(ApiError::new(10044)),
@@ -48,6 +48,13 @@ impl JetStream {
                     Ok(()) => return Handled::Proposed,
                     Err(error) => Err(error),
                 }
+            }
+            Request::MetaRescue => {
+                let own = (&*self.config.server_name, &*self.config.server_id);
+                Ok(hw_jsapi::no_rescue(own, !self.lacks_leader(META)))
+            }
+            Request::StreamCancelMove { account, stream } => {
+                return self.cancel_move(now, call, (account.unwrap_or_default(), &stream));
             }
             Request::AccountPurge { account } => self.purge_account(now, &account),
             _ => Err(ApiError::new(10003)),
@@ -77,7 +84,7 @@ impl JetStream {
     }
 
     /// A server is taken out of the cluster for good; its replicas go to others, where there are any.
-    fn remove_server(&mut self, now: Time, hub: &Hub, node: NodeId) -> Reply {
+    pub(crate) fn remove_server(&mut self, now: Time, hub: &Hub, node: NodeId) -> Reply {
         let name = self.node_name(node);
         if self.is_me(node) {
             return Err(ApiError::new(10009)); // There is nobody else.
@@ -95,11 +102,14 @@ impl JetStream {
     }
 
     /// What a server has goes to others; where there are none, its streams go on with fewer, and what only it has stays.
-    fn evacuate(&mut self, now: Time, node: NodeId) {
+    pub(crate) fn evacuate(&mut self, now: Time, node: NodeId) {
+        let is_there = self.is_there(node);
+        // What only a server has that is not there, nobody can give to others.
+        let can_go = |asset: &Asset| asset.peers.contains(&node.0) && (is_there || asset.peers.len() > 1);
         let on_it: Vec<(String, Asset)> = self
             .meta
             .all()
-            .filter(|(_, asset)| asset.peers.contains(&node.0))
+            .filter(|(_, asset)| can_go(asset))
             .map(|(account, asset)| (account.to_owned(), asset.clone()))
             .collect();
         for (account, asset) in on_it {
@@ -134,6 +144,7 @@ impl JetStream {
             reached.retain(|node| !kept.contains(&node.0));
             kept.clear();
         }
+        self.check_settled(&asset, true)?;
         let own = asset.config.placement.clone().unwrap_or_default();
         let placement = if to == Placement::default() { own } else { to };
         let peers = self.choose(&placement, asset.peers.len(), &kept, &reached)?;
@@ -163,7 +174,7 @@ impl JetStream {
     }
 
     /// A stream's servers with another one in one's place; None: there is no other.
-    fn peers_without(&self, asset: &Asset, gone: NodeId) -> Option<Vec<u64>> {
+    pub(crate) fn peers_without(&self, asset: &Asset, gone: NodeId) -> Option<Vec<u64>> {
         let mut reached = self.reached_members();
         reached.retain(|node| *node != gone);
         let stay: Vec<u64> = asset.peers.iter().copied().filter(|peer| *peer != gone.0).collect();

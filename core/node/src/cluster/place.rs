@@ -2,14 +2,15 @@
 
 use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Parsed, Request};
+use hw_jsapi::{ApiError, Kind, Parsed, Refused, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer, Wish};
-use hw_raft::{Hard, MemberChange, MemberStep, Members, StartError, Status};
+use hw_raft::{Hard, Members, StartError};
 use hw_stream::StreamConfig;
 use hw_stream::config::Placement;
 use hw_stream::info::{ClusterInfo, PeerInfo};
 
+use super::membership::{Step, next_step};
 use super::replicated::note_frame;
 use super::{Replicated, Saved};
 use crate::commit::META;
@@ -184,7 +185,8 @@ impl JetStream {
         let kept = if is_elsewhere { &[] } else { kept };
         // Who only gives servers up need not find others.
         let unique = if replicas <= kept.len() { "" } else { cluster.config.unique_tag.as_str() };
-        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique };
+        let max_shared = cluster.config.max_shared;
+        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique, max_shared };
         self.meta.place(&wish).map_err(|why| ApiError::with(10005, why))
     }
 
@@ -210,6 +212,7 @@ impl JetStream {
         if !is_move && asset.peers.len() == wanted {
             return Ok(Vec::new());
         }
+        self.check_settled(asset, is_move)?;
         let mut peers = asset.peers.clone();
         // Who leads stays, and comes first.
         let leader = self.replica(asset.group()).map_or(cluster.me, |replicated| replicated.replica.leader());
@@ -221,6 +224,11 @@ impl JetStream {
     pub(crate) fn is_mine(&self, now: Time, account: AccountId, parsed: &Parsed) -> bool {
         if self.cluster.is_none() {
             return true;
+        }
+        if let Parsed::Request(Kind::MetaRescue, _)
+        | Parsed::Refused(Refused { kind: Kind::MetaRescue, .. }) = parsed
+        {
+            return true; // Every server answers.
         }
         // Nobody else can decide by now: it would grant what is refused here.
         let decides = self.decides(META) && self.may_read(now, META);
@@ -264,7 +272,8 @@ impl JetStream {
             return self.ask_for_leader(id);
         }
         let is_only_here = asset.peers().all(|node| self.is_me(node));
-        if !is_only_here && self.log(id).is_some_and(|log| log.replicated.is_none()) {
+        let begins = |log: &Log| log.replicated.is_none() && (!is_only_here || log.is_held());
+        if self.log(id).is_some_and(begins) {
             self.begin_replication(now, id);
         }
         self.follow_members(now, id);
@@ -310,10 +319,17 @@ impl JetStream {
     /// A stream that only this server has is to have others: its log goes on as that of a group of one member.
     fn begin_replication(&mut self, now: Time, id: GroupId) {
         let (Some(cluster), Some(group)) = (&mut self.cluster, self.groups.get_mut(&id)) else { return };
+        let (is_held, is_volatile) = (group.log.is_held(), group.is_volatile());
         let log = &mut group.log;
-        if !log.is_settled() {
+        if log.is_unsaved() {
+            return; // The checkpoint says when.
+        }
+        if !is_held && !log.is_settled() {
             cluster.growing.insert(id);
             return;
+        }
+        if is_volatile {
+            return self.leave_memory(id);
         }
         let applied = log.applied();
         // Nothing was ever proposed to it: there is no last entry.
@@ -324,13 +340,38 @@ impl JetStream {
         let frame = note_frame(id, &note);
         let Ok(mut replicated) = Replicated::open((cluster.me, id), note, applied, &[]) else { return };
         cluster.frames.push(frame);
-        group.stream.messages_mut().keep_on_disk();
         replicated.lead_alone(now);
         log.replicate(term, replicated);
         cluster.busy.insert(id);
     }
 
-    /// Who leads a stream brings its members to what the meta group wants, one by one.
+    /// A stream that was in memory only is to have other servers. Its log was written nowhere, so what a replica would write
+    /// would have no beginning: first everything that is there goes to the disk. What is published meanwhile waits for that.
+    fn leave_memory(&mut self, id: GroupId) {
+        self.uncount(id); // It counts as something else from now on.
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.log.hold();
+            group.stream.messages_mut().keep_on_disk();
+            group.changed = true;
+        }
+        self.recount(id);
+        self.disk.must_checkpoint = true;
+        self.begin_checkpoint();
+    }
+
+    /// A checkpoint has ended: streams that left the memory go on with replicas, or wait for the next one.
+    pub(crate) fn handle_held_saved(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for group in self.groups.values().filter(|group| group.log.is_held()) {
+            match group.log.is_unsaved() {
+                true => self.disk.must_checkpoint = true,
+                false => drop(cluster.growing.insert(group.id)),
+            }
+        }
+    }
+
+    /// Who leads a stream brings its members to what the meta group wants: those that come learn first, one by one, and then all
+    /// votes change at once. Nobody but the group's own majorities, of before and of after, decides in between.
     pub(crate) fn follow_members(&mut self, now: Time, id: GroupId) {
         if id == META {
             if let Some(cluster) = &mut self.cluster {
@@ -343,35 +384,20 @@ impl JetStream {
         }
         let Some((_, asset)) = self.meta.all().find(|(_, asset)| asset.group() == id) else { return };
         let wanted: Vec<NodeId> = asset.peers().collect();
-        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
-        let Some(replicated) = self.replica_mut(id) else { return };
-        let status = replicated.replica.status();
-        if !status.members.outgoing.is_empty() || wanted.is_empty() {
-            return;
-        }
-        let is_ready = |node: &NodeId| has_caught_up(&status, *node);
-        let members = &status.members;
-        let promoted = members.learners.iter().find(|node| wanted.contains(node) && is_ready(node));
-        let missing =
-            wanted.iter().find(|node| !members.voters.contains(node) && !members.learners.contains(node));
-        // Who leads goes last.
-        let mut surplus: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
-        surplus.retain(|node| !wanted.contains(node));
-        surplus.sort_by_key(|node| *node == me);
-        let is_complete = wanted.iter().all(|node| members.voters.contains(node));
-        let change = match (promoted, missing, surplus.first()) {
-            (Some(node), ..) => MemberStep::Voter(*node),
-            (_, Some(node), _) => MemberStep::Learner(*node),
-            (_, _, Some(node)) if is_complete && *node == me => {
-                // Its successor takes it out.
-                let is_begun = self.hand_over(now, id, None);
-                return self.retry_unless(is_begun, id);
-            }
-            (_, _, Some(node)) if is_complete => MemberStep::Remove(*node),
-            _ => return,
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else {
+            return self.note_placed(now, id);
         };
-        let is_begun = replicated.replica.change_members(MemberChange::one(change)).is_ok();
-        self.wake_replica(id);
+        let is_alive = |node: NodeId| node == cluster.me || cluster.peers.is_alive(node);
+        let is_begun = match next_step(&replicated.replica.status(), &wanted, cluster.me, is_alive) {
+            Step::Nothing => return self.note_placed(now, id),
+            Step::HandOver(to) => self.hand_over(now, id, Some(to)),
+            Step::Change(change) => {
+                let Some(replicated) = self.replica_mut(id) else { return };
+                let is_begun = replicated.replica.change_members(change).is_ok();
+                self.wake_replica(id);
+                is_begun
+            }
+        };
         self.retry_unless(is_begun, id);
     }
 
@@ -453,12 +479,6 @@ impl JetStream {
 /// How many servers a stream is to have.
 fn replicas(config: &StreamConfig) -> usize {
     usize::try_from(config.num_replicas.max(1)).unwrap_or(1)
-}
-
-/// Whether a member is so close to the end of the log that it can have a vote.
-pub(crate) fn has_caught_up(status: &Status, node: NodeId) -> bool {
-    let peer = status.peers.iter().find(|peer| peer.node == node);
-    peer.is_some_and(|peer| peer.matched.0 > 0 && peer.matched.0 + 64 >= status.last.0)
 }
 
 /// A server's number as the API shows it.

@@ -234,6 +234,53 @@ fn what_is_dialled_by_mistake_is_named() {
     }
 }
 
+/// A server of tomorrow: what both speak is spoken, and where there is nothing of that kind both are told so by name.
+#[test]
+fn servers_of_other_versions_are_taken_in_or_told_why_not() {
+    let news = crate::hello::News { cluster: "c".into(), ..Default::default() };
+    let hello = |versions| Hello { versions, server_id: "N5".into(), news: news.clone(), ..Hello::default() };
+    let frame = |magic: &[u8], body: &[u8]| {
+        let mut bytes = magic.to_vec();
+        crate::frame::put(&mut bytes, crate::frame::Kind::Hello, body, false);
+        bytes
+    };
+    let of_tomorrow = [&hello((1, 2)).encode()[..], b"and more"].concat();
+    let table = [
+        ("both speak 1", frame(MAGIC, &of_tomorrow), None),
+        ("only 2", frame(MAGIC, &hello((2, 2)).encode()), Some("speaks versions 2 to 2")),
+        // What follows the versions may be anything.
+        ("only 2, in another form", frame(MAGIC, &[2, 0, 3, 0, 255, 255]), Some("speaks versions 2 to 3")),
+        ("other frames", frame(b"HWLINK2\n", b"who knows"), Some("another version of the frames")),
+    ];
+    for (what, bytes, refused) in table {
+        for dials in [false, true] {
+            let mut mesh = Mesh::new(Time(1), config("c", 0, &[7]));
+            let socket = match dials {
+                false => mesh.handle_accepted(Time(1), "h:5".to_owned()),
+                true => {
+                    mesh.handle_timeout(Time(2));
+                    let Some(Action::Dial { socket, .. }) = mesh.take_actions().pop() else {
+                        panic!("nothing is dialled")
+                    };
+                    mesh.handle_dialled(Time(3), socket, Ok(()));
+                    socket
+                }
+            };
+            mesh.handle_bytes(Time(4), socket, &bytes);
+            let (mut said, actions) = (Vec::new(), format!("{:?}", mesh.take_actions()));
+            mesh.take_output(Time(5), socket, &mut said);
+            let said = String::from_utf8_lossy(&said).into_owned();
+            match refused {
+                None => assert!(!actions.contains("Close"), "{what}: {actions}"),
+                Some(why) => {
+                    assert!(actions.contains("Close") && actions.contains(why), "{what}: {actions}");
+                    assert!(said.contains("HWLINK1") && said.contains(why), "{what}: {said}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn routes_come_and_go() {
     let mut world = World::new(vec![config("c", 0, &[]), config("c", 1, &[0]), config("c", 2, &[])]);

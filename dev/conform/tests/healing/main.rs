@@ -2,18 +2,15 @@
 //! a segment that is gone. No wrong byte is served by any server, what was damaged is whole again without anybody's help,
 //! and `store check` agrees.
 
-mod trio;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use hw_conform::trio::{Fault, Flow, NAMES, Trio, outcome, page, wait_telling as wait, want};
 use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
 use hw_testkit::Server;
 use serde_json::{Value, json};
-use trio::{Fault, Trio, page, wait};
 
-type Flow = Result<(), Fault>;
 type Run = fn(&Target) -> Flow;
 
 const MESSAGES: u64 = 400;
@@ -39,7 +36,7 @@ fn main() -> ExitCode {
     if let Some(target) = ours {
         for (what, group) in [("the list of streams", 0), ("a stream's state", GROUP)] {
             let (name, target) = (format!("{}: damage of {what}", target.name), target.clone());
-            let run = move || outcome(&target, |target| rejoined(target, group));
+            let run = move || play(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
         let others: [(&str, Run); 9] = [
@@ -57,13 +54,13 @@ fn main() -> ExitCode {
         ];
         for (what, run) in others {
             let (name, target) = (format!("{}: {what}", target.name), target.clone());
-            cases.push(Case { name, run: Box::new(move || outcome(&target, run)) });
+            cases.push(Case { name, run: Box::new(move || play(&target, run)) });
         }
         for harm in [Harm::Message, Harm::Index, Harm::End, Harm::Gone] {
             for is_leader in [false, true] {
                 let who = if is_leader { "the leader" } else { "a follower" };
                 let (name, target) = (format!("{}: damage at {who}: {harm:?}", target.name), target.clone());
-                let run = move || outcome(&target, |target| mended(target, harm, is_leader));
+                let run = move || play(&target, |target| mended(target, harm, is_leader));
                 cases.push(Case { name, run: Box::new(run) });
             }
         }
@@ -71,10 +68,10 @@ fn main() -> ExitCode {
     run_all(Cases { cases, threads: 2 })
 }
 
-fn outcome(target: &Target, run: impl Fn(&Target) -> Flow) -> Outcome {
+fn play(target: &Target, run: impl Fn(&Target) -> Flow) -> Outcome {
     match &target.binary {
         Err(why) => Outcome::Skipped(why.clone()),
-        Ok(_) => run(target).map_err(|error| error.to_string()).into(),
+        Ok(_) => outcome(run(target)),
     }
 }
 
@@ -100,10 +97,6 @@ fn fill_like(trio: &Trio, replicas: u64, storage: &str) -> Flow {
         want(ack["seq"] == seq, || format!("{seq}: {ack}"))?;
     }
     Ok(())
-}
-
-fn want(is_so: bool, what: impl FnOnce() -> String) -> Flow {
-    if is_so { Ok(()) } else { Err(what().into()) }
 }
 
 /// The segments of the stream at a server.
@@ -156,7 +149,7 @@ fn read_all(trio: &Trio) -> Result<Vec<u64>, Fault> {
 }
 
 fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill(&trio)?;
     let leader = trio.leader(0, "S")?;
     let victim = if is_leader { leader } else { (leader + 1) % 3 };
@@ -166,7 +159,7 @@ fn mended(target: &Target, harm: Harm, is_leader: bool) -> Flow {
     harm_it(&harmed, harm)?;
     trio.servers[victim].start_again()?;
     // Who has it is to read it: nobody who is known to be damaged leads.
-    let name = trio::NAMES[victim];
+    let name = NAMES[victim];
     let lead = json!({ "placement": { "preferred": name } });
     let asked = (victim + 1) % 3;
     wait(
@@ -257,7 +250,7 @@ fn rename_group(trio: &Trio, from: &str, to: &str) -> Flow {
 
 /// The list of streams has lost one: nothing of it is removed, everybody is told, and it is there again with the list.
 fn orphaned(target: &Target) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill(&trio)?;
     for server in &mut trio.servers {
         server.stop()?;
@@ -309,14 +302,14 @@ fn orphaned(target: &Target) -> Flow {
 
 /// One replica differs from the others: they find out, and it becomes like them.
 fn diverged(target: &Target, is_leader: bool) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill(&trio)?;
     let victim = (trio.leader(0, "S")? + 1) % 3;
     trio.servers[victim].stop()?;
     change_state(&trio, victim)?;
     trio.servers[victim].start_again()?;
     trio.await_health()?;
-    let name = trio::NAMES[victim];
+    let name = NAMES[victim];
     if is_leader {
         let lead = json!({ "placement": { "preferred": name } });
         wait(
@@ -357,7 +350,7 @@ fn diverged(target: &Target, is_leader: bool) -> Flow {
 
 /// What has replicas is on disk: all servers may lose their memory at once.
 fn in_memory(target: &Target) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill_like(&trio, 3, "memory")?;
     wait(|| "there are segments".to_owned(), || segments(&trio, 0).ok().filter(|all| all.len() > 1))?;
     trio.servers.iter_mut().for_each(Server::kill);
@@ -374,7 +367,7 @@ fn in_memory(target: &Target) -> Flow {
 
 /// Of two replicas that differ, neither can be said to be right: nothing is changed, and it is told.
 fn disputed(target: &Target) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill_like(&trio, 2, "file")?;
     let leader = trio.leader(0, "S")?;
     let victim = (0..3).find(|at| *at != leader && trio.replica(*at, GROUP).is_some());
@@ -408,7 +401,7 @@ fn disputed(target: &Target) -> Flow {
 
 /// A bit of a message that nobody reads.
 fn scrubbed(target: &Target) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill(&trio)?;
     let victim = (trio.leader(0, "S")? + 1) % 3;
     wait(|| "there are segments".to_owned(), || segments(&trio, victim).ok().filter(|all| all.len() > 1))?;
@@ -425,7 +418,7 @@ fn scrubbed(target: &Target) -> Flow {
 
 /// A consumer whose deliveries are in no log: another leader repeats none and skips none.
 fn handed_over(target: &Target) -> Flow {
-    let trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill(&trio)?;
     let mut js = Js::open(trio.servers[0].port())?;
     let inbox = js.inbox();
@@ -502,7 +495,7 @@ fn harm_state(trio: &Trio, at: usize, group: u64) -> Flow {
 /// A server that cannot read what it knew of a group, or of all of them, gets it from the others; what is on its disk of
 /// streams that only it has is there again; and it has a vote.
 fn rejoined(target: &Target, group: u64) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 100KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB")?;
     fill(&trio)?;
     let mut js = Js::open(trio.servers[0].port())?;
     let alone: Vec<String> = (0..3).map(|at| format!("ALONE{at}")).collect();
@@ -558,7 +551,7 @@ fn rejoined(target: &Target, group: u64) -> Flow {
 
 /// Each replica has damage in another segment, the leader as `harms` has it first.
 fn several(target: &Target, harms: [Harm; 3]) -> Flow {
-    let mut trio = Trio::start(target, "checkpoint_bytes: 60KB")?;
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 60KB")?;
     fill(&trio)?;
     let leader = trio.leader(0, "S")?;
     for at in 0..3 {

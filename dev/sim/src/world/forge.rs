@@ -60,8 +60,7 @@ fn without(planted: Planted, state: &Bytes) -> Option<Vec<u8>> {
     for _ in 0..2 * count {
         skip_block(&mut at)?;
     }
-    let (from, to) =
-        if planted == Planted::TransfersWithoutIds { (ids, ids_end) } else { (consumers, at) };
+    let (from, to) = if planted == Planted::TransfersWithoutIds { (ids, ids_end) } else { (consumers, at) };
     Some([&state[..from], &[0; 8], state.get(to..)?].concat())
 }
 
