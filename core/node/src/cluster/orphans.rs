@@ -67,14 +67,14 @@ impl JetStream {
 
     /// A replica has no place here any more. It goes when its leader says so, which may be lost on the way, or die with a leader:
     /// it asks until it is told.
-    pub(crate) fn note_leaving(&mut self, now: Time, id: GroupId) {
+    pub(crate) fn note_stray(&mut self, now: Time, id: GroupId) {
         if let Some(cluster) = &mut self.cluster {
             cluster.orphans.leaving.insert(id, now + ASK_EVERY);
         }
     }
 
     /// Replicas whose place was taken away while the server did not run.
-    pub(crate) fn find_leaving(&mut self, now: Time) {
+    pub(crate) fn find_strays(&mut self, now: Time) {
         let placed: BTreeSet<GroupId> = self
             .meta
             .all()
@@ -82,12 +82,12 @@ impl JetStream {
             .map(|(_, asset)| asset.group())
             .collect();
         for id in self.replicated().into_iter().filter(|id| *id != META && !placed.contains(id)) {
-            self.note_leaving(now, id);
+            self.note_stray(now, id);
         }
     }
 
     /// Replicas that may have to go ask for it.
-    pub(crate) fn run_leaving(&mut self, now: Time, hub: &mut Hub) {
+    pub(crate) fn run_strays(&mut self, now: Time, hub: &mut Hub) {
         let Some(cluster) = &mut self.cluster else { return };
         let due = cluster.orphans.leaving.extract_if(.., |_, at| *at <= now);
         let due: Vec<GroupId> = due.map(|(id, _)| id).collect();
