@@ -21,7 +21,9 @@ const WANT: u8 = 10;
 const GIVE: u8 = 11;
 const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
+const LEFT: u8 = 14;
 const FORWARD: u8 = 16;
+const REFUSED: u8 = 17;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +68,11 @@ pub enum PeerFrame {
         /// Which.
         group: GroupId,
     },
+    /// The sender has heard that it does not belong to a group any more: nothing that it said as a member comes behind this.
+    Left {
+        /// Which.
+        group: GroupId,
+    },
     /// The sender does not lead a group any more, and will not vote for itself.
     Resigned {
         /// Which.
@@ -75,6 +82,13 @@ pub enum PeerFrame {
     Forward {
         /// The messages.
         body: Bytes,
+    },
+    /// The leader has answered, and not proposed, a message that this server handed to it.
+    Refused {
+        /// The stream's group.
+        group: GroupId,
+        /// The message's serial number.
+        number: u64,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -196,11 +210,13 @@ impl PeerFrame {
             }
             PeerFrame::Behind { group } => numbers(&mut out, BEHIND, &[group.0]),
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
+            PeerFrame::Left { group } => numbers(&mut out, LEFT, &[group.0]),
             PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
             PeerFrame::Forward { body } => {
                 out.push(FORWARD);
                 out.extend_from_slice(body);
             }
+            PeerFrame::Refused { group, number } => numbers(&mut out, REFUSED, &[group.0, *number]),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -255,8 +271,10 @@ impl PeerFrame {
             ANSWER => PeerFrame::Answer { id: number()?, body: rest },
             BEHIND => PeerFrame::Behind { group: GroupId(number()?) },
             REMOVED => PeerFrame::Removed { group: GroupId(number()?) },
+            LEFT => PeerFrame::Left { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
+            REFUSED => PeerFrame::Refused { group: GroupId(number()?), number: number()? },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -310,6 +328,8 @@ mod tests {
             PeerFrame::Behind { group: GroupId(1) },
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
+            PeerFrame::Left { group: GroupId(1) },
+            PeerFrame::Refused { group: GroupId(1), number: 2 },
             PeerFrame::Want {
                 group: GroupId(1),
                 transfer: 2,

@@ -28,9 +28,9 @@ pub struct Asset {
     /// Those that had it first, and agree on that without asking each other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<u64>,
-    /// Founders that were to give it up at some time: what they had is gone, also when they are to have it again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left: Vec<u64>,
+    /// Those of them that left since: what they had is gone, and they do not begin it anew if they come back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left: BTreeSet<u64>,
     /// Where it was before its servers changed, while it is not yet where it is to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
@@ -63,21 +63,12 @@ impl Asset {
 
     /// Whether it began on this server alone, without a replicated log.
     pub fn is_alone(&self, node: NodeId) -> bool {
-        self.founders.is_empty() || self.founders == [node.0]
+        self.founders.is_empty() || self.founders == [node.0] && self.is_founder(node)
     }
 
-    /// Whether a server that has nothing of it may begin it with the other founders. Who had it and gave it up may not: several
-    /// of those would begin it anew, beside those who have it.
-    pub fn may_found(&self, node: NodeId) -> bool {
+    /// Whether a server that has nothing of it begins it, with those that had it first.
+    pub fn is_founder(&self, node: NodeId) -> bool {
         self.founders.contains(&node.0) && !self.left.contains(&node.0)
-    }
-
-    /// Other servers are to have it.
-    fn set_peers(&mut self, peers: Vec<u64>) {
-        let gone = |node: &&u64| !peers.contains(node) && !self.left.contains(node) && **node != NOBODY;
-        let gone: Vec<u64> = self.founders.iter().filter(gone).copied().collect();
-        self.left.extend(gone);
-        self.peers = peers;
     }
 
     /// The servers that are to have it.
@@ -107,11 +98,13 @@ impl Asset {
                 placement: before.placement.clone(),
             }));
         }
-        self.set_peers(peers);
-        if self.founders.len() <= 1 {
-            // Whoever has nothing of it cannot begin it anew, whether it began there or not.
-            (self.founders, self.left) = (vec![NOBODY], Vec::new());
+        if self.founders.is_empty() {
+            // It was there before there was a cluster: nobody else began it.
+            self.founders = if self.peers.is_empty() { vec![NOBODY] } else { self.peers.clone() };
         }
+        let leave = self.peers.iter().copied().filter(|peer| !peers.contains(peer));
+        self.left.extend(leave.filter(|peer| self.founders.contains(peer)));
+        self.peers = peers;
     }
 }
 
@@ -243,8 +236,7 @@ impl Meta {
                 for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {
                     // What only the lost store had is lost, which nobody is to overlook.
                     if asset.peers.len() > 1 && !asset.peers.contains(&new) {
-                        let moved = |peer: &u64| if *peer == old { new } else { *peer };
-                        asset.set_peers(asset.peers.iter().map(moved).collect());
+                        asset.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
                     }
                     // Nobody can go back to what is lost.
                     if let Some(origin) = asset.origin.as_mut().filter(|origin| !origin.peers.contains(&new))
@@ -399,7 +391,7 @@ impl Meta {
             config,
             peers: Vec::new(),
             founders: Vec::new(),
-            left: Vec::new(),
+            left: BTreeSet::new(),
             origin: None,
         })
     }
@@ -578,34 +570,6 @@ mod tests {
     }
 
     #[test]
-    fn a_founder_that_gave_a_stream_up_cannot_begin_it_anew() {
-        let mut meta = Meta::default();
-        let config = Box::new(StreamConfig { name: "A".into(), ..StreamConfig::default() });
-        let account = || "$G".to_owned();
-        let (max_streams, peers) = (-1, vec![1, 2, 3]);
-        meta.apply(MetaCommand::Create { ts: 1, account: account(), config, max_streams, peers });
-        let mut scale = |peers: &[u64], replicas: i32| {
-            let config =
-                StreamConfig { name: "A".into(), num_replicas: replicas.into(), ..StreamConfig::default() };
-            let (config, peers) = (Box::new(config), peers.to_vec());
-            let answer = meta.apply(MetaCommand::Update { ts: 2, account: account(), config, peers });
-            assert_eq!(answer, MetaAnswer::Updated(Ok(GroupId(1))));
-            let mut bytes = Vec::new();
-            meta.snapshot(&mut bytes);
-            meta = Meta::restore(&bytes).expect("its own bytes");
-            let asset = meta.stream("$G", "A").expect("it is there");
-            [1, 2, 3, 4].map(|node| asset.may_found(NodeId(node)))
-        };
-        assert_eq!(scale(&[], 3), [true, true, true, false]);
-        assert_eq!(scale(&[2], 1), [false, true, false, false]);
-        assert_eq!(scale(&[2, 1, 4], 3), [false, true, false, false]);
-        assert_eq!(scale(&[2, 1, 3], 3), [false, true, false, false]);
-        meta.apply(MetaCommand::Replace { old: 2, new: 5 });
-        let asset = meta.stream("$G", "A").expect("it is there");
-        assert_eq!((asset.peers.as_slice(), asset.may_found(NodeId(2))), (&[5, 1, 3][..], false));
-    }
-
-    #[test]
     fn a_stream_that_moves_knows_where_it_was_until_it_is_there() {
         let mut meta = Meta::default();
         let config = |replicas: i64| StreamConfig { num_replicas: replicas, ..StreamConfig::default() };
@@ -643,6 +607,10 @@ mod tests {
         assert!(meta.stream("A", "").is_some_and(Asset::is_moving));
         meta.apply(MetaCommand::Replace { old: 1, new: 4 });
         assert_eq!(origin(&meta).map(|origin| origin.peers), Some(vec![2, 4]));
+        // It began on 1, which left it: nobody begins it anew.
+        go(&mut meta, &[1, 2]);
+        let asset = meta.stream("A", "").unwrap();
+        assert!(!asset.is_founder(NodeId(1)) && !asset.is_founder(NodeId(2)) && !asset.is_alone(NodeId(1)));
     }
 
     #[test]

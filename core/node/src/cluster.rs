@@ -10,6 +10,7 @@ mod form;
 mod forward;
 mod gather;
 mod give;
+mod handed;
 mod handover;
 mod lag;
 mod lead;
@@ -39,11 +40,13 @@ pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
 pub(crate) use forward::Forwards;
 pub(crate) use gather::Gatherings;
+pub(crate) use handed::Run;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
 pub(crate) use leaderless::Parked;
 pub(crate) use moves::Moves;
 pub(crate) use orphans::Orphans;
+pub(crate) use parcel::{Parcel, Serial};
 pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -94,6 +97,8 @@ pub(crate) struct Cluster {
     pub(crate) unsynced: VecDeque<(u64, GroupId, u64)>,
     /// Servers that hear that they left a group once it is durable here that they did; ticket 0: it is not known yet.
     pub(crate) dismissals: Vec<(u64, GroupId, Vec<NodeId>)>,
+    /// Those of them that heard it, as far as is known, and have not said so.
+    pub(crate) leavers: BTreeSet<(GroupId, NodeId)>,
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
@@ -142,6 +147,7 @@ impl Cluster {
             written: Vec::new(),
             unsynced: VecDeque::new(),
             dismissals: Vec::new(),
+            leavers: BTreeSet::new(),
             agreeing: None,
             asks: Asks::default(),
             transfers: Transfers::default(),
@@ -152,7 +158,7 @@ impl Cluster {
             compares: Compares::default(),
             repairs: Repairs::default(),
             lags: Lags::default(),
-            forwards: Forwards::default(),
+            forwards: Forwards::new(seed),
             is_leaving: false,
             admitting: false,
             growing: BTreeSet::new(),

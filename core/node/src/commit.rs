@@ -10,6 +10,7 @@ use hw_stream::Command;
 use hw_stream::outcome::{Answer, Effect};
 
 use crate::api::{Call, Reply};
+use crate::cluster::Run;
 use crate::completion::DiskCompletion;
 use crate::group::interest_in;
 use crate::jetstream::JetStream;
@@ -72,10 +73,11 @@ impl JetStream {
     /// Applies a frame's commands in order.
     pub(crate) fn apply_frame(&mut self, now: Time, hub: &mut Hub, frame: &Frame) {
         let id = frame.group();
+        let mut run = Run::default();
         for entry in frame.entries() {
             if id == META {
                 self.apply_meta(now, hub, frame.meta(), &entry);
-            } else if !self.apply_command(now, hub, frame.meta(), &entry) {
+            } else if !self.apply_command(now, hub, (frame.meta(), &mut run), &entry) {
                 return; // The stream was deleted after this was proposed.
             }
         }
@@ -179,7 +181,13 @@ impl JetStream {
     }
 
     /// Applies one command of a stream; false when the stream is gone.
-    fn apply_command(&mut self, now: Time, hub: &mut Hub, frame: FrameMeta, entry: &Bytes) -> bool {
+    fn apply_command(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        (frame, run): (FrameMeta, &mut Run),
+        entry: &Bytes,
+    ) -> bool {
         let id = frame.group;
         let Some(group) = self.groups.get_mut(&id) else { return self.apply_restored(id, frame, entry) };
         if group.log.replicated.as_ref().is_some_and(|replicated| replicated.hollow) {
@@ -200,6 +208,14 @@ impl JetStream {
         };
         group.changed = true;
         let note = Note::of(&command);
+        let handed = match &command {
+            Command::Serial { by, number, .. } => {
+                *run = Run { by: *by, number: *number };
+                None
+            }
+            Command::Publish { .. } => run.take(),
+            _ => None,
+        };
         if let Note::Put(name) = &note {
             group.handle_decided(name);
         }
@@ -216,7 +232,10 @@ impl JetStream {
         }
         let Some(group) = self.groups.get_mut(&id) else { return false };
         if !group.log.is_leading() {
-            // Others see to it that clients hear of it; but for whoever waits since this server led.
+            // Others see to it that clients hear of it; but for whoever waits since this server led, or handed it to a leader
+            // that is gone.
+            let waits = handed.and_then(|run| self.settle_handed(id, run));
+            let origin = waits.map_or(origin, Origin::Publish);
             self.reply(now, hub, id, (answer, note), origin);
             self.touch(id);
             self.recount(id);
@@ -292,7 +311,7 @@ impl JetStream {
                     self.outbox.answer(account, to, header, Bytes::new());
                 }
             }
-            Origin::Publish(reply) => {
+            Origin::Publish(reply) | Origin::Handed(reply) => {
                 if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
                     self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
                 }

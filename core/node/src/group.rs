@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hw_hub::Hub;
 use hw_kit::{AccountId, GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::messages::BlockId;
+use hw_stream::command::Settlement;
 use hw_stream::config::Storage;
 use hw_stream::lead::{Moment, PumpOut};
 use hw_stream::outcome::Effect;
@@ -69,6 +70,8 @@ pub(crate) struct Group {
     pub(crate) damage: Option<String>,
     /// Answers that wait for commands to be applied.
     pub(crate) held: VecDeque<Held>,
+    /// What one consumer's clients have acknowledged in this round: one command brings it all.
+    pub(crate) acks: Option<Box<(Bytes, Vec<Settlement>)>>,
     /// What it counts as in its account's usage.
     pub(crate) counted: Counted,
     /// Frames that are applied and not durable: the last command of each, and the stream's last sequence before it.
@@ -119,6 +122,7 @@ impl Group {
             wanted: None,
             damage: None,
             held: VecDeque::new(),
+            acks: None,
             counted: Counted::default(),
             ahead: VecDeque::new(),
             batches: Batches::default(),

@@ -17,6 +17,9 @@ pub const FRAME_BYTES: usize = 1024 * 1024;
 /// Frames up to this many bytes together go to the disk under one ticket.
 pub(crate) const APPEND_BYTES: usize = 4 * 1024 * 1024;
 
+/// One command brings so many acknowledgements of a consumer that came together.
+pub(crate) const ACKS_AT_ONCE: usize = 4096;
+
 /// A feed from another stream copies so many messages with one command,
 pub(crate) const FEED_BATCH: usize = 256;
 

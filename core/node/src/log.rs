@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hw_kit::{GroupId, LogIndex};
+use hw_kit::{GroupId, LogIndex, Time};
 use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
+use hw_stream::Command;
 
 use crate::api::Call;
 use crate::batch::Committer;
-use crate::cluster::{Replicated, Saved};
+use crate::cluster::{Replicated, Run, Saved, Serial};
 use crate::limits::FRAME_BYTES;
 
 /// Who waits for the answer to a proposed command.
@@ -21,6 +22,8 @@ pub(crate) enum Origin {
     None,
     /// A publisher, at this reply subject.
     Publish(Bytes),
+    /// The same; the server that handed it on learns itself if nothing comes of it.
+    Handed(Bytes),
     /// The publisher of a batch.
     Batch(Box<Committer>),
     /// The fast batch of this name.
@@ -157,6 +160,34 @@ impl Log {
         if !self.is_leading() {
             return;
         }
+        self.push(origin, encode);
+        if self.builder.bytes() >= FRAME_BYTES {
+            self.close_frame();
+        }
+    }
+
+    /// The same for a publish. Where another server handed it on, the log says so, and that server learns from its replica what
+    /// became of it.
+    pub(crate) fn propose_publish(
+        &mut self,
+        now: Time,
+        serial: Option<Serial>,
+        origin: Origin,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let run = serial.map(|serial| Run { by: serial.by, number: serial.number }).unwrap_or_default();
+        if let Some(replicated) = self.replicated.as_mut().filter(|replicated| replicated.is_leading()) {
+            let is_said = std::mem::replace(&mut replicated.run, run) == run;
+            replicated.run.take();
+            if !is_said {
+                let Run { by, number } = run;
+                self.push(Origin::None, |out| Command::Serial { ts: now, by, number }.encode(out));
+            }
+        }
+        self.propose(origin, encode);
+    }
+
+    fn push(&mut self, origin: Origin, encode: impl FnOnce(&mut Vec<u8>)) {
         let entry = self.builder.begin_entry();
         let before = entry.len();
         encode(entry);
@@ -164,9 +195,6 @@ impl Log {
         self.builder.end_entry();
         self.origins.push_back(origin);
         self.proposed += 1;
-        if self.builder.bytes() >= FRAME_BYTES {
-            self.close_frame();
-        }
     }
 
     /// Whether something was proposed since the last cut.
@@ -184,6 +212,9 @@ impl Log {
 
     fn close_frame(&mut self) {
         let (group, term, first) = (self.group, self.term, self.next);
+        if let Some(replicated) = &mut self.replicated {
+            replicated.run = Run::default();
+        }
         if self.replicated.is_some() || self.is_held() {
             // The replica knows where it goes.
             let meta = FrameMeta { group, term, first: LogIndex(1), kind: FrameKind::Batch };
@@ -271,6 +302,9 @@ impl Log {
         debts.lost.extend(debts.owed.drain(..).chain(lost));
         (debts.term, debts.owed) = (led, std::mem::take(&mut self.origins));
         self.builder = FrameBuilder::new();
+        if let Some(replicated) = &mut self.replicated {
+            replicated.run = Run::default();
+        }
         self.full.clear();
         self.settled = self.proposed;
         self.pending_bytes = 0;

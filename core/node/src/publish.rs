@@ -7,6 +7,7 @@ use hw_stream::outcome::PublishError;
 use hw_wire::{REQUEST_INFO, headers};
 
 use crate::api::Call;
+use crate::cluster::{Parcel, Serial};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::log::Origin;
@@ -25,7 +26,7 @@ impl JetStream {
     /// The same for one that is this server's to handle, and is no request.
     pub(crate) fn receive(&mut self, now: Time, target: Target, msg: &Message<'_>) {
         match target {
-            Target::Publish(group) => self.publish(now, group, msg),
+            Target::Publish(group) => self.publish(now, group, None, msg),
             Target::Ack(group) => self.handle_ack(group, msg),
             Target::Pull(group) => self.handle_pull(group, msg),
             Target::FlowControl(group) => self.handle_flow_control(group, msg),
@@ -36,8 +37,16 @@ impl JetStream {
         }
     }
 
+    /// The same for one that another server handed on, or that has waited.
+    pub(crate) fn receive_parcel(&mut self, now: Time, parcel: &Parcel) {
+        match parcel.target {
+            Target::Publish(group) => self.publish(now, group, parcel.serial, &parcel.message()),
+            other => self.receive(now, other, &parcel.message()),
+        }
+    }
+
     /// A publish on one of a stream's subjects: it is decided when it is applied, unless it is refused for certain.
-    fn publish(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
+    fn publish(&mut self, now: Time, id: GroupId, serial: Option<Serial>, msg: &Message<'_>) {
         let refusal = self.refusal();
         let no_room = self.no_room(id, msg.subject.len() + msg.size());
         let overrun = self.is_overrun(id).then_some(PublishError::Overrun);
@@ -50,13 +59,19 @@ impl JetStream {
             false => refusal.filter(|_| !group.is_volatile()).or(no_room).or(overrun),
         };
         if let Some(error) = refusal {
+            self.tell_refused(id, serial);
             return self.refuse_publish(id, msg.reply, error);
         }
         if is_batched {
+            self.tell_refused(id, serial);
             return self.publish_batched(now, id, msg);
         }
-        let origin = if wants_ack { Origin::Publish(owned(msg.reply)) } else { Origin::None };
-        group.log.propose(origin, |out| {
+        let origin = match (wants_ack, serial) {
+            (false, _) => Origin::None,
+            (true, None) => Origin::Publish(owned(msg.reply)),
+            (true, Some(_)) => Origin::Handed(owned(msg.reply)),
+        };
+        group.log.propose_publish(now, serial, origin, |out| {
             // Who asked over an import is not kept.
             let header = headers::without(msg.header, REQUEST_INFO);
             let fits = command::encode_publish(out, now, msg.subject, &header, msg.payload);

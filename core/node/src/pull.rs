@@ -6,11 +6,13 @@ use hw_hub::{Hub, Message};
 use hw_jsapi::{AckSubject, ack_kind, pull_request, status_header};
 use hw_kit::{GroupId, Time};
 use hw_stream::Command;
+use hw_stream::command::{Settlement, Verdict};
 use hw_stream::lead::{Ack, FlowAnswer, PullRequest, PumpOut};
 use hw_stream::outcome::Effect;
 
 use crate::group::{Group, interest_in};
 use crate::jetstream::JetStream;
+use crate::limits::ACKS_AT_ONCE;
 use crate::log::Origin;
 use crate::shard::owned;
 
@@ -70,6 +72,7 @@ impl JetStream {
     /// Carries out what clients said since the last time.
     pub(crate) fn hear(&mut self, now: Time, hub: &Hub) {
         let said = std::mem::take(&mut self.said);
+        let mut heard: Vec<GroupId> = Vec::new();
         for (id, said) in said {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let mut effects = Vec::new();
@@ -80,6 +83,14 @@ impl JetStream {
             }
             self.perform(now, hub, id, effects);
             self.touch(id);
+            if heard.last() != Some(&id) {
+                heard.push(id);
+            }
+        }
+        for id in heard {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.propose_acks(now);
+            }
         }
     }
 }
@@ -156,13 +167,29 @@ impl Group {
         now: Time,
         consumer: &Bytes,
         reply: &Bytes,
-        settlement: Option<hw_stream::command::Settlement>,
+        settlement: Option<Settlement>,
     ) -> Option<Bytes> {
         let asked = (!reply.is_empty()).then(|| reply.clone());
         let Some(settlement) = settlement else { return asked };
+        let is_plain = asked.is_none() && settlement.verdict == Verdict::Ack;
+        let is_more = |acks: &(Bytes, Vec<_>)| acks.0 == *consumer && acks.1.len() < ACKS_AT_ONCE;
+        if !is_plain || !self.acks.as_deref().is_none_or(is_more) {
+            self.propose_acks(now);
+        }
+        if is_plain {
+            self.acks.get_or_insert_with(|| Box::new((consumer.clone(), Vec::new()))).1.push(settlement);
+            return None;
+        }
         let command = Command::Settled { ts: now, consumer: consumer.clone(), acks: vec![settlement] };
         let origin = asked.map_or(Origin::None, Origin::Ack);
         self.log.propose(origin, |out| command.encode(out));
         None
+    }
+
+    /// Proposes the acknowledgements that came together: in a row they take a few bytes.
+    fn propose_acks(&mut self, now: Time) {
+        let Some((consumer, acks)) = self.acks.take().map(|acks| *acks) else { return };
+        let command = Command::Settled { ts: now, consumer, acks };
+        self.log.propose(Origin::None, |out| command.encode(out));
     }
 }

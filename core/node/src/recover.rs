@@ -232,7 +232,8 @@ impl Recovery {
         };
         let mut job = CheckpointJob { groups: vec![meta], full: true, ..CheckpointJob::default() };
         for (id, restored) in self.streams {
-            let Restored { stream, applied, last_segment, .. } = restored;
+            let Restored { mut stream, applied, last_segment, .. } = restored;
+            stream.enforce_again();
             let mut group = Group::new(id, NOBODY, 1, stream, Log::new(id, applied));
             group.last_segment = last_segment;
             if !group.is_volatile() {
@@ -479,11 +480,11 @@ impl Recovery {
         restored.stream.apply(index, command, &mut Vec::new());
         restored.applied = index;
         let fault = restored.stream.messages().fault();
-        if let Some(Damage { flaw: Flaw::Unreadable { reason }, .. }) = &fault
+        if let Some(Damage { flaw: Flaw::Unreadable { reason }, file, .. }) = &fault
             && !self.accept_loss
         {
             // The disk may read it tomorrow: without it, the command did not do what it did the first time.
-            return Err(reason.clone());
+            return Err(format!("{file}: {reason}"));
         }
         if restored.damage.is_none() {
             restored.damage = fault.map(|fault| fault.to_string());

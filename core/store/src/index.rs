@@ -5,6 +5,8 @@
 
 mod bloom;
 mod directory;
+mod group;
+mod names;
 mod pages;
 mod postings;
 mod view;
@@ -56,8 +58,19 @@ pub struct Place {
     pub directory: u32,
     /// Where it ends.
     pub end: u32,
+    /// How groups of records and blocks of the dictionary are laid out.
+    pub layout: Layout,
     /// What its pages are sealed with.
     pub cipher: Option<Cipher>,
+}
+
+/// How groups of records and blocks of the dictionary are laid out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Layout {
+    /// One after the other, to be read from the start: segments before version 5.
+    Rows,
+    /// Records in columns, subjects in runs.
+    Columns,
 }
 
 impl Place {

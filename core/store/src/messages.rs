@@ -225,8 +225,11 @@ impl Messages {
         }
     }
 
-    /// Takes a message out.
+    /// Takes a message out. Nothing is known of one whose segment is lost, but that it must not come back.
     pub fn remove(&mut self, seq: Seq) -> Option<Removed> {
+        if !self.segments.lost.is_empty() {
+            self.segments.forget_lost_row((seq.0, seq.0));
+        }
         let removed = match seq.0 > self.cold.to {
             true => self.remove_from_head(seq.0)?,
             false => self.remove_from_cold(seq.0)?,
@@ -241,7 +244,7 @@ impl Messages {
 
     fn remove_from_head(&mut self, seq: u64) -> Option<Removed> {
         let (slot, _) = self.head.slots.remove(seq)?;
-        let name = self.head.subjects.name(slot.subject).clone();
+        let name = Bytes::copy_from_slice(self.head.subjects.name(slot.subject));
         let last_of_subject = match self.head.subjects.remove(slot.subject, seq, false) {
             Left::InMemory | Left::Elsewhere => false,
             Left::Nothing => true,
@@ -320,7 +323,7 @@ impl Messages {
     /// A message's subject.
     pub fn subject_of(&self, seq: Seq) -> Option<Bytes> {
         if let Some((slot, _)) = self.head.slots.get(seq.0) {
-            return Some(self.head.subjects.name(slot.subject).clone());
+            return Some(Bytes::copy_from_slice(self.head.subjects.name(slot.subject)));
         }
         let slot = self.cold_slot(seq.0)?;
         self.cold.name(self.segments.find(seq.0)?.1, slot.rank)

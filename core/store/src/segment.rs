@@ -7,7 +7,7 @@ use hw_kit::{GroupId, Seq, Time};
 
 use crate::bytes_io::{u32_at, u64_at};
 use crate::damage::{Damage, Flaw};
-use crate::index::{IndexWriter, Place};
+use crate::index::{IndexWriter, Layout, Place};
 use crate::layout::FileId;
 use crate::limits::{BLOCK_BYTES_MAX, PACKED_BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
 use crate::messages::{Message, Written};
@@ -17,10 +17,12 @@ use crate::record::Record;
 use crate::sealed::seal_block;
 use crate::vault::{Cipher, Form, Vault};
 
-/// The newest version that is read.
-pub(crate) const SEGMENT_VERSION: u16 = 4;
-/// Version 3 has no packed blocks. Those before had an index that had to be read as a whole, and were never released.
-const UNPACKED_VERSION: u16 = 3;
+/// The newest version that is read. In even ones blocks may be packed, in odd ones none is.
+pub(crate) const SEGMENT_VERSION: u16 = 6;
+/// The oldest: those before had an index that had to be read as a whole, and were never released.
+const OLDEST_VERSION: u16 = 3;
+/// From this one on, indexes have columns.
+const COLUMNS_VERSION: u16 = 5;
 const HEADER_MAGIC: [u8; 8] = *b"HWSEG\r\n\x1a";
 const TRAILER_MAGIC: [u8; 8] = *b"HWSEGend";
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -212,7 +214,7 @@ impl SegmentWriter {
 }
 
 fn version(packed: bool) -> u16 {
-    if packed { SEGMENT_VERSION } else { UNPACKED_VERSION }
+    if packed { SEGMENT_VERSION } else { SEGMENT_VERSION - 1 }
 }
 
 /// A whole segment in one piece, and what is kept of it in memory.
@@ -371,7 +373,7 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
     }
     let form = Form::from_bytes([trailer[100], trailer[101]], SEGMENT_VERSION)
         .map_err(|version| Damage::new(file, offset, Flaw::Version { version }))?;
-    if u16::from(form.version) < UNPACKED_VERSION {
+    if u16::from(form.version) < OLDEST_VERSION {
         return Err(Damage::new(file, offset, Flaw::Version { version: form.version.into() }));
     }
     let found = SegmentId { group: GroupId(u64_at(trailer, 0)), number: u64_at(trailer, 8) };
@@ -389,6 +391,7 @@ pub fn read_trailer(id: SegmentId, file_len: u64, tail: &[u8]) -> Result<Trailer
         postings: u32_at(trailer, 80),
         directory: u32_at(trailer, 84),
         end: u32_at(trailer, 88),
+        layout: if u16::from(form.version) < COLUMNS_VERSION { Layout::Rows } else { Layout::Columns },
         cipher: form.cipher,
     };
     let trailer = Trailer {
@@ -457,7 +460,7 @@ impl Trailer {
 
     /// Whether its blocks are packed where that makes them shorter.
     pub fn is_packed(&self) -> bool {
-        self.version > UNPACKED_VERSION
+        self.version.is_multiple_of(2)
     }
 
     /// What it is sealed with.

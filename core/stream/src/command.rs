@@ -8,7 +8,7 @@ mod restore;
 mod rows;
 
 use bytes::Bytes;
-use hw_kit::{Seq, Time};
+use hw_kit::{NodeId, Seq, Time};
 use hw_store::Record;
 
 pub use codec::{
@@ -189,6 +189,16 @@ pub enum Command {
         after: Seq,
         /// Ascending.
         messages: Vec<Fed>,
+    },
+    /// The publishes after this one in its frame were handed to the leader by another server, which knows by their serial
+    /// numbers what became of them. Changes nothing.
+    Serial {
+        /// The leader's clock.
+        ts: Time,
+        /// That server; 0: what follows came from nobody else.
+        by: NodeId,
+        /// The first publish's number; each one has the next.
+        number: u64,
     },
     /// Every replica says what its state is here. Changes nothing.
     Compare {

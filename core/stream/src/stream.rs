@@ -199,7 +199,7 @@ impl Stream {
             Command::Sourced { source, identity, after, messages, .. } => {
                 Answer::Fed(self.take_sourced(source, Position { identity, seq: after }, messages, fx))
             }
-            Command::Compare { .. } => Answer::Done,
+            Command::Compare { .. } | Command::Serial { .. } => Answer::Done,
             Command::Restore { step, .. } => self.restore(step),
         }
     }

@@ -124,6 +124,7 @@ fn a_server_with_one_broken_group_starts_and_fetches_that_one() {
             all.any(|one| one.stream == "T" && one.is_whole && one.damage.is_none())
         });
         run.settle();
+        run.go_to(host);
         assert_eq!((run.world.damaged(host), run.messages_at(host)), (vec![], 11), "seed {seed}");
     }
 }

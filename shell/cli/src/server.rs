@@ -32,7 +32,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(Command::TestConfig { config }) => test_config(&program, &config),
         Ok(Command::Signal { signal, target }) => report(&program, send(signal, target.as_deref())),
         Ok(Command::Run { mut options, config }) => {
-            // Memory in pages of 2 MiB would double what an idle server takes. The allocator's first ones are there already.
+            // Memory in pages of 2 MiB would double what an idle server takes. The allocator does not ask for them (`no_thp`);
+            // this is for systems that give them unasked.
             #[cfg(target_os = "linux")]
             let _ = rustix::thread::disable_transparent_huge_pages(true);
             options.digest = config.as_deref().and_then(|config| digest(config).ok()).unwrap_or_default();

@@ -219,6 +219,7 @@ impl JetStream {
             self.pass(id, meta);
         } else if entry.body.is_empty() {
             self.pass(id, meta);
+            self.resolve_handed(now, id, entry.term);
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
                 self.start_leading(now, hub, id);
             }

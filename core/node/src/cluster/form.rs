@@ -52,6 +52,7 @@ impl JetStream {
         }
         cluster.peers.handle_up(now, link, node, name);
         cluster.names.insert(node, name.to_owned());
+        self.handle_left(node, None); // What came over the last link is here.
         self.greet(node);
         self.handle_reached(now, node);
     }
@@ -76,6 +77,7 @@ impl JetStream {
         }
         if let Some(node) = node {
             self.end_transfers(node);
+            self.handle_left(node, None);
         }
     }
 
@@ -153,9 +155,11 @@ impl JetStream {
             PeerFrame::Raft { group, message } => self.handle_raft(now, from, group, message),
             PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
-            PeerFrame::Forward { body } => self.handle_forward(now, body),
+            PeerFrame::Forward { body } => self.handle_forward(now, from, body),
+            PeerFrame::Refused { group, number } => self.handle_refused(group, number),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
-            PeerFrame::Removed { group } => self.leave_group(now, hub, group),
+            PeerFrame::Removed { group } => self.leave_group(now, hub, from, group),
+            PeerFrame::Left { group } => self.handle_left(from, Some(group)),
             PeerFrame::Resigned { group } => self.handle_resigned(now, from, group),
             PeerFrame::Fetch { group, transfer, after } => {
                 self.send_state(now, from, (group, transfer), after)

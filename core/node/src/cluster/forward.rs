@@ -10,7 +10,8 @@ use hw_jsapi::{ApiError, status_header};
 use hw_kit::{AccountId, GroupId, NodeId, Span, Time};
 use hw_meta::{Asset, Created, MetaAnswer};
 
-use super::parcel::{self, Parcel, group_of};
+use super::handed::Handed;
+use super::parcel::{self, Label, Parcel, Serial, group_of};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
@@ -18,7 +19,7 @@ use crate::streams::interest_of;
 use crate::unheard::Unheard;
 
 /// How long a message waits for a leader where one can be elected: a little less than clients wait for an answer.
-const HOLD: Span = Span::from_secs(4);
+pub(crate) const HOLD: Span = Span::from_secs(4);
 /// And where none can.
 const HOLD_OFFLINE: Span = Span::from_secs(1);
 /// A message that was handed on so often waits where it is until the next leader is known.
@@ -29,8 +30,11 @@ const HOPS_MAX: u8 = 6;
 pub(crate) struct Forwards {
     /// What is listened to.
     captured: BTreeMap<GroupId, Captured>,
-    /// For other servers, at the end of the round.
+    /// For other servers, at the end of the round: what fills a frame, and the rest.
+    full: Vec<(NodeId, Vec<u8>)>,
     outgoing: BTreeMap<NodeId, Vec<u8>>,
+    /// What is with leaders.
+    pub(crate) handed: Handed,
     /// Messages without a leader.
     waiting: BTreeMap<GroupId, VecDeque<Waiting>>,
     waiting_bytes: usize,
@@ -61,6 +65,17 @@ enum Way {
 }
 
 impl Forwards {
+    pub(crate) fn new(seed: u64) -> Forwards {
+        Forwards { handed: Handed::new(seed), ..Forwards::default() }
+    }
+
+    /// A message waits once more, before those that came after it.
+    pub(crate) fn put_back(&mut self, id: GroupId, since: Time, parcel: Parcel) {
+        self.waiting_bytes += parcel.size();
+        let due = since + HOLD_OFFLINE;
+        self.waiting.entry(id).or_default().push_front(Waiting { since, due, parcel });
+    }
+
     /// When the next message has waited too long.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.waiting.values().filter_map(VecDeque::front).map(|one| one.due).min()
@@ -105,7 +120,7 @@ impl JetStream {
                 hub.unsubscribe_internal(old_account, filter.as_bytes(), Some(&group), target.id());
             }
         }
-        let Some((account, asset)) = home else { return };
+        let Some((account, asset)) = home else { return self.forget_handed(id) };
         let old = old.filter(|(of, _)| *of == account).map(|(_, old)| old);
         for (filter, target) in now.iter().filter(|one| old.is_none_or(|old| !old.contains(*one))) {
             hub.subscribe_internal(account, filter.as_bytes(), Some(&group), target.id());
@@ -170,26 +185,33 @@ impl JetStream {
         let is_behind = cluster.forwards.waiting.contains_key(&id);
         match self.way(now, id, target) {
             Way::Here if !is_behind => return true,
-            Way::There(node) if !is_behind => self.put_parcel(node, (target, 0), b"", msg),
+            Way::There(node) if !is_behind => self.hand(node, target, msg),
             _ => self.keep(now, id, Parcel::new(target, msg)),
         }
         false
     }
 
     /// Another server hands messages on.
-    pub(crate) fn handle_forward(&mut self, now: Time, mut body: Bytes) {
+    pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes) {
         while let Some(mut parcel) = Parcel::take(&mut body) {
             parcel.hops = parcel.hops.saturating_add(1);
+            parcel.serial = parcel.serial.map(|serial| Serial { by: from, ..serial });
             let Some(id) = group_of(parcel.target) else {
                 self.take_call(&parcel);
                 continue;
             };
             let Some(cluster) = &self.cluster else { return };
             let is_behind = cluster.forwards.waiting.contains_key(&id);
+            if !self.counts(id, parcel.serial) {
+                continue;
+            }
             match self.way(now, id, parcel.target) {
-                Way::Here if !is_behind => self.receive(now, parcel.target, &parcel.message()),
+                Way::Here if !is_behind => self.receive_parcel(now, &parcel),
+                // Who handed it on finds that out himself.
+                Way::There(_) if parcel.serial.is_some() => {}
                 Way::There(node) if !is_behind && parcel.hops < HOPS_MAX => {
-                    self.put_parcel(node, (parcel.target, parcel.hops), b"", &parcel.message());
+                    let label = Label { hops: parcel.hops, ..Label::new(parcel.target) };
+                    self.put_parcel(node, label, b"", &parcel.message());
                 }
                 _ => self.keep(now, id, parcel),
             }
@@ -204,16 +226,18 @@ impl JetStream {
         for id in ids {
             let patience = if self.may_have_leader(id) { HOLD } else { HOLD_OFFLINE };
             while let Some((way, one)) = self.next_waiting(now, id, patience) {
+                let parcel = &one.parcel;
+                if !self.counts(id, parcel.serial) {
+                    continue;
+                }
                 match way {
                     Way::Here => {
-                        self.receive(now, one.parcel.target, &one.parcel.message());
+                        self.receive_parcel(now, parcel);
                         handled = true;
                     }
-                    Way::There(node) => {
-                        let parcel = &one.parcel;
-                        self.put_parcel(node, (parcel.target, 0), b"", &parcel.message());
-                    }
-                    Way::Nowhere => self.give_up(id, &one.parcel),
+                    _ if parcel.serial.is_some() => {}
+                    Way::There(node) => self.hand(node, parcel.target, &parcel.message()),
+                    Way::Nowhere => self.give_up(id, parcel),
                 }
             }
         }
@@ -223,16 +247,18 @@ impl JetStream {
     /// What this server has for others becomes frames. Whom it cannot reach any more is not asked.
     pub(crate) fn cut_forwards(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
-        for (node, body) in std::mem::take(&mut cluster.forwards.outgoing) {
+        let full = std::mem::take(&mut cluster.forwards.full);
+        for (node, body) in full.into_iter().chain(std::mem::take(&mut cluster.forwards.outgoing)) {
             let Some(cluster) = &mut self.cluster else { return };
+            let mut body = Bytes::from(body);
             if cluster.peers.link(node).is_some() {
-                cluster.send(node, PeerFrame::Forward { body: body.into() });
+                cluster.send(node, PeerFrame::Forward { body: body.clone() });
+                self.note_handed(now, node, body);
                 continue;
             }
-            let mut body = Bytes::from(body);
             while let Some(parcel) = Parcel::take(&mut body) {
                 if let Some(id) = group_of(parcel.target) {
-                    self.keep(now, id, parcel);
+                    self.keep(now, id, Parcel { serial: None, ..parcel });
                 }
             }
         }
@@ -243,7 +269,7 @@ impl JetStream {
         let account = self.account_name(call.account);
         let msg =
             Message { subject: &call.subject, reply: &call.reply, header: &call.header, payload: &call.body };
-        self.put_parcel(to, (Target::Api, 0), account.as_bytes(), &msg);
+        self.put_parcel(to, Label::new(Target::Api), account.as_bytes(), &msg);
     }
 
     /// This server is about to end: another one keeps the answers that nobody hears so far.
@@ -254,7 +280,7 @@ impl JetStream {
         for Unheard { account, to: subject, header, payload, .. } in unheard {
             let account = self.account_name(account);
             let msg = Message { subject: &subject, reply: b"", header: &header, payload: &payload };
-            self.put_parcel(to, (Target::System, 0), account.as_bytes(), &msg);
+            self.put_parcel(to, Label::new(Target::System), account.as_bytes(), &msg);
         }
     }
 
@@ -283,6 +309,9 @@ impl JetStream {
             return if is_proven { Way::Here } else { Way::Nowhere };
         }
         let is_there = |node: &NodeId| *node != cluster.me && cluster.peers.is_alive(*node);
+        if self.is_unresolved(id) {
+            return Way::Nowhere; // Soon: what was handed to the last leader comes first.
+        }
         let next = match self.replica(id) {
             Some(replicated) => Some(replicated.replica.leader()).filter(is_there),
             // Who has a replica knows who leads.
@@ -301,13 +330,19 @@ impl JetStream {
         captured.is_some_and(|captured| cluster.has_quorum(&captured.peers))
     }
 
-    fn put_parcel(&mut self, to: NodeId, who: (Target, u8), account: &[u8], msg: &Message<'_>) {
+    /// Hands a message to the leader of its stream.
+    fn hand(&mut self, to: NodeId, target: Target, msg: &Message<'_>) {
+        let label = Label { serial: self.number(target, msg), ..Label::new(target) };
+        self.put_parcel(to, label, b"", msg);
+    }
+
+    fn put_parcel(&mut self, to: NodeId, label: Label, account: &[u8], msg: &Message<'_>) {
         let Some(cluster) = &mut self.cluster else { return };
         let outgoing = cluster.forwards.outgoing.entry(to).or_default();
-        parcel::put(outgoing, who, account, msg);
+        parcel::put(outgoing, label, account, msg);
         if outgoing.len() >= FORWARD_BYTES {
-            let body = std::mem::take(outgoing).into();
-            cluster.send(to, PeerFrame::Forward { body });
+            let body = std::mem::take(outgoing);
+            cluster.forwards.full.push((to, body));
         }
     }
 

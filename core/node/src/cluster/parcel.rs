@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hw_hub::Message;
-use hw_kit::GroupId;
+use hw_kit::{GroupId, NodeId};
 
 use crate::inside::Target;
 use crate::shard::owned;
@@ -14,6 +14,8 @@ pub(crate) struct Parcel {
     pub(crate) target: Target,
     /// How often it was handed on.
     pub(crate) hops: u8,
+    /// By what the server that handed it on will know it, if that one follows what becomes of it.
+    pub(crate) serial: Option<Serial>,
     /// The account of an API request; empty: the stream's.
     pub(crate) account: Bytes,
     pub(crate) subject: Bytes,
@@ -22,12 +24,24 @@ pub(crate) struct Parcel {
     pub(crate) payload: Bytes,
 }
 
+/// What a server calls a publish that it hands to a leader.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Serial {
+    /// That server. Not among the bytes: it is the one that they come from.
+    pub(crate) by: NodeId,
+    /// Counted up; 0 in the bytes: there is none.
+    pub(crate) number: u64,
+    /// It is for the leader of this term, and no other.
+    pub(crate) term: u64,
+}
+
 impl Parcel {
     /// A copy of a message.
     pub(crate) fn new(target: Target, msg: &Message<'_>) -> Parcel {
         Parcel {
             target,
             hops: 0,
+            serial: None,
             account: Bytes::new(),
             subject: owned(msg.subject),
             reply: owned(msg.reply),
@@ -53,29 +67,75 @@ impl Parcel {
 
     /// Takes the first of several parcels; None: there is none, or it cannot be read.
     pub(crate) fn take(rest: &mut Bytes) -> Option<Parcel> {
-        let head = rest.first_chunk::<HEAD>()?;
-        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let target = Target::of(hw_hub::InternalId(u64::from_le_bytes(*head.first_chunk()?)))?;
-        let (hops, lengths) = (head[8], [0, 1, 2, 3, 4].map(|at| number(9 + 4 * at) as usize));
-        let total = lengths.iter().try_fold(HEAD, |sum, length| sum.checked_add(*length))?;
-        if rest.len() < total {
-            return None;
-        }
+        let Head { total, target, hops, serial, lengths } = Head::read(rest)?;
         let mut body = rest.split_to(total).slice(HEAD..);
         let [account, subject, reply, header, payload] = lengths.map(|length| body.split_to(length));
-        Some(Parcel { target, hops, account, subject, reply, header, payload })
+        Some(Parcel { target, hops, serial, account, subject, reply, header, payload })
+    }
+
+    /// The same, but leaves the parcel in its bytes.
+    pub(crate) fn split(rest: &mut Bytes) -> Option<(Bytes, Target, Option<Serial>)> {
+        let Head { total, target, serial, .. } = Head::read(rest)?;
+        Some((rest.split_to(total), target, serial))
     }
 }
 
-/// Target (u64), hops (u8), and five lengths (u32).
-const HEAD: usize = 8 + 1 + 5 * 4;
+/// Target (u64), hops (u8), serial number and term (u64 each), and five lengths (u32).
+const HEAD: usize = 8 + 1 + 2 * 8 + 5 * 4;
+
+/// What stands in front of a parcel.
+struct Head {
+    total: usize,
+    target: Target,
+    hops: u8,
+    serial: Option<Serial>,
+    lengths: [usize; 5],
+}
+
+impl Head {
+    /// That of the first of several parcels, which is there as a whole.
+    fn read(bytes: &[u8]) -> Option<Head> {
+        let (target, rest) = bytes.split_first_chunk()?;
+        let target = Target::of(hw_hub::InternalId(u64::from_le_bytes(*target)))?;
+        let (hops, rest) = rest.split_first()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (term, mut rest) = rest.split_first_chunk()?;
+        let (number, term) = (u64::from_le_bytes(*number), u64::from_le_bytes(*term));
+        let mut lengths = [0; 5];
+        for length in &mut lengths {
+            let (four, behind) = rest.split_first_chunk()?;
+            (*length, rest) = (u32::from_le_bytes(*four) as usize, behind);
+        }
+        let total = lengths.iter().try_fold(HEAD, |sum, length| sum.checked_add(*length))?;
+        let serial = (number != 0).then_some(Serial { by: NodeId(0), number, term });
+        (bytes.len() >= total).then_some(Head { total, target, hops: *hops, serial, lengths })
+    }
+}
+
+/// How a parcel travels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Label {
+    pub(crate) target: Target,
+    pub(crate) hops: u8,
+    pub(crate) serial: Option<Serial>,
+}
+
+impl Label {
+    /// One that is handed on for the first time, and not followed.
+    pub(crate) fn new(target: Target) -> Label {
+        Label { target, hops: 0, serial: None }
+    }
+}
 
 /// Appends a parcel without copying it first.
-pub(crate) fn put(out: &mut Vec<u8>, (target, hops): (Target, u8), account: &[u8], msg: &Message<'_>) {
+pub(crate) fn put(out: &mut Vec<u8>, label: Label, account: &[u8], msg: &Message<'_>) {
     let parts = [account, msg.subject, msg.reply, msg.header, msg.payload];
     out.reserve(HEAD + parts.iter().map(|part| part.len()).sum::<usize>());
-    out.extend_from_slice(&target.id().0.to_le_bytes());
-    out.push(hops);
+    out.extend_from_slice(&label.target.id().0.to_le_bytes());
+    out.push(label.hops);
+    let (number, term) = label.serial.map_or((0, 0), |serial| (serial.number, serial.term));
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&term.to_le_bytes());
     for part in parts {
         out.extend_from_slice(&(part.len() as u32).to_le_bytes());
     }
@@ -102,11 +162,12 @@ mod tests {
     fn parcels_come_back_and_shorter_ones_are_nothing() {
         let msg = Message { subject: b"s", reply: b"r", header: b"", payload: b"payload" };
         let mut bytes = Vec::new();
-        put(&mut bytes, (Target::Publish(GroupId(7)), 2), b"", &msg);
+        let serial = Some(Serial { by: NodeId(0), number: 5, term: 6 });
+        put(&mut bytes, Label { target: Target::Publish(GroupId(7)), hops: 2, serial }, b"", &msg);
         let one = bytes.len();
-        put(&mut bytes, (Target::Api, 0), b"A", &msg);
+        put(&mut bytes, Label::new(Target::Api), b"A", &msg);
         let mut rest = Bytes::from(bytes.clone());
-        let first = Parcel { hops: 2, ..Parcel::new(Target::Publish(GroupId(7)), &msg) };
+        let first = Parcel { hops: 2, serial, ..Parcel::new(Target::Publish(GroupId(7)), &msg) };
         assert_eq!(Parcel::take(&mut rest), Some(first));
         let second = Parcel { account: Bytes::from_static(b"A"), ..Parcel::new(Target::Api, &msg) };
         assert_eq!(Parcel::take(&mut rest), Some(second));

@@ -5,7 +5,7 @@ use hw_hub::Hub;
 use hw_jsapi::{ApiError, Kind, Parsed, Refused, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer, Wish};
-use hw_raft::{Hard, Members, StartError};
+use hw_raft::{Hard, MemberStep, Members, StartError};
 use hw_stream::StreamConfig;
 use hw_stream::config::Placement;
 use hw_stream::info::{ClusterInfo, PeerInfo};
@@ -135,8 +135,8 @@ impl JetStream {
         // Members are sorted; the asset has them in the order in which they should lead.
         let mut founders: Vec<NodeId> = asset.founders.iter().map(|&node| NodeId(node)).collect();
         founders.sort_unstable();
-        // Who came later, or again, is told by the leader who belongs to the group.
-        let voters = if asset.may_found(me) { founders } else { Vec::new() };
+        // Who came later is told by the leader who belongs to the group.
+        let voters = if asset.is_founder(me) { founders } else { Vec::new() };
         ReplicaNote { members: Members { voters, ..Members::default() }, ..ReplicaNote::default() }
     }
 
@@ -159,6 +159,7 @@ impl JetStream {
             cluster.handovers.forget(id);
             cluster.compares.forget(id);
             cluster.repairs.forget(id);
+            cluster.leavers.retain(|(group, _)| *group != id);
         }
     }
 
@@ -295,8 +296,31 @@ impl JetStream {
         let is_durable = |(waits, ..): &mut (u64, GroupId, Vec<NodeId>)| *waits != 0 && *waits <= ticket;
         let durable: Vec<_> = cluster.dismissals.extract_if(.., is_durable).collect();
         for (_, group, gone) in durable {
-            gone.into_iter().for_each(|node| cluster.send(node, hw_cluster::PeerFrame::Removed { group }));
+            for node in gone {
+                if cluster.peers.link(node).is_some() {
+                    cluster.leavers.insert((group, node));
+                }
+                cluster.send(node, hw_cluster::PeerFrame::Removed { group });
+            }
         }
+    }
+
+    /// Whether what a server said as a member of a group, before it left, may still be on its way. If it came back before that
+    /// is here, it would count as if it had now what it had then.
+    fn is_leaving_group(&self, id: GroupId, node: NodeId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| {
+            let waits = cluster.dismissals.iter().any(|(_, of, gone)| *of == id && gone.contains(&node));
+            waits || cluster.leavers.contains(&(id, node))
+        })
+    }
+
+    /// Nothing more comes of what a server said as a member of a group; None: of any, as its link is gone.
+    pub(crate) fn handle_left(&mut self, node: NodeId, id: Option<GroupId>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let is_it = |(of, who): &(GroupId, NodeId)| *who == node && id.is_none_or(|id| id == *of);
+        let left = cluster.leavers.extract_if(.., is_it);
+        let groups: Vec<GroupId> = left.map(|(of, _)| of).collect();
+        cluster.growing.extend(groups);
     }
 
     /// Whether a server does not belong to a group that is led here, and may know it.
@@ -308,11 +332,14 @@ impl JetStream {
     }
 
     /// The leader says that this server does not belong to a group: if the meta group agrees, what is here of it goes.
-    pub(crate) fn leave_group(&mut self, now: Time, hub: &mut Hub, id: GroupId) {
+    pub(crate) fn leave_group(&mut self, now: Time, hub: &mut Hub, from: NodeId, id: GroupId) {
         let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
         let is_placed = asset.is_none_or(|(_, asset)| self.is_placed_here(asset));
         if id != META && !is_placed {
             self.close_group(now, hub, id);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.send(from, hw_cluster::PeerFrame::Left { group: id });
         }
     }
 
@@ -391,6 +418,13 @@ impl JetStream {
         let is_begun = match next_step(&replicated.replica.status(), &wanted, cluster.me, is_alive) {
             Step::Nothing => return self.note_placed(now, id),
             Step::HandOver(to) => self.hand_over(now, id, Some(to)),
+            Step::Change(change)
+                if change.steps.iter().any(
+                    |step| matches!(step, MemberStep::Learner(node) if self.is_leaving_group(id, *node)),
+                ) =>
+            {
+                return; // It says when it has left.
+            }
             Step::Change(change) => {
                 let Some(replicated) = self.replica_mut(id) else { return };
                 let is_begun = replicated.replica.change_members(change).is_ok();

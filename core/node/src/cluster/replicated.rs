@@ -9,6 +9,7 @@ use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta};
 
 use super::checked::{Checked, meta_of};
 use super::compare::Comparing;
+use super::handed::Run;
 use super::transfer::Installing;
 use crate::commit::META;
 use crate::limits::{APPEND_MAX_BYTES, INFLIGHT_APPENDS};
@@ -67,6 +68,8 @@ pub(crate) struct Replicated {
     unsent: VecDeque<Unsent>,
     /// Frames of what is proposed, comes in or is in the log, and not applied yet.
     pub(crate) checked: Checked,
+    /// Whose the next publish is, as far as the open frame says.
+    pub(crate) run: Run,
     /// The term and vote that are saved, or on their way.
     hard: Hard,
 }
@@ -143,6 +146,7 @@ impl Replicated {
             in_checkpoint: None,
             unsent: VecDeque::new(),
             checked: Checked::default(),
+            run: Run::default(),
             hard,
         })
     }

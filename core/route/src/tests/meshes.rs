@@ -302,7 +302,11 @@ fn garbage_ends_a_connection() {
         let mut mesh = Mesh::new(Time(1), config("c", 0, &[]));
         let socket = mesh.handle_accepted(Time(1), "h:5".to_owned());
         let mut bytes = MAGIC.to_vec();
-        let hello = Hello { versions: (1, 1), server_id: "N5".into(), ..Hello::default() };
+        let hello = Hello {
+            versions: (crate::hello::VERSION, crate::hello::VERSION),
+            server_id: "N5".into(),
+            ..Hello::default()
+        };
         let mut hello =
             Hello { news: crate::hello::News { cluster: "c".into(), ..Default::default() }, ..hello }
                 .encode();

@@ -236,9 +236,9 @@ impl Pages {
         let bytes = self.files.read(id, offset, len as u64).map_err(|error| {
             let flaw = match error {
                 DiskError::NotFound { .. } => Flaw::Missing,
-                DiskError::Full { .. } | DiskError::Failed { .. } => {
-                    Flaw::Unreadable { reason: error.to_string() }
-                }
+                // The damage names the file.
+                DiskError::Failed { reason, .. } => Flaw::Unreadable { reason },
+                DiskError::Full { .. } => Flaw::Unreadable { reason: error.to_string() },
             };
             Damage::new(id.file(), offset, flaw)
         })?;
@@ -309,4 +309,45 @@ fn page_crc(id: SegmentId, number: u32, page: &[u8]) -> u32 {
     hasher.update(&number.to_le_bytes());
     hasher.update(&page[4..]);
     hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use hw_kit::{GroupId, Seq};
+
+    use super::super::Layout;
+    use super::*;
+
+    #[derive(Debug)]
+    struct Broken;
+
+    impl ReadSegment for Broken {
+        fn read(&self, id: SegmentId, _offset: u64, _len: u64) -> Result<Bytes, DiskError> {
+            Err(DiskError::Failed { place: id.file().path(), reason: "Input/output error".to_owned() })
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_once() {
+        let id = SegmentId { group: GroupId(7), number: 3 };
+        let place = Place {
+            offset: 8192,
+            records: 1,
+            subjects: 1,
+            first: Seq(1),
+            last: Seq(1),
+            bytes: 1,
+            dictionary: 10,
+            postings: 20,
+            directory: 20,
+            end: 100,
+            layout: Layout::Columns,
+            cipher: None,
+        };
+        let pages = Pages::new(Box::new(Broken), 10_000, Vault::default());
+        let damage = pages.read(id, &place, 0, 1).expect_err("nothing can be read");
+        let text = damage.to_string();
+        assert_eq!(text.matches(&id.file().path()).count(), 1, "{text}");
+        assert!(text.ends_with("it cannot be read: Input/output error"), "{text}");
+    }
 }

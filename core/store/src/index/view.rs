@@ -1,14 +1,14 @@
 //! Asking the index of one segment.
 
-use std::cmp::Ordering;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hw_kit::Seq;
 
+use super::group::Group;
+use super::names::Names;
 use super::{Directory, GROUP, Pages, Place, Postings, bloom};
-use crate::bytes_io::Varints;
 use crate::damage::Damage;
 use crate::segment::SegmentId;
 
@@ -63,50 +63,25 @@ impl View<'_> {
     }
 
     /// The records of a group, until `f` returns false.
-    pub fn each_in_group(&self, group: usize, f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
-        self.each_in(&*self.directory()?, group, f)
+    pub fn each_in_group(&self, group: usize, mut f: impl FnMut(Slot) -> bool) -> Result<(), Damage> {
+        self.group(&*self.directory()?, group, |group| group.each(&mut f))
     }
 
-    fn each_in(
+    /// What `f` makes of a group; None from it says that the bytes make no sense.
+    fn group<T>(
         &self,
         directory: &Directory,
         group: usize,
-        mut f: impl FnMut(Slot) -> bool,
-    ) -> Result<(), Damage> {
+        f: impl FnOnce(Group<'_>) -> Option<T>,
+    ) -> Result<T, Damage> {
         let (start, end) = directory.group_range(group, self.place);
         let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
         let bytes = self.read(start, len as usize)?;
-        let count = (self.place.records - (group * GROUP) as u64).min(GROUP as u64);
-        let mut reader = Varints::new(&bytes);
-        let sound = self.decode_group(&mut reader, directory.groups[group].0, count, &mut f);
-        sound.ok_or_else(|| self.malformed())
-    }
-
-    fn decode_group(
-        &self,
-        reader: &mut Varints<'_>,
-        first: u64,
-        count: u64,
-        f: &mut impl FnMut(Slot) -> bool,
-    ) -> Option<()> {
-        let mut ts = reader.signed()?;
-        let mut block = u32::try_from(reader.next()?).ok()?;
-        let mut seq = first;
-        for _ in 0..count {
-            seq = seq.checked_add(reader.next()?)?;
-            ts = ts.wrapping_add(reader.signed()?);
-            let rank = u32::try_from(reader.next()?).ok()?;
-            let size_and_start = reader.next()?;
-            block = block.checked_add((size_and_start & 1) as u32)?;
-            let size = u32::try_from(size_and_start >> 1).ok()?;
-            if rank >= self.place.subjects {
-                return None;
-            }
-            if !f(Slot { seq, ts, rank, size, block }) {
-                return Some(());
-            }
-        }
-        reader.is_empty().then_some(())
+        let before = group as u64 * GROUP as u64;
+        let count = self.place.records.checked_sub(before).ok_or_else(|| self.malformed())?;
+        let count = count.min(GROUP as u64) as usize;
+        let first = directory.groups[group].0;
+        f(Group { place: self.place, bytes: &bytes, first, count }).ok_or_else(|| self.malformed())
     }
 
     /// The group that would hold a sequence, and what the index says of it if `wanted` says yes to the group.
@@ -117,15 +92,10 @@ impl View<'_> {
     ) -> Result<Option<(usize, Option<Slot>)>, Damage> {
         let directory = self.directory()?;
         let Some(group) = directory.group_of(seq) else { return Ok(None) };
-        let mut found = None;
-        if wanted(group) {
-            self.each_in(&directory, group, |slot| {
-                if slot.seq == seq {
-                    found = Some(slot);
-                }
-                slot.seq < seq
-            })?;
-        }
+        let found = match wanted(group) {
+            true => self.group(&directory, group, |group| group.find(seq))?,
+            false => None,
+        };
         Ok(Some((group, found)))
     }
 
@@ -136,37 +106,7 @@ impl View<'_> {
             return Ok(None);
         }
         let Some(block) = directory.block_of(name) else { return Ok(None) };
-        let bytes = self.block(&directory, block)?;
-        self.find_in(&bytes, directory.ranks(block, self.place), name).ok_or_else(|| self.malformed())
-    }
-
-    /// Looks for a name among those of a block; the others are not put together. None where the bytes make no sense.
-    fn find_in(&self, bytes: &[u8], ranks: Range<u32>, name: &[u8]) -> Option<Option<(u32, Postings)>> {
-        let mut reader = Varints::new(bytes);
-        // How much `name` has in common with the one before, which is below it, and how long that one is.
-        let (mut common, mut before) = (0, 0);
-        for rank in ranks {
-            let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= before)?;
-            let rest = reader.take_prefixed()?;
-            before = shared + rest.len();
-            match shared.cmp(&common) {
-                // It differs from the one before only behind the place where that one is below.
-                Ordering::Greater => {}
-                Ordering::Less => return Some(None),
-                Ordering::Equal => {
-                    let wanted = &name[common..];
-                    let same = rest.iter().zip(wanted).take_while(|(one, other)| one == other).count();
-                    common += same;
-                    match rest[same..].cmp(&wanted[same..]) {
-                        Ordering::Less => {}
-                        Ordering::Equal => return Some(Some((rank, Postings::decode(&mut reader, self)?))),
-                        Ordering::Greater => return Some(None),
-                    }
-                }
-            }
-            Postings::skip(&mut reader)?;
-        }
-        Some(None)
+        self.block(&directory, block, |names| names.find(name, self))
     }
 
     /// What [`View::find`] wants to know of a name.
@@ -179,16 +119,7 @@ impl View<'_> {
         let directory = self.directory()?;
         let block = directory.blocks.partition_point(|start| start.rank <= rank);
         let block = block.checked_sub(1).ok_or_else(|| self.malformed())?;
-        let bytes = self.block(&directory, block)?;
-        let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
-        for at in directory.ranks(block, self.place) {
-            next_name(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
-            if at == rank {
-                return Ok(name.into());
-            }
-            Postings::skip(&mut reader).ok_or_else(|| self.malformed())?;
-        }
-        Err(self.malformed())
+        self.block(&directory, block, |names| names.name(rank))
     }
 
     /// Calls `f` with every subject that matches, in the order of the names, until it breaks.
@@ -214,40 +145,26 @@ impl View<'_> {
             if name > prefix && !name.starts_with(prefix) {
                 break;
             }
-            if self.each_in_block(&directory, block, (&is_wanted, f))?.is_break() {
+            if self.block(&directory, block, |names| names.each(self, (&is_wanted, &mut *f)))?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn each_in_block(
+    /// What `f` makes of a block of the dictionary; None from it says that the bytes make no sense.
+    fn block<T>(
         &self,
         directory: &Directory,
         block: usize,
-        (is_wanted, f): (&IsWanted<'_>, &mut OnSubject<'_>),
-    ) -> Result<ControlFlow<()>, Damage> {
-        let bytes = self.block(directory, block)?;
-        let (mut reader, mut name) = (Varints::new(&bytes), Vec::with_capacity(64));
-        for rank in directory.ranks(block, self.place) {
-            next_name(&mut reader, &mut name).ok_or_else(|| self.malformed())?;
-            if !is_wanted(&name) {
-                Postings::skip(&mut reader).ok_or_else(|| self.malformed())?;
-                continue;
-            }
-            let postings = Postings::decode(&mut reader, self).ok_or_else(|| self.malformed())?;
-            if f(rank, &name, postings).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        if reader.is_empty() { Ok(ControlFlow::Continue(())) } else { Err(self.malformed()) }
-    }
-
-    /// The bytes of a block of the dictionary.
-    fn block(&self, directory: &Directory, block: usize) -> Result<Bytes, Damage> {
+        f: impl FnOnce(Names<'_>) -> Option<T>,
+    ) -> Result<T, Damage> {
         let (start, end) = directory.block_range(block, self.place);
         let len = end.checked_sub(start).ok_or_else(|| self.malformed())?;
-        self.read(start, len as usize)
+        let bytes = self.read(start, len as usize)?;
+        let first = directory.name(&directory.blocks[block]);
+        let names = Names::new(self.place.layout, &bytes, directory.ranks(block, self.place), first);
+        f(names).ok_or_else(|| self.malformed())
     }
 
     /// Everything there is, checked against each other: for a check of the store.
@@ -279,14 +196,6 @@ impl View<'_> {
             is_sorted && is_whole && bytes == self.place.bytes && before.map(Seq).unwrap_or(end) == end;
         if sound { Ok(()) } else { Err(self.malformed()) }
     }
-}
-
-/// Makes of a name of the dictionary the next one.
-fn next_name(reader: &mut Varints<'_>, name: &mut Vec<u8>) -> Option<()> {
-    let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= name.len())?;
-    name.truncate(shared);
-    name.extend_from_slice(reader.take_prefixed()?);
-    Some(())
 }
 
 /// What every subject that matches begins with.

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use hw_kit::{Map, Seq, Time};
 
 use super::directory::DirectoryWriter;
+use super::group::{Row, put_group};
+use super::names::NamesWriter;
 use super::pages::put_pages;
-use super::{CHUNK, CHUNK_ROW, DICTIONARY_BLOCK, GROUP, INLINE, Place, bloom};
+use super::{CHUNK, CHUNK_ROW, GROUP, INLINE, Layout, Place, bloom};
 use crate::bytes_io::{Varints, put_signed_varint, put_varint};
 use crate::messages::Keep;
 use crate::record::Record;
@@ -25,14 +27,6 @@ pub(crate) struct IndexWriter {
     bytes: u64,
 }
 
-/// A record whose subject has its final number.
-struct Entry {
-    seq: u64,
-    ts: i64,
-    rank: u32,
-    size_and_start: u64,
-}
-
 impl IndexWriter {
     /// Adds a record; `begins`: it is the first of a block.
     pub fn push(&mut self, (seq, ts): (Seq, Time), record: &Record, begins: bool) {
@@ -41,7 +35,7 @@ impl IndexWriter {
         }
         let subject = match self.subjects.get(record.subject()) {
             Some(&known) => known,
-            None => self.add_subject(record.subject()),
+            None => self.add_subject(record),
         };
         let size = Keep::File.size_of(record).min(u64::from(u32::MAX));
         put_varint(&mut self.entries, seq.0 - self.last.0.0);
@@ -53,9 +47,10 @@ impl IndexWriter {
         self.bytes += size;
     }
 
-    fn add_subject(&mut self, name: &[u8]) -> u32 {
+    fn add_subject(&mut self, record: &Record) -> u32 {
         let number = u32::try_from(self.subjects.len()).expect("invariant: far below 2^32 subjects");
-        self.subjects.insert(Bytes::copy_from_slice(name), number);
+        // Shared with the message, which stays in memory until its segment is on disk.
+        self.subjects.insert(record.joined().slice(..record.subject().len()), number);
         number
     }
 
@@ -75,24 +70,18 @@ impl IndexWriter {
         let lists = self.lists(&ranks, &counts);
         let names = names.into_iter().map(|(name, _)| name);
         let mut postings = Vec::new();
-        let mut at = 0;
-        let mut block_start = usize::MAX;
-        let mut before: &[u8] = &[];
+        let (mut at, mut block) = (0, NamesWriter::default());
         for (rank, name) in names.enumerate() {
             directory.hashes.push(bloom::hash(name));
-            if block_start == usize::MAX || content.len() - block_start >= DICTIONARY_BLOCK {
+            if block.is_full() {
+                block.finish(&mut content);
                 directory.blocks.push((rank as u32, position(&content), name.clone()));
-                (block_start, before) = (content.len(), &[]);
             }
-            let shared = name.iter().zip(before).take_while(|(one, other)| one == other).count();
-            put_varint(&mut content, shared as u64);
-            put_varint(&mut content, (name.len() - shared) as u64);
-            content.extend_from_slice(&name[shared..]);
-            before = name;
             let count = counts[rank] as usize;
-            put_list(&lists[at..at + count], self.first.0, &mut content, &mut postings);
+            put_list(&lists[at..at + count], self.first.0, block.push(name), &mut postings);
             at += count;
         }
+        block.finish(&mut content);
         let postings_at = position(&content);
         content.extend_from_slice(&postings);
         let directory_at = position(&content);
@@ -109,18 +98,22 @@ impl IndexWriter {
             postings: postings_at,
             directory: directory_at,
             end: position(&content),
+            layout: Layout::Columns,
             cipher: vault.cipher(),
         }
     }
 
-    fn entries<'a>(&'a self, ranks: &'a [u32]) -> impl Iterator<Item = Entry> + 'a {
+    /// The records, whose subjects have their final numbers.
+    fn entries<'a>(&'a self, ranks: &'a [u32]) -> impl Iterator<Item = Row> + 'a {
         let mut reader = Varints::new(&self.entries);
         let (mut seq, mut ts) = (0, 0i64);
         std::iter::from_fn(move || {
             seq += reader.next()?;
             ts = ts.wrapping_add(reader.signed()?);
             let rank = ranks[reader.next()? as usize];
-            Some(Entry { seq, ts, rank, size_and_start: reader.next()? })
+            let size_and_start = reader.next()?;
+            let (size, begins) = ((size_and_start >> 1) as u32, size_and_start & 1 == 1);
+            Some(Row { seq, ts, rank, size, begins })
         })
     }
 
@@ -131,24 +124,19 @@ impl IndexWriter {
         content: &mut Vec<u8>,
         directory: &mut DirectoryWriter,
     ) {
-        let (mut blocks, mut last) = (0u64, (0u64, 0i64));
-        for (number, entry) in self.entries(ranks).enumerate() {
-            blocks += entry.size_and_start & 1;
-            if number.is_multiple_of(GROUP) {
-                // A group stands alone: its time is absolute, its sequence is in the directory.
-                directory.groups.push((entry.seq, position(content)));
-                put_signed_varint(content, entry.ts);
-                put_varint(content, blocks - 1);
-                last = (entry.seq, entry.ts);
+        let (mut blocks, mut rows) = (0u64, Vec::with_capacity(GROUP));
+        let mut entries = self.entries(ranks);
+        loop {
+            rows.clear();
+            rows.extend(entries.by_ref().take(GROUP));
+            let Some(first) = rows.first() else { return };
+            directory.groups.push((first.seq, position(content)));
+            // The block of the first one, counted from 0.
+            put_group(&rows, blocks + u64::from(first.begins) - 1, content);
+            for row in &rows {
+                blocks += u64::from(row.begins);
+                counts[row.rank as usize] += 1;
             }
-            put_varint(content, entry.seq - last.0);
-            put_signed_varint(content, entry.ts.wrapping_sub(last.1));
-            put_varint(content, u64::from(entry.rank));
-            // The group's head counts the block that its first record begins.
-            let starts = if number.is_multiple_of(GROUP) { 0 } else { entry.size_and_start & 1 };
-            put_varint(content, entry.size_and_start & !1 | starts);
-            last = (entry.seq, entry.ts);
-            counts[entry.rank as usize] += 1;
         }
     }
 

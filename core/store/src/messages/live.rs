@@ -153,6 +153,17 @@ impl Live {
         }
     }
 
+    /// How many lie between two sequences, both included.
+    pub fn count_within(&self, first: u64, last: u64) -> u64 {
+        let ((low, _), (high, end)) = (split(first), split(last));
+        let up_to = self.blocks.range(low..=high).map(|(&key, block)| match key == high {
+            true => block.rank(end) + u64::from(block.contains(end)),
+            false => u64::from(block.count),
+        });
+        let before = self.blocks.get(&low).map_or(0, |block| block.rank(split(first).1));
+        up_to.sum::<u64>() - before
+    }
+
     /// All of them, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         let mut at = self.next(0);
@@ -362,6 +373,8 @@ mod tests {
                 assert_eq!(live.next(at), model.range(at..).next().copied());
                 assert_eq!(live.prev(at), model.range(..=at).next_back().copied());
                 assert_eq!(live.count_from(at), model.range(at..).count() as u64);
+                let end = at + rng.below(9000);
+                assert_eq!(live.count_within(at, end), model.range(at..=end).count() as u64);
             }
             assert!(live.iter().eq(model.iter().copied()));
             let mut out = Vec::new();

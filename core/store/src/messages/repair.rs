@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use hw_kit::Seq;
 
 use super::rewrite::Rewriting;
+use super::segments::Segments;
 use super::{BlockId, Message, Messages};
 
 /// What a message counts in `bytes` can be this much at most.
@@ -144,7 +145,7 @@ impl Messages {
                 self.bytes += size;
             }
         }
-        self.find_row(first, last);
+        self.segments.forget_lost_row((first, last));
         if count == 0 {
             self.segments.by_first.remove(&first);
         } else {
@@ -155,16 +156,10 @@ impl Messages {
         count > 0
     }
 
-    /// The rows of a segment are not lost any more.
-    fn find_row(&mut self, first: u64, last: u64) {
-        let rows = std::mem::take(&mut self.segments.lost);
-        for (from, to) in rows {
-            if from < first {
-                self.segments.lost.push((from, to.min(first - 1)));
-            }
-            if to > last {
-                self.segments.lost.push((from.max(last + 1), to));
-            }
+    /// Messages before `end` are removed: those whose segments are lost must not come back either.
+    pub fn forget_lost_before(&mut self, end: Seq) {
+        if !self.segments.lost.is_empty() && end > Seq(0) {
+            self.segments.forget_lost_row((0, end.0 - 1));
         }
     }
 
@@ -187,6 +182,21 @@ impl Messages {
     }
 }
 
+impl Segments {
+    /// What lies between two sequences, both included, is not lost any more.
+    pub fn forget_lost_row(&mut self, (first, last): (u64, u64)) {
+        let rows = std::mem::take(&mut self.lost);
+        for (from, to) in rows {
+            if from < first {
+                self.lost.push((from, to.min(first - 1)));
+            }
+            if to > last {
+                self.lost.push((from.max(last + 1), to));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hw_kit::Time;
@@ -200,9 +210,17 @@ mod tests {
         Message { seq: Seq(seq), ts: Time(seq as i64), record }
     }
 
-    fn place(messages: &[Message]) -> crate::messages::Written {
+    fn encoded(messages: &[Message]) -> (bytes::Bytes, crate::messages::Written) {
         let id = crate::SegmentId { group: hw_kit::GroupId(1), number: 1 };
-        crate::segment::encode(crate::segment::SegmentWriter::new(id, false, Default::default()), messages).1
+        crate::segment::encode(crate::segment::SegmentWriter::new(id, false, Default::default()), messages)
+    }
+
+    fn place(messages: &[Message]) -> crate::messages::Written {
+        encoded(messages).1
+    }
+
+    fn file(messages: &[Message]) -> bytes::Bytes {
+        encoded(messages).0
     }
 
     /// Two segments, of which one is lost, and what is in memory.
@@ -254,6 +272,35 @@ mod tests {
         assert_eq!((messages.wanted(1), messages.len()), (None, 3));
         let (mut messages, _) = damaged();
         assert!(!messages.begin_repair((1, 5), &mut vec![message(8)]), "it belongs elsewhere");
+    }
+
+    #[test]
+    fn what_is_removed_while_it_is_lost_does_not_come_back() {
+        let (mut messages, first) = damaged();
+        assert_eq!(messages.remove(Seq(4)), None);
+        assert_eq!(messages.wanted(1), Some(vec![(Seq(1), Seq(1)), (Seq(3), Seq(3)), (Seq(5), Seq(6))]));
+        messages.forget_lost_before(Seq(4));
+        assert_eq!(messages.wanted(1), Some(vec![(Seq(5), Seq(6))]));
+        let mut bytes = Vec::new();
+        messages.snapshot(&mut bytes);
+        // The file is put back, as it was.
+        let (mut restore, _) = super::super::Restore::open(&bytes).expect("just written");
+        restore.add_segment(place(&first)).expect("it is listed");
+        for seq in 7..=9 {
+            restore.add_message(message(seq)).expect("in order");
+        }
+        let files = crate::index::Preloaded { offset: 0, bytes: file(&first) };
+        let pages = crate::index::Pages::new(Box::new(files), 1 << 20, Default::default());
+        let source = super::super::IndexSource { group: hw_kit::GroupId(1), pages: pages.into() };
+        let (mut messages, lost) = restore.finish(Some(source));
+        assert_eq!((lost, messages.fault()), (vec![], None));
+        assert_eq!(messages.seqs().map(|seq| seq.0).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
+        let size = Keep::File.size_of(&message(5).record);
+        assert_eq!(messages.bytes(), 5 * size);
+        let segment = messages.live_segments()[0];
+        assert_eq!((segment.live, segment.total, messages.state().num_subjects), (2, 5, 3));
+        assert!([5, 6].iter().all(|&seq| messages.remove(Seq(seq)).is_some()));
+        assert_eq!((messages.dead_segments(), messages.bytes()), (vec![1], 3 * size));
     }
 
     #[test]

@@ -183,7 +183,9 @@ impl Messages {
     /// All messages that are in no segment yet, to be written to this one. They stay readable; after
     /// [`Messages::handle_written`] they may leave memory. Empty when there is nothing to write.
     pub fn take_unwritten(&mut self, segment: u64) -> Vec<Message> {
-        let (mut messages, mut bytes) = (Vec::new(), 0);
+        // As many as there are: a list that grows would take twice as much at its end.
+        let count = usize::try_from(self.unwritten()).unwrap_or_default();
+        let (mut messages, mut bytes) = (Vec::with_capacity(count), 0);
         let mut at = self.segments.taken_to + 1;
         while let Some(seq) = self.head.slots.next(at) {
             let (slot, record) = self.head.slots.get(seq).expect("next gives live sequences");

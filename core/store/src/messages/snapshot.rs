@@ -111,6 +111,8 @@ pub struct Restore {
     added: Option<Seq>,
     /// Segments that hold something else than they should: what is left of them has to be read.
     changed: Vec<u64>,
+    /// Messages were removed of which nothing was known, not even their subjects.
+    miscounted: bool,
 }
 
 impl Restore {
@@ -142,8 +144,19 @@ impl Restore {
         messages.segments.unerased.segments = unerased.into_iter().collect();
         messages.segments.by_first =
             segments.into_iter().map(|listed| (listed.first, listed.segment)).collect();
-        let (added, changed) = (None, Vec::new());
-        let restore = Restore { messages, live, numbers, first, last, last_ts, num_subjects, added, changed };
+        let (added, changed, miscounted) = (None, Vec::new(), false);
+        let restore = Restore {
+            messages,
+            live,
+            numbers,
+            first,
+            last,
+            last_ts,
+            num_subjects,
+            added,
+            changed,
+            miscounted,
+        };
         Ok((restore, reader.0))
     }
 
@@ -220,7 +233,7 @@ impl Restore {
                 lost.stretches(0, u64::MAX - 1)
             }
         };
-        let Restore { mut messages, first, last, last_ts, .. } = self;
+        let Restore { mut messages, first, last, last_ts, miscounted, .. } = self;
         messages.last = last;
         messages.last_ts = last_ts;
         messages.first = match messages.next(Seq(0)) {
@@ -240,6 +253,9 @@ impl Restore {
         let firsts: Vec<u64> = segments.by_first.keys().copied().collect();
         firsts.into_iter().for_each(|first| segments.bury(first));
         segments.lost.clone_from(&lost);
+        if miscounted {
+            messages.count_subjects_anew();
+        }
         (messages, lost.into_iter().map(|(first, last)| (Seq(first), Seq(last))).collect())
     }
 
@@ -272,6 +288,10 @@ impl Restore {
                 }
             } else if self.changed.contains(&segment.id) {
                 lost.extend(messages.recount(first, last));
+            } else if segment.live != messages.cold.live.count_within(first, last) {
+                // What was removed while the segment was lost was not taken off its numbers.
+                lost.extend(messages.recount(first, last));
+                self.miscounted = true;
             }
         }
         lost.extend(messages.cold.live.stretches(end, self.last.0));

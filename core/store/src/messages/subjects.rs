@@ -14,11 +14,24 @@ const NEWCOMERS: usize = 4096;
 
 #[derive(Debug)]
 struct Subject {
-    name: Bytes,
+    name: Box<[u8]>,
     /// None while the number is free.
     seqs: Option<Seqs>,
-    /// How many more messages it has that are not in memory; None until somebody has counted them.
-    cold: Cell<Option<u64>>,
+    /// How many more messages it has that are not in memory; [`UNKNOWN`] until somebody has counted them.
+    cold: Cell<u32>,
+}
+
+/// No number of messages, or more than a subject has.
+const UNKNOWN: u32 = u32::MAX;
+
+impl Subject {
+    fn cold(&self) -> Option<u64> {
+        Some(self.cold.get()).filter(|&count| count != UNKNOWN).map(u64::from)
+    }
+
+    fn set_cold(&self, count: Option<u64>) {
+        self.cold.set(count.and_then(|count| u32::try_from(count).ok()).unwrap_or(UNKNOWN));
+    }
 }
 
 /// All subjects that have messages in memory.
@@ -50,13 +63,13 @@ impl Subjects {
         Some(self.newcomers.range(start..).copied())
     }
 
-    pub fn name(&self, id: u32) -> &Bytes {
+    pub fn name(&self, id: u32) -> &[u8] {
         &self.by_id[id as usize].name
     }
 
     pub fn find(&self, name: &[u8]) -> Option<u32> {
         let latest = self.latest.get();
-        if self.by_id.get(latest as usize).is_some_and(|one| one.seqs.is_some() && one.name == name) {
+        if self.by_id.get(latest as usize).is_some_and(|one| one.seqs.is_some() && *one.name == *name) {
             return Some(latest);
         }
         let found = self.names.get(name).copied();
@@ -71,23 +84,23 @@ impl Subjects {
 
     /// How many more messages a subject has that are not in memory, if that is known.
     pub fn cold(&self, id: u32) -> Option<u64> {
-        self.by_id[id as usize].cold.get()
+        self.by_id[id as usize].cold()
     }
 
     /// They were counted.
     pub fn set_cold(&self, id: u32, count: u64) {
-        self.by_id[id as usize].cold.set(Some(count));
+        self.by_id[id as usize].set_cold(Some(count));
     }
 
     /// A message that is not in memory was removed.
     pub fn handle_cold_removed(&mut self, id: u32) {
-        let cold = self.by_id[id as usize].cold.get_mut();
-        *cold = cold.map(|cold| cold.saturating_sub(1));
+        let subject = &self.by_id[id as usize];
+        subject.set_cold(subject.cold().map(|cold| cold.saturating_sub(1)));
     }
 
     /// How many messages are not in memory is to be counted anew, of all subjects.
     pub fn forget_cold(&mut self) {
-        self.by_id.iter_mut().for_each(|subject| *subject.cold.get_mut() = None);
+        self.by_id.iter().for_each(|subject| subject.set_cold(None));
     }
 
     /// Notes a message; gives the number of its subject.
@@ -97,8 +110,8 @@ impl Subjects {
 
     /// A subject's first message in memory; `cold` others are elsewhere, if that is known.
     pub fn add(&mut self, name: &[u8], seq: u64, cold: Option<u64>) -> u32 {
-        let name = Bytes::copy_from_slice(name);
-        let subject = Subject { name, seqs: Some(Seqs::One(seq)), cold: Cell::new(cold) };
+        let subject = Subject { name: name.into(), seqs: Some(Seqs::One(seq)), cold: Cell::new(UNKNOWN) };
+        subject.set_cold(cold);
         let id = match self.free.pop() {
             Some(id) => {
                 self.by_id[id as usize] = subject;
@@ -123,10 +136,9 @@ impl Subjects {
     pub fn remove(&mut self, id: u32, seq: u64, is_shed: bool) -> Left {
         let subject = &mut self.by_id[id as usize];
         if is_shed {
-            let cold = subject.cold.get_mut();
-            *cold = cold.map(|cold| cold + 1);
+            subject.set_cold(subject.cold().map(|cold| cold + 1));
         }
-        let cold = subject.cold.get();
+        let cold = subject.cold();
         if !subject.seqs.as_mut().is_some_and(|seqs| seqs.remove(seq)) {
             return Left::InMemory;
         }
@@ -148,7 +160,7 @@ impl Subjects {
     }
 
     /// Calls `f` with every subject that matches the filter, ordered by name, until it returns false; false if it did.
-    pub fn for_each(&self, filter: &Filter, mut f: impl FnMut(u32, &Bytes, &Seqs) -> bool) -> bool {
+    pub fn for_each(&self, filter: &Filter, mut f: impl FnMut(u32, &[u8], &Seqs) -> bool) -> bool {
         let visit = |_: &[u8], &id: &u32| {
             let subject = &self.by_id[id as usize];
             let seqs = subject.seqs.as_ref().expect("a named subject has messages");

@@ -162,7 +162,7 @@ fn sealed_segments_are_written_in_pieces() {
         (1..=5000).map(|seq| message(seq * 3, &format!("k.{}", seq % 70), b"", &[seq as u8; 300])).collect();
     for packed in [false, true] {
         let (file, _) = super::encode(SegmentWriter::new(ID, packed, vault.clone()), &messages);
-        assert_eq!(file[8..10], [if packed { 4 } else { 3 }, 1]);
+        assert_eq!(file[8..10], [if packed { 6 } else { 5 }, 1]);
         assert_eq!(read_all_with(&vault, ID, &file).unwrap().1, messages);
         // Whole is whole: a segment that is not sealed was not written by the store.
         let (plain, _) = encode(ID, &messages, packed);
@@ -203,11 +203,36 @@ fn bytes_of_another_segment_do_not_pass() {
 #[test]
 fn numbers_on_disk_stay() {
     let (file, _) = encode(ID, &[message(5, "a.b", b"h", b"xyz")], false);
-    assert_eq!(file[..28], *b"HWSEG\r\n\x1a\x03\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
+    assert_eq!(file[..28], *b"HWSEG\r\n\x1a\x05\0\0\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
     let record = &file[HEADER_BYTES..HEADER_BYTES + RECORD_HEAD_BYTES + 7];
     assert_eq!(record[..4], 7u32.to_le_bytes());
     assert_eq!(record[8..16], 5u64.to_le_bytes());
     assert_eq!(record[24..39], *b"\x01\0\0\0\x03\0\0\0a.bhxyz");
     assert_eq!(file[file.len() - 8..], *b"HWSEGend");
     assert_eq!((HEADER_BYTES, TRAILER_BYTES, RECORD_HEAD_BYTES, TABLE_ROW_BYTES), (32, 128, 32, 32));
+}
+
+#[test]
+fn an_index_has_pinned_bytes() {
+    let subjects = ["k.a", "k.ab", "k.b", "k.c", "k.d", "k.e", "k.f", "k.g", "k.h", "k.h"];
+    let messages: Vec<Message> =
+        subjects.iter().zip(5..).map(|(subject, seq)| message(seq * 2, subject, b"", b"x")).collect();
+    let (file, written) = encode(ID, &messages, false);
+    let place = written.place;
+    let content = &file[place.offset as usize + 4..];
+    let first = 1_000_010_000i64;
+    let mut group = Vec::new();
+    crate::bytes_io::put_signed_varint(&mut group, first);
+    // Block 0, subject 0, 34 bytes; nothing else begins a block.
+    group.extend_from_slice(b"\0\0\x22\0\0\0\0\0\0\0\0");
+    group.extend_from_slice(b"\x01\x02\x01\x01");
+    group.extend_from_slice(b"\0\x02\x04\x06\x08\x0a\x0c\x0e\x10\x12");
+    (0..10u16).for_each(|at| group.extend_from_slice(&(at * 2000).to_le_bytes()));
+    group.extend_from_slice(b"\0\x01\x02\x03\x04\x05\x06\x07\x08\x08");
+    group.extend_from_slice(b"\0\x01\0\0\0\0\0\0\0\0");
+    assert_eq!(content[..place.dictionary as usize], group);
+    // The second run begins at 41: its subject shares two bytes with the block's first.
+    let names = b"\x29\0\x03\0\x01\0\x03\x01b\x01\x02\x02\x01b\x01\x04\x02\x01c\x01\x06\x02\x01d\x01\x08\
+        \x02\x01e\x01\x0a\x02\x01f\x01\x0c\x02\x01g\x01\x0e\x02\x01h\x02\x10\x02";
+    assert_eq!(content[place.dictionary as usize..place.postings as usize], names[..]);
 }

@@ -2,7 +2,7 @@
 //! little-endian, texts have a length of four bytes, and what comes last goes to the end. docs/format.md, "Commands".
 
 use bytes::Bytes;
-use hw_kit::{Seq, Time};
+use hw_kit::{NodeId, Seq, Time};
 use hw_store::Record;
 
 use super::rows;
@@ -26,6 +26,7 @@ const FIRE: u8 = 15;
 const DELIVERED_ROWS: u8 = 16;
 const PROGRESS: u8 = 17;
 const COMPARE: u8 = 18;
+const SERIAL: u8 = 19;
 const MIRRORED: u8 = 20;
 const SOURCED: u8 = 21;
 const RESTORE: u8 = 40;
@@ -135,6 +136,7 @@ impl Command {
             | Command::DeleteMessage { ts, .. }
             | Command::Expire { ts }
             | Command::Compare { ts }
+            | Command::Serial { ts, .. }
             | Command::Configure { ts, .. }
             | Command::PutConsumer { ts, .. }
             | Command::DeleteConsumer { ts, .. }
@@ -174,6 +176,11 @@ impl Command {
             }
             Command::Expire { ts } => head(out, EXPIRE, *ts),
             Command::Compare { ts } => head(out, COMPARE, *ts),
+            Command::Serial { ts, by, number: first } => {
+                head(out, SERIAL, *ts);
+                number(out, by.0);
+                number(out, *first);
+            }
             Command::Configure { ts, revision, config } => {
                 head(out, CONFIGURE, *ts);
                 number(out, *revision);
@@ -275,6 +282,7 @@ impl Command {
             DELETE_MESSAGE => Command::DeleteMessage { ts, seq: Seq(r.number()?), erase: r.flag()? },
             EXPIRE => Command::Expire { ts },
             COMPARE => Command::Compare { ts },
+            SERIAL => Command::Serial { ts, by: NodeId(r.number()?), number: r.number()? },
             CONFIGURE => Command::Configure { ts, revision: r.number()?, config: r.rest() },
             PUT_CONSUMER => Command::PutConsumer {
                 ts,
@@ -610,6 +618,10 @@ mod tests {
                   \x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0C",
             ),
             (Command::Compare { ts }, b"\x12\x08\x07\x06\x05\x04\x03\x02\x01"),
+            (
+                Command::Serial { ts, by: NodeId(9), number: 3 },
+                b"\x13\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+            ),
             (
                 Command::Mirrored { ts, after: Seq(1), first: Seq(2), messages: fed(2) },
                 b"\x14\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\

@@ -35,10 +35,21 @@ impl Stream {
     }
 
     fn shrink_subjects(&mut self, old: &StreamConfig, fx: &mut Vec<Effect>) {
-        let Ok(limit @ 1..) = u64::try_from(self.config.max_msgs_per_subject) else { return };
-        if old.max_msgs_per_subject > 0 && old.max_msgs_per_subject <= self.config.max_msgs_per_subject {
-            return;
+        if old.max_msgs_per_subject <= 0 || old.max_msgs_per_subject > self.config.max_msgs_per_subject {
+            self.drop_excess(fx);
         }
+    }
+
+    /// After a repair: messages that had left for a limit, and came back with a segment that was damaged when what removed
+    /// them was replayed, leave again.
+    pub fn enforce_again(&mut self) {
+        let mut fx = Vec::new();
+        self.drop_excess(&mut fx);
+        self.enforce_limits(&mut fx);
+    }
+
+    fn drop_excess(&mut self, fx: &mut Vec<Effect>) {
+        let Ok(limit @ 1..) = u64::try_from(self.config.max_msgs_per_subject) else { return };
         let mut large = Vec::new();
         self.messages.for_each_subject(">", |subject, count| {
             if count > limit {

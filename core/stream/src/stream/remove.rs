@@ -53,6 +53,7 @@ impl Stream {
     }
 
     pub(super) fn drop_before(&mut self, end: Seq, fx: &mut Vec<Effect>) {
+        self.messages.forget_lost_before(end);
         while let Some(first) = self.messages.next(Seq(0)).filter(|first| *first < end) {
             if self.drop_message(first, fx).is_none() {
                 return;
@@ -165,6 +166,9 @@ impl Stream {
                     self.forget(found);
                 }
                 (at, left) = (found.next(), left - 1);
+            }
+            if filter.is_empty() {
+                self.messages.forget_lost_before(if keep == 0 { end } else { at });
             }
         }
         let purged = before - self.messages.len();

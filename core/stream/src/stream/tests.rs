@@ -774,3 +774,15 @@ fn damaged_snapshots_never_panic() {
         }
     }
 }
+
+#[test]
+fn what_a_limit_had_removed_leaves_again_after_a_repair() {
+    let mut run = run(r#"{"name":"S","subjects":["s.>"],"storage":"file","max_msgs_per_subject":1}"#);
+    // Two of these had been removed, when their segment was whole.
+    for (seq, subject) in [(1, "s.a"), (2, "s.b"), (3, "s.a"), (4, "s.a")] {
+        let record = hw_store::Record::join(subject.as_bytes(), b"", b"x").expect("it is short");
+        run.stream.messages_mut().append(Seq(seq), Time(SECOND), record);
+    }
+    run.stream.enforce_again();
+    assert_eq!(run.stream.messages().seqs().collect::<Vec<_>>(), [Seq(2), Seq(4)]);
+}

@@ -162,7 +162,7 @@ impl Messages {
         if !is_one_each {
             m.filters.for_each(&self.head.subjects, |id| {
                 if self.head.subjects.seqs(id).is_some_and(|seqs| seqs.prev(up_to).is_some()) {
-                    seen.insert(self.head.subjects.name(id).clone());
+                    seen.insert(Bytes::copy_from_slice(self.head.subjects.name(id)));
                 }
                 true
             });
@@ -189,7 +189,7 @@ impl Messages {
     pub fn count_subjects(&self, m: &Matcher, limit: usize) -> usize {
         let mut names: Set<Bytes> = Set::default();
         let is_complete = m.filters.for_each(&self.head.subjects, |id| {
-            names.insert(self.head.subjects.name(id).clone());
+            names.insert(Bytes::copy_from_slice(self.head.subjects.name(id)));
             names.len() < limit
         });
         for (_, segment) in self.cold.parts(&self.segments, 0) {
@@ -211,14 +211,14 @@ impl Messages {
         let filter = Filter::new(filter);
         if self.cold.live.len() == 0 {
             self.head.subjects.for_each(&filter, |_, name, seqs| {
-                f(name, seqs.count());
+                f(&Bytes::copy_from_slice(name), seqs.count());
                 true
             });
             return;
         }
         let mut counts: BTreeMap<Bytes, u64> = BTreeMap::new();
         self.head.subjects.for_each(&filter, |_, name, seqs| {
-            counts.insert(name.clone(), seqs.count());
+            counts.insert(Bytes::copy_from_slice(name), seqs.count());
             true
         });
         for (_, segment) in self.cold.parts(&self.segments, 0) {

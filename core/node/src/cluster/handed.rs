@@ -1,0 +1,179 @@
+//! Publishes that were handed to a stream's leader, until it is known what became of them. If the leader dies first, the
+//! replica here tells: what it applies of the leader's term was stored, and is acknowledged from here; what it has not applied
+//! when the next leader's term begins never will be, and is handed to that one, in the same order and before anything else.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use hw_cluster::PeerFrame;
+use hw_hub::Message;
+use hw_kit::{GroupId, NodeId, Time};
+
+use super::forward::HOLD;
+use super::parcel::{Parcel, Serial, group_of};
+use crate::inside::Target;
+use crate::jetstream::JetStream;
+use crate::limits::WAITING_BYTES_MAX;
+
+/// What is with leaders.
+#[derive(Default)]
+pub(crate) struct Handed {
+    groups: BTreeMap<GroupId, VecDeque<Sent>>,
+    bytes: usize,
+    /// The last serial number that was given.
+    last: u64,
+}
+
+/// A publish that is with a leader.
+struct Sent {
+    serial: Serial,
+    to: NodeId,
+    since: Time,
+    /// The parcel's bytes.
+    bytes: Bytes,
+}
+
+impl Handed {
+    /// Numbers begin where no earlier life of this server began.
+    pub(crate) fn new(seed: u64) -> Handed {
+        Handed { last: seed << 32, ..Handed::default() }
+    }
+
+    fn pop(&mut self, id: GroupId, up_to: u64) -> Option<Sent> {
+        let sent = self.groups.get_mut(&id)?;
+        let first = sent.pop_front_if(|first| first.serial.number <= up_to)?;
+        if sent.is_empty() {
+            self.groups.remove(&id);
+        }
+        self.bytes -= first.bytes.len();
+        Some(first)
+    }
+}
+
+/// Whose publishes a frame's next ones are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Run {
+    pub(crate) by: NodeId,
+    pub(crate) number: u64,
+}
+
+impl Run {
+    /// The next publish's, if it has one.
+    pub(crate) fn take(&mut self) -> Option<Run> {
+        let one = *self;
+        if one.by == NodeId(0) {
+            return None;
+        }
+        self.number += 1;
+        Some(one)
+    }
+}
+
+impl JetStream {
+    /// The serial number of a publish that is about to be handed to a stream's leader. Without one, what becomes of it is not
+    /// followed: there is no replica here that could tell, or it is part of a batch, which ends with the leader.
+    pub(crate) fn number(&mut self, target: Target, msg: &Message<'_>) -> Option<Serial> {
+        let Target::Publish(id) = target else { return None };
+        let group = self.groups.get(&id).filter(|group| !group.is_batched(msg))?;
+        let replicated = group.log.replicated.as_ref()?;
+        if replicated.hollow || replicated.is_mute() || replicated.installing.is_some() {
+            return None;
+        }
+        let (term, cluster) = (replicated.replica.term(), self.cluster.as_mut()?);
+        let handed = &mut cluster.forwards.handed;
+        if handed.bytes > WAITING_BYTES_MAX {
+            return None;
+        }
+        handed.last += 1;
+        Some(Serial { by: cluster.me, number: handed.last, term })
+    }
+
+    /// Parcels are on their way to a server.
+    pub(crate) fn note_handed(&mut self, now: Time, to: NodeId, mut body: Bytes) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let handed = &mut cluster.forwards.handed;
+        while let Some((bytes, target, serial)) = Parcel::split(&mut body) {
+            let (Some(id), Some(serial)) = (group_of(target), serial) else { continue };
+            handed.bytes += bytes.len();
+            handed.groups.entry(id).or_default().push_back(Sent { serial, to, since: now, bytes });
+        }
+    }
+
+    /// Whether what was handed to an earlier leader of a group may still come into its log: nothing overtakes that.
+    pub(crate) fn is_unresolved(&self, id: GroupId) -> bool {
+        let first =
+            self.cluster.as_ref().and_then(|cluster| cluster.forwards.handed.groups.get(&id)?.front());
+        let term = self.replica(id).map(|replicated| replicated.replica.term());
+        first.is_some_and(|first| term.is_some_and(|term| first.serial.term < term))
+    }
+
+    /// A publish that was handed on from here is applied: where it is to be acknowledged, if the leader does not do that.
+    pub(crate) fn settle_handed(&mut self, id: GroupId, run: Run) -> Option<Bytes> {
+        let leader = self.replica(id).map(|replicated| replicated.replica.leader());
+        let wants_ack = self.groups.get(&id).is_some_and(|group| !group.stream.config().no_ack);
+        let cluster = self.cluster.as_mut().filter(|cluster| cluster.me == run.by)?;
+        while let Some(sent) = cluster.forwards.handed.pop(id, run.number) {
+            if sent.serial.number == run.number {
+                let is_there = leader == Some(sent.to) && cluster.peers.link(sent.to).is_some();
+                let reply = Parcel::take(&mut sent.bytes.clone()).map(|parcel| parcel.reply);
+                return reply.filter(|reply| !is_there && wants_ack && !reply.is_empty());
+            }
+        }
+        None
+    }
+
+    /// The leader has refused a publish that was handed on from here, and told its client.
+    pub(crate) fn handle_refused(&mut self, id: GroupId, number: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let handed = &mut cluster.forwards.handed;
+        let Some(sent) = handed.groups.get_mut(&id) else { return };
+        if let Ok(at) = sent.binary_search_by_key(&number, |sent| sent.serial.number)
+            && let Some(refused) = sent.remove(at)
+        {
+            handed.bytes -= refused.bytes.len();
+        }
+        if sent.is_empty() {
+            handed.groups.remove(&id);
+        }
+    }
+
+    /// A term began: what was handed to leaders of earlier ones and is not in the log will not be. It waits for a leader once
+    /// more, unless its client has given up.
+    pub(crate) fn resolve_handed(&mut self, now: Time, id: GroupId, term: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let mut lost = Vec::new();
+        let handed = &mut cluster.forwards.handed;
+        let is_earlier = |sent: &Sent| sent.serial.term < term;
+        while handed.groups.get(&id).and_then(VecDeque::front).is_some_and(is_earlier) {
+            let Some(sent) = handed.pop(id, u64::MAX) else { break };
+            if sent.since + HOLD > now {
+                lost.push(sent);
+            }
+        }
+        for Sent { since, mut bytes, .. } in lost.into_iter().rev() {
+            if let Some(parcel) = Parcel::take(&mut bytes) {
+                cluster.forwards.put_back(id, since, Parcel { serial: None, hops: 0, ..parcel });
+            }
+        }
+    }
+
+    /// The replica here cannot tell any more what became of what was handed on.
+    pub(crate) fn forget_handed(&mut self, id: GroupId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        while cluster.forwards.handed.pop(id, u64::MAX).is_some() {}
+    }
+
+    /// A message that another server handed on is refused: that server hears of it before its client does.
+    pub(crate) fn tell_refused(&mut self, id: GroupId, serial: Option<Serial>) {
+        if let (Some(cluster), Some(Serial { by, number, .. })) = (&mut self.cluster, serial) {
+            cluster.send(by, PeerFrame::Refused { group: id, number });
+        }
+    }
+
+    /// Whether a publish that another server handed on counts here: it does in the term that it was meant for. After that, its
+    /// server hands it to somebody else.
+    pub(crate) fn counts(&self, id: GroupId, serial: Option<Serial>) -> bool {
+        let Some(serial) = serial else { return true };
+        self.replica(id).is_some_and(|replicated| replicated.replica.term() == serial.term)
+    }
+}
