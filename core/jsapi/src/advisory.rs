@@ -147,12 +147,10 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
             ("$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED".to_owned(), "advisory.v1.domain_leader_elected")
         }
         Event::ServerRemoved { server, server_id, cluster } => {
-            about_server((server, server_id, cluster), &mut fields);
-            ("$JS.EVENT.ADVISORY.SERVER.REMOVED".to_owned(), "advisory.v1.server_removed")
+            about_server((server, server_id, cluster), REMOVED, &mut fields)
         }
         Event::OutOfSpace { server, server_id, cluster } => {
-            about_server((server, server_id, cluster), &mut fields);
-            ("$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE".to_owned(), "advisory.v1.server_out_of_space")
+            about_server((server, server_id, cluster), OUT_OF_STORAGE, &mut fields)
         }
     };
     if !domain.is_empty() {
@@ -170,10 +168,18 @@ pub fn advisory(event: &Event<'_>, stream: &str, domain: &str, id: String, now: 
     (subject, to_json(&document))
 }
 
-fn about_server((server, server_id, cluster): (&str, &str, &str), fields: &mut Map<String, Value>) {
+const REMOVED: (&str, &str) = ("REMOVED", "advisory.v1.server_removed");
+const OUT_OF_STORAGE: (&str, &str) = ("OUT_OF_STORAGE", "advisory.v1.server_out_of_space");
+
+fn about_server(
+    (server, server_id, cluster): (&str, &str, &str),
+    (verb, kind): (&str, &'static str),
+    fields: &mut Map<String, Value>,
+) -> (String, &'static str) {
     fields.insert("server".into(), server.into());
     fields.insert("server_id".into(), server_id.into());
     fields.insert("cluster".into(), cluster.into());
+    (format!("$JS.EVENT.ADVISORY.SERVER.{verb}"), kind)
 }
 
 fn add(about: &Leadership, fields: &mut Map<String, Value>) {

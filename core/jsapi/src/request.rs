@@ -316,11 +316,7 @@ impl Reader<'_> {
             Kind::AccountCancelMove => {
                 Ok(Request::StreamCancelMove { account: Some(first()), stream: second() })
             }
-            Kind::MetaRescue => {
-                self.not_empty()?;
-                let RescueBody { quorum_needed: _ } = self.known()?;
-                Ok(Request::MetaRescue)
-            }
+            Kind::MetaRescue => self.rescue(),
             Kind::AccountPurge => Ok(Request::AccountPurge { account: first() }),
             Kind::StreamSnapshot => {
                 self.not_empty()?;
@@ -328,6 +324,12 @@ impl Reader<'_> {
             }
             Kind::StreamRestore => self.restore(first()),
         }
+    }
+
+    fn rescue(&self) -> Outcome {
+        self.not_empty()?;
+        let RescueBody { quorum_needed: _ } = self.known()?;
+        Ok(Request::MetaRescue)
     }
 
     fn placement(&self) -> Result<Placement, Refused> {

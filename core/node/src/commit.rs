@@ -208,14 +208,7 @@ impl JetStream {
         };
         group.changed = true;
         let note = Note::of(&command);
-        let handed = match &command {
-            Command::Serial { by, number, .. } => {
-                *run = Run { by: *by, number: *number };
-                None
-            }
-            Command::Publish { .. } => run.take(),
-            _ => None,
-        };
+        let handed = run.next(&command);
         if let Note::Put(name) = &note {
             group.handle_decided(name);
         }

@@ -59,7 +59,7 @@ pub(crate) struct Group {
     /// Whether the running checkpoint holds it.
     pub(crate) in_checkpoint: bool,
     /// Segments that are being read to be rewritten.
-    pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) rewrite: Option<Box<Rewrite>>,
     /// Segments that are damaged: they are left as they are.
     pub(crate) spared: BTreeSet<u64>,
     /// New consumers that were proposed and are not applied yet, and how often.

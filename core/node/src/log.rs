@@ -43,6 +43,8 @@ struct Debts {
     owed: VecDeque<Origin>,
     /// and those whose commands are certainly not in the log.
     lost: Vec<Origin>,
+    /// How far a log that was in memory only is on its way to the disk. Here, as few logs are.
+    hold: Hold,
 }
 
 /// The log of one group.
@@ -67,15 +69,14 @@ pub(crate) struct Log {
     pub(crate) replicated: Option<Box<Replicated>>,
     /// What the disk has of its replica, while that is not at work: nobody knows yet what the group is.
     resting: Option<Box<Saved>>,
-    /// How far a log that was in memory only is on its way to the disk.
-    hold: Hold,
 }
 
 /// A log in memory has no place on the disk. Before it gets one, the state that it led to is saved there, and nothing is
 /// decided meanwhile.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Hold {
     /// It is not on its way.
+    #[default]
     No,
     /// What is proposed waits for a checkpoint.
     Unsaved,
@@ -100,29 +101,28 @@ impl Log {
             debts: None,
             replicated: None,
             resting: None,
-            hold: Hold::No,
         }
     }
 
     /// What is proposed from now on waits for a replica, which begins when the state is on the disk.
     pub(crate) fn hold(&mut self) {
-        self.hold = Hold::Unsaved;
+        self.debts.get_or_insert_default().hold = Hold::Unsaved;
     }
 
     /// Whether what is proposed waits for that.
     pub(crate) fn is_held(&self) -> bool {
-        self.hold != Hold::No
+        self.debts.as_ref().is_some_and(|debts| debts.hold != Hold::No)
     }
 
     /// Whether the state is not on the disk yet.
     pub(crate) fn is_unsaved(&self) -> bool {
-        self.hold == Hold::Unsaved
+        self.debts.as_ref().is_some_and(|debts| debts.hold == Hold::Unsaved)
     }
 
     /// The state is on the disk.
     pub(crate) fn handle_saved(&mut self) {
-        if self.is_held() {
-            self.hold = Hold::Saved;
+        if let Some(debts) = self.debts.as_mut().filter(|debts| debts.hold == Hold::Unsaved) {
+            debts.hold = Hold::Saved;
         }
     }
 
@@ -130,7 +130,9 @@ impl Log {
     pub(crate) fn replicate(&mut self, term: u64, replicated: Replicated) {
         self.term = term;
         self.replicated = Some(Box::new(replicated));
-        self.hold = Hold::No;
+        if let Some(debts) = &mut self.debts {
+            debts.hold = Hold::No;
+        }
     }
 
     /// It has a replica that is not at work.

@@ -214,7 +214,7 @@ impl JetStream {
             let next = group.stream.messages().next_block(&plan, Seq(0));
             loads.extend(next.map(|first| (group.id, first)));
             let (shared, of_others) = (false, false);
-            group.rewrite = Some(Rewrite { plan, next, shared, messages: Vec::new(), of_others });
+            group.rewrite = Some(Box::new(Rewrite { plan, next, shared, messages: Vec::new(), of_others }));
         }
         loads.into_iter().for_each(|(id, block)| self.load_for_rewrite(id, block));
     }
@@ -266,7 +266,8 @@ impl Group {
 
     /// A rewrite that has been read: the next checkpoint writes these messages under this number.
     pub(crate) fn begin_rewrite(&mut self, number: u64) -> Option<Vec<Message>> {
-        let Rewrite { plan, mut messages, of_others, .. } = self.rewrite.take_if(|one| one.next.is_none())?;
+        let Rewrite { plan, mut messages, of_others, .. } =
+            *self.rewrite.take_if(|one| one.next.is_none())?;
         if of_others {
             let segment = plan.segments.first().copied().unwrap_or_default();
             let begun = self.stream.messages_mut().begin_repair((segment, number), &mut messages);

@@ -51,9 +51,13 @@ struct Failure {
     mend: fn(&mut Trio, usize) -> Flow,
 }
 
+fn strike_dead(trio: &mut Trio, at: usize) -> Flow {
+    trio.servers[at].kill();
+    Ok(())
+}
+
 fn kill() -> Failure {
-    let strike = |trio: &mut Trio, at: usize| Ok(trio.servers[at].kill());
-    Failure { strike, mend: |trio, at| Ok(trio.servers[at].start_again()?) }
+    Failure { strike: strike_dead, mend: |trio, at| Ok(trio.servers[at].start_again()?) }
 }
 
 fn kill_two() -> Failure {
@@ -63,7 +67,7 @@ fn kill_two() -> Failure {
         act(trio, other)
     }
     Failure {
-        strike: |trio, at| both(trio, at, |trio, at| Ok(trio.servers[at].kill())),
+        strike: |trio, at| both(trio, at, strike_dead),
         mend: |trio, at| both(trio, at, |trio, at| Ok(trio.servers[at].start_again()?)),
     }
 }

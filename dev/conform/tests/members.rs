@@ -324,20 +324,23 @@ fn ordered(target: &Target) -> Flow {
     for (stream, subject) in [("ONE", "one"), ("ALL", "all")] {
         let leader = trio.leader(0, stream)?;
         let mut js = open(&trio.servers[(leader + 1) % 3])?;
-        let inbox = js.inbox();
+        let mut waiting = std::collections::BTreeMap::new();
         for number in 0..COUNT {
-            js.publish(subject, &inbox, number.to_string().as_bytes())?;
+            let reply = js.inbox();
+            js.publish(subject, &reply, number.to_string().as_bytes())?;
+            waiting.insert(reply, number);
             if number == COUNT / 2 && stream == "ALL" {
                 let mut other = open(&trio.servers[(leader + 2) % 3])?;
                 api(&mut other, "STREAM.LEADER.STEPDOWN.ALL", &json!({}))?;
             }
         }
-        let mut last = 0;
-        for number in 0..COUNT {
-            let ack: Value = serde_json::from_slice(&js.frame("an acknowledgement")?.payload)?;
-            let seq = ack["seq"].as_u64().ok_or_else(|| format!("{subject} {number}: {ack}"))?;
-            want(seq > last, || format!("{subject} {number}: {seq} after {last}"))?;
-            last = seq;
+        while !waiting.is_empty() {
+            let frame = js.frame("an acknowledgement")?;
+            let ack: Value = serde_json::from_slice(&frame.payload)?;
+            let number = waiting.remove(frame.subject.as_deref().unwrap_or_default());
+            let number = number.ok_or_else(|| format!("{subject}: a second answer: {ack}"))?;
+            let is_right = ack["seq"] == u64::from(number) + 1 && ack.get("error").is_none();
+            want(is_right, || format!("{subject} {number}: {ack}"))?;
         }
         filled(&mut js, stream, COUNT)?;
     }

@@ -110,16 +110,8 @@ pub(crate) fn start(options: Options, log: Option<Sink>) -> Result<Server, Start
         let mut config = jetstream_config(&inner);
         if let (Some(joining), Some(cluster)) = (&joining, &options.cluster) {
             node = recovery.node(NodeId((seed() >> 1).max(1)));
-            let name = inner.members().name;
-            let (tags, unique_tag) = (options.server.tags.clone(), options.jetstream.unique_tag.clone());
-            let max_shared = options
-                .jetstream
-                .limits
-                .max_ha_assets
-                .map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX));
             let expected = joining.expected(cluster);
-            config.cluster =
-                Some(ClusterConfig { name, expected, new_node: node, tags, unique_tag, max_shared });
+            config.cluster = Some(cluster_config(&options, (inner.members().name, node), expected));
         }
         (config, recovery, disk)
     });
@@ -406,6 +398,18 @@ fn jetstream_config(inner: &Inner) -> JetStreamConfig {
         erase_after: hw_node::ERASE_AFTER,
         seed: seed(),
         cluster: None,
+    }
+}
+
+fn cluster_config(options: &Options, (name, new_node): (String, NodeId), expected: u32) -> ClusterConfig {
+    let limit = options.jetstream.limits.max_ha_assets;
+    ClusterConfig {
+        name,
+        expected,
+        new_node,
+        tags: options.server.tags.clone(),
+        unique_tag: options.jetstream.unique_tag.clone(),
+        max_shared: limit.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX)),
     }
 }
 

@@ -372,7 +372,7 @@ fn refused_with_place() {
         ("jetstream {ek: \"\"}", "1:12: ek is empty: nothing would be encrypted"),
         ("jetstream {cipher: aes}", "1:1: cipher has no effect without a key: nothing would be encrypted"),
         ("jetstream {prev_ek: k}", "1:1: prev_key has no effect without a key: nothing would be encrypted"),
-        ("jetstream {limits {max_ha_assets: x}}", "1:20: max_ha_assets: expected an integer, got a string"),
+        ("jetstream {limits {max_ha_assets: x}}", "1:20: max_ha_assets: \"x\" is not a size such as 64MB"),
         ("tls {cert_file: x}", "1:1: missing 'key_file' in TLS configuration"),
         ("tls {verify_and_map: true}", "1:6: \"verify_and_map\" is not supported yet"),
         ("leafnodes {remotes: []}", "1:12: \"remotes\" is not supported yet"),

@@ -323,6 +323,9 @@ impl JetStream {
             }
             return;
         }
+        if matches!(role, Role::Candidate) && replicated.leads_in(replicated.replica.term()) {
+            return; // It is the only member so far, and its vote is on its way to the disk: what was led goes on.
+        }
         let led = replicated.handle_deposed();
         replicated.proven = matches!(role, Role::Follower { leader } if leader.0 != 0);
         let is_led = replicated.proven;

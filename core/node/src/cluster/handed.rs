@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hw_cluster::PeerFrame;
 use hw_hub::Message;
 use hw_kit::{GroupId, NodeId, Time};
+use hw_stream::Command;
 
 use super::forward::HOLD;
 use super::parcel::{Parcel, Serial, group_of};
@@ -58,6 +59,18 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// What a frame's next command is to the server that handed it on, if it is a publish that somebody did.
+    pub(crate) fn next(&mut self, command: &Command) -> Option<Run> {
+        match command {
+            Command::Serial { by, number, .. } => {
+                *self = Run { by: *by, number: *number };
+                None
+            }
+            Command::Publish { .. } => self.take(),
+            _ => None,
+        }
+    }
+
     /// The next publish's, if it has one.
     pub(crate) fn take(&mut self) -> Option<Run> {
         let one = *self;

@@ -352,7 +352,7 @@ impl JetStream {
             return self.say(NoticeLevel::Error, text);
         }
         if let Some(group) = self.groups.get_mut(&id) {
-            group.rewrite = Some(Rewrite::of_others(segment, got));
+            group.rewrite = Some(Box::new(Rewrite::of_others(segment, got)));
         }
         self.disk.must_checkpoint = true;
         self.begin_checkpoint();

@@ -108,6 +108,15 @@ fn publish_head(out: &mut Vec<u8>, ts: Time, subject_len: u16, header_len: u32) 
     lengths(out, (subject_len, header_len));
 }
 
+/// A command about a consumer, whose name goes to the end, perhaps with a number.
+fn named(out: &mut Vec<u8>, kind: u8, (ts, value): (Time, Option<u64>), name: &[u8]) {
+    head(out, kind, ts);
+    if let Some(value) = value {
+        number(out, value);
+    }
+    out.extend_from_slice(name);
+}
+
 fn head(out: &mut Vec<u8>, kind: u8, ts: Time) {
     out.push(kind);
     number(out, ts.0 as u64);
@@ -178,8 +187,7 @@ impl Command {
             Command::Compare { ts } => head(out, COMPARE, *ts),
             Command::Serial { ts, by, number: first } => {
                 head(out, SERIAL, *ts);
-                number(out, by.0);
-                number(out, *first);
+                [by.0, *first].into_iter().for_each(|value| number(out, value));
             }
             Command::Configure { ts, revision, config } => {
                 head(out, CONFIGURE, *ts);
@@ -193,10 +201,7 @@ impl Command {
                 text(out, name);
                 out.extend_from_slice(config);
             }
-            Command::DeleteConsumer { ts, name } => {
-                head(out, DELETE_CONSUMER, *ts);
-                out.extend_from_slice(name);
-            }
+            Command::DeleteConsumer { ts, name } => named(out, DELETE_CONSUMER, (*ts, None), name),
             Command::Delivered { ts, consumer, seqs } => encode_delivered(out, *ts, consumer, seqs),
             Command::Progress { ts, consumer, revision, consumer_seq, seq } => {
                 head(out, PROGRESS, *ts);
@@ -209,15 +214,9 @@ impl Command {
                 rows::encode_settlements(out, acks, encode_settlement);
             }
             Command::PauseConsumer { ts, name, until } => {
-                head(out, PAUSE_CONSUMER, *ts);
-                number(out, until.0 as u64);
-                out.extend_from_slice(name);
+                named(out, PAUSE_CONSUMER, (*ts, Some(until.0 as u64)), name);
             }
-            Command::ResetConsumer { ts, name, seq } => {
-                head(out, RESET_CONSUMER, *ts);
-                number(out, seq.0);
-                out.extend_from_slice(name);
-            }
+            Command::ResetConsumer { ts, name, seq } => named(out, RESET_CONSUMER, (*ts, Some(seq.0)), name),
             Command::Mirrored { ts, after, first, messages } => {
                 encode_mirrored(out, *ts, (*after, *first), messages);
             }
