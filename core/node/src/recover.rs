@@ -646,6 +646,7 @@ impl JetStream {
             self.plan_election(now, id, Cause::Started);
             self.wake_replica(id);
         }
+        self.find_strays(now);
     }
 
     /// Restores that were going on when the server stopped are over: the log says so, and what they brought goes.

@@ -101,6 +101,8 @@ pub struct ReplicaView<'a> {
     pub applied: LogIndex,
     /// Two replicas that applied the same entries have the same.
     pub fingerprint: u64,
+    /// Whether this server leads it.
+    pub leads: bool,
     /// Whether its state is that of the entry: it is not being fetched.
     pub is_whole: bool,
     /// What of it is damaged.
@@ -126,6 +128,7 @@ impl<'a> JetStreamView<'a> {
                 stream: &group.stream.config().name,
                 applied: group.log.applied(),
                 fingerprint: group.stream.digest().0,
+                leads: replicated.is_leading(),
                 is_whole: !replicated.hollow && replicated.installing.is_none(),
                 damage: group.damage.as_deref(),
             })

@@ -168,9 +168,11 @@ impl CheckpointWork {
         let Gathered { mut entries, segments, metas, mut removed } = gather(storage, job.groups, captured);
         let start = storage.wal.start_for(|group, seen| {
             let meta = metas.get(&group).or_else(|| storage.groups.get(&group));
-            let is_back = metas.contains_key(&group);
-            let dropped = storage.dropped.contains_key(&group) && !is_back || job.dropped.contains(&group);
-            !dropped && is_needed(meta, seen)
+            // One that was dropped may be back, in a checkpoint or, so far, only in the log.
+            let is_back =
+                |captured: &WindowMark| meta.is_some() || seen.last > LogIndex(0) || seen.note >= *captured;
+            let is_gone = storage.dropped.get(&group).is_some_and(|captured| !is_back(captured));
+            !is_gone && !job.dropped.contains(&group) && is_needed(meta, seen)
         });
         for &group in &job.dropped {
             entries.push(tombstone(group, captured));
@@ -291,7 +293,6 @@ impl CheckpointWork {
         storage.chain.push((self.head.number, self.file_len));
         for (group, meta) in std::mem::take(&mut self.metas) {
             storage.wal.handle_applied(group, meta.applied);
-            storage.dropped.remove(&group);
             storage.groups.insert(group, meta);
         }
         for group in &self.dropped {
@@ -446,10 +447,12 @@ fn carry_quarantined(storage: &Storage, entries: &mut Vec<Entry>) {
     }
 }
 
-/// A full checkpoint takes over the groups whose frames are still in the log although they were dropped.
+/// A full checkpoint takes over the groups whose frames are still in the log although they were dropped. Those that are back have
+/// two entries, the later one for what the log has of the time before.
 fn carry_tombstones(storage: &Storage, start: WalPosition, entries: &mut Vec<Entry>) {
-    let named: BTreeSet<GroupId> = entries.iter().map(|entry| entry.group).collect();
-    let dropped = storage.dropped.iter().filter(|(group, _)| !named.contains(group));
+    let gone = entries.iter().filter(|entry| entry.kind == EntryKind::Dropped);
+    let gone: BTreeSet<GroupId> = gone.map(|entry| entry.group).collect();
+    let dropped = storage.dropped.iter().filter(|(group, _)| !gone.contains(group));
     let in_log = dropped.filter(|(group, _)| storage.wal.has_frames_of(**group, start.file));
     entries.extend(in_log.map(|(&group, &captured)| tombstone(group, captured)));
 }

@@ -228,7 +228,7 @@ pub(crate) fn load(
         head,
         chain,
         groups: BTreeMap::new(),
-        dropped: BTreeMap::new(),
+        dropped: entries.dropped,
         tails: Map::default(),
         seen: BTreeSet::new(),
         held: Held::default(),
@@ -240,19 +240,40 @@ pub(crate) fn load(
         states: Map::default(),
     };
     std::mem::swap(&mut found.held, &mut held);
-    for (group, entry) in entries {
+    for (group, entry) in entries.newest {
         load_group(group, entry, &mut found, disk, each);
     }
     load_wal(reading, &mut found, disk, each)?;
     Ok(found)
 }
 
-type Entries = BTreeMap<GroupId, Result<Entry, Damage>>;
+/// What checkpoints say of groups: the newest entry of each; and before which window what the log has is of an earlier life.
+#[derive(Default)]
+struct Entries {
+    newest: BTreeMap<GroupId, Result<Entry, Damage>>,
+    dropped: BTreeMap<GroupId, WindowMark>,
+}
+
+impl Entries {
+    /// Takes the next entry; the newest come first.
+    fn take(&mut self, group: GroupId, entry: Result<Entry, Damage>, accept_loss: bool) {
+        if let Ok(Entry { kind: EntryKind::Dropped, captured, .. }) = &entry {
+            let mark = self.dropped.entry(group).or_default();
+            *mark = (*mark).max(*captured);
+        }
+        // An older one is better than none.
+        let is_better = accept_loss && entry.is_ok() && matches!(self.newest.get(&group), Some(Err(_)));
+        if is_better || !self.newest.contains_key(&group) {
+            self.newest.insert(group, entry);
+        }
+    }
+}
+
 type Chain = (Option<CheckpointHead>, Vec<(u64, u64)>, Entries, Held);
 
 /// Reads the newest checkpoint and those that it builds on.
 fn load_chain(reading: &Reading, root: &[(FileId, u64)], disk: &mut Disk<'_>) -> Result<Chain, RecoverError> {
-    let (mut chain, mut entries, mut held) = (Vec::new(), Entries::new(), Held::default());
+    let (mut chain, mut entries, mut held) = (Vec::new(), Entries::default(), Held::default());
     let mut next = root.iter().filter_map(|(file, _)| checkpoint_number(*file)).max().unwrap_or(0);
     let mut newest = None;
     while next != 0 {
@@ -261,12 +282,8 @@ fn load_chain(reading: &Reading, root: &[(FileId, u64)], disk: &mut Disk<'_>) ->
             if entry.is_err() {
                 held.checkpoints.insert(next);
             }
-            // The newest entry of a group counts; the chain is read backwards. An older one is better than none.
-            let is_better =
-                reading.accept_loss && entry.is_ok() && matches!(entries.get(&group), Some(Err(_)));
-            if is_better || !entries.contains_key(&group) {
-                entries.insert(group, entry);
-            }
+            // The newest entry of a group counts; the chain is read backwards.
+            entries.take(group, entry, reading.accept_loss);
         }
         newest = newest.or(Some(head));
         next = head.previous;
@@ -315,14 +332,13 @@ fn load_group(
         }
     };
     let Entry { mut kind, applied, term, captured, last_segment, live, reason, state, .. } = entry;
+    if kind == EntryKind::Dropped {
+        return;
+    }
     if kind == EntryKind::Quarantined && found.accept_loss && !state.is_empty() {
         // As it was when it was last sound.
         found.report.given_up.push((group, reason.clone()));
         kind = EntryKind::Live;
-    }
-    if kind == EntryKind::Dropped {
-        found.dropped.insert(group, captured);
-        return;
     }
     let meta = GroupMeta { applied, term, captured, last_segment, live: live.clone(), quarantine: None };
     found.groups.insert(group, meta);
@@ -421,7 +437,8 @@ impl Found {
         let group = head.meta.group;
         self.seen.insert(group);
         let meta = self.groups.get(&group);
-        // What a group that went had in the log; later frames are of the same group that is here again.
+        // What a group that went had in the log; later frames are of the same group that is here again, whether a checkpoint has
+        // that or not.
         let is_gone = self.dropped.get(&group).is_some_and(|captured| mark < *captured);
         if is_gone || meta.is_some_and(|meta| meta.quarantine.is_some()) {
             return;

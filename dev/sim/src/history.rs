@@ -199,6 +199,8 @@ pub enum AckPolicy {
     Explicit,
     /// Each for all before it.
     All,
+    /// There are none: what was sent is done with.
+    None,
 }
 
 /// One consumer.
@@ -216,8 +218,10 @@ pub struct ConsumerLog {
     pub max_deliver: Option<u64>,
     /// When its creation was confirmed.
     pub made: Option<Time>,
-    /// The client that pulls from it.
+    /// The client that pulls from it, or that it pushes to.
     pub owner: usize,
+    /// Whether it pushes.
+    pub pushes: bool,
     /// How often each sequence came.
     pub deliveries: BTreeMap<u64, u64>,
     /// Consumer sequences that came, in their order.
@@ -356,6 +360,7 @@ impl ConsumerLog {
             max_deliver: None,
             made: None,
             owner,
+            pushes: false,
             deliveries: BTreeMap::new(),
             last_delivery: 0,
             acked: BTreeSet::new(),

@@ -17,6 +17,8 @@ mod invariants;
 mod net;
 mod planted;
 mod sample;
+#[cfg(test)]
+mod scenes;
 mod server;
 mod simulate;
 #[cfg(test)]

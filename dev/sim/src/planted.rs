@@ -58,6 +58,10 @@ pub enum Planted {
     TransfersTooFar,
     /// A state is fetched without messages.
     TransfersCutShort,
+    /// A state is fetched without consumers.
+    TransfersWithoutConsumers,
+    /// A state is fetched without the message ids of its duplicate window.
+    TransfersWithoutIds,
 }
 
 impl Planted {
@@ -84,11 +88,8 @@ impl Planted {
         }
     }
 
-    /// What no seed of 200 shows: clients read too rarely from a leader that is cut off and does not know it.
-    pub const UNSEEN: [Planted; 1] = [Planted::EndlessLease];
-
-    /// All that a cluster can have and that is found.
-    pub const CLUSTER: [Planted; 24] = [
+    /// All that a cluster can have.
+    pub const CLUSTER: [Planted; 27] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
         Planted::LostLastFrame,
@@ -107,11 +108,14 @@ impl Planted {
         Planted::OldIdentity,
         Planted::DroppedFrames,
         Planted::ReorderedFrames,
+        Planted::EndlessLease,
         Planted::FalseVotes,
         Planted::EagerCommits,
         Planted::LostEntries,
         Planted::ChangedEntries,
         Planted::TransfersTooFar,
         Planted::TransfersCutShort,
+        Planted::TransfersWithoutConsumers,
+        Planted::TransfersWithoutIds,
     ];
 }

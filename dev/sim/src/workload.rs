@@ -10,6 +10,7 @@ mod publish;
 
 pub use cluster::Cluster;
 pub use consume::Delivery;
+pub use keys::BUCKET;
 pub use publish::is_schedule;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -243,7 +244,7 @@ impl Workload {
         let micros = pace * if actor == self.admin { 6000 } else { 2500 };
         world.alarm(Span((1000 * (100 + self.rng.below(micros))) as i64), actor as u64);
         if !world.is_connected(actor) {
-            world.connect(actor);
+            self.connect(world, actor);
             return;
         }
         if self.paused {

@@ -225,6 +225,24 @@ impl World {
         self.hosts[host].server.as_ref().map(|(server, _)| server)
     }
 
+    /// A server that takes itself for the leader of a replicated stream.
+    pub fn leader_of(&self, stream: &str) -> Option<usize> {
+        let leads = |host: &usize| {
+            let server = self.server(*host);
+            server.is_some_and(|server| server.replicas().any(|one| one.leads && one.stream == stream))
+        };
+        (0..self.hosts.len()).find(leads)
+    }
+
+    /// A server that is fetching the state of a stream, and which stream.
+    pub fn fetching(&self) -> Option<(usize, String)> {
+        let of = |host: usize| {
+            let mut replicas = self.server(host)?.replicas();
+            replicas.find(|one| !one.is_whole).map(|one| (host, one.stream.to_owned()))
+        };
+        (0..self.hosts.len()).find_map(of)
+    }
+
     /// How many links a server has.
     pub fn links(&self, host: usize) -> usize {
         self.hosts[host].server.as_ref().map_or(0, |(_, mesh)| mesh.links().len())

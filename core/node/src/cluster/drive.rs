@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hw_cluster::PeerFrame;
 use hw_hub::Hub;
-use hw_kit::{GroupId, NodeId, Time};
+use hw_kit::{GroupId, LogIndex, NodeId, Time};
 use hw_raft::{Body, Entry, EntryKind, Message, Ready, Role};
 use hw_store::{Frame, FrameMeta};
 
@@ -212,6 +212,8 @@ impl JetStream {
                 // After a restart this server may learn only now that it has a vote.
                 self.plan_election(now, id, hw_cluster::Cause::Started);
             }
+        } else if self.is_in_state(id, entry.index) {
+            // It came with the leader's state.
         } else if self.replica(id).is_some_and(|replicated| replicated.hollow) {
             // What is being fetched contains it.
             self.pass(id, meta);
@@ -239,8 +241,15 @@ impl JetStream {
         }
     }
 
+    /// Whether the state that was fetched, and that the replica does not know of yet, contains an entry.
+    fn is_in_state(&self, id: GroupId, index: LogIndex) -> bool {
+        let installing = self.replica(id).and_then(|replicated| replicated.installing.as_ref());
+        installing.is_some_and(|installing| index <= installing.base.0)
+    }
+
     fn pass(&mut self, id: GroupId, meta: FrameMeta) {
-        if let Some(log) = self.log_mut(id) {
+        let is_in_state = self.is_in_state(id, meta.first);
+        if let Some(log) = self.log_mut(id).filter(|_| !is_in_state) {
             log.pass(meta);
         }
     }

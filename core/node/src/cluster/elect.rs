@@ -27,7 +27,11 @@ impl JetStream {
     /// How many servers should ask before this one; None: this one cannot lead.
     fn rank(&self, id: GroupId, cause: Cause) -> Option<usize> {
         let (cluster, replicated) = (self.cluster.as_ref()?, self.replica(id)?);
-        let voters = &replicated.replica.members().voters;
+        let members = replicated.replica.members();
+        // While members change, those from before have a say, and may be the only ones who have the whole log.
+        let mut voters = [&members.voters[..], &members.outgoing[..]].concat();
+        voters.sort_unstable();
+        voters.dedup();
         if !voters.contains(&cluster.me) {
             return None;
         }

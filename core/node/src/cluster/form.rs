@@ -34,6 +34,7 @@ impl JetStream {
         self.run_transfers(now);
         self.run_repairs(now, hub);
         self.run_orphans(now);
+        self.run_strays(now, hub);
         self.run_lags(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {

@@ -1,7 +1,7 @@
 //! Groups that are on disk here and of which nobody says that they exist. They are kept: the meta group may say so yet, and what
 //! it does not know is no reason to remove what somebody stored. Only what it knows to be deleted goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hw_hub::Hub;
 use hw_kit::{AccountId, GroupId, NodeId, Span, Time};
@@ -14,6 +14,8 @@ use crate::notice::NoticeLevel;
 
 /// How often it is looked who is still unknown.
 const EVERY: Span = Span::from_secs(5);
+/// How often a replica that has no place here any more asks whether it may go.
+const ASK_EVERY: Span = Span::from_secs(1);
 
 /// Groups that nobody knows.
 #[derive(Default)]
@@ -21,11 +23,13 @@ pub(crate) struct Orphans {
     next: Option<Time>,
     /// Those that were named in the log.
     told: BTreeSet<GroupId>,
+    /// Replicas that have no place here any more, and when they ask next whether they may go.
+    leaving: BTreeMap<GroupId, Time>,
 }
 
 impl Orphans {
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.next
+        self.next.into_iter().chain(self.leaving.values().copied()).min()
     }
 }
 
@@ -59,6 +63,39 @@ impl JetStream {
         self.aside.parked.keys().next().is_some()
             || self.cluster.as_ref().is_some_and(|cluster| !cluster.found.is_empty())
             || !self.aside.unopened.is_empty()
+    }
+
+    /// A replica has no place here any more. It goes when its leader says so, which may be lost on the way, or die with a leader:
+    /// it asks until it is told.
+    pub(crate) fn note_stray(&mut self, now: Time, id: GroupId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.orphans.leaving.insert(id, now + ASK_EVERY);
+        }
+    }
+
+    /// Replicas whose place was taken away while the server did not run.
+    pub(crate) fn find_strays(&mut self, now: Time) {
+        let placed: BTreeSet<GroupId> = self
+            .meta
+            .all()
+            .filter(|(_, asset)| self.is_placed_here(asset))
+            .map(|(_, asset)| asset.group())
+            .collect();
+        for id in self.replicated().into_iter().filter(|id| *id != META && !placed.contains(id)) {
+            self.note_stray(now, id);
+        }
+    }
+
+    /// Replicas that may have to go ask for it.
+    pub(crate) fn run_strays(&mut self, now: Time, hub: &mut Hub) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let due = cluster.orphans.leaving.extract_if(.., |_, at| *at <= now);
+        let due: Vec<GroupId> = due.map(|(id, _)| id).collect();
+        for id in due {
+            if self.groups.contains_key(&id) {
+                self.follow_place(now, hub, id);
+            }
+        }
     }
 
     /// Names in the log who is unknown, once.

@@ -269,6 +269,7 @@ impl JetStream {
         }
         if !self.is_placed_here(&asset) && !self.log(id).is_some_and(Log::is_leading) {
             // Who leads says when it is not needed here any more, perhaps for the second time.
+            self.note_stray(now, id);
             return self.ask_for_leader(id);
         }
         let is_only_here = asset.peers().all(|node| self.is_me(node));

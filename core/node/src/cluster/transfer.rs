@@ -23,6 +23,9 @@ use crate::notice::NoticeLevel;
 /// How long a follower waits for a piece before it asks again.
 const PATIENCE: Span = Span::from_secs(2);
 
+/// How soon it asks again when a state was older than what it knows to be decided.
+const SOON: Span = Span::from_millis(50);
+
 /// States on their way.
 #[derive(Default)]
 pub(crate) struct Transfers {
@@ -248,6 +251,11 @@ impl JetStream {
             cluster.send(from, PeerFrame::Fetch { group: id, transfer, after: at });
             return self.begin_checkpoint();
         };
+        incoming.until = now + SOON;
+        if self.has_passed(id, end.applied) {
+            return; // Who leads since a moment ago does not know yet that more is decided: soon it is asked again.
+        }
+        let Some(cluster) = &mut self.cluster else { return };
         cluster.transfers.incoming.remove(&id);
         if let Err(reason) = self.install(now, hub, id, end) {
             let reason =
@@ -334,6 +342,12 @@ impl JetStream {
             else {
                 continue;
             };
+            if replicated.hollow && self.has_passed(id, base.0) {
+                // Entries behind the state were decided while it was made durable, and went by: it takes a newer one.
+                self.fetch_passed(now, id);
+                continue;
+            }
+            let Some(replicated) = self.replica_mut(id) else { continue };
             (replicated.hollow, replicated.anew) = (false, false);
             (replicated.base, replicated.members) = (base, members.clone());
             if replicated.is_mute() {
@@ -354,6 +368,24 @@ impl JetStream {
             if self.replica(id).is_some_and(|replicated| replicated.replica.leader().0 == 0) {
                 self.ask_for_leader(id);
             }
+        }
+    }
+
+    /// Whether entries behind `applied` have gone by a group's replica, which does not apply them while its state is fetched.
+    fn has_passed(&self, id: GroupId, applied: LogIndex) -> bool {
+        self.log(id).is_some_and(|log| log.applied() > applied)
+    }
+
+    /// The checkpoint says that the state is whole; from now on it is not any more.
+    fn fetch_passed(&mut self, now: Time, id: GroupId) {
+        let Some(replicated) = self.replica_mut(id) else { return };
+        let frame = replicated.note_again(id);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.frames.push(frame);
+        }
+        match self.helper(id) {
+            Some(leader) => self.fetch_state(now, leader, id),
+            None => self.ask_for_leader(id),
         }
     }
 

@@ -103,21 +103,7 @@ fn a_note_stays_until_its_group_is_saved() {
     builder.push(b"vote for 2 in term 7");
     let meta = FrameMeta { group: GROUP, term: 7, first: LogIndex(0), kind: FrameKind::Note };
     append(&mut storage, &mut disk, builder.finish(meta)).expect("a note");
-    for round in 1..=60 {
-        builder.push(&[b'x'; 2000]);
-        let (group, first) = (GroupId(10), LogIndex(round));
-        let other = builder.finish(FrameMeta { group, term: 1, first, kind: FrameKind::Entries });
-        while append(&mut storage, &mut disk, other.clone()) == Err(AppendError::NotReady) {
-            let mut spare = storage.spare_job().expect("a log file is wanted");
-            let result = spare.take_ops().into_iter().try_for_each(|op| disk.run(op).map(|_| ()));
-            storage.handle_spare(spare, result);
-        }
-        let state = Bytes::from_static(b"snapshot");
-        let saved =
-            GroupCheckpoint { group, applied: LogIndex(round), term: 1, state, ..GroupCheckpoint::default() };
-        let partial = CheckpointJob { groups: vec![saved], ..CheckpointJob::default() };
-        checkpoint(&mut storage, &mut disk, partial).expect("only the other group is saved");
-    }
+    others_go_on(&mut storage, &mut disk);
     let (mut storage, entries) = reopen(&mut disk);
     assert_eq!(entries, ["vote for 2 in term 7"]);
     // Once the group is saved, the note is a part of its state and the log may go.
@@ -130,4 +116,81 @@ fn a_note_stays_until_its_group_is_saved() {
     checkpoint(&mut storage, &mut disk, all).expect("both are saved");
     assert!(storage.wal_bytes() < held / 10, "{} of {held} bytes of log are left", storage.wal_bytes());
     assert_eq!(reopen(&mut disk).1, Vec::<String>::new());
+}
+
+/// A group that was dropped is back, and no checkpoint has it yet: the log does, however many checkpoints others have.
+#[test]
+fn a_group_that_is_back_stays_in_the_log_until_it_is_saved() {
+    for has_entries in [true, false] {
+        let mut disk = MemDisk::default();
+        let (mut storage, _) = reopen(&mut disk);
+        append(&mut storage, &mut disk, frame(1, 1, 3)).expect("an entry");
+        checkpoint(&mut storage, &mut disk, job(3, 1)).expect("the group is saved");
+        append(&mut storage, &mut disk, frame(1, 4, 1)).expect("an entry");
+        let gone = CheckpointJob { dropped: vec![GROUP], ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, gone).expect("the group goes");
+        let (back, text) = match has_entries {
+            true => (frame(2, 1, 1), "2 1"),
+            false => {
+                let mut builder = FrameBuilder::new();
+                builder.push(b"vote for 2 in term 7");
+                let (term, first) = (7, LogIndex(0));
+                let meta = FrameMeta { group: GROUP, term, first, kind: FrameKind::Note };
+                (builder.finish(meta), "vote for 2 in term 7")
+            }
+        };
+        append(&mut storage, &mut disk, back).expect("the group is back");
+        others_go_on(&mut storage, &mut disk);
+        assert_eq!(reopen(&mut disk).1, [text]);
+    }
+}
+
+/// A group that was dropped is back and has nothing yet, which a checkpoint says: what the log has of the time before is not taken
+/// for its log.
+#[test]
+fn what_the_log_has_of_an_earlier_life_does_not_count() {
+    for is_full in [false, true] {
+        let mut disk = MemDisk::default();
+        let (mut storage, _) = reopen(&mut disk);
+        append(&mut storage, &mut disk, frame(1, 1, 3)).expect("an entry");
+        checkpoint(&mut storage, &mut disk, job(3, 1)).expect("the group is saved");
+        append(&mut storage, &mut disk, frame(1, 4, 2)).expect("more of the first life");
+        let gone = CheckpointJob { dropped: vec![GROUP], ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, gone).expect("the group goes");
+        let back = |full| CheckpointJob { full, ..job(0, 0) };
+        checkpoint(&mut storage, &mut disk, back(is_full)).expect("it is back, with nothing");
+        let (mut storage, entries) = reopen(&mut disk);
+        assert_eq!(entries, Vec::<String>::new());
+        append(&mut storage, &mut disk, frame(2, 1, 1)).expect("it begins anew");
+        checkpoint(&mut storage, &mut disk, back(true)).expect("it has nothing in its state yet");
+        let (mut storage, entries) = reopen(&mut disk);
+        assert_eq!(entries, ["2 1"]);
+        checkpoint(&mut storage, &mut disk, job(1, 2)).expect("now it has");
+        let (mut storage, entries) = reopen(&mut disk);
+        assert_eq!(entries, Vec::<String>::new());
+        let gone = CheckpointJob { dropped: vec![GROUP], full: true, ..CheckpointJob::default() };
+        checkpoint(&mut storage, &mut disk, gone).expect("it goes for the second time");
+        let mut each = |item| panic!("{item:?}");
+        recover(options(SyncPolicy::Always), &mut |op| disk.run(op), &mut each).expect("it opens");
+    }
+}
+
+/// Another group fills log files, and checkpoints have it alone.
+fn others_go_on(storage: &mut Storage, disk: &mut MemDisk) {
+    let mut builder = FrameBuilder::new();
+    for round in 1..=60 {
+        builder.push(&[b'x'; 2000]);
+        let (group, first) = (GroupId(10), LogIndex(round));
+        let other = builder.finish(FrameMeta { group, term: 1, first, kind: FrameKind::Entries });
+        while append(storage, disk, other.clone()) == Err(AppendError::NotReady) {
+            let mut spare = storage.spare_job().expect("a log file is wanted");
+            let result = spare.take_ops().into_iter().try_for_each(|op| disk.run(op).map(|_| ()));
+            storage.handle_spare(spare, result);
+        }
+        let state = Bytes::from_static(b"snapshot");
+        let saved =
+            GroupCheckpoint { group, applied: LogIndex(round), term: 1, state, ..GroupCheckpoint::default() };
+        let partial = CheckpointJob { groups: vec![saved], ..CheckpointJob::default() };
+        checkpoint(storage, disk, partial).expect("only the other group is saved");
+    }
 }

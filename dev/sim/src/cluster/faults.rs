@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Run, violation};
 use crate::history::Violation;
+use crate::workload::BUCKET;
 
 /// Messages that were held up arrive within this after everything is healed.
 const LATE: Span = Span::from_millis(1200);
@@ -44,7 +45,7 @@ impl Run {
 
     fn one_fault(&mut self) -> Result<(), Violation> {
         let host = self.some_host();
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0 | 1 => {
                 self.count("kills");
                 self.world.kill(host);
@@ -104,7 +105,9 @@ impl Run {
                 let after = self.rng.below(20);
                 self.world.disk(host).fail_sync_in = Some(after);
             }
-            17 | 18 if self.damages => self.strike(host, false)?,
+            17 => self.strand()?,
+            18 => self.aim()?,
+            19 | 20 if self.damages => self.strike(host, false)?,
             _ => self.strike(host, true)?,
         }
         Ok(())
@@ -122,6 +125,47 @@ impl Run {
             self.workload.history.loose_until = self.world.now() + LAST_WORDS;
             self.work(0, 30)?;
             self.start_all()?;
+        }
+        Ok(())
+    }
+
+    /// Who leads the bucket is cut off from all other servers, while clients reach everybody: soon another one leads, and what
+    /// is written there must not be missed by who reads here.
+    fn strand(&mut self) -> Result<(), Violation> {
+        let Some(host) = self.world.leader_of(BUCKET) else { return Ok(()) };
+        self.count("leaders that were cut off");
+        self.hold_up();
+        let others = (0..self.world.servers()).filter(|other| *other != host);
+        others.for_each(|other| self.world.part(host, other));
+        self.work(500, 900)?;
+        self.workload.strand(&mut self.world, Some(host));
+        self.work(300, 900)?;
+        self.workload.strand(&mut self.world, None);
+        Ok(())
+    }
+
+    /// A server comes back to others whose logs do not reach it any more, and it, or who brings it a state, dies while that is
+    /// under way.
+    fn aim(&mut self) -> Result<(), Violation> {
+        let host = self.some_host();
+        self.world.kill(host);
+        self.work(150, 500)?;
+        for other in (0..self.world.servers()).filter(|other| *other != host) {
+            self.world.kill(other);
+        }
+        self.start_all()?;
+        self.workload.history.loose_until = self.world.now() + LAST_WORDS;
+        for _ in 0..400 {
+            self.go(Span::from_millis(1))?;
+            let Some((receiver, stream)) = self.world.fetching() else { continue };
+            let leader = self.world.leader_of(&stream).filter(|_| self.rng.chance(1, 3));
+            let victim = leader.unwrap_or(receiver);
+            self.count("crashes while a state was fetched");
+            match self.rng.chance(1, 2) {
+                true => self.world.power_cut(victim),
+                false => self.world.kill(victim),
+            }
+            break;
         }
         Ok(())
     }

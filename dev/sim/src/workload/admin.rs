@@ -143,25 +143,22 @@ impl Workload {
         }
         let consumer = format!("C{}", self.tokens);
         let filter = self.rng.chance(1, 3).then(|| subject(&name, generation, self.rng.below(5)));
+        // Others than pulls with acknowledgements: in clusters, where more of them is kept beside the log.
+        let is_cluster = self.cluster.is_some();
         let ack = match retention {
+            Retention::Limits if is_cluster && self.rng.chance(1, 6) => AckPolicy::None,
             Retention::Limits if self.rng.chance(1, 4) => AckPolicy::All,
             _ => AckPolicy::Explicit,
         };
-        let pace = self.cluster.as_ref().map_or(1, |cluster| cluster.pace as i64);
         let owner = self.workers[self.rng.below(self.workers.len() as u64) as usize];
         let mut log = ConsumerLog::new(filter.clone(), ack, owner);
-        log.max_deliver = self.rng.chance(1, 6).then(|| 3 + self.rng.below(3));
-        let mut config = json!({
-            "durable_name": consumer,
-            "name": consumer,
-            "deliver_policy": "all",
-            "ack_policy": if ack == AckPolicy::All { "all" } else { "explicit" },
-            "ack_wait": Span::from_millis(pace.min(10) * (20 + self.rng.below(80) as i64)).0,
-            "max_deliver": log.max_deliver.map_or(-1, |max| max as i64),
-            "replay_policy": "instant",
-        });
-        if self.rng.chance(1, 3) {
-            config["max_ack_pending"] = json!(2 + self.rng.below(10));
+        log.pushes = is_cluster && self.rng.chance(1, 4);
+        // What is pushed while nobody may acknowledge it would be given up.
+        let may_exhaust = !log.pushes && ack != AckPolicy::None;
+        log.max_deliver = (may_exhaust && self.rng.chance(1, 6)).then(|| 3 + self.rng.below(3));
+        let mut config = self.consumer_config(&consumer, &log);
+        if log.pushes {
+            config["deliver_subject"] = json!(format!("{}.push", world.inbox(owner)));
         }
         let mut subject = format!("$JS.API.CONSUMER.CREATE.{name}.{consumer}");
         if let Some(filter) = filter {
@@ -174,6 +171,34 @@ impl Workload {
         }
         let pending = Pending::CreateConsumer { stream: name, generation, consumer };
         self.request(world, self.admin, pending, (&subject, &body.to_string()));
+    }
+
+    fn consumer_config(&mut self, name: &str, log: &ConsumerLog) -> Value {
+        let pace = self.cluster.as_ref().map_or(1, |cluster| cluster.pace as i64);
+        let mut config = json!({
+            "name": name,
+            "deliver_policy": "all",
+            "ack_policy": match log.ack {
+                AckPolicy::All => "all",
+                AckPolicy::Explicit => "explicit",
+                AckPolicy::None => "none",
+            },
+            "max_deliver": log.max_deliver.map_or(-1, |max| max as i64),
+            "replay_policy": "instant",
+        });
+        match self.cluster.is_some() && self.rng.chance(1, 6) {
+            // Longer than any run: its clients are silent for long.
+            true => config["inactive_threshold"] = json!(Span::from_secs(3600).0),
+            false => config["durable_name"] = json!(name),
+        }
+        if log.ack != AckPolicy::None {
+            let wait = Span::from_millis(pace.min(10) * (20 + self.rng.below(80) as i64));
+            config["ack_wait"] = json!(wait.0);
+            if self.rng.chance(1, 3) {
+                config["max_ack_pending"] = json!(2 + self.rng.below(10));
+            }
+        }
+        config
     }
 
     fn delete_consumer(&mut self, world: &mut World) {

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub(super) keys: Vec<String>,
     pub(super) last_key: u64,
     pub(super) last_value: u64,
+    /// A server that is cut off from the others: the first of those clients reads there, the others write elsewhere.
+    pub(super) stranded: Option<usize>,
 }
 
 impl Cluster {
@@ -46,6 +48,7 @@ impl Cluster {
             keys: vec!["a".to_owned(), "b".to_owned()],
             last_key: 0,
             last_value: 0,
+            stranded: None,
         }
     }
 
@@ -65,6 +68,30 @@ pub(super) fn is_unknown(answer: &Value) -> bool {
 }
 
 impl Workload {
+    /// A server is cut off from the others, or none any more: clients that work on keys go to both sides.
+    pub fn strand(&mut self, world: &mut World, host: Option<usize>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.stranded = host;
+        if host.is_some() {
+            cluster.keepers.iter().for_each(|keeper| world.disconnect(*keeper));
+        }
+    }
+
+    /// A client connects to any server, or to the one that it has to be at.
+    pub(super) fn connect(&mut self, world: &mut World, client: usize) {
+        let cluster = self.cluster.as_ref().filter(|cluster| cluster.keepers.contains(&client));
+        let Some((cluster, stranded)) = cluster.and_then(|cluster| Some((cluster, cluster.stranded?))) else {
+            return world.connect(client);
+        };
+        let is_reader = cluster.keepers.first() == Some(&client);
+        let others: Vec<usize> =
+            (0..cluster.servers).filter(|host| *host != stranded && world.is_up(*host)).collect();
+        match others.get(self.rng.below(others.len().max(1) as u64) as usize) {
+            Some(other) if !is_reader => world.connect_to(client, *other),
+            _ => world.connect_to(client, stranded),
+        }
+    }
+
     /// Changes who has a stream, or who leads.
     pub(super) fn operate(&mut self, world: &mut World) {
         let Some(name) = self.some_stream() else { return };

@@ -51,7 +51,7 @@ impl Workload {
         for (name, stream) in &mut self.history.streams {
             for (consumer, log) in &mut stream.consumers {
                 let is_there = log.existence != Existence::No && stream.existence != Existence::No;
-                if log.owner == client && is_there && log.pull_until <= now {
+                if log.owner == client && is_there && !log.pushes && log.pull_until <= now {
                     let expires = Span::from_millis(if self.draining {
                         100
                     } else {
@@ -96,6 +96,7 @@ impl Workload {
             return;
         };
         let choice = match (self.draining, policy) {
+            (_, AckPolicy::None) => return,
             (true, _) => 50,
             (false, AckPolicy::All) => [0, 50, 99, 99][self.rng.below(4) as usize],
             (false, AckPolicy::Explicit) => self.rng.below(100),

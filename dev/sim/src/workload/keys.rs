@@ -44,6 +44,11 @@ impl Workload {
         if is_busy || self.draining {
             return;
         }
+        let stranded = self.cluster.as_ref().filter(|cluster| cluster.stranded.is_some());
+        let reads = stranded.map(|cluster| cluster.keepers.first() == Some(&client));
+        if reads.is_some() && self.rng.chance(1, 2) {
+            return; // The key is to last as long as the server is cut off.
+        }
         let key = self.some_key();
         let ops = self.history.keys.entry(key.clone()).or_default();
         let index = ops.len();
@@ -56,6 +61,8 @@ impl Workload {
         cluster.last_value += 1;
         let value = cluster.last_value;
         let act = match (self.rng.below(10), known) {
+            _ if reads == Some(true) => KeyAct::Get,
+            (0..8, _) if reads == Some(false) => KeyAct::Put(value),
             (0..2, _) => KeyAct::Put(value),
             (2, _) => KeyAct::Put(0),
             (3..6, Some(revision)) => KeyAct::Swap(revision, value),
@@ -95,7 +102,8 @@ impl Workload {
 
     fn some_key(&mut self) -> String {
         let Some(cluster) = &mut self.cluster else { return String::new() };
-        let at = self.rng.below(cluster.keys.len() as u64) as usize;
+        let keys = if cluster.stranded.is_some() { 1 } else { cluster.keys.len() as u64 };
+        let at = self.rng.below(keys) as usize;
         if self.history.keys.get(&cluster.keys[at]).is_some_and(|ops| ops.len() >= OPS_MAX) {
             cluster.last_key += 1;
             cluster.keys[at] = format!("k{}", cluster.last_key);

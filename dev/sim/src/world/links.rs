@@ -239,7 +239,9 @@ impl World {
             | Planted::LostEntries
             | Planted::ChangedEntries
             | Planted::TransfersTooFar
-            | Planted::TransfersCutShort => frames = vec![forge(planted, &mut self.rng, frames.remove(0))],
+            | Planted::TransfersCutShort
+            | Planted::TransfersWithoutConsumers
+            | Planted::TransfersWithoutIds => frames = vec![forge(planted, &mut self.rng, frames.remove(0))],
             _ => {}
         }
         for body in frames {
