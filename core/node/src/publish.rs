@@ -66,6 +66,7 @@ impl JetStream {
             self.tell_refused(id, serial);
             return self.publish_batched(now, id, msg);
         }
+        let serial = serial.and_then(Serial::followed);
         let origin = match (wants_ack, serial) {
             (false, _) => Origin::None,
             (true, None) => Origin::Publish(owned(msg.reply)),

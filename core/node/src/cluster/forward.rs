@@ -313,7 +313,10 @@ impl JetStream {
             return Way::Nowhere; // Soon: what was handed to the last leader comes first.
         }
         let next = match self.replica(id) {
-            Some(replicated) => Some(replicated.replica.leader()).filter(is_there),
+            // After a link came up, who led has to say that it still does.
+            Some(replicated) => {
+                Some(replicated.replica.leader()).filter(|_| replicated.proven).filter(is_there)
+            }
             // Who has a replica knows who leads.
             None => {
                 let captured = cluster.forwards.captured.get(&id);

@@ -83,19 +83,20 @@ impl Run {
 }
 
 impl JetStream {
-    /// The serial number of a publish that is about to be handed to a stream's leader. Without one, what becomes of it is not
-    /// followed: there is no replica here that could tell, or it is part of a batch, which ends with the leader.
+    /// The serial number of a publish that is about to be handed to a stream's leader. Without one it is anybody's who leads:
+    /// there is no replica here that could tell what became of it. What is part of a batch ends with the leader.
     pub(crate) fn number(&mut self, target: Target, msg: &Message<'_>) -> Option<Serial> {
         let Target::Publish(id) = target else { return None };
-        let group = self.groups.get(&id).filter(|group| !group.is_batched(msg))?;
+        let group = self.groups.get(&id)?;
+        let is_batched = group.is_batched(msg);
         let replicated = group.log.replicated.as_ref()?;
         if replicated.hollow || replicated.is_mute() || replicated.installing.is_some() {
             return None;
         }
         let (term, cluster) = (replicated.replica.term(), self.cluster.as_mut()?);
         let handed = &mut cluster.forwards.handed;
-        if handed.bytes > WAITING_BYTES_MAX {
-            return None;
+        if is_batched || handed.bytes > WAITING_BYTES_MAX {
+            return Some(Serial { by: cluster.me, number: 0, term });
         }
         handed.last += 1;
         Some(Serial { by: cluster.me, number: handed.last, term })
@@ -106,7 +107,9 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let handed = &mut cluster.forwards.handed;
         while let Some((bytes, target, serial)) = Parcel::split(&mut body) {
-            let (Some(id), Some(serial)) = (group_of(target), serial) else { continue };
+            let (Some(id), Some(serial)) = (group_of(target), serial.and_then(Serial::followed)) else {
+                continue;
+            };
             handed.bytes += bytes.len();
             handed.groups.entry(id).or_default().push_back(Sent { serial, to, since: now, bytes });
         }
@@ -178,6 +181,7 @@ impl JetStream {
 
     /// A message that another server handed on is refused: that server hears of it before its client does.
     pub(crate) fn tell_refused(&mut self, id: GroupId, serial: Option<Serial>) {
+        let serial = serial.and_then(Serial::followed);
         if let (Some(cluster), Some(Serial { by, number, .. })) = (&mut self.cluster, serial) {
             cluster.send(by, PeerFrame::Refused { group: id, number });
         }

@@ -126,9 +126,9 @@ impl JetStream {
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
                 let is_alone = waiting.heard.is_empty() && waiting.call.sender.conn.is_some();
-                // A stream that was created already is there with the same configuration: that is no second change.
-                let is_create = matches!(waiting.parsed, Parsed::Request(_, Request::StreamCreate { .. }));
-                if waiting.mine || is_alone || is_create || is_look(&waiting.parsed) {
+                // But for the first leader of all: nobody led before.
+                let is_first = waiting.group == META && self.replica(META).is_some_and(|meta| meta.founding);
+                if waiting.mine || is_alone || is_first || is_look(&waiting.parsed) {
                     waiting.call.is_handed_on = true;
                     self.calls.push_back(waiting.call);
                 }

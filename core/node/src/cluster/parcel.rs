@@ -14,7 +14,7 @@ pub(crate) struct Parcel {
     pub(crate) target: Target,
     /// How often it was handed on.
     pub(crate) hops: u8,
-    /// By what the server that handed it on will know it, if that one follows what becomes of it.
+    /// By what the server that handed it on will know it, if that one has a replica of the stream.
     pub(crate) serial: Option<Serial>,
     /// The account of an API request; empty: the stream's.
     pub(crate) account: Bytes,
@@ -29,10 +29,17 @@ pub(crate) struct Parcel {
 pub(crate) struct Serial {
     /// That server. Not among the bytes: it is the one that they come from.
     pub(crate) by: NodeId,
-    /// Counted up; 0 in the bytes: there is none.
+    /// Counted up; 0: what becomes of it is not followed, as it is part of a batch.
     pub(crate) number: u64,
     /// It is for the leader of this term, and no other.
     pub(crate) term: u64,
+}
+
+impl Serial {
+    /// It, if what becomes of the publish is followed.
+    pub(crate) fn followed(self) -> Option<Serial> {
+        (self.number != 0).then_some(self)
+    }
 }
 
 impl Parcel {
@@ -80,7 +87,7 @@ impl Parcel {
     }
 }
 
-/// Target (u64), hops (u8), serial number and term (u64 each), and five lengths (u32).
+/// Target (u64), hops (u8), serial number and term (u64 each; term 0: there are none), and five lengths (u32).
 const HEAD: usize = 8 + 1 + 2 * 8 + 5 * 4;
 
 /// What stands in front of a parcel.
@@ -107,7 +114,7 @@ impl Head {
             (*length, rest) = (u32::from_le_bytes(*four) as usize, behind);
         }
         let total = lengths.iter().try_fold(HEAD, |sum, length| sum.checked_add(*length))?;
-        let serial = (number != 0).then_some(Serial { by: NodeId(0), number, term });
+        let serial = (term != 0).then_some(Serial { by: NodeId(0), number, term });
         (bytes.len() >= total).then_some(Head { total, target, hops: *hops, serial, lengths })
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Replicated {
     leading: Option<u64>,
     /// The term in which it led last.
     pub(crate) led: u64,
+    /// Whether nobody led before it.
+    pub(crate) founding: bool,
     /// When it began to lead.
     pub(crate) since: Time,
     /// The term in which it was elected, until its first entry is applied.
@@ -131,6 +133,7 @@ impl Replicated {
             replica: Replica::new(settings, start)?,
             leading: None,
             led: 0,
+            founding: false,
             since: Time(0),
             elected: None,
             proven: false,
@@ -208,11 +211,12 @@ impl Replicated {
     }
 
     /// An entry without commands was applied: says whether it makes this server the leader.
-    pub(crate) fn handle_first(&mut self, now: Time, term: u64) -> bool {
+    pub(crate) fn handle_first(&mut self, now: Time, (index, term): (LogIndex, u64)) -> bool {
         if self.elected != Some(term) || self.leading.is_some() {
             return false;
         }
         (self.leading, self.since) = (Some(term), now);
+        self.founding = index == LogIndex(1);
         true
     }
 
