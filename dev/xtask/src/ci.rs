@@ -62,6 +62,7 @@ pub fn run(root: &Path) -> ExitCode {
     ci.cargo("fmt", &["fmt", "--all", "--check"]);
     ci.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
     ci.cargo("test", &["test", "--workspace", "--exclude", "hw-conform", "--no-fail-fast", "--quiet"]);
+    ci.clusters();
     ci.planted(&[]);
     ci.counts(false);
     ci.conform(&[]);
