@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed, Request};
-use hw_kit::{AccountId, GroupId, Map, NodeId, Span, Time};
+use hw_kit::{AccountId, GroupId, LogIndex, Map, NodeId, Span, Time};
 
 use crate::api::Call;
 use crate::commit::META;
@@ -77,8 +77,18 @@ struct Waiting {
     group: GroupId,
     /// This server led when it came, with a successor on its way: nobody else carries it out.
     mine: bool,
-    /// The servers that it reached as well: who of them leads carries it out.
+    /// The servers that it reached as well: who of them led may have carried it out.
     heard: Vec<NodeId>,
+    /// Nothing was ever decided in this cluster when it came, as far as this server knows: nobody led.
+    early: bool,
+}
+
+impl Waiting {
+    /// Whether it is handed on to a leader: who has it from this server alone, and can be the first to carry it out.
+    fn is_for(&self, leader: NodeId) -> bool {
+        let is_new = self.heard.is_empty() || self.early && !self.heard.contains(&leader);
+        self.call.sender.conn.is_some() && (is_new || is_look(&self.parsed) && !self.heard.contains(&leader))
+    }
 }
 
 /// Whom a request needs.
@@ -109,13 +119,15 @@ impl JetStream {
             id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
         };
         let mine = is_led || call.is_handed_on;
+        let early = self.meta_log.applied() == LogIndex(0);
         let Some(cluster) = &mut self.cluster else { return };
         let before = now - YOUNG;
         let has_it = |node: &NodeId| cluster.peers.get(*node).is_some_and(|peer| peer.since <= before);
         let heard: Vec<NodeId> = cluster.peers.linked().map(|(node, _)| node).filter(has_it).collect();
         let patience = if mine || heard.is_empty() { PATIENCE_HELD } else { PATIENCE };
         let until = now + patience;
-        cluster.parked.all.push(Waiting { call: call.clone(), parsed, until, group: id, mine, heard });
+        let (call, group) = (call.clone(), id);
+        cluster.parked.all.push(Waiting { call, parsed, until, group, mine, heard, early });
     }
 
     /// Leaders may have been found.
@@ -135,7 +147,7 @@ impl JetStream {
                 continue;
             }
             if let Some(leader) = self.other_leader(waiting.group)
-                && (waiting.mine || waiting.call.sender.conn.is_some() && !waiting.heard.contains(&leader))
+                && (waiting.mine || waiting.is_for(leader))
             {
                 self.forward_call(leader, &waiting.call);
                 continue;
