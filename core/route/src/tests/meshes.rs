@@ -244,12 +244,16 @@ fn servers_of_other_versions_are_taken_in_or_told_why_not() {
         crate::frame::put(&mut bytes, crate::frame::Kind::Hello, body, false);
         bytes
     };
-    let of_tomorrow = [&hello((1, 2)).encode()[..], b"and more"].concat();
+    const NEXT: u16 = crate::hello::VERSION + 1;
+    let of_tomorrow = [&hello((NEXT - 1, NEXT)).encode()[..], b"and more"].concat();
+    let two = [NEXT.to_le_bytes(), (NEXT + 1).to_le_bytes()].concat();
+    let (only, other) =
+        (format!("speaks versions {NEXT} to {NEXT}"), format!("speaks versions {NEXT} to {}", NEXT + 1));
     let table = [
-        ("both speak 1", frame(MAGIC, &of_tomorrow), None),
-        ("only 2", frame(MAGIC, &hello((2, 2)).encode()), Some("speaks versions 2 to 2")),
+        ("both speak this one", frame(MAGIC, &of_tomorrow), None),
+        ("only the next", frame(MAGIC, &hello((NEXT, NEXT)).encode()), Some(only.as_str())),
         // What follows the versions may be anything.
-        ("only 2, in another form", frame(MAGIC, &[2, 0, 3, 0, 255, 255]), Some("speaks versions 2 to 3")),
+        ("only later ones, in another form", frame(MAGIC, &[&two[..], &[255, 255]].concat()), Some(&other)),
         ("other frames", frame(b"HWLINK2\n", b"who knows"), Some("another version of the frames")),
     ];
     for (what, bytes, refused) in table {
