@@ -227,6 +227,12 @@ impl JetStream {
         let mut others = replicated.replica.members().all();
         let asset = self.meta.all().map(|(_, asset)| asset).find(|asset| asset.group() == id);
         others.extend(asset.into_iter().flat_map(hw_meta::Asset::peers));
+        if let Some(cluster) =
+            self.cluster.as_ref().filter(|_| replicated.replica.members().voters.is_empty())
+        {
+            // It does not know yet with whom it is, and who leads may not be among those who are to have the group.
+            others.extend(cluster.peers.linked().map(|(node, _)| node));
+        }
         others.sort_unstable();
         others.dedup();
         let (none, is_poll) = ((LogIndex(0), 0), true);

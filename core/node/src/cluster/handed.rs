@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use hw_cluster::PeerFrame;
 use hw_hub::Message;
-use hw_kit::{GroupId, NodeId, Time};
+use hw_kit::{GroupId, LinkId, NodeId, Time};
 use hw_stream::Command;
 
 use super::forward::HOLD;
@@ -29,6 +29,8 @@ pub(crate) struct Handed {
 struct Sent {
     serial: Serial,
     to: NodeId,
+    /// The link that it went over: another one may be with another life of that server.
+    link: LinkId,
     since: Time,
     /// The parcel's bytes.
     bytes: Bytes,
@@ -105,13 +107,14 @@ impl JetStream {
     /// Parcels are on their way to a server.
     pub(crate) fn note_handed(&mut self, now: Time, to: NodeId, mut body: Bytes) {
         let Some(cluster) = &mut self.cluster else { return };
+        let Some(link) = cluster.peers.link(to) else { return };
         let handed = &mut cluster.forwards.handed;
         while let Some((bytes, target, serial)) = Parcel::split(&mut body) {
             let (Some(id), Some(serial)) = (group_of(target), serial.and_then(Serial::followed)) else {
                 continue;
             };
             handed.bytes += bytes.len();
-            handed.groups.entry(id).or_default().push_back(Sent { serial, to, since: now, bytes });
+            handed.groups.entry(id).or_default().push_back(Sent { serial, to, link, since: now, bytes });
         }
     }
 
@@ -123,14 +126,15 @@ impl JetStream {
         first.is_some_and(|first| term.is_some_and(|term| first.serial.term < term))
     }
 
-    /// A publish that was handed on from here is applied: where it is to be acknowledged, if the leader does not do that.
+    /// A publish that was handed on from here is applied: where it is to be acknowledged. Whom it was handed to does that itself
+    /// as long as it is there, whoever leads by now.
     pub(crate) fn settle_handed(&mut self, id: GroupId, run: Run) -> Option<Bytes> {
-        let leader = self.replica(id).map(|replicated| replicated.replica.leader());
         let wants_ack = self.groups.get(&id).is_some_and(|group| !group.stream.config().no_ack);
         let cluster = self.cluster.as_mut().filter(|cluster| cluster.me == run.by)?;
         while let Some(sent) = cluster.forwards.handed.pop(id, run.number) {
             if sent.serial.number == run.number {
-                let is_there = leader == Some(sent.to) && cluster.peers.link(sent.to).is_some();
+                let is_same = cluster.peers.link(sent.to) == Some(sent.link);
+                let is_there = is_same && cluster.peers.is_alive(sent.to);
                 let reply = Parcel::take(&mut sent.bytes.clone()).map(|parcel| parcel.reply);
                 return reply.filter(|reply| !is_there && wants_ack && !reply.is_empty());
             }
