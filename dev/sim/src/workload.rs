@@ -15,7 +15,7 @@ pub use publish::is_schedule;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hw_kit::{Rng, Span, Time};
+use hw_kit::{ConnId, Rng, Span, Time};
 use serde_json::Value;
 
 use crate::client::{self, Msg};
@@ -79,8 +79,8 @@ pub struct Workload {
     /// Asks while all others are silent.
     auditor: usize,
     pending: BTreeMap<String, (usize, Pending, Time)>,
-    /// Publishes that were answered, by where.
-    answered: BTreeMap<String, usize>,
+    /// Publishes that were answered, by where, and the connection that they were answered on.
+    answered: BTreeMap<String, (usize, Option<ConnId>)>,
     answers: BTreeMap<String, VecDeque<Msg>>,
     tokens: u64,
     generations: u64,
@@ -277,7 +277,9 @@ impl Workload {
             return self.hurried(world, &msg);
         }
         let Some((_, pending, _)) = self.pending.remove(&msg.subject) else {
-            if let Some(index) = self.answered.get(&msg.subject) {
+            // Who has moved to another server may get there what was on its way to where the client was before.
+            let is_again = |(_, conn): &&(usize, _)| world.connection(client) == *conn;
+            if let Some((index, _)) = self.answered.get(&msg.subject).filter(is_again) {
                 self.history.violate("acked", format!("publish {index} is answered a second time"));
             }
             return;
@@ -285,7 +287,7 @@ impl Workload {
         match pending {
             Pending::Publish(index) => {
                 if msg.status().is_none() {
-                    self.answered.insert(msg.subject.clone(), index);
+                    self.answered.insert(msg.subject.clone(), (index, world.connection(client)));
                 }
                 self.published(world, index, &msg);
             }
