@@ -24,6 +24,7 @@ const DIVERGED: u8 = 13;
 const LEFT: u8 = 14;
 const FORWARD: u8 = 16;
 const REFUSED: u8 = 17;
+const AGAIN: u8 = 18;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,11 @@ pub enum PeerFrame {
     },
     /// Messages for streams, from a server that does not lead them; what is in them is core/node's.
     Forward {
+        /// The messages.
+        body: Bytes,
+    },
+    /// Those of them that were handed on before, over a link that broke: the receiver takes what it has not heard.
+    Again {
         /// The messages.
         body: Bytes,
     },
@@ -216,6 +222,10 @@ impl PeerFrame {
                 out.push(FORWARD);
                 out.extend_from_slice(body);
             }
+            PeerFrame::Again { body } => {
+                out.push(AGAIN);
+                out.extend_from_slice(body);
+            }
             PeerFrame::Refused { group, number } => numbers(&mut out, REFUSED, &[group.0, *number]),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
@@ -274,6 +284,7 @@ impl PeerFrame {
             LEFT => PeerFrame::Left { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
+            AGAIN => PeerFrame::Again { body: rest },
             REFUSED => PeerFrame::Refused { group: GroupId(number()?), number: number()? },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
@@ -321,6 +332,8 @@ mod tests {
             PeerFrame::decode(&Bytes::from_static(b"\x10x")).map(|frame| frame.encode()),
             Ok(b"\x10x".to_vec())
         );
+        let again = PeerFrame::Again { body: body.clone() };
+        assert_eq!(PeerFrame::decode(&again.encode().into()), Ok(again));
         for frame in [
             PeerFrame::Hello { node: NodeId(4), standing, tags: vec!["a".to_owned()] },
             PeerFrame::Ask { id: 1, body: body.clone() },

@@ -68,7 +68,8 @@ impl JetStream {
         }
         let serial = serial.and_then(Serial::followed);
         let origin = match (wants_ack, serial) {
-            (false, _) => Origin::None,
+            // Who hands it on once more answers it.
+            (false, _) | (true, Some(Serial { again: true, .. })) => Origin::None,
             (true, None) => Origin::Publish(owned(msg.reply)),
             (true, Some(_)) => Origin::Handed(owned(msg.reply)),
         };

@@ -1,6 +1,8 @@
 //! Publishes that were handed to a stream's leader, until it is known what became of them. If the leader dies first, the
 //! replica here tells: what it applies of the leader's term was stored, and is acknowledged from here; what it has not applied
 //! when the next leader's term begins never will be, and is handed to that one, in the same order and before anything else.
+//! If only the link breaks, the leader hears everything once more over the next one, with the same numbers: it takes what it has
+//! not heard, and what becomes of all that is answered from here.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +16,10 @@ use super::forward::HOLD;
 use super::parcel::{Parcel, Serial, group_of};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
-use crate::limits::WAITING_BYTES_MAX;
+use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
+
+/// Numbers that agree above these bits are of one life of a server.
+const LIFE_BITS: u32 = 32;
 
 /// What is with leaders.
 #[derive(Default)]
@@ -23,6 +28,8 @@ pub(crate) struct Handed {
     bytes: usize,
     /// The last serial number that was given.
     last: u64,
+    /// The last one that was heard for a group, of each server.
+    heard: BTreeMap<(GroupId, NodeId), u64>,
 }
 
 /// A publish that is with a leader.
@@ -39,7 +46,24 @@ struct Sent {
 impl Handed {
     /// Numbers begin where no earlier life of this server began.
     pub(crate) fn new(seed: u64) -> Handed {
-        Handed { last: seed << 32, ..Handed::default() }
+        Handed { last: seed << LIFE_BITS, ..Handed::default() }
+    }
+
+    /// Whether a publish that is handed to this server is the first with its number. They come in order, so that only those that
+    /// come once more, over another link, can be known. Numbers of the server's earlier life say nothing.
+    pub(crate) fn hear(&mut self, id: GroupId, serial: Option<Serial>) -> bool {
+        let Some(Serial { by, number, again, .. }) = serial.and_then(Serial::followed) else { return true };
+        let last = self.heard.entry((id, by)).or_default();
+        if again && *last >> LIFE_BITS == number >> LIFE_BITS && number <= *last {
+            return false;
+        }
+        *last = number;
+        true
+    }
+
+    /// A group is not here any more.
+    pub(crate) fn forget_heard(&mut self, id: GroupId) {
+        self.heard.retain(|(of, _), _| *of != id);
     }
 
     fn pop(&mut self, id: GroupId, up_to: u64) -> Option<Sent> {
@@ -98,10 +122,10 @@ impl JetStream {
         let (term, cluster) = (replicated.replica.term(), self.cluster.as_mut()?);
         let handed = &mut cluster.forwards.handed;
         if is_batched || handed.bytes > WAITING_BYTES_MAX {
-            return Some(Serial { by: cluster.me, number: 0, term });
+            return Some(Serial { by: cluster.me, number: 0, term, again: false });
         }
         handed.last += 1;
-        Some(Serial { by: cluster.me, number: handed.last, term })
+        Some(Serial { by: cluster.me, number: handed.last, term, again: false })
     }
 
     /// Parcels are on their way to a server.
@@ -115,6 +139,26 @@ impl JetStream {
             };
             handed.bytes += bytes.len();
             handed.groups.entry(id).or_default().push_back(Sent { serial, to, link, since: now, bytes });
+        }
+    }
+
+    /// A link to a server came up: what was handed to it over an earlier one may not be there. It comes once more, before anything
+    /// new; who leads in the same term knows what of it is new to it.
+    pub(crate) fn hand_again(&mut self, now: Time, to: NodeId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let link = cluster.peers.link(to);
+        let is_in_doubt = |sent: &&Sent| sent.to == to && Some(sent.link) != link && sent.since + HOLD > now;
+        let mut bodies = vec![Vec::new()];
+        for sent in cluster.forwards.handed.groups.values().flatten().filter(is_in_doubt) {
+            if let Some(body) = bodies.last_mut() {
+                body.extend_from_slice(&sent.bytes);
+                if body.len() >= FORWARD_BYTES {
+                    bodies.push(Vec::new());
+                }
+            }
+        }
+        for body in bodies.into_iter().filter(|body| !body.is_empty()) {
+            cluster.send(to, PeerFrame::Again { body: body.into() });
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Serial {
     pub(crate) number: u64,
     /// It is for the leader of this term, and no other.
     pub(crate) term: u64,
+    /// Not among the bytes: it came once more, and who handed it on answers it, unless it is refused.
+    pub(crate) again: bool,
 }
 
 impl Serial {
@@ -114,7 +116,7 @@ impl Head {
             (*length, rest) = (u32::from_le_bytes(*four) as usize, behind);
         }
         let total = lengths.iter().try_fold(HEAD, |sum, length| sum.checked_add(*length))?;
-        let serial = (term != 0).then_some(Serial { by: NodeId(0), number, term });
+        let serial = (term != 0).then_some(Serial { by: NodeId(0), number, term, again: false });
         (bytes.len() >= total).then_some(Head { total, target, hops: *hops, serial, lengths })
     }
 }
@@ -169,7 +171,7 @@ mod tests {
     fn parcels_come_back_and_shorter_ones_are_nothing() {
         let msg = Message { subject: b"s", reply: b"r", header: b"", payload: b"payload" };
         let mut bytes = Vec::new();
-        let serial = Some(Serial { by: NodeId(0), number: 5, term: 6 });
+        let serial = Some(Serial { by: NodeId(0), number: 5, term: 6, again: false });
         put(&mut bytes, Label { target: Target::Publish(GroupId(7)), hops: 2, serial }, b"", &msg);
         let one = bytes.len();
         put(&mut bytes, Label::new(Target::Api), b"A", &msg);

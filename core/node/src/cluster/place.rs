@@ -157,6 +157,7 @@ impl JetStream {
             cluster.frames.retain(|frame| frame.group() != id);
             cluster.transfers.forget(id);
             cluster.handovers.forget(id);
+            cluster.forwards.handed.forget_heard(id);
             cluster.compares.forget(id);
             cluster.repairs.forget(id);
             cluster.leavers.retain(|(group, _)| *group != id);
