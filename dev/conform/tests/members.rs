@@ -286,7 +286,10 @@ fn cancelled(target: &Target) -> Flow {
     })?;
     let info = api(&mut js, "STREAM.INFO.ONE", &json!({}))?;
     want(info["config"]["num_replicas"] == 1, || info["config"].to_string())?;
-    want(info["cluster"].get("desired").is_none(), || info["cluster"].to_string())?;
+    wait("nothing else is desired any more", || {
+        let info = js.api("STREAM.INFO.ONE", &json!({})).ok()?;
+        info["cluster"].get("desired").is_none().then_some(())
+    })?;
     filled(&mut js, "ONE", 50)?;
     scale(&mut js, &replicated("ONE", 3))?;
     filled(&mut js, "ONE", 50)
