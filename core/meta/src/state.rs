@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hw_kit::{GroupId, NodeId, Time};
 use hw_stream::StreamConfig;
-use hw_stream::config::Placement;
+use hw_stream::config::{Placement, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::MetaCommand;
@@ -22,6 +22,9 @@ pub struct Asset {
     pub revision: u64,
     /// What the user set.
     pub config: Arc<StreamConfig>,
+    /// What it was created with, if that has changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Arc<StreamConfig>>,
     /// The servers that are to have it; none on a server on its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<u64>,
@@ -69,6 +72,15 @@ impl Asset {
     /// Whether a server that has nothing of it begins it, with those that had it first.
     pub fn is_founder(&self, node: NodeId) -> bool {
         self.founders.contains(&node.0) && !self.left.contains(&node.0)
+    }
+
+    /// What a server begins it with: who has nothing of it but its whole log begins with what was set when that began, as
+    /// this is what its entries were decided with. The log says when it changed.
+    pub fn beginning(&self, node: NodeId) -> &Arc<StreamConfig> {
+        let begins = self.founders.is_empty() || self.is_founder(node);
+        // One that was in memory alone had no log then.
+        let logs = |first: &&Arc<StreamConfig>| first.storage == Storage::File || first.num_replicas > 1;
+        self.first.as_ref().filter(logs).filter(|_| begins).unwrap_or(&self.config)
     }
 
     /// The servers that are to have it.
@@ -389,6 +401,7 @@ impl Meta {
             created,
             revision: 1,
             config,
+            first: None,
             peers: Vec::new(),
             founders: Vec::new(),
             left: BTreeSet::new(),
@@ -452,6 +465,7 @@ impl Meta {
             taken.remove(group, &asset.config.subjects);
             taken.insert(group, &config.subjects);
             asset.revision += 1;
+            asset.first.get_or_insert_with(|| before.clone());
             asset.config = config;
         }
         if !peers.is_empty() && asset.peers != peers {
@@ -611,6 +625,42 @@ mod tests {
         go(&mut meta, &[1, 2]);
         let asset = meta.stream("A", "").unwrap();
         assert!(!asset.is_founder(NodeId(1)) && !asset.is_founder(NodeId(2)) && !asset.is_alone(NodeId(1)));
+    }
+
+    #[test]
+    fn who_begins_a_stream_anew_begins_with_its_first_configuration() {
+        let mut meta = Meta::default();
+        let config = |storage: Storage, replicas: i64, max_msgs: i64| {
+            Box::new(StreamConfig { storage, num_replicas: replicas, max_msgs, ..StreamConfig::default() })
+        };
+        let account = || "A".to_owned();
+        let first = config(Storage::File, 2, -1);
+        let create = |first: &StreamConfig| MetaCommand::Create {
+            ts: 1,
+            account: account(),
+            config: Box::new(first.clone()),
+            max_streams: -1,
+            peers: vec![1, 2],
+        };
+        let update = |config, peers| MetaCommand::Update { ts: 2, account: account(), config, peers };
+        meta.apply(create(&first));
+        let begins_with = |meta: &Meta, node: u64| {
+            let asset = meta.stream("A", "").expect("it is there");
+            (asset.beginning(NodeId(node)).num_replicas, asset.beginning(NodeId(node)).max_msgs)
+        };
+        assert_eq!(begins_with(&meta, 1), (2, -1));
+        meta.apply(update(config(Storage::File, 2, 5), vec![]));
+        meta.apply(update(config(Storage::File, 3, 7), vec![1, 2, 3]));
+        let mut bytes = Vec::new();
+        meta.snapshot(&mut bytes);
+        let meta = Meta::restore(&bytes).expect("its own bytes");
+        // The third one came later, and fetches a state.
+        assert_eq!([1, 2, 3].map(|node| begins_with(&meta, node)), [(2, -1), (2, -1), (3, 7)]);
+        // What was in memory alone has no log from before.
+        let mut meta = Meta::default();
+        meta.apply(create(&config(Storage::Memory, 1, -1)));
+        meta.apply(update(config(Storage::Memory, 3, 7), vec![1, 2, 3]));
+        assert_eq!(begins_with(&meta, 1), (3, 7));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hw_auth::{Directory, JsLimits};
 use hw_hub::Hub;
-use hw_kit::{AccountId, GroupId, LogIndex, Nuid, Rng, Span, Time};
-use hw_meta::{Meta, MetaCommand};
+use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Nuid, Rng, Span, Time};
+use hw_meta::{Asset, Meta, MetaCommand};
 use hw_store::index::Pages;
 use hw_store::messages::{BlockId, IndexSource};
 use hw_store::{CheckpointJob, Frame, FrameKind};
@@ -243,6 +243,12 @@ impl JetStream {
         stream
     }
 
+    /// The machine of a stream of which nothing has happened here yet.
+    pub(crate) fn begun(&self, asset: &Asset) -> Stream {
+        let me = self.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me);
+        self.stream(asset.group(), asset.beginning(me).clone(), asset.created())
+    }
+
     /// What the account may use; None when JetStream is not for it.
     pub(crate) fn limits_of(&self, account: AccountId) -> Option<&JsLimits> {
         self.directory.account(account)?.jetstream.as_ref()
@@ -301,6 +307,7 @@ impl JetStream {
             self.answer_direct(now, hub);
         }
         self.cut_forwards(now);
+        self.cut_answers();
         self.shed();
         self.advise_abandoned(now, hub);
         self.read_faults_again(now);

@@ -446,7 +446,7 @@ impl Recovery {
     /// A stream whose creation is in the tail: its machine starts empty.
     fn start_stream(&mut self, asset: &Asset) {
         let id = asset.group();
-        let mut stream = Stream::new(asset.config.clone(), asset.created());
+        let mut stream = Stream::new(asset.beginning(self.store.node).clone(), asset.created());
         if let Some(source) = self.source(id) {
             stream.messages_mut().set_source(source);
         }
@@ -543,8 +543,7 @@ impl Recovery {
             return; // What there is of it stays until the cluster says that it is not needed.
         }
         let found = self.streams.remove(&id);
-        let mut found =
-            found.unwrap_or_else(|| Restored::begin(js.stream(id, asset.config.clone(), asset.created())));
+        let mut found = found.unwrap_or_else(|| Restored::begin(js.begun(asset)));
         found.stream.share_config(&asset.config);
         let log = match js.new_log(asset, (self.saved.remove(&id), found.applied)) {
             Ok(log) => log,

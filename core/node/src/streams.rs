@@ -136,18 +136,19 @@ impl JetStream {
             self.cluster.as_mut().and_then(|cluster| cluster.found.remove(&id)).unwrap_or_default();
         let saved = resting.or(saved);
         let found = parked.map(|group| Restored::of(*group));
-        let mut found =
-            found.unwrap_or_else(|| Restored::begin(self.stream(id, asset.config.clone(), asset.created())));
+        let mut found = found.unwrap_or_else(|| Restored::begin(self.begun(&asset)));
         frames.iter().for_each(|frame| found.replay(frame));
         let log = match self.new_log(&asset, (saved, found.applied)) {
             Ok(log) => log,
             Err(error) => return self.put_aside(now, id, (account, name), error.to_string()),
         };
-        let mut group = Group::new(id, account_id, asset.revision, found.stream, log);
+        let revision = found.stream.revision().max(1);
+        let mut group = Group::new(id, account_id, revision, found.stream, log);
         (group.last_segment, group.damage) = (found.last_segment, found.damage);
         // It was here before, and its files are still to go: they make room for the new ones.
         self.disk.dropped.retain(|gone| *gone != id);
         self.add_group(now, hub, Box::new(group));
+        self.configure_group(now, hub, id);
         self.note_opened(now, id);
         self.seek_help(now, id);
     }
@@ -234,7 +235,7 @@ impl JetStream {
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }
-        self.forget_handed(id);
+        self.blind_handed(id);
         self.drop_found(id);
         if self.groups.get(&id).is_some_and(|group| group.log.is_leading()) {
             self.stop_listening(hub, id);

@@ -93,6 +93,11 @@ impl Message {
         matches!(self.body, Body::Vote { is_transfer: false, .. })
     }
 
+    /// Whether only who leads its term says this.
+    pub fn leads(&self) -> bool {
+        matches!(self.body, Body::Append { .. } | Body::Heartbeat { .. })
+    }
+
     /// The bytes of the entries in it.
     pub fn body_bytes(&self) -> usize {
         match &self.body {

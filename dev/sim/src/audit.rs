@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use hw_kit::Span;
 use serde_json::{Value, json};
 
-use crate::workload::Workload;
+use crate::workload::{Workload, is_schedule};
 use crate::world::World;
 
 /// No pull of the workload waits longer, its way to the server included.
@@ -84,6 +84,23 @@ pub fn has_work(world: &mut World, workload: &mut Workload) -> Result<bool, Stri
             if info["num_pending"] != 0 || info["num_ack_pending"] != 0 {
                 return Ok(true);
             }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether anything is still to be published at its time: when that is there, consumers have work again.
+pub fn has_schedules(world: &mut World, workload: &mut Workload) -> Result<bool, String> {
+    for name in list(world, workload, "$JS.API.STREAM.NAMES", "streams")? {
+        let Some(name) = name.as_str().filter(|name| !workload.history.unreachable.contains(*name)) else {
+            continue;
+        };
+        let subjects = json!({ "subjects_filter": ">" });
+        let info = ask(world, workload, &format!("$JS.API.STREAM.INFO.{name}"), &subjects)?;
+        let allows = info["config"]["allow_msg_schedules"] == true;
+        let subjects = info["state"]["subjects"].as_object().filter(|_| allows);
+        if subjects.is_some_and(|subjects| subjects.keys().any(|subject| is_schedule(subject))) {
+            return Ok(true);
         }
     }
     Ok(false)

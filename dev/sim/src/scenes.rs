@@ -40,6 +40,27 @@ impl Asker {
         self.world.leader_of("S").expect("there is one")
     }
 
+    /// A server that was away comes back to others that have forgotten the logs up to now: it has to fetch states.
+    fn without_logs(&mut self, away: usize) {
+        for round in 0..6 {
+            // Checkpoints, after which restarted servers have no longer log than they need.
+            let name = format!("T{round}");
+            let config = json!({"name": name, "subjects": [name.to_lowercase()], "num_replicas": 1});
+            self.api(&format!("STREAM.CREATE.{name}"), &config);
+            for _ in 0..10 {
+                self.request(&name.to_lowercase(), &"x".repeat(500)).expect("there is a leader");
+            }
+        }
+        self.wait(Span::from_secs(1));
+        let others: Vec<usize> = (0..self.world.servers()).filter(|host| *host != away).collect();
+        others.iter().for_each(|host| self.world.kill(*host));
+        for host in others.iter().copied().chain([away]) {
+            self.world.boot(host, Start::default()).expect("it starts again");
+        }
+        self.go_to(others[0]);
+        self.wait(Span::from_secs(2));
+    }
+
     /// How many messages a server has, when it leads.
     fn messages_at(&mut self, host: usize) -> u64 {
         let to = json!({"placement": {"preferred": format!("s{host}")}});
@@ -154,5 +175,75 @@ fn who_has_no_place_any_more_goes_although_the_leader_died_before_it_said_so() {
         let wanted = info["config"]["num_replicas"].as_u64().expect("a number");
         let have = (0..3).filter(|host| has(&run.world, *host)).count() as u64;
         assert_eq!((have, run.messages("S")), (wanted, 10), "step {step}: {info}");
+    }
+}
+
+/// A leader loses its last entry with its power, and is back before anybody has missed it. It asks for votes that nobody can give it,
+/// as others have more: that it asks is no sign that it leads.
+#[test]
+fn a_leader_that_comes_back_at_once_with_less_is_replaced() {
+    let mut replaced = 0;
+    for seed in 1..=12 {
+        let mut run = Asker::with_stream(seed, 3);
+        run.settle();
+        let leader = run.leader();
+        run.go_to((leader + 1) % 3);
+        run.world.set_slow(leader, 1_000_000);
+        run.send(SUBJECT, "of which the leader may not know any more");
+        run.wait(Span::from_millis(20));
+        run.world.power_cut(leader);
+        run.world.set_slow(leader, 1);
+        run.world.boot(leader, Start::default()).expect("it starts again");
+        run.until("somebody leads", |world| world.leader_of("S").is_some());
+        replaced += u32::from(run.world.leader_of("S") != Some(leader));
+        run.settle();
+        run.wait(Span::from_secs(1));
+        assert_eq!(run.messages("S"), 11, "seed {seed}");
+    }
+    // What was written before the power went is lost only now and then.
+    assert!(replaced > 1, "{replaced} leaders had less than others");
+}
+
+/// While a server is away a stream changes its configuration, and gives up that server's place. What the meta group decided reaches
+/// it as one state, without the entries that said so.
+#[test]
+fn what_the_meta_group_decided_meanwhile_is_followed_when_it_comes_as_a_state() {
+    for seed in 1..=4 {
+        let mut run = Asker::with_stream(seed, 3);
+        run.settle();
+        let leader = run.leader();
+        let away = (leader + 1) % 3;
+        run.go_to(leader);
+        run.world.kill(away);
+        let config = json!({"name": "S", "subjects": [SUBJECT], "num_replicas": 1});
+        run.api("STREAM.UPDATE.S", &config);
+        run.without_logs(away);
+        run.until("it gives up its replica", |world| !has(world, away));
+        assert_eq!(run.messages("S"), 10, "seed {seed}");
+    }
+}
+
+/// A server has no state of a stream yet, but its whole log, and hears of the list of streams as it is now: what is in the log was
+/// decided with the configuration of then.
+#[test]
+fn a_log_happens_again_with_the_configuration_that_the_stream_began_with() {
+    for seed in 1..=4 {
+        let mut run = Asker::cluster(seed, 3, 4 << 10);
+        let config = |max_msgs: i64| json!({"name": "S", "subjects": [SUBJECT], "num_replicas": 3, "max_msgs": max_msgs, "discard": "new"});
+        run.api("STREAM.CREATE.S", &config(-1));
+        let leader = run.leader();
+        let away = (leader + 1) % 3;
+        run.go_to(leader);
+        for _ in 0..3 {
+            run.request(SUBJECT, "x").expect("there is a leader");
+        }
+        run.settle();
+        run.world.kill(away);
+        run.api("STREAM.UPDATE.S", &config(20));
+        run.publish_to(10);
+        run.without_logs(away);
+        // Replicas are compared at every entry.
+        run.settle();
+        assert_eq!(run.messages("S"), 13, "seed {seed}");
     }
 }

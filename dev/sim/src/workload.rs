@@ -15,7 +15,7 @@ pub use publish::is_schedule;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hw_kit::{Rng, Span, Time};
+use hw_kit::{ConnId, Rng, Span, Time};
 use serde_json::Value;
 
 use crate::client::{self, Msg};
@@ -79,6 +79,8 @@ pub struct Workload {
     /// Asks while all others are silent.
     auditor: usize,
     pending: BTreeMap<String, (usize, Pending, Time)>,
+    /// Publishes that were answered, by where, and the connection that they were answered on.
+    answered: BTreeMap<String, (usize, Option<ConnId>)>,
     answers: BTreeMap<String, VecDeque<Msg>>,
     tokens: u64,
     generations: u64,
@@ -112,6 +114,7 @@ impl Workload {
             workers,
             auditor,
             pending: BTreeMap::new(),
+            answered: BTreeMap::new(),
             answers: BTreeMap::new(),
             tokens: 0,
             generations: 0,
@@ -273,9 +276,21 @@ impl Workload {
         if msg.subject.ends_with(".$FI") {
             return self.hurried(world, &msg);
         }
-        let Some((_, pending, _)) = self.pending.remove(&msg.subject) else { return };
+        let Some((_, pending, _)) = self.pending.remove(&msg.subject) else {
+            // Who has moved to another server may get there what was on its way to where the client was before.
+            let is_again = |(_, conn): &&(usize, _)| world.connection(client) == *conn;
+            if let Some((index, _)) = self.answered.get(&msg.subject).filter(is_again) {
+                self.history.violate("acked", format!("publish {index} is answered a second time"));
+            }
+            return;
+        };
         match pending {
-            Pending::Publish(index) => self.published(world, index, &msg),
+            Pending::Publish(index) => {
+                if msg.status().is_none() {
+                    self.answered.insert(msg.subject.clone(), (index, world.connection(client)));
+                }
+                self.published(world, index, &msg);
+            }
             Pending::Key { key, index } => self.key_answered(world, (&key, index), &msg),
             Pending::Operate => {
                 let answer = msg.json().unwrap_or_default();

@@ -274,7 +274,7 @@ impl JetStream {
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         let is_away = replicated.hollow || replicated.is_mute() || replicated.installing.is_some();
-        let is_led = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+        let (is_led, term) = (message.leads(), message.term);
         if is_away && is_led && replicated.replica.term() <= message.term {
             self.hear_of(id, from);
         }
@@ -304,7 +304,9 @@ impl JetStream {
             cluster.growing.insert(id);
         }
         let Some(replicated) = self.replica_mut(id) else { return };
-        if !replicated.proven && replicated.replica.leader() == from {
+        // Who led before its process died, and asks for votes now, does not lead any more: the others still have to elect.
+        let says_so = is_led && replicated.replica.term() == term && replicated.replica.leader() == from;
+        if !replicated.proven && says_so {
             replicated.proven = true;
             if let Some(cluster) = &mut self.cluster {
                 cluster.elections.cancel(id);

@@ -160,7 +160,7 @@ impl JetStream {
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
             PeerFrame::Forward { body } => self.handle_forward(now, from, body, false),
             PeerFrame::Again { body } => self.handle_forward(now, from, body, true),
-            PeerFrame::Refused { group, number } => self.handle_refused(group, number),
+            PeerFrame::Answered { body } => self.handle_answered(body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, from, group),
             PeerFrame::Left { group } => self.handle_left(from, Some(group)),

@@ -82,6 +82,11 @@ impl Forwards {
         self.waiting.values().filter_map(VecDeque::front).map(|one| one.due).min()
     }
 
+    /// The account of a stream of the cluster.
+    pub(crate) fn account_of(&self, id: GroupId) -> Option<AccountId> {
+        self.captured.get(&id).map(|captured| captured.account)
+    }
+
     /// Messages that wait for a leader.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.values().map(VecDeque::len).sum()
@@ -196,7 +201,7 @@ impl JetStream {
     pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes, again: bool) {
         while let Some(mut parcel) = Parcel::take(&mut body) {
             parcel.hops = parcel.hops.saturating_add(1);
-            parcel.serial = parcel.serial.map(|serial| Serial { by: from, again, ..serial });
+            parcel.serial = parcel.serial.map(|serial| Serial { by: from, ..serial });
             let Some(id) = group_of(parcel.target) else {
                 self.take_call(&parcel);
                 continue;
@@ -205,7 +210,7 @@ impl JetStream {
                 continue;
             }
             let Some(cluster) = &mut self.cluster else { return };
-            if !cluster.forwards.handed.hear(id, parcel.serial) {
+            if !cluster.forwards.handed.hear(id, parcel.serial, again) {
                 continue;
             }
             let is_behind = cluster.forwards.waiting.contains_key(&id);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hw_hub::Message;
 use hw_kit::{GroupId, NodeId};
 
+use super::handed::Run;
 use crate::inside::Target;
 use crate::shard::owned;
 
@@ -33,14 +34,17 @@ pub(crate) struct Serial {
     pub(crate) number: u64,
     /// It is for the leader of this term, and no other.
     pub(crate) term: u64,
-    /// Not among the bytes: it came once more, and who handed it on answers it, unless it is refused.
-    pub(crate) again: bool,
 }
 
 impl Serial {
     /// It, if what becomes of the publish is followed.
     pub(crate) fn followed(self) -> Option<Serial> {
         (self.number != 0).then_some(self)
+    }
+
+    /// Whose publish it is, whatever the term.
+    pub(crate) fn run(self) -> Run {
+        Run { by: self.by, number: self.number }
     }
 }
 
@@ -116,7 +120,7 @@ impl Head {
             (*length, rest) = (u32::from_le_bytes(*four) as usize, behind);
         }
         let total = lengths.iter().try_fold(HEAD, |sum, length| sum.checked_add(*length))?;
-        let serial = (term != 0).then_some(Serial { by: NodeId(0), number, term, again: false });
+        let serial = (term != 0).then_some(Serial { by: NodeId(0), number, term });
         (bytes.len() >= total).then_some(Head { total, target, hops: *hops, serial, lengths })
     }
 }
@@ -171,7 +175,7 @@ mod tests {
     fn parcels_come_back_and_shorter_ones_are_nothing() {
         let msg = Message { subject: b"s", reply: b"r", header: b"", payload: b"payload" };
         let mut bytes = Vec::new();
-        let serial = Some(Serial { by: NodeId(0), number: 5, term: 6, again: false });
+        let serial = Some(Serial { by: NodeId(0), number: 5, term: 6 });
         put(&mut bytes, Label { target: Target::Publish(GroupId(7)), hops: 2, serial }, b"", &msg);
         let one = bytes.len();
         put(&mut bytes, Label::new(Target::Api), b"A", &msg);

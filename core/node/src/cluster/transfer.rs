@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hw_cluster::{PeerFrame, PieceEnd, ReplicaNote, StoreNote};
 use hw_hub::Hub;
 use hw_kit::{GroupId, LogIndex, NodeId, Seq, Span, Time};
+use hw_meta::Asset;
 use hw_raft::Members;
 use hw_store::messages::{BlockId, Fetch, Message};
 use hw_store::{GroupCheckpoint, Record};
@@ -122,7 +123,7 @@ impl JetStream {
         if is_known {
             return;
         }
-        self.forget_handed(id);
+        self.blind_handed(id);
         let Some(replicated) = self.replica_mut(id) else { return };
         let frame = replicated.note_again(id);
         if let Some(cluster) = &mut self.cluster {
@@ -307,28 +308,30 @@ impl JetStream {
         Ok(())
     }
 
-    /// The list of streams was replaced: those that are new begin, those that are gone end.
+    /// The list of streams was replaced: those that are new begin, those that are gone end, and what was decided meanwhile
+    /// about others, of which this server saw no entry, is followed.
     fn replace_meta(&mut self, now: Time, hub: &mut Hub, meta: hw_meta::Meta) {
-        let old: BTreeSet<GroupId> = self.meta.all().map(|(_, asset)| asset.group()).collect();
-        self.meta = meta;
-        let assets: Vec<(String, String, GroupId)> = self
-            .meta
-            .all()
-            .map(|(account, asset)| (account.to_owned(), asset.config.name.clone(), asset.group()))
-            .collect();
-        let new: BTreeSet<GroupId> = assets.iter().map(|(.., id)| *id).collect();
+        let before = std::mem::replace(&mut self.meta, meta);
+        let old: BTreeMap<GroupId, &Asset> = before.all().map(|(_, asset)| (asset.group(), asset)).collect();
+        let new: BTreeMap<GroupId, &Asset> =
+            self.meta.all().map(|(_, asset)| (asset.group(), asset)).collect();
+        let gone: Vec<GroupId> = old.keys().filter(|id| !new.contains_key(id)).copied().collect();
+        // One that is not open yet may be so now.
+        let is_other =
+            |id: &GroupId, asset: &&Asset| !self.groups.contains_key(id) || old.get(id) != Some(asset);
+        let other: Vec<GroupId> =
+            new.iter().filter(|(id, asset)| is_other(id, asset)).map(|(id, _)| *id).collect();
         let deleted: BTreeSet<GroupId> = self.meta.tombstones().collect();
-        for gone in old.difference(&new) {
-            match deleted.contains(gone) {
-                true => self.close_group(now, hub, *gone),
-                false => self.orphan(now, hub, *gone),
+        for gone in gone {
+            match deleted.contains(&gone) {
+                true => self.close_group(now, hub, gone),
+                false => self.orphan(now, hub, gone),
             }
         }
         deleted.iter().for_each(|id| self.drop_found(*id));
-        for (account, name, id) in assets {
-            if !self.groups.contains_key(&id) {
-                self.open_group(now, hub, (&account, &name));
-            }
+        for id in other {
+            self.follow_place(now, hub, id);
+            self.configure_group(now, hub, id);
         }
         self.capture_all(hub);
         self.elect_opened();

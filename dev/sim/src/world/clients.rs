@@ -38,6 +38,11 @@ impl World {
         self.clients[client].conn.is_some()
     }
 
+    /// A client's connection.
+    pub fn connection(&self, client: usize) -> Option<ConnId> {
+        self.clients[client].conn
+    }
+
     /// Connects a client to any server that runs, and subscribes to its inbox.
     pub fn connect(&mut self, client: usize) {
         let up: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_up(*host)).collect();
