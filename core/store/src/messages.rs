@@ -373,6 +373,11 @@ impl Messages {
         self.bytes
     }
 
+    /// How many subjects have messages.
+    pub fn num_subjects(&self) -> u64 {
+        self.num_subjects
+    }
+
     /// The first message's sequence; one after the last for an empty stream.
     pub fn first_seq(&self) -> Seq {
         self.first

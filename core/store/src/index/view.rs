@@ -8,7 +8,7 @@ use hw_kit::Seq;
 
 use super::group::Group;
 use super::names::Names;
-use super::{Directory, GROUP, Pages, Place, Postings, bloom};
+use super::{Directory, GROUP, Held, Pages, Place, Postings, bloom};
 use crate::damage::Damage;
 use crate::segment::SegmentId;
 
@@ -37,6 +37,8 @@ pub(crate) struct View<'a> {
     pub pages: &'a Pages,
     pub id: SegmentId,
     pub place: &'a Place,
+    /// Where its directory may be at hand.
+    pub held: &'a Held,
 }
 
 impl View<'_> {
@@ -49,7 +51,12 @@ impl View<'_> {
     }
 
     fn directory(&self) -> Result<Arc<Directory>, Damage> {
-        self.pages.directory(self.id, self.place)
+        if let Some(directory) = self.held.get() {
+            return Ok(directory);
+        }
+        let directory = self.pages.directory(self.id, self.place)?;
+        self.held.set(&directory);
+        Ok(directory)
     }
 
     /// The group that would hold a sequence; None before the first.

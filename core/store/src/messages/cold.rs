@@ -99,7 +99,7 @@ impl Cold {
     pub fn view<'a>(&'a self, segment: &'a Segment) -> Option<View<'a>> {
         let source = self.source.as_ref()?;
         let id = SegmentId { group: source.group, number: segment.id };
-        Some(View { pages: &source.pages, id, place: segment.place.as_ref()? })
+        Some(View { pages: &source.pages, id, place: segment.place.as_ref()?, held: &segment.held })
     }
 
     /// What the index says of a message.
@@ -415,7 +415,9 @@ impl Messages {
 
     /// A subject's first message that is not in memory; `known`: it has so many of those.
     pub(super) fn cold_first(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
-        self.cold.live.next(0)?;
+        if self.cold.live.len() == 0 {
+            return None;
+        }
         let (mut first, mut count) = (None, 0);
         self.cold.each_back(&self.segments, name, |segment, postings| {
             if let Some(found) = self.cold.next_of(segment, postings, 0) {
@@ -432,7 +434,9 @@ impl Messages {
 
     /// A subject's last message that is not in memory.
     pub(super) fn cold_last(&self, name: &[u8]) -> Option<u64> {
-        self.cold.live.next(0)?;
+        if self.cold.live.len() == 0 {
+            return None;
+        }
         let mut last = None;
         self.cold.each_back(&self.segments, name, |segment, postings| {
             last = self.cold.prev_of(segment, postings, u64::MAX);
