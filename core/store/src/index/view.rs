@@ -106,6 +106,13 @@ impl View<'_> {
         Ok(Some((group, found)))
     }
 
+    /// Whether a subject of this hash may be in the segment, as far as its directory is at hand: most segments that are
+    /// asked have it not.
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        self.held.get().is_none_or(|directory| directory.may_contain(hash))
+    }
+
     /// The number and the sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].
     pub fn find(&self, name: &[u8], hash: u64) -> Result<Option<(u32, Postings)>, Damage> {
         let directory = self.directory()?;

@@ -231,7 +231,8 @@ impl Cold {
         let hash = View::hash(name);
         for (&first, segment) in segments.by_first.range(..memo.rest).rev() {
             memo.rest = first;
-            let Some(view) = segment.is_on_disk().then(|| self.view(segment)).flatten() else { continue };
+            // One without a place is not on disk yet.
+            let Some(view) = self.view(segment).filter(|view| view.may_have(hash)) else { continue };
             if let Some((_, postings)) = self.guard(view.find(name, hash)) {
                 let flow = f(segment, &postings);
                 memo.hits.push((first, postings));
