@@ -11,6 +11,15 @@ use crate::jetstream::JetStream;
 use crate::log::Origin;
 use crate::shard::owned;
 
+/// Which leader may carry out a request that was handed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Whom {
+    /// Whoever leads: nobody else has it.
+    Any,
+    /// The first leader of the cluster: a later one may come after one that refused it.
+    First,
+}
+
 /// One API request and where its answer goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -28,8 +37,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// The kind of the answer, once it is known.
     pub(crate) kind: Kind,
-    /// Another server handed it on: nobody else carries it out.
-    pub(crate) is_handed_on: bool,
+    /// It was handed on, to this leader.
+    pub(crate) handed_on: Option<Whom>,
 }
 
 impl Call {
@@ -42,7 +51,7 @@ impl Call {
             header: owned(msg.header),
             body: owned(msg.payload),
             kind: Kind::AccountInfo,
-            is_handed_on: false,
+            handed_on: None,
         }
     }
 }
@@ -72,7 +81,7 @@ impl JetStream {
                     self.park(now, &call, parsed);
                     continue;
                 }
-                parsed if !self.is_first(now, &call, &parsed) => continue,
+                parsed if !self.is_due(now, &call, &parsed) => continue,
                 Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _)
                     if kind.needs_cluster() && self.cluster.is_none() =>
                 {

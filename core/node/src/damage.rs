@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use hw_hub::Hub;
 use hw_jsapi::{DamageFound, Event};
-use hw_kit::{AccountId, GroupId, Time};
+use hw_kit::{AccountId, GroupId, Span, Time};
 
 use crate::jetstream::JetStream;
 use crate::limits::FINDINGS_MAX;
 use crate::view::Damaged;
+
+/// An index that the disk failed to read is read again after this.
+const FAULT_RETRY: Span = Span::from_secs(1);
 
 /// What was found since the start, the first of each place.
 #[derive(Default)]
@@ -27,6 +30,8 @@ pub(crate) struct Findings {
     faulty: BTreeSet<GroupId>,
     /// What was found then and is not in the log yet.
     lines: Vec<String>,
+    /// When indexes that the disk failed to read are read again, if there are any.
+    again: Option<Time>,
 }
 
 /// One place, or a stream of which no place is known.
@@ -73,6 +78,42 @@ impl Findings {
 }
 
 impl JetStream {
+    /// When [`JetStream::read_faults_again`] has something to do.
+    pub(crate) fn fault_deadline(&self) -> Option<Time> {
+        self.findings.again
+    }
+
+    /// Reads indexes again that the disk failed to read a while ago, of streams that nobody else has: such a stream goes on
+    /// when its disk does, as one whose blocks could not be read.
+    pub(crate) fn read_faults_again(&mut self, now: Time) {
+        if self.findings.again.is_none_or(|again| again > now) {
+            return;
+        }
+        self.findings.again = None;
+        for id in self.findings.faulty.clone() {
+            let Some(group) = self.groups.get_mut(&id).filter(|group| !group.log.has_others()) else {
+                continue;
+            };
+            if !group.stream.messages().has_fault() {
+                continue;
+            }
+            if !group.stream.messages_mut().read_fault_again() {
+                self.findings.again = Some(now + FAULT_RETRY);
+                continue;
+            }
+            group.damage = None;
+            group.wake_schedules();
+            let name = group.stream.config().name.clone();
+            self.findings.forget(id);
+            self.findings
+                .lines
+                .push(format!("an index of stream {name} that could not be read is read again"));
+            self.touch(id);
+            self.touch_followers(id);
+            self.snapshots.touch(id);
+        }
+    }
+
     /// Looks for streams whose index could not be read, if there was such a failure since the last call.
     pub(crate) fn look_for_faults(&mut self, now: Time, hub: &mut Hub) {
         let failures = self.pages.as_ref().map_or(0, |pages| pages.failures());
@@ -90,6 +131,7 @@ impl JetStream {
             self.note_damage(now, id, account, reason.clone());
             self.handle_fault(now, hub, id, &fault);
             // What was found while the store was read back is noted, and not in the log yet.
+            self.findings.again.get_or_insert(now + FAULT_RETRY);
             if self.findings.faulty.insert(id) {
                 self.findings.lines.push(format!("a segment is damaged: {reason}"));
             }

@@ -303,6 +303,7 @@ impl JetStream {
         self.cut_forwards(now);
         self.shed();
         self.advise_abandoned(now, hub);
+        self.read_faults_again(now);
         self.look_for_faults(now, hub);
         self.tell_damage(now, hub);
         self.tidy(now);
@@ -386,7 +387,8 @@ impl JetStream {
         let cluster = self.cluster.as_ref().and_then(|cluster| cluster.next_deadline());
         let scrub = self.scrub.next_deadline().filter(|_| self.disk.failed.is_none());
         let others = transfers.into_iter().flatten().chain(shedding).chain(cluster).chain(scrub);
-        group.into_iter().chain(self.tidy_deadline()).chain(others).min()
+        let own = self.tidy_deadline().into_iter().chain(self.fault_deadline());
+        group.into_iter().chain(own).chain(others).min()
     }
 
     /// Time has passed: groups that are due act.

@@ -28,13 +28,14 @@ struct Way {
     run: fn(&mut Run) -> Result<(), String>,
 }
 
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     Way { name: "a write fails", run: |run| run.stops(&[Act::Write], Trouble::Io) },
     Way { name: "a sync fails", run: |run| run.stops(&[Act::Sync], Trouble::Io) },
     Way { name: "the disk is read-only", run: |run| run.stops(&[Act::Write, Act::Name], Trouble::ReadOnly) },
     Way { name: "a file cannot be made", run: |run| run.stops(&[Act::Name], Trouble::Io) },
     Way { name: "the disk is full for a while", run: Run::full },
     Way { name: "one block cannot be read for a while", run: Run::unreadable },
+    Way { name: "no message can be read for a while", run: Run::unreadable_all },
     Way { name: "some file cannot be read at the start", run: Run::unreadable_at_start },
     Way { name: "writes are cut short", run: Run::short },
 ];
@@ -365,14 +366,52 @@ impl Run {
         let told = told.to_owned();
         self.note("the log", &told);
         self.must(told.contains(place), "the log names file and place")?;
+        // A small segment has its index there, too, and that is told until it can be read.
         let health = self.health();
-        self.must(health.contains("\"ok\""), &format!("nothing is damaged: {health}"))?;
+        let is_index = health.contains("Input/output error");
+        self.must(is_index || health.contains("\"ok\""), &format!("nothing is damaged: {health}"))?;
         self.consumer_gets_all(&mut js, seq)?;
+        self.is_well_again()?;
         for (seq, _) in failed {
             let (is_it, answer) = self.get(&mut js, seq);
             self.must(is_it, &format!("{seq} is read when it is asked for again: {answer}"))?;
         }
         self.power_cut()
+    }
+
+    /// What cannot be found because indexes cannot be read is not said to be absent, and all goes on once they can.
+    fn unreadable_all(&mut self) -> Result<(), String> {
+        self.server.stop().map_err(text)?;
+        self.server.start_again().map_err(text)?;
+        let place = if self.ours { "segments/" } else { "/msgs/" };
+        let mut js = self.js()?;
+        self.disk.set(|disk| disk.list = vec![Fault::every(Act::Read, place, Trouble::Io)]);
+        let last = json!({ "last_by_subj": "s.1" }).to_string();
+        for body in [json!({ "seq": 7 }).to_string(), last] {
+            let answer = js.request(&format!("$JS.API.DIRECT.GET.{STREAM}"), body.as_bytes());
+            let answer = shown(&answer);
+            self.note(&format!("a get of {body}"), &answer);
+            self.must(answer.contains("500"), &format!("a get says that it failed: {answer}"))?;
+        }
+        self.disk.set(|disk| disk.list.clear());
+        self.is_well_again()?;
+        for seq in 1..=MESSAGES {
+            let (is_it, answer) = self.get(&mut js, seq);
+            self.must(is_it, &format!("{seq} is read: {answer}"))?;
+        }
+        self.publish(&mut js)?;
+        self.power_cut()
+    }
+
+    /// The disk works again: without a restart nothing is wrong any more.
+    fn is_well_again(&mut self) -> Result<(), String> {
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut health = self.health();
+        while !health.contains("\"ok\"") && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(100));
+            health = self.health();
+        }
+        self.must(health.contains("\"ok\""), &format!("all is well again: {health}"))
     }
 
     /// A consumer waits at what cannot be read and goes on once it can.

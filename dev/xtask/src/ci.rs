@@ -47,16 +47,47 @@ const CLUSTER_SEEDS: u64 = 500;
 const SIMULATE: [&str; 9] =
     ["run", "--quiet", "--profile", "sim", "--package", "hw-sim", "--", "--threads", "2"];
 
+/// What the test runners said of what failed: told again at the end, because logs are often cut in the middle.
+#[derive(Debug, Default)]
+struct Recap {
+    lines: Vec<String>,
+    is_inside: bool,
+}
+
+impl Recap {
+    /// Enough for some failures with their servers' logs.
+    const MOST: usize = 120;
+
+    /// Keeps a line that belongs to the report of a test that failed.
+    fn read(&mut self, line: &str) {
+        if line.starts_with("---- ") {
+            self.is_inside = true;
+        } else if line.starts_with("test result: ") {
+            self.is_inside = false;
+        }
+        if self.is_inside && self.lines.len() < Self::MOST {
+            self.lines.push(line.to_owned());
+        }
+    }
+}
+
 /// A running check of everything; all of it runs even if something failed.
 struct Ci<'a> {
     root: &'a Path,
     totals: Totals,
+    recap: Recap,
     broken: Vec<String>,
+}
+
+impl<'a> Ci<'a> {
+    fn new(root: &'a Path) -> Ci<'a> {
+        Ci { root, totals: Totals::default(), recap: Recap::default(), broken: Vec::new() }
+    }
 }
 
 /// `cargo xtask ci`
 pub fn run(root: &Path) -> ExitCode {
-    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    let mut ci = Ci::new(root);
     ci.house("tidy", tidy::check);
     ci.house("arrows", arrows::check);
     ci.cargo("fmt", &["fmt", "--all", "--check"]);
@@ -71,7 +102,7 @@ pub fn run(root: &Path) -> ExitCode {
 
 /// `cargo xtask clusters`
 pub fn clusters(root: &Path) -> ExitCode {
-    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    let mut ci = Ci::new(root);
     ci.clusters();
     ci.planted(&["--all"]);
     ci.end()
@@ -79,14 +110,14 @@ pub fn clusters(root: &Path) -> ExitCode {
 
 /// `cargo xtask counts [--record]`
 pub fn counts(root: &Path, record: bool) -> ExitCode {
-    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    let mut ci = Ci::new(root);
     ci.counts(record);
     ci.end()
 }
 
 /// `cargo xtask conform [WORD...]`
 pub fn conform(root: &Path, words: &[String]) -> ExitCode {
-    let mut ci = Ci { root, totals: Totals::default(), broken: Vec::new() };
+    let mut ci = Ci::new(root);
     ci.conform(words);
     ci.end()
 }
@@ -173,6 +204,7 @@ impl Ci<'_> {
                 let line = line?;
                 let line = String::from_utf8_lossy(&line);
                 self.totals.read(&line);
+                self.recap.read(&line);
                 if is_watched || !(line.starts_with("test ") && line.ends_with(" ... ok")) {
                     println!("{line}");
                 }
@@ -193,6 +225,8 @@ impl Ci<'_> {
 
     fn end(self) -> ExitCode {
         if !self.broken.is_empty() {
+            println!("== what failed");
+            self.recap.lines.iter().for_each(|line| println!("{line}"));
             println!("broken: {}", self.broken.join(", "));
         }
         let Totals { passed, failed, skipped } = self.totals;
@@ -217,5 +251,20 @@ mod tests {
             totals.read(line);
         }
         assert_eq!(totals, Totals { passed: 13, failed: 3, skipped: 2 });
+    }
+
+    #[test]
+    fn reports_of_failed_tests_are_told_again() {
+        let mut recap = Recap::default();
+        for line in [
+            "test a ... FAILED",
+            "---- a ----",
+            "it is 3",
+            "test result: FAILED. 0 passed; 1 failed",
+            "running",
+        ] {
+            recap.read(line);
+        }
+        assert_eq!(recap.lines, ["---- a ----", "it is 3"]);
     }
 }

@@ -1,9 +1,9 @@
 //! One shard's disk as its node sees it: queues in, completions out.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use hw_kit::{GroupId, ShardId};
 use hw_store::messages::BlockId;
 use hw_store::{
     AppendError, CheckReport, CheckpointDone, CheckpointJob, CheckpointRefused, DiskError, Frame,
-    LoadedBlock, ReadError, RecoverError, Recovered, RecoveryReport, StorageOptions, Vault, check_store,
-    recover,
+    LoadedBlock, ReadError, RecoverError, Recovered, RecoveryReport, StorageOptions, SyncPolicy, Vault,
+    check_store, recover,
 };
 
 use crate::background::run_background;
@@ -29,6 +29,10 @@ const QUEUE_BYTES_MAX: u64 = 64 << 20;
 const READS_MAX: usize = 4096;
 /// Jobs that wait for the background thread: one checkpoint, one spare, and what tidies up after each.
 const BACKGROUND_MAX: usize = 16;
+/// An append with more bytes is left to the writer's thread: what comes meanwhile then makes the next one.
+const AT_ONCE_BYTES: u64 = 1024;
+/// And one on a disk whose syncs take longer: the shard must not stand still.
+const AT_ONCE_SYNC: Duration = Duration::from_micros(150);
 /// Segments whose tables the reader remembers.
 const TABLES_MAX: usize = 256;
 
@@ -41,12 +45,19 @@ pub struct DiskOptions {
     pub queue_bytes_max: u64,
     /// How long the log is idle before it is marked as durable to its end.
     pub mark_after: Duration,
+    /// How long a sync may take of late for [`ShardDisk::append_at_once`].
+    pub at_once_sync: Duration,
 }
 
 impl DiskOptions {
     /// The usual limits.
     pub fn new(storage: StorageOptions) -> DiskOptions {
-        DiskOptions { storage, queue_bytes_max: QUEUE_BYTES_MAX, mark_after: Duration::from_secs(1) }
+        DiskOptions {
+            storage,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            mark_after: Duration::from_secs(1),
+            at_once_sync: AT_ONCE_SYNC,
+        }
     }
 }
 
@@ -149,6 +160,8 @@ pub struct Gauges {
 /// The disk of one shard. Dropping it closes it.
 pub struct ShardDisk {
     queue: Arc<Queue>,
+    /// For appends at once, with the longest sync for them; None: there are none.
+    at_once: Option<(Arc<Mutex<Writer>>, Duration)>,
     reader: Option<SyncSender<ReadJob>>,
     reads: Reads,
     gauges: Arc<Gauges>,
@@ -176,7 +189,8 @@ impl ShardDisk {
         // Before the channels: where a thread cannot be started, this is dropped after their senders.
         let (reads, threads, store) =
             (Reads::new(path.clone(), TABLES_MAX, vault), Vec::new(), store.clone());
-        let mut disk = ShardDisk { queue, reader: None, reads: reads.clone(), gauges, threads, store };
+        let (at_once, reader) = (None, None);
+        let mut disk = ShardDisk { queue, at_once, reader, reads: reads.clone(), gauges, threads, store };
         let (background, background_jobs) = sync_channel(BACKGROUND_MAX);
         let (reader, reader_jobs) = sync_channel(READS_MAX);
         let (queue, beside) = (disk.queue.clone(), Folder::new(path.clone()));
@@ -197,15 +211,42 @@ impl ShardDisk {
             timers: Timers::default(),
             held: Batch::default(),
             superseded: Default::default(),
+            gathered: None,
         };
         disk.reader = Some(writer.reader.clone());
-        disk.start(shard, "writer", move || writer.run())?;
+        let writer = Arc::new(Mutex::new(writer));
+        if sync == SyncPolicy::Always {
+            disk.at_once = Some((writer.clone(), options.at_once_sync));
+        }
+        disk.start(shard, "writer", move || Writer::run(&writer))?;
         Ok((disk, report))
     }
 
     /// Queues frames for the log. Tickets ascend; completions come in their order.
     pub fn append(&self, frames: Vec<Frame>, ticket: u64) -> Result<(), QueueFull> {
         self.queue.append(frames, ticket)
+    }
+
+    /// Writes and syncs frames on this thread and gives what is completed, where that is sooner done than handed over: a
+    /// small append, nothing under way, and a disk that has been quick of late. Otherwise gives the frames back, for
+    /// [`ShardDisk::append`]. Two hand-overs between threads are about what a sync takes.
+    pub fn append_at_once(&self, frames: Vec<Frame>, ticket: u64) -> Result<Vec<Completion>, Vec<Frame>> {
+        let bytes: u64 = frames.iter().map(|frame| frame.body().len() as u64).sum();
+        let recent = self.gauges.syncs.recent();
+        let Some((writer, longest)) = &self.at_once else { return Err(frames) };
+        if bytes > AT_ONCE_BYTES || recent.is_none_or(|recent| recent > *longest) || !self.queue.claim() {
+            return Err(frames);
+        }
+        // Nobody holds it for long: whoever works with it has the queue.
+        let (result, next) = match writer.lock() {
+            Ok(mut writer) => match writer.has_space(bytes) {
+                true => (Ok(writer.write_now(frames, ticket)), writer.next_time()),
+                false => (Err(frames), None),
+            },
+            Err(_) => (Err(frames), None),
+        };
+        self.queue.release(next);
+        result
     }
 
     /// Queues a checkpoint of the groups as they are after everything that was appended before. One at a time.
@@ -268,7 +309,7 @@ impl ShardDisk {
     fn end(&mut self) {
         self.queue.control(Job::Close);
         // The writer drops its senders when it ends, which ends the others.
-        self.reader = None;
+        (self.reader, self.at_once) = (None, None);
         for thread in self.threads.drain(..).rev() {
             if thread.join().is_err() {
                 tracing::error!("a disk thread of {} panicked", self.store.path().display());

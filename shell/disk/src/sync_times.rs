@@ -13,6 +13,8 @@ pub struct SyncTimes {
     /// One for each bound, and one for what is beyond the last.
     counts: [AtomicU64; SYNC_BOUNDS.len() + 1],
     nanos: AtomicU64,
+    /// How long one takes of late: an average in which each counts an eighth; 0: there was none.
+    recent: AtomicU64,
 }
 
 /// The counts at one time.
@@ -31,6 +33,17 @@ impl SyncTimes {
         self.counts[at.unwrap_or(SYNC_BOUNDS.len())].fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        let recent = match self.recent.load(Ordering::Relaxed) {
+            0 => nanos,
+            recent => recent - recent / 8 + nanos / 8,
+        };
+        self.recent.store(recent.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a sync takes of late; None: there was none.
+    pub(crate) fn recent(&self) -> Option<Duration> {
+        let recent = self.recent.load(Ordering::Relaxed);
+        (recent > 0).then(|| Duration::from_nanos(recent))
     }
 
     /// The counts now.
@@ -64,5 +77,18 @@ mod tests {
             read.counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, [(0, 2), (1, 1), (4, 1), (13, 1), (14, 1)]);
         assert_eq!((read.total(), read.seconds), (6, 10.002_201));
+    }
+
+    #[test]
+    fn a_slow_sync_is_remembered_for_a_while() {
+        let times = SyncTimes::default();
+        assert_eq!(times.recent(), None);
+        let micros = Duration::from_micros;
+        times.add(micros(40));
+        assert_eq!(times.recent(), Some(micros(40)));
+        times.add(micros(8_000));
+        assert!(times.recent() > Some(micros(1_000)));
+        (0..40).for_each(|_| times.add(micros(40)));
+        assert!(times.recent() < Some(micros(60)));
     }
 }

@@ -35,9 +35,10 @@ fn open_with(path: &std::path::Path, sync: SyncPolicy) -> Shard {
     let (sender, done) = sync_channel(100_000);
     let mut recovered = Vec::new();
     let tell = move |completion| drop(sender.send(completion));
+    // However slow the disk of whoever runs this is.
+    let options = DiskOptions { at_once_sync: Duration::MAX, ..DiskOptions::new(storage) };
     let (disk, report) =
-        ShardDisk::open(&store, DiskOptions::new(storage), &mut |item| recovered.push(item), Arc::new(tell))
-            .unwrap();
+        ShardDisk::open(&store, options, &mut |item| recovered.push(item), Arc::new(tell)).unwrap();
     Shard { disk, done, report, recovered }
 }
 
@@ -114,6 +115,50 @@ fn what_was_completed_is_there_again() {
         shard.disk.close();
         std::fs::remove_dir_all(path).unwrap();
     }
+}
+
+#[test]
+fn small_appends_are_written_at_once_where_nothing_waits() {
+    let path = scratch("at-once");
+    let shard = open(&path);
+    let mut rng = hw_kit::Rng::new(3);
+    let (mut at_once, mut completed, mut expected) = (0, 0, Vec::new());
+    for ticket in 1..=1000 {
+        let payload = vec![ticket as u8; 200];
+        let frames = vec![frame(1, ticket, &[&payload])];
+        expected.push((1, ticket, Bytes::from(payload)));
+        let is_wanted = rng.below(3) > 0;
+        match if is_wanted { shard.disk.append_at_once(frames, ticket) } else { Err(frames) } {
+            Ok(done) => {
+                assert!(
+                    matches!(done[..], [Completion::Synced { ticket: done }] if done == ticket),
+                    "{done:?}"
+                );
+                // What was queued before it was completed before it.
+                while let Ok(Completion::Synced { ticket }) = shard.done.try_recv() {
+                    completed = ticket;
+                }
+                assert_eq!(completed, ticket - 1);
+                (at_once, completed) = (at_once + 1, ticket);
+            }
+            Err(frames) => {
+                shard.disk.append(frames, ticket).unwrap();
+                if rng.below(2) == 0 {
+                    shard.synced(ticket);
+                    completed = ticket;
+                }
+            }
+        }
+    }
+    assert!(at_once > 100, "{at_once}");
+    let large = vec![frame(1, 1001, &[&[7; 2000]])];
+    let large = shard.disk.append_at_once(large, 1001).expect_err("left to the writer's thread");
+    assert_eq!(large.len(), 1);
+    shard.disk.close();
+    let shard = open(&path);
+    assert!(shard.entries() == expected, "what was written comes back once and in order");
+    shard.disk.close();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! The writer thread: everything that waits becomes one write and one sync, then all tickets complete.
+//! The writer: everything that waits becomes one write and one sync, then all tickets complete. It has a thread of its own;
+//! a single small append may be written by whoever wants it (see [`Writer::write_now`]).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hw_store::{
@@ -20,6 +21,9 @@ use crate::shard::{CheckpointFailed, Completion, Gauges, OnCompletion};
 /// After a failure to make a log file for lack of space, this long until the next attempt.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
+/// Space that the log must have beyond a single append, so that it need not wait for its next file.
+const SPACE_MIN: u64 = 64 << 10;
+
 /// The writer of one shard.
 pub(crate) struct Writer {
     pub storage: Storage,
@@ -35,6 +39,8 @@ pub(crate) struct Writer {
     pub held: Batch,
     /// What checkpoints superseded, to be run once nobody reads it any more, and the segments that it removes.
     pub superseded: (Vec<DiskOp>, Vec<SegmentId>),
+    /// Where completions are put while somebody waits for them.
+    pub gathered: Option<Vec<Completion>>,
 }
 
 /// When what is due that nobody asks for.
@@ -50,6 +56,12 @@ pub(crate) struct Timers {
     closing: bool,
 }
 
+impl Timers {
+    fn next(&self) -> Option<Instant> {
+        [self.sync, self.mark, self.spare].into_iter().flatten().min()
+    }
+}
+
 /// Frames of several calls that make one window.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -60,25 +72,55 @@ pub(crate) struct Batch {
 
 impl Writer {
     /// Works until it is told to close.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(writer: &Mutex<Writer>) {
+        let mut this = lock(writer);
         // A thread that panics must not look like one that is slow.
-        let mut guard = Guard { done: self.done.clone(), is_clean: false };
+        let mut guard = Guard { done: this.done.clone(), is_clean: false };
+        let queue = this.queue.clone();
+        this.ask_for_spare();
+        this.show_gauges();
+        while !this.timers.closing {
+            let next = this.timers.next();
+            drop(this);
+            let mut jobs = queue.take(next);
+            this = lock(writer);
+            this.handle(&mut jobs);
+            this.handle_timers();
+            this.ask_for_spare();
+            // There may be space now.
+            this.write(Batch::default());
+            this.show_gauges();
+        }
+        this.end_checkpoint();
+        this.tidy();
+        this.close();
+        guard.is_clean = true;
+    }
+
+    /// Writes and syncs one call's frames on the caller's thread, which has claimed the queue; gives what is completed.
+    pub(crate) fn write_now(&mut self, frames: Vec<Frame>, ticket: u64) -> Vec<Completion> {
+        self.gathered = Some(Vec::new());
+        self.write(Batch { calls: vec![(frames.len(), ticket)], frames });
         self.ask_for_spare();
         self.show_gauges();
-        while !self.timers.closing {
-            let timers = [self.timers.sync, self.timers.mark, self.timers.spare];
-            let mut jobs = self.queue.take(timers.into_iter().flatten().min());
-            self.handle(&mut jobs);
-            self.handle_timers();
-            self.ask_for_spare();
-            // There may be space now.
-            self.write(Batch::default());
-            self.show_gauges();
+        self.gathered.take().unwrap_or_default()
+    }
+
+    /// Whether frames can be written without waiting for space.
+    pub(crate) fn has_space(&self, bytes: u64) -> bool {
+        self.held.calls.is_empty() && self.storage.space_left() > bytes.saturating_mul(2) + SPACE_MIN
+    }
+
+    /// When the next timer ends.
+    pub(crate) fn next_time(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    fn tell(&mut self, completion: Completion) {
+        match &mut self.gathered {
+            Some(gathered) => gathered.push(completion),
+            None => (self.done)(completion),
         }
-        self.end_checkpoint();
-        self.tidy();
-        self.close();
-        guard.is_clean = true;
     }
 
     fn handle(&mut self, jobs: &mut VecDeque<Job>) {
@@ -130,7 +172,7 @@ impl Writer {
         let Some(&(_, last)) = batch.calls.last() else { return };
         let (mut written, result) = self.append(&batch.frames);
         let error = match result {
-            Ok(()) => return (self.done)(Completion::Synced { ticket: last }),
+            Ok(()) => return self.tell(Completion::Synced { ticket: last }),
             Err(AppendError::Full) => return self.hold(batch, written),
             Err(error) => error,
         };
@@ -147,7 +189,7 @@ impl Writer {
                 _ if batch.calls.len() == 1 => Err(error.clone()),
                 _ => self.append(&now[before..]).1,
             };
-            (self.done)(match result {
+            self.tell(match result {
                 Ok(()) => Completion::Synced { ticket },
                 Err(error) => Completion::Refused { ticket, error },
             });
@@ -169,7 +211,7 @@ impl Writer {
         let done = batch.calls.drain(..complete).next_back();
         self.held = batch;
         if let Some((_, ticket)) = done {
-            (self.done)(Completion::Synced { ticket });
+            self.tell(Completion::Synced { ticket });
         }
     }
 
@@ -244,7 +286,7 @@ impl Writer {
     fn begin_checkpoint(&mut self, job: CheckpointJob) {
         match self.storage.begin_checkpoint(job) {
             Ok(work) => self.send(Work::Checkpoint(Box::new(work))),
-            Err(refused) => (self.done)(Completion::Checkpoint(Err(CheckpointFailed::Refused(refused)))),
+            Err(refused) => self.tell(Completion::Checkpoint(Err(CheckpointFailed::Refused(refused)))),
         }
     }
 
@@ -267,7 +309,7 @@ impl Writer {
             self.superseded.1.extend(&written.removed);
         }
         // Nothing is removed before whoever reads it has taken notice: see `tidy`.
-        (self.done)(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
+        self.tell(Completion::Checkpoint(result.map(|()| written).map_err(CheckpointFailed::Disk)));
         self.show_gauges();
     }
 
@@ -355,10 +397,10 @@ impl Writer {
     }
 
     fn report_failure(&mut self) {
-        if let Some(reason) = self.storage.failure()
+        if let Some(reason) = self.storage.failure().map(str::to_owned)
             && !self.gauges.has_failed.swap(true, Ordering::Relaxed)
         {
-            (self.done)(Completion::Failed { reason: reason.to_owned() });
+            self.tell(Completion::Failed { reason });
         }
     }
 
@@ -380,9 +422,14 @@ impl Writer {
         let full = self.storage.is_full();
         is_full.store(full, Ordering::Relaxed);
         if std::mem::replace(&mut self.timers.was_full, full) != full {
-            (self.done)(Completion::Space { full });
+            self.tell(Completion::Space { full });
         }
     }
+}
+
+/// The writer, whoever works with it. One that panicked is not worked with again by its own thread, which is gone.
+fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Guard {

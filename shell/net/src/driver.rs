@@ -21,7 +21,8 @@ const LAST_TURNS: usize = 4;
 pub trait Outside {
     /// Hand a batch to another shard.
     fn post(&mut self, to: ShardId, batch: PeerBatch);
-    /// Have the disk do something. `now`: what can be done without waiting may be done, and comes back.
+    /// Have the disk do something. `now`: what takes next to no time here, a small append included, may be done, and comes
+    /// back.
     fn disk(&mut self, request: DiskRequest, now: bool) -> Option<DiskCompletion>;
     /// Send something to other servers, in this order.
     fn send(&mut self, frames: Vec<(LinkId, LinkFrame)>);
@@ -245,25 +246,35 @@ impl Driver {
         }
     }
 
-    /// Ends a round: everything that the inputs caused leaves the shard.
+    /// Ends a round: everything that the inputs caused leaves the shard. An append that can be made at once is made when all
+    /// else has left, and what it causes leaves as well.
     fn settle(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let now = state.now();
-        let mut at_once = READS_AT_ONCE_MAX;
-        loop {
-            state.shard.settle(now);
-            let before = at_once;
-            for request in state.shard.take_disk() {
-                if let Some(done) = state.outside.disk(request, at_once > 0) {
-                    at_once -= 1;
-                    state.shard.handle_disk(now, done);
-                }
-            }
-            if at_once == before {
-                break;
+        let append = self.settle_most(state);
+        if let Some(append) = append
+            && let Some(done) = state.outside.disk(append, true)
+        {
+            let now = state.now();
+            state.shard.handle_disk(now, done);
+            // One in a round: the sockets have waited for it.
+            if let Some(append) = self.settle_most(state) {
+                state.outside.disk(append, false);
             }
         }
+        let deadline = state.shard.next_deadline();
+        if let Some(deadline) = deadline
+            && state.armed.is_none_or(|armed| deadline < armed)
+        {
+            state.armed = Some(deadline);
+            self.timer.notify_one();
+        }
+    }
+
+    /// Everything but an append that is the only thing for the log: that comes back.
+    fn settle_most(self: &Rc<Self>, state: &mut State) -> Option<DiskRequest> {
+        let now = state.now();
+        let append = state.work_disk(now);
         for (to, batch) in state.shard.take_peer_batches() {
             state.outside.post(to, batch);
         }
@@ -286,13 +297,7 @@ impl Driver {
             // Other shards' publishers are told with the next batch.
             self.round.notify_one();
         }
-        let deadline = state.shard.next_deadline();
-        if let Some(deadline) = deadline
-            && state.armed.is_none_or(|armed| deadline < armed)
-        {
-            state.armed = Some(deadline);
-            self.timer.notify_one();
-        }
+        append
     }
 
     fn flush(self: &Rc<Self>, state: &mut State, conn: ConnId) {
@@ -312,6 +317,32 @@ impl State {
             self.shard.handle_clock_step(step);
         }
         now
+    }
+
+    /// Settles the shard and hands its requests to the disk, in their order; an append that no other request but reads
+    /// follows comes back.
+    fn work_disk(&mut self, now: Time) -> Option<DiskRequest> {
+        let (mut append, mut at_once) = (None, READS_AT_ONCE_MAX);
+        loop {
+            self.shard.settle(now);
+            let before = at_once;
+            for request in self.shard.take_disk() {
+                if !matches!(request, DiskRequest::Load { .. })
+                    && let Some(earlier) = append.take()
+                {
+                    self.outside.disk(earlier, false);
+                }
+                if matches!(request, DiskRequest::Append { .. }) {
+                    append = Some(request);
+                } else if let Some(done) = self.outside.disk(request, at_once > 0) {
+                    at_once -= 1;
+                    self.shard.handle_disk(now, done);
+                }
+            }
+            if at_once == before {
+                return append;
+            }
+        }
     }
 
     fn link(&mut self, now: Time, link: LinkId, mail: LinkMail) {

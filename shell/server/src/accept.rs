@@ -73,8 +73,7 @@ async fn refuse_leafnode(mut socket: TcpStream, address: SocketAddr) {
 
 /// Gives a connection a number and a shard; one too many is told so and closed.
 pub(crate) fn adopt(inner: &Inner, socket: Socket, peer: Peer) {
-    let (conn, shard) = inner.next_conn();
-    let open = inner.connection_opened();
+    let (conn, shard, open) = inner.connection_opened();
     let mailbox = &inner.mailboxes[shard];
     mailbox.post(Mail::Adopt(Adopted { conn, socket, peer }));
     let limit = inner.live().max_connections;

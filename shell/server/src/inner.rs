@@ -40,7 +40,8 @@ pub(crate) struct Inner {
     seq: AtomicU64,
     ready: AtomicBool,
     next_conn: AtomicU64,
-    open: AtomicI64,
+    /// Open connections by shard.
+    open: Vec<AtomicI64>,
 }
 
 /// What does not change while the server runs.
@@ -108,6 +109,17 @@ pub(crate) struct JetStreamFacts {
     pub(crate) max_buffered: (Option<u64>, Option<u64>),
 }
 
+/// So many connections more than any other has the shard that has the store: what is on the same shard need not go from
+/// one thread to another and back, and few connections leave that shard idle mostly.
+const MORE_AT_STORE: i64 = 4;
+
+/// Which shard takes a connection more.
+fn shard_for_one_more(open: &[i64]) -> usize {
+    let weight = |(shard, open): (usize, &i64)| if shard == 0 { *open - MORE_AT_STORE } else { *open };
+    let weights = open.iter().enumerate().map(weight).enumerate();
+    weights.min_by_key(|(_, weight)| *weight).map_or(0, |(shard, _)| shard)
+}
+
 impl Inner {
     /// What all parts share; questions of the shards come out of the receiver.
     pub(crate) fn new(
@@ -122,6 +134,7 @@ impl Inner {
             members: RwLock::new(members),
             facts,
             live: RwLock::new(live),
+            open: mailboxes.iter().map(|_| AtomicI64::new(0)).collect(),
             mailboxes,
             start: Clock::default().now(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -132,7 +145,6 @@ impl Inner {
             seq: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             next_conn: AtomicU64::new(1),
-            open: AtomicI64::new(0),
         };
         (inner, asked)
     }
@@ -161,20 +173,18 @@ impl Inner {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// A number for a new connection, and the shard that takes it.
-    pub(crate) fn next_conn(&self) -> (ConnId, usize) {
+    /// Counts a new connection: its number, the shard that takes it, and how many there are now.
+    pub(crate) fn connection_opened(&self) -> (ConnId, usize, i64) {
         let number = self.next_conn.fetch_add(1, Ordering::Relaxed);
-        (ConnId(number), number as usize % self.mailboxes.len())
+        let open: Vec<i64> = self.open.iter().map(|open| open.load(Ordering::Relaxed)).collect();
+        let shard = shard_for_one_more(&open);
+        self.open[shard].fetch_add(1, Ordering::Relaxed);
+        (ConnId(number), shard, open.iter().sum::<i64>() + 1)
     }
 
-    /// Counts a new connection; says how many there are now.
-    pub(crate) fn connection_opened(&self) -> i64 {
-        self.open.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Counts a connection that is gone.
-    pub(crate) fn connection_closed(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a connection of a shard that is gone.
+    pub(crate) fn connection_closed(&self, shard: usize) {
+        self.open[shard].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What the last reload left, or the start.
@@ -271,5 +281,23 @@ impl Inner {
     pub(crate) async fn consumers_of(&self, account: String, stream: String) -> Option<Vec<String>> {
         let mailbox = self.mailboxes.first()?;
         mailbox.ask(move |shard, _| shard.jetstream()?.consumers_of(&account, &stream)).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_connections_are_where_the_store_is_and_many_are_everywhere() {
+        let mut open = [0; 3];
+        let mut after = Vec::new();
+        for _ in 0..100 {
+            open[shard_for_one_more(&open)] += 1;
+            after.push(open);
+        }
+        assert_eq!(after[4], [5, 0, 0]);
+        assert_eq!(after[6], [5, 1, 1]);
+        assert_eq!(after[99], [36, 32, 32]);
     }
 }

@@ -79,17 +79,26 @@ impl Outside for Wires {
 
     fn disk(&mut self, request: DiskRequest, now: bool) -> Option<DiskCompletion> {
         let disk = self.disk.as_ref()?;
-        match request {
+        let mailbox = &self.inner.mailboxes[self.index];
+        let request = match request {
             // To check all of a block takes a while, and those who want it can wait.
             DiskRequest::Load { group, block, check: false } if now => {
-                crate::store::read_cached(disk, group, block)
+                let read = crate::store::read_cached(disk, group, block);
+                if read.is_some() {
+                    return read;
+                }
+                request
             }
-            _ => None,
-        }
-        .or_else(|| {
-            crate::store::perform(disk, &self.inner.mailboxes[self.index], request);
-            None
-        })
+            DiskRequest::Append { ticket, frames } if now => {
+                match crate::store::append_at_once(disk, mailbox, frames, ticket) {
+                    Ok(done) => return done,
+                    Err(frames) => DiskRequest::Append { ticket, frames },
+                }
+            }
+            request => request,
+        };
+        crate::store::perform(disk, mailbox, request);
+        None
     }
 
     fn send(&mut self, frames: Vec<(LinkId, LinkFrame)>) {
@@ -103,7 +112,7 @@ impl Outside for Wires {
     }
 
     fn closed(&mut self, _: ConnId) {
-        self.inner.connection_closed();
+        self.inner.connection_closed(self.index);
     }
 
     fn notice(&mut self, notice: Notice) {

@@ -9,7 +9,7 @@ use hw_kit::{GroupId, ShardId, Span};
 use hw_net::{Mail, Mailbox};
 use hw_node::{DiskCompletion, DiskRequest, LoadError, Recovery};
 use hw_store::messages::BlockId;
-use hw_store::{Cipher, ReadError, StorageOptions, SyncPolicy};
+use hw_store::{Cipher, Frame, ReadError, StorageOptions, SyncPolicy};
 
 use crate::StartError;
 
@@ -114,6 +114,24 @@ fn unlock(store: &StoreDir, js: &JetStreamOptions) -> Result<Unlocked, StartErro
 pub(crate) fn read_cached(disk: &ShardDisk, group: GroupId, block: BlockId) -> Option<DiskCompletion> {
     let loaded = Ok(disk.load_cached(group, block)?.ok()?);
     Some(DiskCompletion::Loaded { group, block, loaded })
+}
+
+/// Writes a small append on the shard's own thread, where that is quick; gives it back otherwise.
+pub(crate) fn append_at_once(
+    disk: &ShardDisk,
+    mailbox: &Mailbox,
+    frames: Vec<Frame>,
+    ticket: u64,
+) -> Result<Option<DiskCompletion>, Vec<Frame>> {
+    let mut done: Vec<DiskCompletion> =
+        disk.append_at_once(frames, ticket)?.into_iter().filter_map(translate).collect();
+    match done.len() {
+        1 => Ok(done.pop()),
+        _ => {
+            done.into_iter().for_each(|done| mailbox.post(Mail::Disk(done)));
+            Ok(None)
+        }
+    }
 }
 
 /// Has the disk do what a shard wants. What it cannot even queue comes back as a failure.

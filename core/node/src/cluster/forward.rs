@@ -12,6 +12,7 @@ use hw_meta::{Asset, Created, MetaAnswer};
 
 use super::handed::Handed;
 use super::parcel::{self, Label, Parcel, Serial, group_of};
+use crate::api::{Call, Whom};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
@@ -265,11 +266,12 @@ impl JetStream {
     }
 
     /// Hands an API request to another server, as if its client had asked there.
-    pub(crate) fn forward_call(&mut self, to: NodeId, call: &crate::api::Call) {
+    pub(crate) fn forward_call(&mut self, to: NodeId, whom: Whom, call: &Call) {
         let account = self.account_name(call.account);
         let msg =
             Message { subject: &call.subject, reply: &call.reply, header: &call.header, payload: &call.body };
-        self.put_parcel(to, Label::new(Target::Api), account.as_bytes(), &msg);
+        let label = Label { hops: u8::from(whom == Whom::First), ..Label::new(Target::Api) };
+        self.put_parcel(to, label, account.as_bytes(), &msg);
     }
 
     /// This server is about to end: another one keeps the answers that nobody hears so far.
@@ -296,8 +298,9 @@ impl JetStream {
             return;
         }
         let sender = hw_hub::Origin { account, conn: None, shard: hw_kit::ShardId(0) };
-        let call = crate::api::Call::new(sender, &parcel.message());
-        self.calls.push_back(crate::api::Call { is_handed_on: true, ..call });
+        let call = Call::new(sender, &parcel.message());
+        let whom = if parcel.hops == 0 { Whom::Any } else { Whom::First };
+        self.calls.push_back(Call { handed_on: Some(whom), ..call });
     }
 
     fn way(&self, now: Time, id: GroupId, target: Target) -> Way {

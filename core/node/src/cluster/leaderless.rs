@@ -11,7 +11,7 @@ use hw_hub::Hub;
 use hw_jsapi::{ApiError, Parsed, Request};
 use hw_kit::{AccountId, GroupId, LogIndex, Map, NodeId, Span, Time};
 
-use crate::api::Call;
+use crate::api::{Call, Whom};
 use crate::commit::META;
 use crate::jetstream::JetStream;
 
@@ -57,14 +57,15 @@ impl Done {
                 self.known.remove(&key);
             }
         }
+        let is_copy = call.handed_on.is_some();
         let mut hasher = DefaultHasher::new();
         (call.account.0, &call.subject, &call.reply, &call.body).hash(&mut hasher);
         let key = hasher.finish();
-        if self.known.get(&key).is_some_and(|(_, copy)| *copy || call.is_handed_on) {
+        if self.known.get(&key).is_some_and(|(_, copy)| *copy || is_copy) {
             return false;
         }
         self.recent.push_back((now, key));
-        self.known.insert(key, (now, call.is_handed_on));
+        self.known.insert(key, (now, is_copy));
         true
     }
 }
@@ -84,10 +85,18 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether it is handed on to a leader: who has it from this server alone, and can be the first to carry it out.
-    fn is_for(&self, leader: NodeId) -> bool {
-        let is_new = self.heard.is_empty() || self.early && !self.heard.contains(&leader);
-        self.call.sender.conn.is_some() && (is_new || is_look(&self.parsed) && !self.heard.contains(&leader))
+    /// To whom it is handed on, if that is the leader of its group: somebody who has it from this server alone.
+    fn is_for(&self, leader: NodeId) -> Option<Whom> {
+        if self.call.handed_on.is_some() {
+            return self.call.handed_on;
+        }
+        let is_from_here = self.call.sender.conn.is_some();
+        let is_news = is_from_here && !self.heard.contains(&leader);
+        if self.mine || is_from_here && self.heard.is_empty() || is_news && is_look(&self.parsed) {
+            return Some(Whom::Any);
+        }
+        // Others have it, and whoever of them led would have carried it out.
+        (is_news && self.early).then_some(Whom::First)
     }
 }
 
@@ -118,7 +127,7 @@ impl JetStream {
             META => self.leads_meta(),
             id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
         };
-        let mine = is_led || call.is_handed_on;
+        let mine = is_led || call.handed_on.is_some();
         let early = self.meta_log.applied() == LogIndex(0);
         let Some(cluster) = &mut self.cluster else { return };
         let before = now - YOUNG;
@@ -138,18 +147,17 @@ impl JetStream {
             if self.is_mine(now, account, &waiting.parsed) {
                 // A change may have been made already by who led before, and must not be made twice.
                 let is_alone = waiting.heard.is_empty() && waiting.call.sender.conn.is_some();
-                // But for the first leader of all: nobody led before.
-                let is_first = waiting.group == META && self.replica(META).is_some_and(|meta| meta.founding);
-                if waiting.mine || is_alone || is_first || is_look(&waiting.parsed) {
-                    waiting.call.is_handed_on = true;
+                let is_first = || waiting.group == META && self.is_first_leader();
+                if waiting.mine || is_alone || is_look(&waiting.parsed) || is_first() {
+                    waiting.call.handed_on = waiting.call.handed_on.or(Some(Whom::Any));
                     self.calls.push_back(waiting.call);
                 }
                 continue;
             }
             if let Some(leader) = self.other_leader(waiting.group)
-                && (waiting.mine || waiting.is_for(leader))
+                && let Some(whom) = waiting.is_for(leader)
             {
-                self.forward_call(leader, &waiting.call);
+                self.forward_call(leader, whom, &waiting.call);
                 continue;
             }
             let Some(lack) = self.lack(account, &waiting.parsed) else { continue };
@@ -172,8 +180,16 @@ impl JetStream {
         }
     }
 
-    /// Whether a request is to be carried out: it is no change that was.
-    pub(crate) fn is_first(&mut self, now: Time, call: &Call, parsed: &Parsed) -> bool {
+    /// Whether this server leads the meta group, and nobody led it before.
+    fn is_first_leader(&self) -> bool {
+        self.leads_meta() && self.replica(META).is_some_and(|meta| meta.founding)
+    }
+
+    /// Whether a request is to be carried out: it is for this leader, and no change that was made already.
+    pub(crate) fn is_due(&mut self, now: Time, call: &Call, parsed: &Parsed) -> bool {
+        if call.handed_on == Some(Whom::First) && !self.is_first_leader() {
+            return false;
+        }
         match &mut self.cluster {
             Some(cluster) if !is_look(parsed) && !call.reply.is_empty() => {
                 cluster.parked.done.note(now, call)

@@ -1,4 +1,4 @@
-//! A message for a stream on its way from one server to another, and its bytes (docs/format.md, "Links").
+//! A message for a stream on its way from one server to another, and its bytes.
 
 use bytes::Bytes;
 use hw_hub::Message;
@@ -12,7 +12,7 @@ use crate::shard::owned;
 pub(crate) struct Parcel {
     /// Whom it is for.
     pub(crate) target: Target,
-    /// How often it was handed on.
+    /// How often it was handed on. Of an API request: 1 if only the cluster's first leader may carry it out.
     pub(crate) hops: u8,
     /// By what the server that handed it on will know it, if that one has a replica of the stream.
     pub(crate) serial: Option<Serial>,

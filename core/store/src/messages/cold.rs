@@ -77,8 +77,12 @@ impl Cold {
         self.fault.borrow().is_some()
     }
 
+    /// What was answered meanwhile is forgotten as well: it may have been as if there were nothing.
     pub fn forget_fault(&mut self) {
         *self.fault.get_mut() = None;
+        *self.memo.get_mut() = Memo::default();
+        *self.decoded.get_mut() = Decoded::default();
+        self.latest.set(None);
     }
 
     /// The answer, or as if there were nothing.

@@ -187,7 +187,9 @@ impl Messages {
         let found = cold.or_else(|| self.next_in_head(start, m));
         // Only what is appended later can match before the end that was reached.
         let end = found.unwrap_or(self.last.0 + 1);
-        m.clear = (if start == from { from } else { m.clear.0 }, end.max(start));
+        if !self.cold.has_fault() {
+            m.clear = (if start == from { from } else { m.clear.0 }, end.max(start));
+        }
         found
     }
 

@@ -8,6 +8,8 @@ use hw_kit::Seq;
 use super::rewrite::Rewriting;
 use super::segments::Segments;
 use super::{BlockId, Message, Messages};
+use crate::damage::{Damage, Flaw};
+use crate::layout::FileId;
 
 /// What a message counts in `bytes` can be this much at most.
 const SIZE_MAX: u64 = u32::MAX as u64;
@@ -165,7 +167,26 @@ impl Messages {
 
     /// What an index said that could not be read does not matter any more.
     pub fn forget_fault(&mut self) {
+        // What matchers know of it is of another layout.
+        self.segments.layout += 1;
         self.cold.forget_fault();
+    }
+
+    /// Reads an index again that the disk failed to read; if all of it can be read, there is no fault any more. Says
+    /// whether that is so. What was read and is damaged stays a fault.
+    pub fn read_fault_again(&mut self) -> bool {
+        let Some(Damage { file: FileId::Segment(_, number), flaw: Flaw::Unreadable { .. }, .. }) =
+            self.cold.fault()
+        else {
+            return false;
+        };
+        let segment = self.segments.by_first.values().find(|one| one.id == number);
+        let view = segment.and_then(|segment| self.cold.view(segment));
+        if view.is_some_and(|view| view.pages.check(view.id, view.place).is_err()) {
+            return false;
+        }
+        self.forget_fault();
+        true
     }
 
     /// Takes back the messages that were added last: those after `last`, which are in no segment yet.
@@ -301,6 +322,50 @@ mod tests {
         assert_eq!((segment.live, segment.total, messages.state().num_subjects), (2, 5, 3));
         assert!([5, 6].iter().all(|&seq| messages.remove(Seq(seq)).is_some()));
         assert_eq!((messages.dead_segments(), messages.bytes()), (vec![1], 3 * size));
+    }
+
+    /// A segment's bytes on a disk that may fail.
+    #[derive(Debug)]
+    struct Flaky(bytes::Bytes, std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+    impl crate::index::ReadSegment for Flaky {
+        fn read(&self, id: crate::SegmentId, at: u64, len: u64) -> Result<bytes::Bytes, crate::DiskError> {
+            match self.1.load(std::sync::atomic::Ordering::Relaxed) {
+                true => Err(crate::DiskError::Failed { place: id.file().path(), reason: "EIO".to_owned() }),
+                false => Ok(self.0.slice(at as usize..(at + len) as usize)),
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_is_read_again_and_answers_as_before_the_disk_failed() {
+        let mut all = Messages::new(Seq(1), Keep::File);
+        (1..=6).for_each(|seq| all.append(Seq(seq), Time(seq as i64), message(seq).record));
+        let first = all.take_unwritten(1);
+        all.handle_written(place(&first));
+        let mut bytes = Vec::new();
+        all.snapshot(&mut bytes);
+        let (mut restore, _) = super::super::Restore::open(&bytes).expect("just written");
+        restore.add_segment(place(&first)).expect("it is listed");
+        let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        // No room in the cache: every look goes to the disk.
+        let pages =
+            crate::index::Pages::new(Box::new(Flaky(file(&first), fails.clone())), 0, Default::default());
+        let source = super::super::IndexSource { group: hw_kit::GroupId(1), pages: pages.into() };
+        let (mut messages, _) = restore.finish(Some(source));
+        let mut matchers = [messages.matcher(&["s.1"]), messages.matcher(&["s.1", "s.2"])];
+        fails.store(true, std::sync::atomic::Ordering::Relaxed);
+        for matcher in &mut matchers {
+            assert_eq!(messages.next_match(Seq(1), matcher), None);
+        }
+        assert_eq!(messages.last_of(b"s.1"), None);
+        assert!(messages.has_fault() && !messages.read_fault_again() && messages.has_fault());
+        fails.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(messages.read_fault_again() && !messages.has_fault());
+        let [one, two] = &mut matchers;
+        assert_eq!(messages.next_match(Seq(1), one), Some(Seq(1)));
+        assert_eq!(messages.next_match(Seq(3), two), Some(Seq(4)));
+        assert_eq!(messages.last_of(b"s.1"), Some(Seq(4)));
     }
 
     #[test]

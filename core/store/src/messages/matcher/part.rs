@@ -23,7 +23,8 @@ const MARK_AFTER: usize = if cfg!(test) { 60 } else { 4096 };
 /// What a matcher knows of one segment.
 #[derive(Debug)]
 pub(super) struct Part {
-    segment: u64,
+    /// The segment, and the layout of all of them when it was asked first.
+    of: (u64, u64),
     verdicts: Verdicts,
     matches: Matches,
     /// Messages that were looked at, and had to have their subjects' names found.
@@ -67,9 +68,10 @@ impl Messages {
 
     fn next_in_part(&self, segment: &Segment, from: u64, m: &mut Matcher) -> Option<u64> {
         let Matcher { filters, part, .. } = m;
-        if part.as_ref().is_none_or(|part| part.segment != segment.id) {
+        let of = (segment.id, self.segments.layout);
+        if part.as_ref().is_none_or(|part| part.of != of) {
             let (verdicts, matches) = (Verdicts::default(), Matches::Unknown);
-            *part = Some(Box::new(Part { segment: segment.id, verdicts, matches, looked: 0 }));
+            *part = Some(Box::new(Part { of, verdicts, matches, looked: 0 }));
         }
         let part = part.as_mut()?;
         if matches!(part.matches, Matches::Many) && part.looked >= MARK_AFTER {
