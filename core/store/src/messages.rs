@@ -258,8 +258,8 @@ impl Messages {
     }
 
     fn remove_from_cold(&mut self, seq: u64) -> Option<Removed> {
-        let slot = self.cold_slot(seq)?;
-        let (&first, segment) = self.segments.find(seq)?;
+        let (&first, segment) = self.segments.find(seq).filter(|_| self.cold.live.contains(seq))?;
+        let slot = self.cold.slot(segment, seq)?;
         let name = match self.cold.remembered_name(&self.segments, first, seq) {
             Some(name) => name,
             None => self.cold.name(segment, slot.rank)?,

@@ -106,9 +106,8 @@ impl Cold {
         Some(View { pages: &source.pages, id, place: segment.place.as_ref()?, held: &segment.held })
     }
 
-    /// What the index says of a message.
-    pub fn slot(&self, segments: &Segments, seq: u64) -> Option<Slot> {
-        let (_, segment) = segments.find(seq)?;
+    /// What the index of its segment says of a message.
+    pub fn slot(&self, segment: &Segment, seq: u64) -> Option<Slot> {
         if let Some((known, slot)) = self.latest.get().filter(|(_, slot)| slot.seq == seq)
             && known == segment.id
         {
@@ -396,13 +395,14 @@ impl Messages {
     }
 
     pub(super) fn cold_slot(&self, seq: u64) -> Option<Slot> {
-        self.cold.live.contains(seq).then(|| self.cold.slot(&self.segments, seq)).flatten()
+        let (_, segment) = self.segments.find(seq).filter(|_| self.cold.live.contains(seq))?;
+        self.cold.slot(segment, seq)
     }
 
     /// The block that holds a message that is on disk.
     pub(super) fn block_of(&self, seq: Seq) -> Option<BlockId> {
         let (_, segment) = self.segments.find(seq.0)?;
-        let slot = self.cold.slot(&self.segments, seq.0)?;
+        let slot = self.cold.slot(segment, seq.0)?;
         Some(BlockId { segment: segment.id, block: slot.block })
     }
 
