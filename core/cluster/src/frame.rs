@@ -23,7 +23,7 @@ const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
 const LEFT: u8 = 14;
 const FORWARD: u8 = 16;
-const REFUSED: u8 = 17;
+const ANSWERED: u8 = 17;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,12 +83,10 @@ pub enum PeerFrame {
         /// The messages.
         body: Bytes,
     },
-    /// The leader has answered, and not proposed, a message that this server handed to it.
-    Refused {
-        /// The stream's group.
-        group: GroupId,
-        /// The message's serial number.
-        number: u64,
+    /// What the leader says to clients of the receiver, which handed their messages to it; what is in it is core/node's.
+    Answered {
+        /// The answers.
+        body: Bytes,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -216,7 +214,10 @@ impl PeerFrame {
                 out.push(FORWARD);
                 out.extend_from_slice(body);
             }
-            PeerFrame::Refused { group, number } => numbers(&mut out, REFUSED, &[group.0, *number]),
+            PeerFrame::Answered { body } => {
+                out.push(ANSWERED);
+                out.extend_from_slice(body);
+            }
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -274,7 +275,7 @@ impl PeerFrame {
             LEFT => PeerFrame::Left { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
-            REFUSED => PeerFrame::Refused { group: GroupId(number()?), number: number()? },
+            ANSWERED => PeerFrame::Answered { body: rest },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
             }
@@ -317,10 +318,10 @@ mod tests {
         let standing = Standing { member: true, founder: 3, has_streams: false, expected: 5 };
         let end = PieceEnd { applied: LogIndex(9), term: 2, state: Bytes::from_static(b"state") };
         let body = Bytes::from_static(b"body");
-        assert_eq!(
-            PeerFrame::decode(&Bytes::from_static(b"\x10x")).map(|frame| frame.encode()),
-            Ok(b"\x10x".to_vec())
-        );
+        for bytes in [&b"\x10x"[..], b"\x11x"] {
+            let frame = PeerFrame::decode(&Bytes::from_static(bytes));
+            assert_eq!(frame.map(|frame| frame.encode()), Ok(bytes.to_vec()));
+        }
         for frame in [
             PeerFrame::Hello { node: NodeId(4), standing, tags: vec!["a".to_owned()] },
             PeerFrame::Ask { id: 1, body: body.clone() },
@@ -329,7 +330,6 @@ mod tests {
             PeerFrame::Removed { group: GroupId(1) },
             PeerFrame::Resigned { group: GroupId(1) },
             PeerFrame::Left { group: GroupId(1) },
-            PeerFrame::Refused { group: GroupId(1), number: 2 },
             PeerFrame::Want {
                 group: GroupId(1),
                 transfer: 2,

@@ -225,10 +225,10 @@ impl JetStream {
         }
         let Some(group) = self.groups.get_mut(&id) else { return false };
         if !group.log.is_leading() {
-            // Others see to it that clients hear of it; but for whoever waits since this server led, or handed it to a leader
-            // that is gone.
-            let waits = handed.and_then(|run| self.settle_handed(id, run));
-            let origin = waits.map_or(origin, Origin::Publish);
+            // Others see to it that clients hear of it; but for whoever waits since this server led, or handed it to a leader.
+            if let Some(run) = handed {
+                self.note_applied(id, run, &answer);
+            }
             self.reply(now, hub, id, (answer, note), origin);
             self.touch(id);
             self.recount(id);
@@ -304,7 +304,12 @@ impl JetStream {
                     self.outbox.answer(account, to, header, Bytes::new());
                 }
             }
-            Origin::Publish(reply) | Origin::Handed(reply) => {
+            Origin::Handed(run) => {
+                if let Answer::Published(result) = answer {
+                    self.answer_handed(id, run, Some(&result));
+                }
+            }
+            Origin::Publish(reply) => {
                 if let (Some(group), Answer::Published(result)) = (self.groups.get(&id), answer) {
                     self.outbox.push(Outgoing::PubAck { account: group.account, group: id, reply, result });
                 }

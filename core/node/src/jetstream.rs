@@ -301,6 +301,7 @@ impl JetStream {
             self.answer_direct(now, hub);
         }
         self.cut_forwards(now);
+        self.cut_answers();
         self.shed();
         self.advise_abandoned(now, hub);
         self.read_faults_again(now);

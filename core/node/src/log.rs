@@ -22,8 +22,8 @@ pub(crate) enum Origin {
     None,
     /// A publisher, at this reply subject.
     Publish(Bytes),
-    /// The same; the server that handed it on learns itself if nothing comes of it.
-    Handed(Bytes),
+    /// A server that handed it on: it tells the publisher, and learns itself if nothing comes of it.
+    Handed(Run),
     /// The publisher of a batch.
     Batch(Box<Committer>),
     /// The fast batch of this name.

@@ -53,24 +53,28 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
         let is_batched = group.is_batched(msg);
+        let serial = serial.and_then(Serial::followed);
         let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg)
         {
             true => Some(PublishError::TooLarge),
             false => refusal.filter(|_| !group.is_volatile()).or(no_room).or(overrun),
         };
         if let Some(error) = refusal {
-            self.tell_refused(id, serial);
-            return self.refuse_publish(id, msg.reply, error);
+            return match serial {
+                Some(serial) => self.answer_handed(id, serial.run(), Some(&Err(error))),
+                None => self.refuse_publish(id, msg.reply, error),
+            };
         }
         if is_batched {
-            self.tell_refused(id, serial);
+            if let Some(serial) = serial {
+                self.answer_handed(id, serial.run(), None);
+            }
             return self.publish_batched(now, id, msg);
         }
-        let serial = serial.and_then(Serial::followed);
         let origin = match (wants_ack, serial) {
             (false, _) => Origin::None,
             (true, None) => Origin::Publish(owned(msg.reply)),
-            (true, Some(_)) => Origin::Handed(owned(msg.reply)),
+            (true, Some(serial)) => Origin::Handed(serial.run()),
         };
         group.log.propose_publish(now, serial, origin, |out| {
             // Who asked over an import is not kept.

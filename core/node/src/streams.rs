@@ -234,7 +234,7 @@ impl JetStream {
         if self.aside.quarantined.remove(&id).is_some() {
             self.disk.dropped.push(id);
         }
-        self.forget_handed(id);
+        self.blind_handed(id);
         self.drop_found(id);
         if self.groups.get(&id).is_some_and(|group| group.log.is_leading()) {
             self.stop_listening(hub, id);

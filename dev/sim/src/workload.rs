@@ -79,6 +79,8 @@ pub struct Workload {
     /// Asks while all others are silent.
     auditor: usize,
     pending: BTreeMap<String, (usize, Pending, Time)>,
+    /// Publishes that were answered, by where.
+    answered: BTreeMap<String, usize>,
     answers: BTreeMap<String, VecDeque<Msg>>,
     tokens: u64,
     generations: u64,
@@ -112,6 +114,7 @@ impl Workload {
             workers,
             auditor,
             pending: BTreeMap::new(),
+            answered: BTreeMap::new(),
             answers: BTreeMap::new(),
             tokens: 0,
             generations: 0,
@@ -273,9 +276,19 @@ impl Workload {
         if msg.subject.ends_with(".$FI") {
             return self.hurried(world, &msg);
         }
-        let Some((_, pending, _)) = self.pending.remove(&msg.subject) else { return };
+        let Some((_, pending, _)) = self.pending.remove(&msg.subject) else {
+            if let Some(index) = self.answered.get(&msg.subject) {
+                self.history.violate("acked", format!("publish {index} is answered a second time"));
+            }
+            return;
+        };
         match pending {
-            Pending::Publish(index) => self.published(world, index, &msg),
+            Pending::Publish(index) => {
+                if msg.status().is_none() {
+                    self.answered.insert(msg.subject.clone(), index);
+                }
+                self.published(world, index, &msg);
+            }
             Pending::Key { key, index } => self.key_answered(world, (&key, index), &msg),
             Pending::Operate => {
                 let answer = msg.json().unwrap_or_default();

@@ -156,7 +156,7 @@ impl JetStream {
             PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
             PeerFrame::Forward { body } => self.handle_forward(now, from, body),
-            PeerFrame::Refused { group, number } => self.handle_refused(group, number),
+            PeerFrame::Answered { body } => self.handle_answered(body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, from, group),
             PeerFrame::Left { group } => self.handle_left(from, Some(group)),

@@ -82,6 +82,11 @@ impl Forwards {
         self.waiting.values().filter_map(VecDeque::front).map(|one| one.due).min()
     }
 
+    /// The account of a stream of the cluster.
+    pub(crate) fn account_of(&self, id: GroupId) -> Option<AccountId> {
+        self.captured.get(&id).map(|captured| captured.account)
+    }
+
     /// Messages that wait for a leader.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.values().map(VecDeque::len).sum()

@@ -1,6 +1,8 @@
-//! Publishes that were handed to a stream's leader, until it is known what became of them. If the leader dies first, the
-//! replica here tells: what it applies of the leader's term was stored, and is acknowledged from here; what it has not applied
-//! when the next leader's term begins never will be, and is handed to that one, in the same order and before anything else.
+//! Publishes that were handed to a stream's leader, until it is known what became of them. The leader says it to the server that
+//! handed them on, which tells the publisher; if the leader dies first, the replica here tells what was stored. It often knows
+//! before the leader has applied the same, and then waits: whoever reads from the leader must find what is acknowledged. What
+//! the replica has not applied when the next leader's term begins never will be, and is handed to
+//! that one, in the same order and before anything else.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,12 +11,14 @@ use hw_cluster::PeerFrame;
 use hw_hub::Message;
 use hw_kit::{GroupId, LinkId, NodeId, Time};
 use hw_stream::Command;
+use hw_stream::outcome::{Answer, PublishError, Stored};
 
 use super::forward::HOLD;
 use super::parcel::{Parcel, Serial, group_of};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::WAITING_BYTES_MAX;
+use crate::outbox::Outgoing;
 
 /// What is with leaders.
 #[derive(Default)]
@@ -23,6 +27,10 @@ pub(crate) struct Handed {
     bytes: usize,
     /// The last serial number that was given.
     last: u64,
+    /// How many the replicas here have applied, of which the leaders have not said so.
+    applied: usize,
+    /// Answers for other servers' clients, at the end of the round.
+    answers: BTreeMap<NodeId, Vec<u8>>,
 }
 
 /// A publish that is with a leader.
@@ -32,6 +40,10 @@ struct Sent {
     /// The link that it went over: another one may be with another life of that server.
     link: LinkId,
     since: Time,
+    /// The replica here cannot tell what becomes of it.
+    is_blind: bool,
+    /// What became of it, as the replica here knows.
+    result: Option<Result<Stored, PublishError>>,
     /// The parcel's bytes.
     bytes: Bytes,
 }
@@ -42,14 +54,54 @@ impl Handed {
         Handed { last: seed << 32, ..Handed::default() }
     }
 
-    fn pop(&mut self, id: GroupId, up_to: u64) -> Option<Sent> {
-        let sent = self.groups.get_mut(&id)?;
-        let first = sent.pop_front_if(|first| first.serial.number <= up_to)?;
-        if sent.is_empty() {
+    /// What became of a publish is known.
+    fn settle(&mut self, id: GroupId, number: u64) -> Option<Sent> {
+        let all = self.groups.get_mut(&id)?;
+        let at = all.binary_search_by_key(&number, |sent| sent.serial.number).ok()?;
+        let sent = all.remove(at)?;
+        self.bytes -= sent.bytes.len();
+        self.applied -= usize::from(sent.result.is_some());
+        if all.is_empty() {
             self.groups.remove(&id);
         }
-        self.bytes -= first.bytes.len();
-        Some(first)
+        Some(sent)
+    }
+
+    /// Takes what was handed to leaders of earlier terms, in order.
+    fn take_before(&mut self, id: GroupId, term: u64) -> Vec<Sent> {
+        let Some(all) = self.groups.get_mut(&id) else { return Vec::new() };
+        let taken: Vec<Sent> = all.drain(..all.partition_point(|sent| sent.serial.term < term)).collect();
+        if all.is_empty() {
+            self.groups.remove(&id);
+        }
+        self.bytes -= taken.iter().map(|sent| sent.bytes.len()).sum::<usize>();
+        self.applied -= taken.iter().filter(|sent| sent.result.is_some()).count();
+        taken
+    }
+
+    /// Takes what was applied here and handed to servers that are not there any more.
+    fn take_orphaned(&mut self, is_there: impl Fn(&Sent) -> bool) -> Vec<(GroupId, Sent)> {
+        let mut taken = Vec::new();
+        for (id, all) in &mut self.groups {
+            let mut at = 0;
+            while let Some(sent) = all.get(at) {
+                match sent.result.is_some() && !is_there(sent) {
+                    true => taken.extend(all.remove(at).map(|sent| (*id, sent))),
+                    false => at += 1,
+                }
+            }
+        }
+        self.groups.retain(|_, all| !all.is_empty());
+        self.bytes -= taken.iter().map(|(_, sent)| sent.bytes.len()).sum::<usize>();
+        self.applied -= taken.len();
+        taken
+    }
+}
+
+impl Sent {
+    /// Where its publisher waits; None: nowhere.
+    fn reply(&self) -> Option<Bytes> {
+        Parcel::take(&mut self.bytes.clone()).map(|parcel| parcel.reply).filter(|reply| !reply.is_empty())
     }
 }
 
@@ -114,7 +166,8 @@ impl JetStream {
                 continue;
             };
             handed.bytes += bytes.len();
-            handed.groups.entry(id).or_default().push_back(Sent { serial, to, link, since: now, bytes });
+            let sent = Sent { serial, to, link, since: now, is_blind: false, result: None, bytes };
+            handed.groups.entry(id).or_default().push_back(sent);
         }
     }
 
@@ -126,34 +179,81 @@ impl JetStream {
         first.is_some_and(|first| term.is_some_and(|term| first.serial.term < term))
     }
 
-    /// A publish that was handed on from here is applied: where it is to be acknowledged. Whom it was handed to does that itself
-    /// as long as it is there, whoever leads by now.
-    pub(crate) fn settle_handed(&mut self, id: GroupId, run: Run) -> Option<Bytes> {
-        let wants_ack = self.groups.get(&id).is_some_and(|group| !group.stream.config().no_ack);
-        let cluster = self.cluster.as_mut().filter(|cluster| cluster.me == run.by)?;
-        while let Some(sent) = cluster.forwards.handed.pop(id, run.number) {
-            if sent.serial.number == run.number {
-                let is_same = cluster.peers.link(sent.to) == Some(sent.link);
-                let is_there = is_same && cluster.peers.is_alive(sent.to);
-                let reply = Parcel::take(&mut sent.bytes.clone()).map(|parcel| parcel.reply);
-                return reply.filter(|reply| !is_there && wants_ack && !reply.is_empty());
-            }
+    /// A publish that was handed on from here is applied here: its publisher is told when the leader says so, or is gone.
+    pub(crate) fn note_applied(&mut self, id: GroupId, run: Run, answer: &Answer) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.me == run.by) else { return };
+        let handed = &mut cluster.forwards.handed;
+        let Some(all) = handed.groups.get_mut(&id) else { return };
+        let at = all.binary_search_by_key(&run.number, |sent| sent.serial.number);
+        if let (Some(sent), Answer::Published(result)) = (at.ok().and_then(|at| all.get_mut(at)), answer)
+            && sent.result.is_none()
+        {
+            sent.result = Some(result.clone());
+            handed.applied += 1;
         }
-        None
     }
 
-    /// The leader has refused a publish that was handed on from here, and told its client.
-    pub(crate) fn handle_refused(&mut self, id: GroupId, number: u64) {
-        let Some(cluster) = &mut self.cluster else { return };
-        let handed = &mut cluster.forwards.handed;
-        let Some(sent) = handed.groups.get_mut(&id) else { return };
-        if let Ok(at) = sent.binary_search_by_key(&number, |sent| sent.serial.number)
-            && let Some(refused) = sent.remove(at)
-        {
-            handed.bytes -= refused.bytes.len();
+    /// Publishers are told what the replicas here know, where the leaders are gone that would have.
+    fn answer_orphaned(&mut self) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.forwards.handed.applied > 0)
+        else {
+            return;
+        };
+        let peers = &cluster.peers;
+        let is_there = |sent: &Sent| peers.link(sent.to) == Some(sent.link) && peers.is_alive(sent.to);
+        for (id, sent) in cluster.forwards.handed.take_orphaned(is_there) {
+            self.answer_sent(id, &sent);
         }
-        if sent.is_empty() {
-            handed.groups.remove(&id);
+    }
+
+    fn answer_sent(&mut self, id: GroupId, sent: &Sent) {
+        if let (Some(group), Some(reply), Some(result)) = (self.groups.get(&id), sent.reply(), &sent.result)
+            && !group.stream.config().no_ack
+        {
+            let (account, result) = (group.account, result.clone());
+            self.outbox.push(Outgoing::PubAck { account, group: id, reply, result });
+        }
+    }
+
+    /// Leaders have answered publishes that were handed on from here, unless that was done already.
+    pub(crate) fn handle_answered(&mut self, mut body: Bytes) {
+        while let Some(Answered { id, number, json }) = Answered::take(&mut body) {
+            let Some(cluster) = &mut self.cluster else { return };
+            let sent = cluster.forwards.handed.settle(id, number);
+            let account = cluster.forwards.account_of(id);
+            if let (Some(reply), Some(account)) = (sent.and_then(|sent| sent.reply()), account)
+                && !json.is_empty()
+            {
+                self.outbox.answer(account, reply, Bytes::new(), json);
+            }
+        }
+    }
+
+    /// A publish that another server handed on is decided here: that server hears of it. None: its publisher hears of it in
+    /// another way.
+    pub(crate) fn answer_handed(
+        &mut self,
+        id: GroupId,
+        run: Run,
+        result: Option<&Result<Stored, PublishError>>,
+    ) {
+        let mut json = Vec::new();
+        if let Some(result) = result {
+            self.pub_ack(id, result, &mut json);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            let out = cluster.forwards.handed.answers.entry(run.by).or_default();
+            Answered::put(out, id, run.number, &json);
+        }
+    }
+
+    /// Answers leave: those for other servers' clients, of which a server without a link learns from its replica, and those that
+    /// others owe to clients here.
+    pub(crate) fn cut_answers(&mut self) {
+        self.answer_orphaned();
+        let Some(cluster) = &mut self.cluster else { return };
+        for (node, body) in std::mem::take(&mut cluster.forwards.handed.answers) {
+            cluster.send(node, PeerFrame::Answered { body: body.into() });
         }
     }
 
@@ -161,33 +261,29 @@ impl JetStream {
     /// more, unless its client has given up.
     pub(crate) fn resolve_handed(&mut self, now: Time, id: GroupId, term: u64) {
         let Some(cluster) = &mut self.cluster else { return };
-        let mut lost = Vec::new();
-        let handed = &mut cluster.forwards.handed;
-        let is_earlier = |sent: &Sent| sent.serial.term < term;
-        while handed.groups.get(&id).and_then(VecDeque::front).is_some_and(is_earlier) {
-            let Some(sent) = handed.pop(id, u64::MAX) else { break };
-            if sent.since + HOLD > now {
-                lost.push(sent);
-            }
-        }
-        for Sent { since, mut bytes, .. } in lost.into_iter().rev() {
-            if let Some(parcel) = Parcel::take(&mut bytes) {
+        let lost = cluster.forwards.handed.take_before(id, term);
+        let (stored, lost): (Vec<Sent>, Vec<Sent>) = lost.into_iter().partition(|sent| sent.result.is_some());
+        for Sent { since, is_blind, mut bytes, .. } in lost.into_iter().rev() {
+            if !is_blind
+                && since + HOLD > now
+                && let Some(parcel) = Parcel::take(&mut bytes)
+            {
                 cluster.forwards.put_back(id, since, Parcel { serial: None, hops: 0, ..parcel });
             }
         }
+        stored.iter().for_each(|sent| self.answer_sent(id, sent));
     }
 
-    /// The replica here cannot tell any more what became of what was handed on.
+    /// The replica here cannot tell any more what became of what was handed on: only the leader can.
+    pub(crate) fn blind_handed(&mut self, id: GroupId) {
+        let all = self.cluster.as_mut().and_then(|cluster| cluster.forwards.handed.groups.get_mut(&id));
+        all.into_iter().flatten().for_each(|sent| sent.is_blind = true);
+    }
+
+    /// A stream is gone.
     pub(crate) fn forget_handed(&mut self, id: GroupId) {
-        let Some(cluster) = &mut self.cluster else { return };
-        while cluster.forwards.handed.pop(id, u64::MAX).is_some() {}
-    }
-
-    /// A message that another server handed on is refused: that server hears of it before its client does.
-    pub(crate) fn tell_refused(&mut self, id: GroupId, serial: Option<Serial>) {
-        let serial = serial.and_then(Serial::followed);
-        if let (Some(cluster), Some(Serial { by, number, .. })) = (&mut self.cluster, serial) {
-            cluster.send(by, PeerFrame::Refused { group: id, number });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.forwards.handed.take_before(id, u64::MAX);
         }
     }
 
@@ -196,5 +292,76 @@ impl JetStream {
     pub(crate) fn counts(&self, id: GroupId, serial: Option<Serial>) -> bool {
         let Some(serial) = serial else { return true };
         self.replica(id).is_some_and(|replicated| replicated.replica.term() == serial.term)
+    }
+}
+
+/// What a leader says of a publish, on its way to the server that handed it on: the group and the number (u64 each), the length
+/// of the JSON (u32; 0: the publisher is answered in another way), the JSON.
+struct Answered {
+    id: GroupId,
+    number: u64,
+    json: Bytes,
+}
+
+impl Answered {
+    fn put(out: &mut Vec<u8>, id: GroupId, number: u64, json: &[u8]) {
+        out.extend_from_slice(&id.0.to_le_bytes());
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&(json.len() as u32).to_le_bytes());
+        out.extend_from_slice(json);
+    }
+
+    /// Takes the first of several; None: there is none, or it cannot be read.
+    fn take(rest: &mut Bytes) -> Option<Answered> {
+        let (id, behind) = rest.split_first_chunk()?;
+        let (number, behind) = behind.split_first_chunk()?;
+        let (length, _) = behind.split_first_chunk()?;
+        let (id, number) = (GroupId(u64::from_le_bytes(*id)), u64::from_le_bytes(*number));
+        let end = 20 + u32::from_le_bytes(*length) as usize;
+        if rest.len() < end {
+            return None;
+        }
+        let json = rest.split_to(end).slice(20..);
+        Some(Answered { id, number, json })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(number: u64, term: u64) -> Sent {
+        let serial = Serial { by: NodeId(1), number, term };
+        let (to, link, bytes) = (NodeId(2), LinkId(3), Bytes::from_static(b"12"));
+        Sent { serial, to, link, since: Time(0), is_blind: false, result: None, bytes }
+    }
+
+    #[test]
+    fn each_is_settled_once_and_earlier_terms_leave_in_order() {
+        let (id, mut handed) = (GroupId(7), Handed::new(0));
+        for (number, term) in [(1, 1), (2, 1), (3, 1), (4, 2)] {
+            handed.bytes += 2;
+            handed.groups.entry(id).or_default().push_back(sent(number, term));
+        }
+        assert!(handed.settle(id, 2).is_some() && handed.settle(id, 2).is_none());
+        assert!(handed.settle(GroupId(8), 1).is_none());
+        let numbers = |all: Vec<Sent>| all.iter().map(|sent| sent.serial.number).collect::<Vec<_>>();
+        assert_eq!(numbers(handed.take_before(id, 2)), [1, 3]);
+        assert_eq!((numbers(handed.take_before(id, u64::MAX)), handed.bytes), (vec![4], 0));
+        assert!(handed.groups.is_empty());
+    }
+
+    #[test]
+    fn answers_come_back_and_shorter_ones_are_nothing() {
+        let mut bytes = Vec::new();
+        Answered::put(&mut bytes, GroupId(1), 2, b"{}");
+        Answered::put(&mut bytes, GroupId(3), 4, b"");
+        let mut rest = Bytes::from(bytes.clone());
+        for (id, number, json) in [(1, 2, &b"{}"[..]), (3, 4, b"")] {
+            let one = Answered::take(&mut rest).unwrap();
+            assert_eq!((one.id, one.number, &*one.json), (GroupId(id), number, json));
+        }
+        assert!(Answered::take(&mut rest).is_none());
+        assert!((0..22).all(|end| Answered::take(&mut Bytes::from(bytes[..end].to_vec())).is_none()));
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hw_hub::Message;
 use hw_kit::{GroupId, NodeId};
 
+use super::handed::Run;
 use crate::inside::Target;
 use crate::shard::owned;
 
@@ -39,6 +40,11 @@ impl Serial {
     /// It, if what becomes of the publish is followed.
     pub(crate) fn followed(self) -> Option<Serial> {
         (self.number != 0).then_some(self)
+    }
+
+    /// Whose publish it is, whatever the term.
+    pub(crate) fn run(self) -> Run {
+        Run { by: self.by, number: self.number }
     }
 }
 

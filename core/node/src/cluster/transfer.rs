@@ -122,7 +122,7 @@ impl JetStream {
         if is_known {
             return;
         }
-        self.forget_handed(id);
+        self.blind_handed(id);
         let Some(replicated) = self.replica_mut(id) else { return };
         let frame = replicated.note_again(id);
         if let Some(cluster) = &mut self.cluster {
