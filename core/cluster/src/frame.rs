@@ -24,6 +24,7 @@ const DIVERGED: u8 = 13;
 const LEFT: u8 = 14;
 const FORWARD: u8 = 16;
 const ANSWERED: u8 = 17;
+const AGAIN: u8 = 18;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,11 @@ pub enum PeerFrame {
     },
     /// Messages for streams, from a server that does not lead them; what is in them is core/node's.
     Forward {
+        /// The messages.
+        body: Bytes,
+    },
+    /// Those of them that were handed on before, over a link that broke: the receiver takes what it has not heard.
+    Again {
         /// The messages.
         body: Bytes,
     },
@@ -214,6 +220,10 @@ impl PeerFrame {
                 out.push(FORWARD);
                 out.extend_from_slice(body);
             }
+            PeerFrame::Again { body } => {
+                out.push(AGAIN);
+                out.extend_from_slice(body);
+            }
             PeerFrame::Answered { body } => {
                 out.push(ANSWERED);
                 out.extend_from_slice(body);
@@ -275,6 +285,7 @@ impl PeerFrame {
             LEFT => PeerFrame::Left { group: GroupId(number()?) },
             RESIGNED => PeerFrame::Resigned { group: GroupId(number()?) },
             FORWARD => PeerFrame::Forward { body: rest },
+            AGAIN => PeerFrame::Again { body: rest },
             ANSWERED => PeerFrame::Answered { body: rest },
             FETCH => {
                 PeerFrame::Fetch { group: GroupId(number()?), transfer: number()?, after: Seq(number()?) }
@@ -318,7 +329,7 @@ mod tests {
         let standing = Standing { member: true, founder: 3, has_streams: false, expected: 5 };
         let end = PieceEnd { applied: LogIndex(9), term: 2, state: Bytes::from_static(b"state") };
         let body = Bytes::from_static(b"body");
-        for bytes in [&b"\x10x"[..], b"\x11x"] {
+        for bytes in [&b"\x10x"[..], b"\x11x", b"\x12x"] {
             let frame = PeerFrame::decode(&Bytes::from_static(bytes));
             assert_eq!(frame.map(|frame| frame.encode()), Ok(bytes.to_vec()));
         }

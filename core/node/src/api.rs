@@ -166,10 +166,10 @@ impl JetStream {
                 Handled::Answer(self.consumer_unpin(now, hub, call, (&stream, &consumer), &group))
             }
             Request::StreamStepdown { stream, placement } => {
-                Handled::Answer(self.change_leader(now, call, (&stream, None), &placement))
+                self.change_leader(now, call, (&stream, None), &placement)
             }
             Request::ConsumerStepdown { stream, consumer, placement } => {
-                Handled::Answer(self.change_leader(now, call, (&stream, Some(&consumer)), &placement))
+                self.change_leader(now, call, (&stream, Some(&consumer)), &placement)
             }
             Request::StreamPeerRemove { stream, peer } => {
                 Handled::Answer(self.remove_stream_peer(now, call, &stream, &peer))

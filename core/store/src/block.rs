@@ -40,15 +40,14 @@ impl LoadedBlock {
             records = unpack(id, &records).ok_or_else(damaged)?;
         }
         let starts = shape(row, &records);
-        let known = starts.as_deref().unwrap_or(&[]).into();
-        let block = LoadedBlock { id, offset: row.offset, records, starts: known, is_checked: false };
-        match starts {
-            Some(_) => Ok(block),
-            // Which record does it? If each is what was written, then not all are here, or in another order.
-            None => {
-                block.walk().map(drop).and(Err(Damage::malformed(id.file(), row.offset, "order of records")))
-            }
+        let is_sound = starts.is_some();
+        let starts = starts.unwrap_or_default().into_boxed_slice();
+        let block = LoadedBlock { id, offset: row.offset, records, starts, is_checked: false };
+        if is_sound {
+            return Ok(block);
         }
+        // Which record does it? If each is what was written, then not all are here, or in another order.
+        block.walk().map(drop).and(Err(Damage::malformed(id.file(), row.offset, "order of records")))
     }
 
     /// A block that could not be read: no message is in it, and reading it again would change nothing.

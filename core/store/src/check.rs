@@ -5,7 +5,7 @@ use hw_kit::ShardId;
 use crate::block::LoadedBlock;
 use crate::checkpoint::decode;
 use crate::damage::{Damage, Flaw};
-use crate::index::{Pages, Preloaded, View};
+use crate::index::{Held, Pages, Preloaded, View};
 use crate::layout::{Dir, FileId};
 use crate::messages::Message;
 use crate::op::{Disk, DiskError, list, read};
@@ -112,7 +112,8 @@ fn check_index(
     if place.cipher.is_some() && vault.cipher().is_none() {
         return Ok(());
     }
-    let view = View { pages: &pages, id, place: &place };
+    let held = Held::default();
+    let view = View { pages: &pages, id, place: &place, held: &held };
     let (mut at, mut agrees) = (0, true);
     view.check(|slot, subject| {
         if let Some(messages) = &messages {

@@ -13,6 +13,7 @@ mod view;
 mod writer;
 
 use directory::Directory;
+pub(crate) use directory::Held;
 pub(crate) use pages::Preloaded;
 use pages::{PAGE_BYTES, PAGE_DATA_BYTES};
 pub use pages::{Pages, ReadSegment};

@@ -202,16 +202,18 @@ impl Messages {
     }
 
     fn note_subject(&mut self, name: &[u8], seq: u64) -> u32 {
-        if let Some(id) = self.head.subjects.find(name) {
-            self.head.subjects.push(id, seq);
-            return id;
+        let (id, is_newcomer) = self.head.subjects.note(name, seq);
+        if is_newcomer {
+            let cold = match self.cold_of_newcomer(name) {
+                Elsewhere::Nothing => Some(0),
+                Elsewhere::Messages(count) => count,
+            };
+            self.num_subjects += u64::from(cold == Some(0));
+            if let Some(count) = cold {
+                self.head.subjects.set_cold(id, count);
+            }
         }
-        let cold = match self.cold_of_newcomer(name) {
-            Elsewhere::Nothing => Some(0),
-            Elsewhere::Messages(count) => count,
-        };
-        self.num_subjects += u64::from(cold == Some(0));
-        self.head.subjects.add(name, seq, cold)
+        id
     }
 
     /// Uses up sequences without messages: `last` becomes the last sequence given.
@@ -256,8 +258,8 @@ impl Messages {
     }
 
     fn remove_from_cold(&mut self, seq: u64) -> Option<Removed> {
-        let slot = self.cold_slot(seq)?;
-        let (&first, segment) = self.segments.find(seq)?;
+        let (&first, segment) = self.segments.find(seq).filter(|_| self.cold.live.contains(seq))?;
+        let slot = self.cold.slot(segment, seq)?;
         let name = match self.cold.remembered_name(&self.segments, first, seq) {
             Some(name) => name,
             None => self.cold.name(segment, slot.rank)?,
@@ -373,6 +375,11 @@ impl Messages {
         self.bytes
     }
 
+    /// How many subjects have messages.
+    pub fn num_subjects(&self) -> u64 {
+        self.num_subjects
+    }
+
     /// The first message's sequence; one after the last for an empty stream.
     pub fn first_seq(&self) -> Seq {
         self.first
@@ -467,7 +474,12 @@ impl Messages {
     pub fn first_of(&self, subject: &[u8]) -> Option<Seq> {
         let head = self.head.subjects.find(subject);
         let known = head.and_then(|id| self.head.subjects.cold(id));
-        let cold = if known == Some(0) { None } else { self.cold_first(subject, known) };
+        let cold = match known {
+            Some(0) => None,
+            // It is its last one, too, which is found in fewer steps.
+            Some(1) => self.cold_last(subject),
+            _ => self.cold_first(subject, known),
+        };
         let first = || self.head.subjects.seqs(head?).map(seqs::Seqs::first);
         cold.or_else(first).map(Seq)
     }

@@ -7,7 +7,7 @@ use hw_kit::{Span, Time};
 use hw_store::Messages;
 use serde::{Serialize, Serializer};
 
-use crate::config::{ConsumerConfig, ExternalStream, StreamConfig, SubjectTransformConfig};
+use crate::config::{ConsumerConfig, ExternalStream, Placement, StreamConfig, SubjectTransformConfig};
 use crate::consumer::{Consumer, Position};
 use crate::stream::Stream;
 
@@ -74,6 +74,48 @@ pub struct ClusterInfo {
     pub traffic_account: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<PeerInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<DesiredInfo>,
+}
+
+/// Where a stream is to be, while it is not there yet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct DesiredInfo {
+    /// When that was decided.
+    pub created: String,
+    /// The cluster.
+    pub name: String,
+    pub replicas: Vec<DesiredPeer>,
+    pub origin: DesiredOrigin,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<DesiredStatus>,
+}
+
+/// A server that is to have a stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct DesiredPeer {
+    pub name: String,
+    pub peer: String,
+}
+
+/// Where a stream was before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct DesiredOrigin {
+    pub replicas: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+}
+
+/// What a change of servers waits for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct DesiredStatus {
+    pub description: String,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
 }
 
 /// One replica beside the leader.

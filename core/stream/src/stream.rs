@@ -206,15 +206,16 @@ impl Stream {
 
     /// Folds what every command may change into the fingerprint.
     fn stamp(&mut self) {
-        let state = self.messages.state();
+        // Not `state()`: what it says of times is read from indexes.
+        let messages = &self.messages;
         let parts = [
             self.applied.0,
             self.clock.0 as u64,
-            state.messages,
-            state.bytes,
-            state.first_seq.0,
-            state.last_seq.0,
-            state.num_subjects,
+            messages.len(),
+            messages.bytes(),
+            messages.first_seq().0,
+            messages.last_seq().0,
+            messages.num_subjects(),
             self.consumers.len() as u64,
         ];
         for part in parts {

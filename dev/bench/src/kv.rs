@@ -1,12 +1,15 @@
-//! A key-value bucket whose keys are in segments: what an overwrite asks of their indexes.
+//! A key-value bucket whose keys are in segments: what an overwrite asks of their indexes, and what a get reads.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use hw_kit::{GroupId, LogIndex, Rng, Seq, ShardId, Time};
+use hw_kit::{GroupId, LogIndex, Rng, ShardId, Time};
 use hw_store::index::Pages;
 use hw_store::messages::{Fetch, IndexSource};
-use hw_store::{CheckpointJob, GroupCheckpoint, NewSegment, Record, Storage, StorageOptions, Vault, recover};
+use hw_store::{
+    CheckpointJob, GroupCheckpoint, NewSegment, Record, SegmentReader, Storage, StorageOptions, Vault,
+    recover,
+};
 use hw_stream::command::Command;
 use hw_stream::stream::{StreamLimits, check};
 use hw_stream::{Stream, StreamConfig};
@@ -22,6 +25,7 @@ struct Bucket {
     applied: u64,
     storage: Storage,
     disk: MemDisk,
+    reader: SegmentReader,
 }
 
 fn key(at: u64) -> String {
@@ -42,7 +46,8 @@ impl Bucket {
         let mut stream = Stream::new(config, Time(1));
         let pages = Arc::new(Pages::new(Box::new(files), 64 << 20, Vault::default()));
         stream.messages_mut().set_source(IndexSource { group: GROUP, pages });
-        Bucket { stream, applied: 0, storage, disk }
+        let reader = SegmentReader::new(SEGMENTS as usize, Vault::default());
+        Bucket { stream, applied: 0, storage, disk, reader }
     }
 
     fn put(&mut self, at: u64) {
@@ -85,14 +90,24 @@ impl Bucket {
             }
         }
         // What is asked for is in the cache.
-        (0..KEYS).for_each(|at| drop(black_box(bucket.get(at))));
+        (0..KEYS).for_each(|at| bucket.get(at));
         bucket
     }
 
-    /// Where a key's value is.
-    fn get(&self, at: u64) -> Fetch {
-        let messages = self.stream.messages();
-        messages.fetch(messages.last_of(key(at).as_bytes()).unwrap_or(Seq(0)))
+    /// Reads a key's value as a direct get does: what its block lacks in memory comes from the disk.
+    fn get(&mut self, at: u64) {
+        let key = key(at);
+        loop {
+            match self.stream.last_by_subject(&key).map(|seq| self.stream.get(seq)) {
+                Some(Fetch::Message(message)) => return drop(black_box(message)),
+                Some(Fetch::OnDisk(id)) => {
+                    let loaded = self.reader.load(GROUP, id, &mut |op| self.disk.run(op));
+                    let Ok(loaded) = loaded else { unreachable!("a disk in memory does not fail") };
+                    self.stream.messages_mut().handle_block(id, loaded);
+                }
+                _ => unreachable!("every key has a value"),
+            }
+        }
     }
 }
 
@@ -105,4 +120,10 @@ pub(crate) fn overwrite() -> Box<dyn FnMut()> {
         }
         assert_eq!((bucket.stream.messages().len(), bucket.stream.messages().fault()), (KEYS, None));
     })
+}
+
+/// 2,000 keys that are not in memory are read.
+pub(crate) fn get() -> Box<dyn FnMut()> {
+    let (mut bucket, mut rng) = (Bucket::filled(), Rng::new(1));
+    Box::new(move || (0..ASKED).for_each(|_| bucket.get(rng.below(KEYS))))
 }

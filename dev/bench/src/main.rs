@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// A case prepares what it needs and gives the work that counts.
 type Case = fn() -> Box<dyn FnMut()>;
 
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 11] = [
     ("parse", wire::parse),
     ("headers", wire::headers),
     ("match", wire::interest),
@@ -22,6 +22,7 @@ const CASES: [(&str, Case); 10] = [
     ("publish", stream::publish),
     ("ack", stream::ack),
     ("overwrite", kv::overwrite),
+    ("get", kv::get),
 ];
 
 /// The work, by a name that valgrind finds.

@@ -1,4 +1,4 @@
-//! Leaders of streams die, or are stopped, while async-nats publishes through another server, without message ids and without
+//! Leaders of streams die, or are stopped, or links break, while async-nats publishes through another server, without message ids and without
 //! trying twice: every publish is acknowledged, stored once, and in order, and so soon that no client gives up.
 
 use std::{
@@ -10,25 +10,30 @@ use std::{
 use async_nats::jetstream;
 use hw_conform::trio::{Fault, Flow, Trio, api, open, outcome, replicated, want};
 use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
+use hw_testkit::Parted;
 use serde_json::json;
 
 /// Publishes under way at a time.
 const WINDOW: usize = 64;
 /// How many each failure comes into the middle of.
 const MESSAGES: usize = 1_000;
+/// How often links break, and for how long nothing gets through before.
+const ROUNDS: usize = 5;
+const STOPPED: Duration = Duration::from_millis(100);
 /// A publish may take this long: half of the shortest time that the clients' libraries wait.
 const LONGEST: Duration = Duration::from_millis(2_500);
 
 type Run = fn(&Target) -> Flow;
 
 fn main() -> ExitCode {
-    let own: [(&str, Run); 4] = [
+    let own: [(&str, Run); 5] = [
         ("the leader is killed", |target| under(target, 3, &kill(), WINDOW)),
         ("the leader is killed while one publish is under way at a time", |target| {
             under(target, 3, &kill(), 1)
         }),
         ("the leader is stopped, and goes on later", |target| under(target, 3, &pause(), WINDOW)),
         ("two of five are killed", |target| under(target, 5, &kill_two(), WINDOW)),
+        ("all links break, and what was on its way to the leader is lost", links_break),
     ];
     let mut cases = Vec::new();
     for target in targets().into_iter().filter(|target| target.name == "headwater") {
@@ -145,4 +150,35 @@ fn under(target: &Target, servers: usize, failure: &Failure, window: usize) -> F
     let mut js = open(&trio.servers[asked])?;
     let info = api(&mut js, "STREAM.INFO.S", &json!({}))?;
     want(info["state"]["messages"] == 3 * MESSAGES, || format!("{}", info["state"]))
+}
+
+/// Nothing gets through to the leader for a moment, too short for anybody to elect another one; then all links break with what was
+/// on its way on them.
+fn links_break(target: &Target) -> Flow {
+    let parted = Parted::default();
+    let trio = Trio::start_behind(target, &parted)?;
+    api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &replicated("S", 3))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for round in 0..ROUNDS {
+        let leader = trio.leader(0, "S")?;
+        let asked = (leader + 1) % 3;
+        let (from, to) = (format!("n{}", asked + 1), format!("n{}", leader + 1));
+        let breaking = || {
+            parted.part(&from, &to);
+            let parted = parted.clone();
+            std::thread::spawn(move || {
+                std::thread::park_timeout(STOPPED);
+                parted.cut();
+            });
+            Ok(())
+        };
+        let first = round * MESSAGES;
+        let told = runtime.block_on(publish(&trio.servers[asked].url(), first, WINDOW, breaking))?;
+        println!("{MESSAGES} acknowledged, the slowest after {:?}", told.longest);
+        let expected: Vec<u64> = (first as u64 + 1..=(first + MESSAGES) as u64).collect();
+        want(told.seqs == expected, || "publishes were stored twice, or in another order".to_owned())?;
+        trio.await_health()?;
+    }
+    let info = api(&mut open(&trio.servers[0])?, "STREAM.INFO.S", &json!({}))?;
+    want(info["state"]["messages"] == ROUNDS * MESSAGES, || format!("{}", info["state"]))
 }

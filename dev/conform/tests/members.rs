@@ -220,11 +220,24 @@ fn lost_one(target: &Target) -> Flow {
     offline(&mut js)?;
     let names = api(&mut js, "STREAM.NAMES", &json!({}))?;
     want(names["total"] == 3, || names.to_string())?;
+    let list = api(&mut js, "STREAM.LIST", &json!({}))?;
+    want(list["total"] == 3 && list["missing"] == json!([stream]), || list.to_string())?;
+    let ack = js.request(&stream.to_lowercase(), b"lost?")?;
+    let ack: Value = serde_json::from_slice(&ack.payload)?;
+    want(ack["error"]["err_code"] == 10118, || format!("a publish: {ack}"))?;
     // Whoever gives it up can.
     api(&mut js, &format!("STREAM.DELETE.{stream}"), &json!({}))?;
     api(&mut js, &format!("STREAM.CREATE.{stream}"), &replicated(&stream, 1))?;
     fill(&mut js, &stream.to_lowercase(), (0, 5))?;
-    filled(&mut js, &stream, 5)
+    filled(&mut js, &stream, 5)?;
+    // Who was taken out stays outside with what it had, and brings nothing back.
+    trio.servers[at].start_again()?;
+    wait("it serves through the others", || {
+        let mut js = open(&trio.servers[at]).ok()?;
+        filled(&mut js, &stream, 5).ok()
+    })?;
+    let names = servers_of(&mut js, &stream);
+    want(names.is_some_and(|names| names != [format!("n{}", at + 1)]), || "it has a stream".to_owned())
 }
 
 /// A move that cannot end is taken back.
@@ -250,11 +263,20 @@ fn cancelled(target: &Target) -> Flow {
     let mut js = open(&trio.servers[at])?;
     trio.servers[slow].signal("STOP")?;
     let grown = js.api("STREAM.UPDATE.ONE", &replicated("ONE", 3));
+    let between = js.api("STREAM.INFO.ONE", &json!({}));
     let again = js.api("STREAM.UPDATE.ONE", &placed("ONE", 3, &["nope"]));
     let back = js.api("STREAM.CANCEL_MOVE.ONE", &json!({}));
     trio.servers[slow].signal("CONT")?;
     let (grown, again, back) = (grown?, again?, back?);
     want(grown.get("error").is_none(), || format!("a scale: {grown}"))?;
+    let between = between?;
+    let desired = &between["cluster"]["desired"];
+    let is_told = desired["name"] == "trio"
+        && desired["created"].is_string()
+        && desired["origin"]["replicas"] == 1
+        && desired["replicas"].as_array().is_some_and(|all| all.len() == 3 && all[0]["peer"].is_string())
+        && desired["status"]["type"] == "catchup";
+    want(is_told, || format!("where it is to be: {desired}"))?;
     want(code(&again) == 10226, || format!("a move meanwhile: {again}"))?;
     want(back["config"]["num_replicas"] == 1, || format!("back: {back}"))?;
     let kind = "io.nats.jetstream.api.v1.stream_cancel_move_response";
@@ -264,6 +286,10 @@ fn cancelled(target: &Target) -> Flow {
     })?;
     let info = api(&mut js, "STREAM.INFO.ONE", &json!({}))?;
     want(info["config"]["num_replicas"] == 1, || info["config"].to_string())?;
+    wait("nothing else is desired any more", || {
+        let info = js.api("STREAM.INFO.ONE", &json!({})).ok()?;
+        info["cluster"].get("desired").is_none().then_some(())
+    })?;
     filled(&mut js, "ONE", 50)?;
     scale(&mut js, &replicated("ONE", 3))?;
     filled(&mut js, "ONE", 50)

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 type Run = fn(&Target) -> Flow;
 
 fn main() -> ExitCode {
-    let both: [(&str, Run); 5] = [
+    let both: [(&str, Run); 6] = [
         ("streams go where their tags are", tags),
         ("streams move", moves),
         ("servers give up what they have", evacuated),
         ("backups are restored into a cluster", backups),
         ("copies come from other servers", copies),
+        ("an atomic batch ends when the leader changes", batched),
     ];
     let own: [(&str, Run); 5] = [
         ("who leads the cluster is taken out", removed),
@@ -51,6 +52,44 @@ fn placed(name: &str, replicas: usize, tags: &[&str]) -> Value {
     let mut config = replicated(name, replicas);
     config["placement"] = json!({ "tags": tags });
     config
+}
+
+/// A batch that is open when another server begins to lead ends: what comes of it after that is refused, and nothing of it is stored.
+fn batched(target: &Target) -> Flow {
+    let mut trio = Trio::start(target)?;
+    let mut config = replicated("S", 3);
+    config["allow_atomic"] = json!(true);
+    api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &config)?;
+    for way in ["asked", "killed"] {
+        let leader = trio.leader(0, "S")?;
+        let asked = (leader + 1) % 3;
+        let mut js = open(&trio.servers[asked])?;
+        let part = |js: &mut Js, number: u32, more: &str| -> Result<Vec<u8>, Fault> {
+            let reply = js.inbox();
+            let headers = format!("Nats-Batch-Id: {way}\r\nNats-Batch-Sequence: {number}{more}");
+            js.publish_headed("s", &reply, &headers, b"x")?;
+            Ok(js.frame("the answer to a part")?.payload.to_vec())
+        };
+        for number in 1..=3 {
+            let answer = part(&mut js, number, "")?;
+            want(answer.is_empty(), || format!("part {number}: {}", String::from_utf8_lossy(&answer)))?;
+        }
+        match way {
+            "asked" => drop(api(&mut open(&trio.servers[asked])?, "STREAM.LEADER.STEPDOWN.S", &json!({}))?),
+            _ => trio.servers[leader].kill(),
+        }
+        wait("another leader", || trio.leader(asked, "S").ok().filter(|next| *next != leader))?;
+        for (number, more) in [(4, ""), (5, "\r\nNats-Batch-Commit: 1")] {
+            let answer: Value = serde_json::from_slice(&part(&mut js, number, more)?)?;
+            let error = &answer["error"];
+            let is_right =
+                error["err_code"] == 10176 && error["description"] == "atomic publish batch is incomplete";
+            want(is_right, || format!("{way}, part {number}: {answer}"))?;
+        }
+        let info = api(&mut js, "STREAM.INFO.S", &json!({}))?;
+        want(info["state"]["messages"] == 0, || info["state"].to_string())?;
+    }
+    Ok(())
 }
 
 /// A request that must be refused so.

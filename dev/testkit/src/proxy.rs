@@ -7,7 +7,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -19,7 +19,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Ways on which nothing gets through: from one server to another, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Parted(Arc<Mutex<BTreeSet<(String, String)>>>);
+pub struct Parted {
+    ways: Arc<Mutex<BTreeSet<(String, String)>>>,
+    /// How often all connections were ended.
+    cuts: Arc<AtomicUsize>,
+}
 
 impl Parted {
     /// Nothing gets from `from` to `to` any more.
@@ -32,12 +36,23 @@ impl Parted {
         self.ways().clear();
     }
 
+    /// All connections between servers end; what was on its way on one that is parted is lost. Everything gets through those
+    /// that are made from now on.
+    pub fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+        self.heal();
+    }
+
+    fn cuts(&self) -> usize {
+        self.cuts.load(Ordering::SeqCst)
+    }
+
     fn are(&self, from: &str, to: &str) -> bool {
         self.ways().contains(&(from.to_owned(), to.to_owned()))
     }
 
     fn ways(&self) -> std::sync::MutexGuard<'_, BTreeSet<(String, String)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,6 +70,8 @@ struct Pipe {
     who: (String, String),
     parted: Parted,
     ends: Arc<AtomicBool>,
+    /// How often connections were ended before this one.
+    cuts: usize,
 }
 
 impl Proxy {
@@ -125,6 +142,7 @@ fn join(
         }
         std::thread::park_timeout(PAUSE);
     }
+    let cuts = parted.cuts();
     let mut server = TcpStream::connect(("127.0.0.1", target))?;
     server.set_nodelay(true)?;
     dialler.set_nodelay(true)?;
@@ -135,8 +153,9 @@ fn join(
         who: (from.clone(), name.to_owned()),
         parted: parted.clone(),
         ends: ends.clone(),
+        cuts,
     };
-    let back = Pipe { from: server, to: dialler, who: (name.to_owned(), from), parted, ends };
+    let back = Pipe { from: server, to: dialler, who: (name.to_owned(), from), parted, ends, cuts };
     std::thread::spawn(move || there.run());
     back.run();
     Ok(())
@@ -148,6 +167,11 @@ impl Pipe {
         let _ = self.pump();
         let _ = self.from.shutdown(Shutdown::Both);
         let _ = self.to.shutdown(Shutdown::Both);
+    }
+
+    /// Whether nothing gets through any more.
+    fn is_over(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) || self.parted.cuts() != self.cuts
     }
 
     fn pump(&mut self) -> io::Result<()> {
@@ -163,12 +187,12 @@ impl Pipe {
                 Err(error) => return Err(error),
             };
             while length > 0 && self.parted.are(&self.who.0, &self.who.1) {
-                if self.ends.load(Ordering::Relaxed) {
+                if self.is_over() {
                     return Ok(());
                 }
                 std::thread::park_timeout(PAUSE);
             }
-            if self.ends.load(Ordering::Relaxed) {
+            if self.is_over() {
                 return Ok(());
             }
             self.to.write_all(&bytes[..length])?;

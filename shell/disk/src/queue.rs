@@ -196,7 +196,7 @@ mod tests {
     fn what_comes_while_another_works_waits_for_it() {
         let queue = Arc::new(Queue::new(100));
         assert!(queue.claim());
-        let (began, is_begun) = std::sync::mpsc::channel();
+        let (began, is_begun) = std::sync::mpsc::sync_channel(1);
         let taking = std::thread::spawn({
             let queue = queue.clone();
             move || {

@@ -54,6 +54,7 @@ impl JetStream {
         cluster.names.insert(node, name.to_owned());
         self.handle_left(node, None); // What came over the last link is here.
         self.greet(node);
+        self.hand_again(now, node);
         self.handle_reached(now, node);
     }
 
@@ -120,7 +121,9 @@ impl JetStream {
     /// What is handed on to leaders.
     fn take_handed_on(&mut self) -> Frames {
         let Some(cluster) = &mut self.cluster else { return Frames::new() };
-        let is_handed_on = |(_, frame): &mut (LinkId, PeerFrame)| matches!(frame, PeerFrame::Forward { .. });
+        let is_handed_on = |(_, frame): &mut (LinkId, PeerFrame)| {
+            matches!(frame, PeerFrame::Forward { .. } | PeerFrame::Again { .. })
+        };
         let handed_on = cluster.outgoing.extract_if(.., is_handed_on);
         handed_on.map(|(link, frame)| (link, frame.encode().into())).collect()
     }
@@ -155,7 +158,8 @@ impl JetStream {
             PeerFrame::Raft { group, message } => self.handle_raft(now, from, group, message),
             PeerFrame::Ask { id, body } => self.handle_ask(now, hub, (from, id), &body),
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
-            PeerFrame::Forward { body } => self.handle_forward(now, from, body),
+            PeerFrame::Forward { body } => self.handle_forward(now, from, body, false),
+            PeerFrame::Again { body } => self.handle_forward(now, from, body, true),
             PeerFrame::Answered { body } => self.handle_answered(body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, from, group),

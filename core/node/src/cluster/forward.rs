@@ -197,8 +197,8 @@ impl JetStream {
         false
     }
 
-    /// Another server hands messages on.
-    pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes) {
+    /// Another server hands messages on; `again`: those that it handed on before, over a link that broke.
+    pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes, again: bool) {
         while let Some(mut parcel) = Parcel::take(&mut body) {
             parcel.hops = parcel.hops.saturating_add(1);
             parcel.serial = parcel.serial.map(|serial| Serial { by: from, ..serial });
@@ -206,11 +206,14 @@ impl JetStream {
                 self.take_call(&parcel);
                 continue;
             };
-            let Some(cluster) = &self.cluster else { return };
-            let is_behind = cluster.forwards.waiting.contains_key(&id);
             if !self.counts(id, parcel.serial) {
                 continue;
             }
+            let Some(cluster) = &mut self.cluster else { return };
+            if !cluster.forwards.handed.hear(id, parcel.serial, again) {
+                continue;
+            }
+            let is_behind = cluster.forwards.waiting.contains_key(&id);
             match self.way(now, id, parcel.target) {
                 Way::Here if !is_behind => self.receive_parcel(now, &parcel),
                 // Who handed it on finds that out himself.

@@ -2,7 +2,8 @@
 //! handed them on, which tells the publisher; if the leader dies first, the replica here tells what was stored. It often knows
 //! before the leader has applied the same, and then waits: whoever reads from the leader must find what is acknowledged. What
 //! the replica has not applied when the next leader's term begins never will be, and is handed to
-//! that one, in the same order and before anything else.
+//! that one, in the same order and before anything else. If only the link breaks, the leader hears everything that is undecided once
+//! more over the next one, with the same numbers, and takes what it has not heard.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,8 +18,11 @@ use super::forward::HOLD;
 use super::parcel::{Parcel, Serial, group_of};
 use crate::inside::Target;
 use crate::jetstream::JetStream;
-use crate::limits::WAITING_BYTES_MAX;
+use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
 use crate::outbox::Outgoing;
+
+/// Numbers that agree above these bits are of one life of a server.
+const LIFE_BITS: u32 = 32;
 
 /// What is with leaders.
 #[derive(Default)]
@@ -31,6 +35,8 @@ pub(crate) struct Handed {
     applied: usize,
     /// Answers for other servers' clients, at the end of the round.
     answers: BTreeMap<NodeId, Vec<u8>>,
+    /// The last serial number that was heard for a group, of each server.
+    heard: BTreeMap<(GroupId, NodeId), u64>,
 }
 
 /// A publish that is with a leader.
@@ -51,7 +57,24 @@ struct Sent {
 impl Handed {
     /// Numbers begin where no earlier life of this server began.
     pub(crate) fn new(seed: u64) -> Handed {
-        Handed { last: seed << 32, ..Handed::default() }
+        Handed { last: seed << LIFE_BITS, ..Handed::default() }
+    }
+
+    /// Whether a publish that is handed to this server is the first with its number. They come in order, so that only those that
+    /// come once more, over another link, can be known. Numbers of the server's earlier life say nothing.
+    pub(crate) fn hear(&mut self, id: GroupId, serial: Option<Serial>, again: bool) -> bool {
+        let Some(Serial { by, number, .. }) = serial.and_then(Serial::followed) else { return true };
+        let last = self.heard.entry((id, by)).or_default();
+        if again && *last >> LIFE_BITS == number >> LIFE_BITS && number <= *last {
+            return false;
+        }
+        *last = number;
+        true
+    }
+
+    /// A group is not here any more.
+    pub(crate) fn forget_heard(&mut self, id: GroupId) {
+        self.heard.retain(|(of, _), _| *of != id);
     }
 
     /// What became of a publish is known.
@@ -168,6 +191,30 @@ impl JetStream {
             handed.bytes += bytes.len();
             let sent = Sent { serial, to, link, since: now, is_blind: false, result: None, bytes };
             handed.groups.entry(id).or_default().push_back(sent);
+        }
+    }
+
+    /// A link to a server came up: what was handed to it over an earlier one may not be there. What is undecided comes once more,
+    /// before anything new; who leads in the same term knows what of it is new to it.
+    pub(crate) fn hand_again(&mut self, now: Time, to: NodeId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(link) = cluster.peers.link(to) else { return };
+        let is_in_doubt = |sent: &&mut Sent| {
+            sent.to == to && sent.link != link && sent.result.is_none() && sent.since + HOLD > now
+        };
+        let mut bodies = vec![Vec::new()];
+        for sent in cluster.forwards.handed.groups.values_mut().flatten().filter(is_in_doubt) {
+            // That server says from now on what becomes of it.
+            sent.link = link;
+            if let Some(body) = bodies.last_mut() {
+                body.extend_from_slice(&sent.bytes);
+                if body.len() >= FORWARD_BYTES {
+                    bodies.push(Vec::new());
+                }
+            }
+        }
+        for body in bodies.into_iter().filter(|body| !body.is_empty()) {
+            cluster.send(to, PeerFrame::Again { body: body.into() });
         }
     }
 
@@ -334,6 +381,19 @@ mod tests {
         let serial = Serial { by: NodeId(1), number, term };
         let (to, link, bytes) = (NodeId(2), LinkId(3), Bytes::from_static(b"12"));
         Sent { serial, to, link, since: Time(0), is_blind: false, result: None, bytes }
+    }
+
+    #[test]
+    fn what_comes_once_more_is_taken_once() {
+        let (id, mut handed) = (GroupId(7), Handed::default());
+        let life = 5 << LIFE_BITS;
+        let serial = |number: u64| Some(Serial { by: NodeId(1), number, term: 1 });
+        assert!(handed.hear(id, serial(life + 1), false) && handed.hear(id, serial(life + 2), false));
+        let again: Vec<bool> = (1..=4).map(|number| handed.hear(id, serial(life + number), true)).collect();
+        assert_eq!(again, [false, false, true, true]);
+        assert!(handed.hear(GroupId(8), serial(life + 1), true), "another stream's");
+        assert!(handed.hear(id, serial((4 << LIFE_BITS) + 1), true), "another life's");
+        assert!(handed.hear(id, None, true), "one that nobody follows");
     }
 
     #[test]

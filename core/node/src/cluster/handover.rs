@@ -7,11 +7,13 @@ use hw_jsapi::ApiError;
 use hw_kit::{GroupId, NodeId, Span, Time};
 use hw_stream::config::Placement;
 
-use crate::api::{Call, Reply};
+use crate::api::{Call, Handled};
 use crate::jetstream::JetStream;
 
 /// How long a successor may take. Nothing is decided in the meantime.
 const PATIENCE: Span = Span::from_secs(1);
+/// How long whoever asked for another leader waits: when a successor does not come, somebody else is elected first.
+const PATIENCE_ASKED: Span = Span::from_secs(2);
 
 /// How often a successor is told: one that has only just got its vote does not know of that the first time.
 const AGAIN: Span = Span::from_millis(50);
@@ -20,6 +22,16 @@ const AGAIN: Span = Span::from_millis(50);
 #[derive(Default)]
 pub(crate) struct Handovers {
     running: BTreeMap<GroupId, Handover>,
+    asked: Vec<Asked>,
+}
+
+/// Whoever asked for another leader is told when there is one.
+struct Asked {
+    id: GroupId,
+    /// This one; None: any other.
+    to: Option<NodeId>,
+    until: Time,
+    call: Call,
 }
 
 struct Handover {
@@ -31,7 +43,8 @@ struct Handover {
 impl Handovers {
     /// When one has taken too long.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.running.values().map(|one| one.until.min(one.again)).min()
+        let running = self.running.values().map(|one| one.until.min(one.again));
+        running.chain(self.asked.iter().map(|one| one.until)).min()
     }
 
     /// It is over.
@@ -53,29 +66,51 @@ impl JetStream {
         call: &Call,
         (stream, consumer): (&str, Option<&str>),
         placement: &Placement,
-    ) -> Reply {
+    ) -> Handled {
         let Some(id) = self.group_named(call.account, stream) else {
-            return Err(self.no_stream(call.account, stream));
+            return Handled::Answer(Err(self.no_stream(call.account, stream)));
         };
         let has = |name: &str| {
             self.groups.get(&id).is_some_and(|group| group.stream.consumer(name.as_bytes()).is_some())
         };
         if consumer.is_some_and(|name| !has(name)) {
-            return Err(ApiError::new(10014));
+            return Handled::Answer(Err(ApiError::new(10014)));
         }
-        self.step_down(now, id, placement).map(|()| hw_jsapi::success(call.kind))
+        self.step_down(now, call, id, placement)
     }
 
-    /// Another leader for a group that is led here.
+    /// Another leader for a group that is led here. The answer comes when it leads, or when it is certain that it does not.
     pub(crate) fn step_down(
+        &mut self,
+        now: Time,
+        call: &Call,
+        id: GroupId,
+        placement: &Placement,
+    ) -> Handled {
+        let to = match self.begin_step_down(now, id, placement) {
+            Ok(to) => to,
+            Err(error) => return Handled::Answer(Err(error)),
+        };
+        match self.cluster.as_mut().filter(|cluster| cluster.handovers.holds(id)) {
+            Some(cluster) => {
+                let asked = Asked { id, to, until: now + PATIENCE_ASKED, call: call.clone() };
+                cluster.handovers.asked.push(asked);
+                Handled::Proposed
+            }
+            None => Handled::Answer(Ok(hw_jsapi::success(call.kind))),
+        }
+    }
+
+    /// Begins it: gives who is to lead, if it is to be somebody in particular.
+    fn begin_step_down(
         &mut self,
         now: Time,
         id: GroupId,
         placement: &Placement,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<NodeId>, ApiError> {
         let refused = |text: String| Err(ApiError::with(10005, text));
         let Some(cluster) = &self.cluster else { return Err(ApiError::new(10010)) };
-        let Some(replicated) = self.replica(id) else { return Ok(()) }; // One server alone leads on.
+        let Some(replicated) = self.replica(id) else { return Ok(None) }; // One server alone leads on.
         let voters = &replicated.replica.members().voters;
         let wanted = &placement.preferred;
         if *wanted == self.config.server_name {
@@ -101,7 +136,27 @@ impl JetStream {
         if !is_chosen || !self.hand_over(now, id, to) {
             return refused("no replacement peer connected".to_owned());
         }
-        Ok(())
+        Ok(to)
+    }
+
+    /// Whoever asked for another leader is told whether there is one.
+    fn tell_asked(&mut self, now: Time, hub: &Hub) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for one in std::mem::take(&mut cluster.handovers.asked) {
+            let leader = self.replica(one.id).map_or(NodeId(0), |replicated| replicated.replica.leader());
+            let is_other = leader != NodeId(0) && !self.is_me(leader);
+            let reply = if is_other && one.to.is_none_or(|to| to == leader) {
+                Ok(hw_jsapi::success(one.call.kind))
+            } else if is_other || one.until <= now {
+                Err(ApiError::with(10005, "no replacement peer connected".to_owned()))
+            } else if let Some(cluster) = &mut self.cluster {
+                cluster.handovers.asked.push(one);
+                continue;
+            } else {
+                return;
+            };
+            self.answer(now, hub, &one.call, reply);
+        }
     }
 
     /// Hands a group to one of its other servers, or to the one that has most of the log; says whether there is one.
@@ -179,5 +234,6 @@ impl JetStream {
                 replicated.replica.transfer(to);
             }
         }
+        self.tell_asked(now, hub);
     }
 }

@@ -7,7 +7,10 @@ use hw_hub::Hub;
 use hw_jsapi::ApiError;
 use hw_kit::{GroupId, NodeId, Span, Time};
 use hw_meta::{Asset, MetaCommand};
+use hw_stream::info::{DesiredInfo, DesiredOrigin, DesiredPeer, DesiredStatus};
 
+use super::membership::has_caught_up;
+use super::place::node_key;
 use crate::api::{Call, Handled};
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -154,5 +157,38 @@ impl JetStream {
             (true, false) if is_move => Err(ApiError::new(10226)),
             _ => Ok(()),
         }
+    }
+
+    /// Where a stream is to be, if it is not there yet, and what that waits for, as its leader knows it.
+    pub(crate) fn desired(&self, id: GroupId) -> Option<DesiredInfo> {
+        let group = self.groups.get(&id)?;
+        let asset =
+            self.meta.stream(&self.account_name(group.account), group.stream.config().name.as_str())?;
+        let origin = asset.origin.as_deref().filter(|_| asset.group() == id)?;
+        let peer = |node: NodeId| DesiredPeer { name: self.node_name(node), peer: node_key(node) };
+        Some(DesiredInfo {
+            created: Time(origin.since).to_rfc3339(),
+            name: self.cluster_name(),
+            replicas: asset.peers().map(peer).collect(),
+            origin: DesiredOrigin { replicas: origin.replicas, placement: origin.placement.clone() },
+            status: self.desired_status(id, asset),
+        })
+    }
+
+    fn desired_status(&self, id: GroupId, asset: &Asset) -> Option<DesiredStatus> {
+        let replicated = self.replica(id).filter(|replicated| replicated.is_leading())?;
+        let status = replicated.replica.status();
+        let is_behind = |node: &NodeId| !self.is_me(*node) && !has_caught_up(&status, *node);
+        let behind: Vec<String> = asset.peers().filter(is_behind).map(|node| self.node_name(node)).collect();
+        Some(match behind.is_empty() {
+            true => DesiredStatus {
+                description: "servers get and lose their votes".to_owned(),
+                kind: "membership",
+            },
+            false => DesiredStatus {
+                description: format!("waits for {} to catch up", behind.join(", ")),
+                kind: "catchup",
+            },
+        })
     }
 }

@@ -24,9 +24,7 @@ impl JetStream {
     /// What an operator asks of the cluster.
     pub(crate) fn operate(&mut self, now: Time, hub: &Hub, call: &Call, request: Request) -> Handled {
         Handled::Answer(match request {
-            Request::MetaStepdown { placement } => {
-                self.step_down(now, META, &placement).map(|()| hw_jsapi::success(Kind::MetaStepdown))
-            }
+            Request::MetaStepdown { placement } => return self.step_down(now, call, META, &placement),
             Request::ServerRemove { peer, peer_id } => match self.server_called(&peer, &peer_id) {
                 None => Err(ApiError::new(10044)),
                 // Another one leads soon, and can take this one out.

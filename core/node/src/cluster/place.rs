@@ -157,6 +157,7 @@ impl JetStream {
             cluster.frames.retain(|frame| frame.group() != id);
             cluster.transfers.forget(id);
             cluster.handovers.forget(id);
+            cluster.forwards.handed.forget_heard(id);
             cluster.compares.forget(id);
             cluster.repairs.forget(id);
             cluster.leavers.retain(|(group, _)| *group != id);
@@ -461,12 +462,13 @@ impl JetStream {
         let mut peers = self.peer_infos(now, id);
         peers.retain(|peer| peer.peer != node_key(cluster.me));
         info.replicas = peers;
+        info.desired = self.desired(id);
         Some(info)
     }
 
     /// The same for a consumer, which is where its stream is.
     pub(crate) fn consumer_cluster(&self, now: Time, id: GroupId) -> Option<ClusterInfo> {
-        let mut info = self.cluster_info(now, id)?;
+        let mut info = ClusterInfo { desired: None, ..self.cluster_info(now, id)? };
         if let Some(rest) = info.raft_group.strip_prefix('S') {
             info.raft_group = format!("C{rest}");
         }

@@ -1,7 +1,10 @@
 //! The directory of an index: where its groups of records and the blocks of its dictionary begin, and the filter that
 //! says which subjects are not in it.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -19,6 +22,25 @@ pub(crate) struct Directory {
     filter: usize,
     /// How many bytes the first subjects of all blocks have in common.
     common: usize,
+    /// Whether it was asked for since the cache has looked.
+    used: AtomicBool,
+}
+
+/// Where a segment remembers its directory for as long as the cache keeps it: finding it there takes longer than what it is
+/// found for.
+#[derive(Debug, Default)]
+pub(crate) struct Held(RefCell<Weak<Directory>>);
+
+impl Held {
+    pub(super) fn get(&self) -> Option<Arc<Directory>> {
+        let directory = self.0.borrow().upgrade()?;
+        directory.used.store(true, Memory::Relaxed);
+        Some(directory)
+    }
+
+    pub(super) fn set(&self, directory: &Arc<Directory>) {
+        *self.0.borrow_mut() = Arc::downgrade(directory);
+    }
 }
 
 /// Where a block of the dictionary begins.
@@ -102,7 +124,14 @@ impl Directory {
             && groups.last().is_none_or(|&(first, at)| at < place.dictionary && first <= place.last.0)
             && blocks.last().is_none_or(|last| last.offset < place.postings && last.rank < place.subjects)
             && (groups.is_empty(), blocks.is_empty()) == (place.records == 0, place.subjects == 0);
-        let mut directory = is_sound.then_some(Directory { groups, blocks, raw, filter, common: 0 })?;
+        let mut directory = is_sound.then_some(Directory {
+            groups,
+            blocks,
+            raw,
+            filter,
+            common: 0,
+            used: AtomicBool::new(false),
+        })?;
         directory.put_keys();
         Some(directory)
     }
@@ -134,6 +163,11 @@ impl Directory {
     /// The group that would hold a sequence; None before the first.
     pub fn group_of(&self, seq: u64) -> Option<usize> {
         self.groups.partition_point(|&(first, _)| first <= seq).checked_sub(1)
+    }
+
+    /// Whether it was asked for since the last time.
+    pub fn take_used(&self) -> bool {
+        self.used.swap(false, Memory::Relaxed)
     }
 
     pub fn memory_bytes(&self) -> usize {

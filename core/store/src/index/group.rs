@@ -175,6 +175,11 @@ fn width_of(number: u64) -> usize {
 
 #[inline]
 fn number_at(column: &[u8], width: usize, at: usize) -> Option<u64> {
-    let part = column.get(at * width..(at + 1) * width)?;
+    let start = at * width;
+    // Most often there are enough bytes for a whole number: what is above its width is cut off.
+    if let Some(whole) = column.get(start..start + 8).filter(|_| width > 0) {
+        return Some(u64_at(whole, 0) & (u64::MAX >> (64 - 8 * width)));
+    }
+    let part = column.get(start..start + width)?;
     Some(part.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }

@@ -58,7 +58,7 @@ impl<'a> Names<'a> {
         let (mut low, mut high) = (0, self.more_runs() + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            match self.compare_first(&mut self.run_at(middle)?, (name, common))?.0 {
+            match self.order_of_first(&mut self.run_at(middle)?, (name, common))? {
                 Ordering::Greater => high = middle,
                 Ordering::Less | Ordering::Equal => low = middle,
             }
@@ -82,6 +82,16 @@ impl<'a> Names<'a> {
         let wanted = &name[shared..];
         let more = same(rest, wanted);
         Some((rest[more..].cmp(&wanted[more..]), shared + more, len))
+    }
+
+    /// The same without what they share.
+    fn order_of_first(&self, reader: &mut Varints<'_>, (name, common): (&[u8], usize)) -> Option<Ordering> {
+        let shared = usize::try_from(reader.next()?).ok().filter(|&shared| shared <= self.base.len())?;
+        let rest = reader.take_prefixed()?;
+        Some(match common < shared {
+            true => self.base[common..].cmp(&name[common..]),
+            false => rest.cmp(&name[shared..]),
+        })
     }
 
     /// Looks for a name in a run; the others are not put together.

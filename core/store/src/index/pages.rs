@@ -255,6 +255,16 @@ impl Pages {
     }
 }
 
+impl Entry {
+    fn take_used(&mut self) -> bool {
+        let is_held = match &self.item {
+            Item::Page(_) => false,
+            Item::Directory(directory) => directory.take_used(),
+        };
+        std::mem::take(&mut self.is_used) | is_held
+    }
+}
+
 impl Cache {
     fn get(&mut self, key: Key) -> Option<Item> {
         let entry = self.entries.get_mut(&key)?;
@@ -267,16 +277,12 @@ impl Cache {
         while self.used + bytes > self.budget
             && let Some(oldest) = self.order.pop_front()
         {
-            match self.entries.get_mut(&oldest) {
-                Some(entry) if entry.is_used => {
-                    entry.is_used = false;
-                    self.order.push_back(oldest);
-                }
-                Some(entry) => {
-                    self.used -= entry.bytes;
-                    self.entries.remove(&oldest);
-                }
-                None => {}
+            let Some(entry) = self.entries.get_mut(&oldest) else { continue };
+            if entry.take_used() {
+                self.order.push_back(oldest);
+            } else {
+                self.used -= entry.bytes;
+                self.entries.remove(&oldest);
             }
         }
         self.used += bytes;

@@ -8,7 +8,7 @@ use hw_kit::Seq;
 
 use super::group::Group;
 use super::names::Names;
-use super::{Directory, GROUP, Pages, Place, Postings, bloom};
+use super::{Directory, GROUP, Held, Pages, Place, Postings, bloom};
 use crate::damage::Damage;
 use crate::segment::SegmentId;
 
@@ -37,6 +37,8 @@ pub(crate) struct View<'a> {
     pub pages: &'a Pages,
     pub id: SegmentId,
     pub place: &'a Place,
+    /// Where its directory may be at hand.
+    pub held: &'a Held,
 }
 
 impl View<'_> {
@@ -49,7 +51,12 @@ impl View<'_> {
     }
 
     fn directory(&self) -> Result<Arc<Directory>, Damage> {
-        self.pages.directory(self.id, self.place)
+        if let Some(directory) = self.held.get() {
+            return Ok(directory);
+        }
+        let directory = self.pages.directory(self.id, self.place)?;
+        self.held.set(&directory);
+        Ok(directory)
     }
 
     /// The group that would hold a sequence; None before the first.
@@ -97,6 +104,13 @@ impl View<'_> {
             false => None,
         };
         Ok(Some((group, found)))
+    }
+
+    /// Whether a subject of this hash may be in the segment, as far as its directory is at hand: most segments that are
+    /// asked have it not.
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        self.held.get().is_none_or(|directory| directory.may_contain(hash))
     }
 
     /// The number and the sequences of a subject, if the segment has it. Its hash comes from [`View::hash`].

@@ -103,12 +103,11 @@ impl Cold {
     pub fn view<'a>(&'a self, segment: &'a Segment) -> Option<View<'a>> {
         let source = self.source.as_ref()?;
         let id = SegmentId { group: source.group, number: segment.id };
-        Some(View { pages: &source.pages, id, place: segment.place.as_ref()? })
+        Some(View { pages: &source.pages, id, place: segment.place.as_ref()?, held: &segment.held })
     }
 
-    /// What the index says of a message.
-    pub fn slot(&self, segments: &Segments, seq: u64) -> Option<Slot> {
-        let (_, segment) = segments.find(seq)?;
+    /// What the index of its segment says of a message.
+    pub fn slot(&self, segment: &Segment, seq: u64) -> Option<Slot> {
         if let Some((known, slot)) = self.latest.get().filter(|(_, slot)| slot.seq == seq)
             && known == segment.id
         {
@@ -235,7 +234,8 @@ impl Cold {
         let hash = View::hash(name);
         for (&first, segment) in segments.by_first.range(..memo.rest).rev() {
             memo.rest = first;
-            let Some(view) = segment.is_on_disk().then(|| self.view(segment)).flatten() else { continue };
+            // One without a place is not on disk yet.
+            let Some(view) = self.view(segment).filter(|view| view.may_have(hash)) else { continue };
             if let Some((_, postings)) = self.guard(view.find(name, hash)) {
                 let flow = f(segment, &postings);
                 memo.hits.push((first, postings));
@@ -395,13 +395,14 @@ impl Messages {
     }
 
     pub(super) fn cold_slot(&self, seq: u64) -> Option<Slot> {
-        self.cold.live.contains(seq).then(|| self.cold.slot(&self.segments, seq)).flatten()
+        let (_, segment) = self.segments.find(seq).filter(|_| self.cold.live.contains(seq))?;
+        self.cold.slot(segment, seq)
     }
 
     /// The block that holds a message that is on disk.
     pub(super) fn block_of(&self, seq: Seq) -> Option<BlockId> {
         let (_, segment) = self.segments.find(seq.0)?;
-        let slot = self.cold.slot(&self.segments, seq.0)?;
+        let slot = self.cold.slot(segment, seq.0)?;
         Some(BlockId { segment: segment.id, block: slot.block })
     }
 
@@ -419,7 +420,9 @@ impl Messages {
 
     /// A subject's first message that is not in memory; `known`: it has so many of those.
     pub(super) fn cold_first(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
-        self.cold.live.next(0)?;
+        if self.cold.live.len() == 0 {
+            return None;
+        }
         let (mut first, mut count) = (None, 0);
         self.cold.each_back(&self.segments, name, |segment, postings| {
             if let Some(found) = self.cold.next_of(segment, postings, 0) {
@@ -436,7 +439,9 @@ impl Messages {
 
     /// A subject's last message that is not in memory.
     pub(super) fn cold_last(&self, name: &[u8]) -> Option<u64> {
-        self.cold.live.next(0)?;
+        if self.cold.live.len() == 0 {
+            return None;
+        }
         let mut last = None;
         self.cold.each_back(&self.segments, name, |segment, postings| {
             last = self.cold.prev_of(segment, postings, u64::MAX);

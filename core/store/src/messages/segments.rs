@@ -7,7 +7,7 @@ use hw_kit::Seq;
 use super::blocks::{BUDGET, Blocks};
 use super::rewrite::{Rewriting, Unerased};
 use super::{BlockId, Fetch, Message, Messages};
-use crate::index::Place;
+use crate::index::{Held, Place};
 
 /// What a segment holds, as the disk layer reports it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,12 +42,23 @@ pub(super) struct Segment {
     pub total_bytes: u64,
     /// It could not be read: its messages are there for nobody, and its file must stay.
     pub lost: bool,
+    pub held: Held,
 }
 
 impl Segment {
     /// One that is being written or read: its place and numbers follow.
     pub fn new(id: u64, last: u64) -> Segment {
-        Segment { id, last, place: None, live: 0, total: 0, live_bytes: 0, total_bytes: 0, lost: false }
+        Segment {
+            id,
+            last,
+            place: None,
+            live: 0,
+            total: 0,
+            live_bytes: 0,
+            total_bytes: 0,
+            lost: false,
+            held: Held::default(),
+        }
     }
 
     /// Whether its file is complete and can be read.
@@ -123,12 +134,16 @@ impl Segments {
         if resident && seq <= self.written_to {
             self.resident -= size;
         }
-        let Some(&first) = self.find(seq).map(|(first, _)| first) else { return };
-        let segment = self.by_first.get_mut(&first).expect("just found");
+        let Some((&first, segment)) = self.by_first.range_mut(..=seq).next_back() else { return };
+        if seq > segment.last {
+            return;
+        }
         segment.live -= 1;
         segment.live_bytes -= size;
         self.removed_bytes += size;
-        self.bury(first);
+        if segment.live == 0 {
+            self.bury(first);
+        }
     }
 
     /// Reports a segment as dead when it is on disk and holds nothing that exists.

@@ -19,10 +19,12 @@ pub(super) struct Slot {
     pub size: u32,
 }
 
-/// 4,096 sequences. Dense: the slot of offset n is `slots[n]`. Packed: only live slots are held, in order.
+/// 4,096 sequences. Dense: the slot of offset n is `slots[n - base]`. Packed: only live slots are held, in order.
 #[derive(Debug)]
 struct Block {
     live_bits: [u64; WORDS],
+    /// The first offset that was used.
+    base: usize,
     slots: Vec<Slot>,
     /// Parallel to `slots`, or empty when none is in memory.
     records: Vec<Option<Record>>,
@@ -35,6 +37,7 @@ impl Block {
     fn new() -> Block {
         Block {
             live_bits: [0; WORDS],
+            base: 0,
             slots: Vec::new(),
             records: Vec::new(),
             resident: 0,
@@ -55,11 +58,14 @@ impl Block {
     }
 
     fn position(&self, offset: usize) -> usize {
-        if self.packed { self.rank(offset) } else { offset }
+        if self.packed { self.rank(offset) } else { offset - self.base }
     }
 
     fn push(&mut self, offset: usize, slot: Slot, record: Option<Record>) {
-        if !self.packed && offset != self.slots.len() {
+        if self.slots.is_empty() {
+            self.base = offset;
+        }
+        if !self.packed && offset != self.base + self.slots.len() {
             self.pack();
         }
         if record.is_some() && self.records.is_empty() {
@@ -105,7 +111,7 @@ impl Block {
 
     /// Keeps only the live slots.
     fn pack(&mut self) {
-        let offsets: Vec<usize> = (0..self.slots.len()).filter(|&offset| self.is_live(offset)).collect();
+        let offsets: Vec<usize> = (0..self.slots.len()).filter(|&at| self.is_live(self.base + at)).collect();
         self.slots = offsets.iter().map(|&offset| self.slots[offset]).collect();
         if !self.records.is_empty() {
             self.records = offsets.iter().map(|&offset| self.records[offset].take()).collect();
@@ -252,7 +258,7 @@ impl Slots {
                     return Err(Some(key * SPAN + found as u64));
                 }
                 left -= 1;
-                let position = if block.packed { packed_at } else { found };
+                let position = if block.packed { packed_at } else { found - block.base };
                 if f(&block.slots[position]) {
                     return Ok(key * SPAN + found as u64);
                 }

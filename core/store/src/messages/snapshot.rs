@@ -8,6 +8,7 @@ use hw_kit::{Seq, Time};
 use super::live::{self, Live};
 use super::segments::{Segment, Written};
 use super::{IndexSource, Keep, Message, Messages};
+use crate::index::Held;
 
 const VERSION: u8 = 3;
 
@@ -64,7 +65,7 @@ impl Messages {
     fn segments_after_rewrite(&self) -> Vec<Listed> {
         let mut listed: Vec<Listed> = Vec::new();
         for (&first, segment) in &self.segments.by_first {
-            let copy = Segment { place: None, ..*segment };
+            let copy = Segment { place: None, held: Held::default(), ..*segment };
             let Some(rewriting) =
                 self.segments.rewriting.as_ref().filter(|rewriting| rewriting.old.contains(&segment.id))
             else {

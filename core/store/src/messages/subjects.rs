@@ -67,9 +67,13 @@ impl Subjects {
         &self.by_id[id as usize].name
     }
 
+    fn is_named(&self, id: u32, name: &[u8]) -> bool {
+        self.by_id.get(id as usize).is_some_and(|one| one.seqs.is_some() && *one.name == *name)
+    }
+
     pub fn find(&self, name: &[u8]) -> Option<u32> {
         let latest = self.latest.get();
-        if self.by_id.get(latest as usize).is_some_and(|one| one.seqs.is_some() && *one.name == *name) {
+        if self.is_named(latest, name) {
             return Some(latest);
         }
         let found = self.names.get(name).copied();
@@ -103,33 +107,42 @@ impl Subjects {
         self.by_id.iter().for_each(|subject| subject.set_cold(None));
     }
 
-    /// Notes a message; gives the number of its subject.
-    pub fn push(&mut self, id: u32, seq: u64) {
+    /// Notes a message; gives the number of its subject, and whether that had none in memory: then how many it has
+    /// elsewhere is not known yet.
+    pub fn note(&mut self, name: &[u8], seq: u64) -> (u32, bool) {
+        let latest = self.latest.get();
+        if self.is_named(latest, name) {
+            self.push(latest, seq);
+            return (latest, false);
+        }
+        let next = self.free.last().copied().unwrap_or_else(|| {
+            u32::try_from(self.by_id.len()).expect("fewer than 2^32 subjects fit into memory")
+        });
+        let id = *self.names.get_or_insert_with(name, || next);
+        self.latest.set(id);
+        let is_newcomer = id == next;
+        match is_newcomer {
+            true => self.welcome(id, name, seq),
+            false => self.push(id, seq),
+        }
+        (id, is_newcomer)
+    }
+
+    fn push(&mut self, id: u32, seq: u64) {
         self.by_id[id as usize].seqs.as_mut().expect("a named subject has messages").push(seq);
     }
 
-    /// A subject's first message in memory; `cold` others are elsewhere, if that is known.
-    pub fn add(&mut self, name: &[u8], seq: u64, cold: Option<u64>) -> u32 {
+    fn welcome(&mut self, id: u32, name: &[u8], seq: u64) {
         let subject = Subject { name: name.into(), seqs: Some(Seqs::One(seq)), cold: Cell::new(UNKNOWN) };
-        subject.set_cold(cold);
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.by_id[id as usize] = subject;
-                id
-            }
-            None => {
-                self.by_id.push(subject);
-                u32::try_from(self.by_id.len() - 1).expect("fewer than 2^32 subjects fit into memory")
-            }
-        };
-        self.names.insert(&self.by_id[id as usize].name, id);
-        self.latest.set(id);
+        match self.free.pop() {
+            Some(_) => self.by_id[id as usize] = subject,
+            None => self.by_id.push(subject),
+        }
         self.epoch += 1;
         if self.newcomers.len() == NEWCOMERS {
             self.newcomers.pop_front();
         }
         self.newcomers.push_back(id);
-        id
     }
 
     /// Forgets a message, and its subject with the last one in memory. `is_shed`: it is elsewhere from now on.

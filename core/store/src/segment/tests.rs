@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::block::LoadedBlock;
-use crate::index::{Pages, Preloaded, View};
+use crate::index::{Held, Pages, Preloaded, View};
 use crate::messages::Keep;
 
 const ID: SegmentId = SegmentId { group: GroupId(7), number: 3 };
@@ -38,7 +38,8 @@ fn read_all_with(
     }
     let place = trailer.place();
     let pages = Pages::new(Box::new(Preloaded { offset: 0, bytes: file.clone() }), 20_000, vault.clone());
-    let view = View { pages: &pages, id, place: &place };
+    let held = Held::default();
+    let view = View { pages: &pages, id, place: &place, held: &held };
     let mut at = 0;
     view.check(|slot, subject| {
         let message = &messages[at];

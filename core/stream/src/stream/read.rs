@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use hw_kit::{Seq, Time};
 use hw_store::messages::{BlockId, Fetch, Matcher, Message};
-use hw_subject::is_valid_subject;
 
 use super::Stream;
 
@@ -77,7 +76,8 @@ impl Stream {
 
     /// The last message whose subject matches.
     pub fn last_by_subject(&self, filter: &str) -> Option<Seq> {
-        match is_valid_subject(filter.as_bytes()) {
+        // What is no valid subject and has no wildcard either matches nothing but itself.
+        match !filter.is_empty() && hw_subject::is_literal(filter.as_bytes()) {
             true => self.messages.last_of(filter.as_bytes()),
             false => self.messages.last_matching(filter, self.messages.last_seq()),
         }
