@@ -16,7 +16,7 @@ use crate::shard::owned;
 pub(crate) enum Whom {
     /// Whoever leads: nobody else has it.
     Any,
-    /// The first leader of the cluster: a later one may come after one that refused it.
+    /// The first leader of the cluster, or since all have started: a later one may come after one that refused it.
     First,
 }
 

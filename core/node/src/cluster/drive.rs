@@ -333,6 +333,7 @@ impl JetStream {
         }
         let led = replicated.handle_deposed();
         replicated.proven = matches!(role, Role::Follower { leader } if leader.0 != 0);
+        replicated.was_led |= replicated.proven;
         let is_led = replicated.proven;
         if led {
             self.stop_leading(now, hub, id);

@@ -180,7 +180,7 @@ impl JetStream {
         }
     }
 
-    /// Whether this server leads the meta group, and nobody led it before.
+    /// Whether this server leads the meta group, and nobody led it before, or since this server started.
     fn is_first_leader(&self) -> bool {
         self.leads_meta() && self.replica(META).is_some_and(|meta| meta.founding)
     }

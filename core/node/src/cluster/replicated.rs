@@ -39,8 +39,10 @@ pub(crate) struct Replicated {
     leading: Option<u64>,
     /// The term in which it led last.
     pub(crate) led: u64,
-    /// Whether nobody led before it.
+    /// Whether nobody led before it, as far as is known here: ever, or since this server started.
     pub(crate) founding: bool,
+    /// Whether another server led since this one started.
+    pub(crate) was_led: bool,
     /// When it began to lead.
     pub(crate) since: Time,
     /// The term in which it was elected, until its first entry is applied.
@@ -134,6 +136,7 @@ impl Replicated {
             leading: None,
             led: 0,
             founding: false,
+            was_led: false,
             since: Time(0),
             elected: None,
             proven: false,
@@ -216,7 +219,7 @@ impl Replicated {
             return false;
         }
         (self.leading, self.since) = (Some(term), now);
-        self.founding = index == LogIndex(1);
+        self.founding = index == LogIndex(1) || !self.was_led && self.led == 0;
         true
     }
 
