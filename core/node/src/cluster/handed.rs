@@ -184,14 +184,21 @@ impl JetStream {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(link) = cluster.peers.link(to) else { return };
         let handed = &mut cluster.forwards.handed;
+        let mut late = BTreeMap::new();
         while let Some((bytes, target, serial)) = Parcel::split(&mut body) {
             let (Some(id), Some(serial)) = (group_of(target), serial.and_then(Serial::followed)) else {
                 continue;
             };
+            let term = self.groups.get(&id).map_or(0, |group| group.log.term());
+            if serial.term < term {
+                late.insert(id, term);
+            }
             handed.bytes += bytes.len();
             let sent = Sent { serial, to, link, since: now, is_blind: false, result: None, bytes };
             handed.groups.entry(id).or_default().push_back(sent);
         }
+        // A new term began in the same round: nobody else looks for what is of an earlier one.
+        late.into_iter().for_each(|(id, term)| self.resolve_handed(now, id, term));
     }
 
     /// A link to a server came up: what was handed to it over an earlier one may not be there. What is undecided comes once more,
