@@ -200,12 +200,12 @@ impl JetStream {
     /// Another server hands messages on; `again`: those that it handed on before, over a link that broke.
     pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes, again: bool) {
         while let Some(mut parcel) = Parcel::take(&mut body) {
-            parcel.hops = parcel.hops.saturating_add(1);
-            parcel.serial = parcel.serial.map(|serial| Serial { by: from, ..serial });
             let Some(id) = group_of(parcel.target) else {
                 self.take_call(&parcel);
                 continue;
             };
+            parcel.hops = parcel.hops.saturating_add(1);
+            parcel.serial = parcel.serial.map(|serial| Serial { by: from, ..serial });
             if !self.counts(id, parcel.serial) {
                 continue;
             }
