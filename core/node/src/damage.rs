@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hw_hub::Hub;
 use hw_jsapi::{DamageFound, Event};
 use hw_kit::{AccountId, GroupId, Span, Time};
+use hw_store::{Damage, Flaw};
 
 use crate::jetstream::JetStream;
 use crate::limits::FINDINGS_MAX;
@@ -66,6 +67,13 @@ impl Findings {
         self.untold = self.list.iter().filter(|one| one.told != (true, true)).count();
     }
 
+    /// One place of a stream is as it should be.
+    fn forget_one(&mut self, group: GroupId, reason: &str) {
+        self.faulty.remove(&group);
+        self.list.retain(|one| one.group != group || one.damaged.reason != reason);
+        self.untold = self.list.iter().filter(|one| one.told != (true, true)).count();
+    }
+
     /// What is wrong, in the order in which it was found.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Damaged> {
         self.list.iter().map(|one| &one.damaged)
@@ -75,6 +83,11 @@ impl Findings {
     pub(crate) fn left_out(&self) -> u64 {
         self.left_out
     }
+}
+
+/// Whether the disk failed to read it, which says nothing of what is there.
+fn is_unreadable(fault: &Damage) -> bool {
+    matches!(fault.flaw, Flaw::Unreadable { .. })
 }
 
 impl JetStream {
@@ -94,17 +107,17 @@ impl JetStream {
             let Some(group) = self.groups.get_mut(&id).filter(|group| !group.log.has_others()) else {
                 continue;
             };
-            if !group.stream.messages().has_fault() {
-                continue;
-            }
+            let Some(fault) = group.stream.messages().fault().filter(is_unreadable) else { continue };
             if !group.stream.messages_mut().read_fault_again() {
                 self.findings.again = Some(now + FAULT_RETRY);
                 continue;
             }
-            group.damage = None;
+            // What else is wrong with it stays.
+            let reason = fault.to_string();
+            group.damage.take_if(|damage| *damage == reason);
             group.wake_schedules();
             let name = group.stream.config().name.clone();
-            self.findings.forget(id);
+            self.findings.forget_one(id, &reason);
             self.findings
                 .lines
                 .push(format!("an index of stream {name} that could not be read is read again"));
@@ -131,7 +144,9 @@ impl JetStream {
             self.note_damage(now, id, account, reason.clone());
             self.handle_fault(now, hub, id, &fault);
             // What was found while the store was read back is noted, and not in the log yet.
-            self.findings.again.get_or_insert(now + FAULT_RETRY);
+            if is_unreadable(&fault) {
+                self.findings.again.get_or_insert(now + FAULT_RETRY);
+            }
             if self.findings.faulty.insert(id) {
                 self.findings.lines.push(format!("a segment is damaged: {reason}"));
             }

@@ -205,14 +205,13 @@ impl JetStream {
     /// before anything new; who leads in the same term knows what of it is new to it.
     pub(crate) fn hand_again(&mut self, now: Time, to: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(link) = cluster.peers.link(to) else { return };
-        let is_in_doubt = |sent: &&mut Sent| {
-            sent.to == to && sent.link != link && sent.result.is_none() && sent.since + HOLD > now
+        let link = cluster.peers.link(to);
+        // They stay with their link: the leader's answer may be lost with it, and then the replica here gives it.
+        let is_in_doubt = |sent: &&Sent| {
+            sent.to == to && Some(sent.link) != link && sent.result.is_none() && sent.since + HOLD > now
         };
         let mut bodies = vec![Vec::new()];
-        for sent in cluster.forwards.handed.groups.values_mut().flatten().filter(is_in_doubt) {
-            // That server says from now on what becomes of it.
-            sent.link = link;
+        for sent in cluster.forwards.handed.groups.values().flatten().filter(is_in_doubt) {
             if let Some(body) = bodies.last_mut() {
                 body.extend_from_slice(&sent.bytes);
                 if body.len() >= FORWARD_BYTES {
