@@ -232,4 +232,25 @@ mod tests {
         }
         assert_eq!((findings.all().count(), findings.left_out()), (FINDINGS_MAX, 1));
     }
+
+    #[test]
+    fn what_heals_leaves_what_else_is_wrong_with_the_stream() {
+        let mut findings = Findings::default();
+        for (group, reason) in [(1, "an index"), (1, "a block"), (2, "an index")] {
+            findings.add(Time(0), GroupId(group), damaged(reason));
+        }
+        findings.forget_one(GroupId(1), "an index");
+        let left: Vec<&str> = findings.all().map(|one| one.reason.as_str()).collect();
+        assert_eq!((left, findings.untold), (vec!["a block", "an index"], 2));
+        findings.forget(GroupId(1));
+        assert_eq!(findings.all().count(), 1);
+    }
+
+    #[test]
+    fn only_what_the_disk_failed_to_read_may_be_well_again() {
+        let file = hw_store::FileId::Segment(GroupId(1), 2);
+        let of = |flaw| Damage { file, offset: 0, flaw };
+        assert!(is_unreadable(&of(Flaw::Unreadable { reason: "EIO".to_owned() })));
+        assert!(!is_unreadable(&of(Flaw::Checksum { part: "page" })) && !is_unreadable(&of(Flaw::Missing)));
+    }
 }
