@@ -84,6 +84,22 @@ pub fn wait_telling<T>(
     }
 }
 
+/// Whether a stream has the messages 0, 1, 2 … and nothing else.
+pub fn filled(js: &mut Js, stream: &str, count: u32) -> Flow {
+    let there = js.read_from(stream, 1)?;
+    let right = there.len() == count as usize
+        && there.iter().zip(0..).all(|(one, number): (_, u32)| one.payload == number.to_string().as_bytes());
+    want(right, || format!("{stream} has {} of {count}", there.len()))
+}
+
+/// Whether a stream that comes from elsewhere has them as soon as it is led; a `nats-server` may lead before it has.
+pub fn arrived(target: &Target, js: &mut Js, stream: &str, count: u32) -> Flow {
+    match target.name {
+        "headwater" => filled(js, stream, count),
+        _ => wait(&format!("{stream} has {count}"), || filled(js, stream, count).ok()),
+    }
+}
+
 /// A monitoring page, whatever its status.
 pub fn page(server: &Server, path: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).ok()?;

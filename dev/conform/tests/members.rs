@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hw_conform::trio::{Fault, Flow, Trio, api, open, outcome, page, replicated, wait, wait_telling, want};
+use hw_conform::trio::{
+    Fault, Flow, Trio, api, arrived, filled, open, outcome, page, replicated, wait, wait_telling, want,
+};
 use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
 use hw_testkit::Server;
 use serde_json::{Value, json};
@@ -60,13 +62,6 @@ fn fill(js: &mut Js, subject: &str, (first, count): (u32, u32)) -> Flow {
         want(ack["seq"].is_u64(), || format!("{subject} {number}: {ack}"))?;
     }
     Ok(())
-}
-
-fn filled(js: &mut Js, stream: &str, count: u32) -> Flow {
-    let there = js.read_from(stream, 1)?;
-    let right = there.len() == count as usize
-        && there.iter().zip(0..).all(|(one, number): (_, u32)| one.payload == number.to_string().as_bytes());
-    want(right, || format!("{stream} has {} of {count}", there.len()))
 }
 
 /// The servers of a stream, its leader first, when all are there and have everything.
@@ -173,7 +168,7 @@ fn last_one(target: &Target) -> Flow {
     let mut js = open(&trio.servers[other])?;
     let names = wait("ONE is elsewhere", || servers_of(&mut js, "ONE").filter(|names| names[0] != name))?;
     want(names.len() == 1, || format!("{names:?}"))?;
-    filled(&mut js, "ONE", 500)?;
+    arrived(target, &mut js, "ONE", 500)?;
     fill(&mut js, "one", (500, 1))
 }
 

@@ -5,7 +5,9 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use hw_conform::trio::{Fault, Flow, Trio, api, open, outcome, page, replicated, run, wait, want};
+use hw_conform::trio::{
+    Fault, Flow, Trio, api, arrived, filled, open, outcome, page, replicated, run, wait, want,
+};
 use hw_conform::{Case, Cases, Js, Outcome, Target, run_all, targets};
 use serde_json::{Value, json};
 
@@ -168,13 +170,6 @@ fn fill(js: &mut Js, subject: &str, count: u32) -> Flow {
     Ok(())
 }
 
-fn filled(js: &mut Js, stream: &str, count: u32) -> Flow {
-    let there = js.read_from(stream, 1)?;
-    let right = there.len() == count as usize
-        && there.iter().zip(0..).all(|(one, number): (_, u32)| one.payload == number.to_string().as_bytes());
-    want(right, || format!("{stream} has {} of {count}", there.len()))
-}
-
 fn moves(target: &Target) -> Flow {
     let mut trio = tagged(target, "")?;
     let mut js = open(&trio.servers[0])?;
@@ -191,7 +186,7 @@ fn moves(target: &Target) -> Flow {
         })
         .and_then(|answer| want(answer.get("error").is_none(), || format!("{answer}")))?;
         wait(&format!("ONE is on {name}"), || servers_of(&mut js, "ONE").filter(|names| names == &[name]))?;
-        filled(&mut js, "ONE", 200)?;
+        arrived(target, &mut js, "ONE", 200)?;
     }
     let info = api(&mut js, "CONSUMER.INFO.ONE.C", &json!({}))?;
     want(info["num_pending"] == 200 && info["cluster"]["leader"] == "n3", || format!("{info}"))?;
@@ -199,7 +194,7 @@ fn moves(target: &Target) -> Flow {
     trio.servers[2].kill9()?;
     trio.await_health()?;
     wait("ONE is on n3", || servers_of(&mut js, "ONE").filter(|names| names == &["n3"]))?;
-    filled(&mut js, "ONE", 200)?;
+    arrived(target, &mut js, "ONE", 200)?;
     let mut operator = trio.operator(1)?;
     let verb = "ACCOUNT.STREAM.MOVE.A.ONE";
     let no_server = "server is not a member of the cluster";
@@ -217,7 +212,7 @@ fn moves(target: &Target) -> Flow {
     let kind = "io.nats.jetstream.api.v1.stream_update_response";
     want(answer["type"] == kind && answer["config"]["name"] == "ONE", || format!("{answer}"))?;
     wait("ONE is elsewhere", || servers_of(&mut js, "ONE").filter(|names| names != &["n3"]))?;
-    filled(&mut js, "ONE", 200)?;
+    arrived(target, &mut js, "ONE", 200)?;
     if target.name == "headwater" {
         return fill(&mut js, "one", 1);
     }
@@ -242,8 +237,8 @@ fn evacuated(target: &Target) -> Flow {
     want(answer["success"] == true, || format!("{answer}"))?;
     wait("ONE has moved", || servers_of(&mut js, "ONE").filter(|names| names[0] != name))?;
     wait("ALL has two", || servers_of(&mut js, "ALL").filter(|all| all.len() == 2 && !all.contains(&name)))?;
-    filled(&mut js, "ONE", 50)?;
-    filled(&mut js, "ALL", 50)
+    arrived(target, &mut js, "ONE", 50)?;
+    arrived(target, &mut js, "ALL", 50)
 }
 
 /// Backups by the tool, from a server that does not lead, into streams with one and with three replicas.
@@ -263,11 +258,7 @@ fn backups(target: &Target) -> Flow {
         trio.nats((elsewhere + 1) % 3, "a", &["stream", "restore", &folder, "--no-progress"])?;
         let names =
             wait("its servers", || servers_of(&mut js, name).filter(|names| names.len() == replicas))?;
-        match target.name {
-            "headwater" => filled(&mut js, name, 300)?,
-            // A leader may be there before what was restored is.
-            _ => wait("all is there", || filled(&mut js, name, 300).ok())?,
-        }
+        arrived(target, &mut js, name, 300)?;
         wait(&format!("300 wait on {names:?}"), || {
             let info = js.api(&format!("CONSUMER.INFO.{name}.C"), &json!({})).ok()?;
             (info["num_pending"] == 300).then_some(())

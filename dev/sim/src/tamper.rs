@@ -1,8 +1,9 @@
 //! Between the disk and recovery: hands everything on as it is, unless a bug is planted here.
 
+use bytes::Bytes;
 use hw_cluster::ReplicaNote;
 use hw_kit::{NodeId, Rng, Time};
-use hw_store::{FrameBuilder, FrameKind, FrameMeta, Record, Recovered, Replay};
+use hw_store::{Frame, FrameBuilder, FrameKind, FrameMeta, Record, Recovered, Replay};
 use hw_stream::Command;
 
 use crate::planted::Planted;
@@ -60,8 +61,11 @@ impl Tamper {
         match (self.planted, meta.kind) {
             (Planted::ForgottenMembers, FrameKind::Change) => {
                 // As a leader's first entry, which does nothing.
-                let frame = builder.finish(FrameMeta { kind: FrameKind::Batch, ..meta });
-                return Replay { frame, skip: replay.skip };
+                let nothing = Frame::from_log(FrameMeta { kind: FrameKind::Batch, ..meta }, Bytes::new());
+                return Replay {
+                    frame: nothing.expect("invariant: a leader's first entry is one"),
+                    ..replay
+                };
             }
             (Planted::LostVotes, FrameKind::Note) => {}
             _ => return replay,
