@@ -81,7 +81,7 @@ pub fn fast_report(say: &FastSay) -> Option<Vec<u8>> {
         FastSay::Refused { sequence, error, .. } => {
             to_json(&Refused { r#type: "err", seq: *sequence, error: error.into() })
         }
-        FastSay::Last { .. } => return None,
+        FastSay::Settled(_) | FastSay::Last { .. } => return None,
     })
 }
 

@@ -6,12 +6,14 @@ use hw_jsapi::{Event, fast_report, fast_slot, has_level, is_fast};
 use hw_kit::{AccountId, GroupId, Time};
 use hw_stream::batch::{
     Abandoned, AtomicBatches, AtomicMessage, AtomicStep, BatchRoom, CompleteBatch, FastBatches, FastMessage,
-    FastSay, batch_id,
+    FastSay, HandedOn, Returned, Run, batch_id,
 };
-use hw_stream::command;
+use hw_stream::command::{self, RunOf};
 use hw_stream::outcome::{BatchAck, PublishError, Stored};
 
+use crate::cluster::{self, Parcel, Serial};
 use crate::group::Group;
+use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::STAGED_BYTES_MAX;
 use crate::log::Origin;
@@ -64,6 +66,11 @@ impl Group {
         is_fast(msg.reply) || self.stream.config().allow_atomic && batch_id(msg.header).is_some()
     }
 
+    /// Whether it belongs to one that is stored when it is complete.
+    pub(crate) fn is_staged(&self, msg: &Message<'_>) -> bool {
+        self.is_batched(msg) && !is_fast(msg.reply)
+    }
+
     /// Whether a message is refused for its size before its batch hears of it.
     pub(crate) fn is_too_large(&self, msg: &Message<'_>) -> bool {
         usize::try_from(self.stream.config().max_msg_size).is_ok_and(|limit| msg.size() > limit)
@@ -84,9 +91,15 @@ impl JetStream {
     }
 
     /// A message of a batch that the stream may take.
-    pub(crate) fn publish_batched(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
+    pub(crate) fn publish_batched(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        serial: Option<Serial>,
+        msg: &Message<'_>,
+    ) {
         match is_fast(msg.reply) {
-            true => self.publish_fast(now, id, msg),
+            true => self.publish_fast(now, id, serial, msg),
             false => self.publish_atomic(now, id, msg),
         }
         self.touch(id);
@@ -154,7 +167,7 @@ impl JetStream {
         self.outbox.push(Outgoing::PubAck { account, group: id, reply, result });
     }
 
-    fn publish_fast(&mut self, now: Time, id: GroupId, msg: &Message<'_>) {
+    fn publish_fast(&mut self, now: Time, id: GroupId, serial: Option<Serial>, msg: &Message<'_>) {
         let Some(group) = self.groups.get(&id) else { return };
         let slot = match group.stream.config().allow_batched {
             true => fast_slot(msg.reply),
@@ -164,13 +177,18 @@ impl JetStream {
             Ok(slot) if has_level(msg.header) => slot,
             Ok(slot) => {
                 self.with_batches(id, |batches| batches.fast.remove(slot.id));
-                return self.refuse_publish(id, msg.reply, PublishError::ApiLevel);
+                return self.refuse(id, serial, msg.reply, PublishError::ApiLevel);
             }
-            Err(error) => return self.refuse_publish(id, msg.reply, error),
+            Err(error) => return self.refuse(id, serial, msg.reply, error),
         };
         let (open, mut says, reply) = (self.batches.open.fast, Vec::new(), owned(msg.reply));
-        let message =
-            FastMessage { subject: msg.subject, header: msg.header, payload: msg.payload, reply: &reply };
+        let message = FastMessage {
+            subject: msg.subject,
+            header: msg.header,
+            payload: msg.payload,
+            reply: &reply,
+            from: serial.map(|Serial { by, number, .. }| HandedOn { by, number }),
+        };
         self.with_batches(id, |batches| batches.fast.handle(now, slot, &message, open, &mut says));
         self.say_fast(id, says);
     }
@@ -181,9 +199,11 @@ impl JetStream {
         if !group.batches.fast.is_ready() {
             return;
         }
-        for run in group.batches.fast.take_runs(self.config.batch.command_bytes) {
-            let origin = Origin::Run(run.id);
-            group.log.propose(origin, |out| command::encode_run(out, now, run.stop, &run.messages));
+        let has_others = group.log.has_others();
+        for Run { of, stop, messages } in group.batches.fast.take_runs(self.config.batch.command_bytes) {
+            let origin = Origin::Run(of.id.clone());
+            let of = has_others.then_some(&of);
+            group.log.propose(origin, |out| command::encode_run(out, now, (stop, of), &messages));
         }
         self.recount(id);
     }
@@ -195,6 +215,41 @@ impl JetStream {
         self.say_fast(id, says);
     }
 
+    /// A run was applied, and another server leads.
+    pub(crate) fn follow_run(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        run: (bool, &RunOf),
+        results: &[Result<Stored, PublishError>],
+    ) {
+        let end = self.with_batches(id, |batches| batches.fast.follow(now, run, results)).flatten();
+        self.note_run(id, run.1, end);
+    }
+
+    /// This server leads a stream: it goes on with the fast batches that its log told it of.
+    pub(crate) fn take_over_batches(&mut self, id: GroupId) {
+        self.with_batches(id, |batches| batches.fast.start_leading());
+    }
+
+    /// It does not lead it any more: what of fast batches is not in the log waits for the next leader, before anything else.
+    pub(crate) fn give_up_batches(&mut self, now: Time, id: GroupId) {
+        self.end_batches(id, (false, true));
+        let returned = self.with_batches(id, |batches| batches.fast.stop_leading()).unwrap_or_default();
+        let Some(cluster) = &mut self.cluster else { return };
+        for Returned { reply, message } in returned.into_iter().rev() {
+            let record = command::decode_batch_message(message.into());
+            let record = record.expect("invariant: it was encoded when it came");
+            let message = Message {
+                subject: record.subject(),
+                reply: &reply,
+                header: record.header(),
+                payload: record.payload(),
+            };
+            cluster.forwards.put_back(id, now, Parcel::new(Target::Publish(id), &message));
+        }
+    }
+
     fn say_fast(&mut self, id: GroupId, says: Vec<FastSay>) {
         let Some(account) = self.groups.get(&id).map(|group| group.account) else { return };
         for say in says {
@@ -202,6 +257,9 @@ impl JetStream {
             match say {
                 FastSay::Flow { to, .. } | FastSay::Gap { to, .. } | FastSay::Refused { to, .. } => {
                     self.outbox.send(account, to, json);
+                }
+                FastSay::Settled(HandedOn { by, number }) => {
+                    self.answer_handed(id, cluster::Run { by, number }, None);
                 }
                 FastSay::Last { to: reply, result } => {
                     self.outbox.push(Outgoing::PubAck { account, group: id, reply, result });

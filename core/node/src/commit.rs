@@ -7,6 +7,7 @@ use hw_kit::{GroupId, Seq, Time};
 use hw_meta::{Created, MetaAnswer, MetaCommand};
 use hw_store::{Frame, FrameMeta};
 use hw_stream::Command;
+use hw_stream::command::RunOf;
 use hw_stream::outcome::{Answer, Effect};
 
 use crate::api::{Call, Reply};
@@ -225,14 +226,7 @@ impl JetStream {
         }
         let Some(group) = self.groups.get_mut(&id) else { return false };
         if !group.log.is_leading() {
-            // Others see to it that clients hear of it; but for whoever waits since this server led, or handed it to a leader.
-            if let Some(run) = handed {
-                self.note_applied(id, run, &answer);
-            }
-            self.reply(now, hub, id, (answer, note), origin);
-            self.touch(id);
-            self.recount(id);
-            self.look_for_waste(now, id);
+            self.note_decided(now, hub, id, (answer, note), (handed, origin));
             return true;
         }
         if let Some(replicated) = group.log.replicated.as_mut().filter(|_| !matches!(note, Note::Compare)) {
@@ -249,6 +243,32 @@ impl JetStream {
         self.look_for_waste(now, id);
         self.touch(id);
         true
+    }
+
+    /// A command was applied that another leader decided. Others see to it that clients hear of it; but for whoever waits since this
+    /// server led, or handed it to a leader.
+    fn note_decided(
+        &mut self,
+        now: Time,
+        hub: &mut Hub,
+        id: GroupId,
+        (answer, note): (Answer, Note),
+        (handed, origin): (Option<Run>, Origin),
+    ) {
+        if let Some(run) = handed {
+            self.note_applied(id, run, &answer);
+        }
+        let ran = match (&note, &answer) {
+            (Note::Ran(stop, of), Answer::Ran(results)) => Some((*stop, of.clone(), results.clone())),
+            _ => None,
+        };
+        self.reply(now, hub, id, (answer, note), origin);
+        if let Some((stop, of, results)) = ran {
+            self.follow_run(now, id, (stop, &of), &results);
+        }
+        self.touch(id);
+        self.recount(id);
+        self.look_for_waste(now, id);
     }
 
     /// The volatile half and the interest follow what was applied.
@@ -398,6 +418,7 @@ enum Note {
     Configured,
     Fed(Bytes),
     Fired(Seq),
+    Ran(bool, RunOf),
     Compare,
     Nothing,
 }
@@ -416,6 +437,7 @@ impl Note {
             Command::Configure { .. } => Note::Configured,
             Command::Mirrored { .. } => Note::Fed(Bytes::new()),
             Command::Sourced { source, .. } => Note::Fed(source.clone()),
+            Command::PublishRun { stop, of: Some(of), .. } => Note::Ran(*stop, of.clone()),
             Command::Fire { schedule, .. } => Note::Fired(*schedule),
             _ => Note::Nothing,
         }

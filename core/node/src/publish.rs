@@ -40,7 +40,10 @@ impl JetStream {
     /// The same for one that another server handed on, or that has waited.
     pub(crate) fn receive_parcel(&mut self, now: Time, parcel: &Parcel) {
         match parcel.target {
-            Target::Publish(group) => self.publish(now, group, parcel.serial, &parcel.message()),
+            Target::Publish(group) => {
+                let serial = parcel.serial.and_then(Serial::followed);
+                self.publish(now, group, serial, &parcel.message());
+            }
             other => self.receive(now, other, &parcel.message()),
         }
     }
@@ -53,23 +56,16 @@ impl JetStream {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wants_ack = !msg.reply.is_empty() && !group.stream.config().no_ack;
         let is_batched = group.is_batched(msg);
-        let serial = serial.and_then(Serial::followed);
         let refusal = match msg.subject.len() > usize::from(u16::MAX) || is_batched && group.is_too_large(msg)
         {
             true => Some(PublishError::TooLarge),
             false => refusal.filter(|_| !group.is_volatile()).or(no_room).or(overrun),
         };
         if let Some(error) = refusal {
-            return match serial {
-                Some(serial) => self.answer_handed(id, serial.run(), Some(&Err(error))),
-                None => self.refuse_publish(id, msg.reply, error),
-            };
+            return self.refuse(id, serial, msg.reply, error);
         }
         if is_batched {
-            if let Some(serial) = serial {
-                self.answer_handed(id, serial.run(), None);
-            }
-            return self.publish_batched(now, id, msg);
+            return self.publish_batched(now, id, serial, msg);
         }
         let origin = match (wants_ack, serial) {
             (false, _) => Origin::None,
@@ -84,6 +80,14 @@ impl JetStream {
         });
         self.recount(id);
         self.touch(id);
+    }
+
+    /// Answers a publish with a refusal, or lets the server do so that handed it on.
+    pub(crate) fn refuse(&mut self, id: GroupId, serial: Option<Serial>, reply: &[u8], error: PublishError) {
+        match serial {
+            Some(serial) => self.answer_handed(id, serial.run(), Some(&Err(error))),
+            None => self.refuse_publish(id, reply, error),
+        }
     }
 
     /// Why no file stream takes a publish at the moment.

@@ -272,8 +272,9 @@ impl Storage {
     pub fn void(&self, error: &DiskError) -> Vec<DiskOp> {
         let DiskError::Failed { place, .. } = error else { return Vec::new() };
         match FileId::parse(Dir::Root, place) {
-            Some(FileId::Wal(_)) => self.wal.void(),
-            // What the log has is durable, and the witness may say so already.
+            Some(FileId::Wal(number)) if number >= self.wal.durable().file => self.wal.void(),
+            // What the log has is durable, and the witness may say so already. So has a file that the log has left behind, and that is
+            // only overwritten.
             _ => Vec::new(),
         }
     }

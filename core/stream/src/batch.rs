@@ -7,7 +7,7 @@ mod fast;
 use hw_kit::Span;
 
 pub use atomic::{Abandoned, AtomicBatches, AtomicMessage, AtomicStep, BatchRoom, CompleteBatch, batch_id};
-pub use fast::{FastBatches, FastMessage, FastOp, FastSay, FastSlot, Run};
+pub use fast::{FastBatches, FastMessage, FastOp, FastSay, FastSlot, HandedOn, Returned, Run};
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -12,9 +12,25 @@ use hw_kit::{NodeId, Seq, Time};
 use hw_store::Record;
 
 pub use codec::{
-    DecodeError, encode_batch, encode_batch_message, encode_batch_part, encode_publish, encode_run,
+    DecodeError, decode_batch_message, encode_batch, encode_batch_message, encode_batch_part, encode_publish,
+    encode_run,
 };
 pub use restore::RestoreStep;
+
+/// How far a fast batch is with a run of its messages: another leader goes on from there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RunOf {
+    /// The client's name for the batch, at most 64 bytes.
+    pub id: Bytes,
+    /// Messages between two flow acknowledgements, at most.
+    pub flow: u64,
+    /// The numbers of the run's first message in the batch,
+    pub first: u64,
+    /// and of its last.
+    pub last: u64,
+    /// Whether that ends the batch.
+    pub ends: bool,
+}
 
 /// A change to a stream. `ts` is the proposing leader's clock.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +63,8 @@ pub enum Command {
         ts: Time,
         /// Whether nothing is stored after one that is refused.
         stop: bool,
+        /// Where others have the stream: of which batch they are. It does not matter to what is stored.
+        of: Option<RunOf>,
         /// In their order.
         messages: Vec<Record>,
     },

@@ -77,6 +77,8 @@ pub struct Volume {
     /// Whether something was written since the last mark.
     unmarked: bool,
     making: Option<CheckpointWork>,
+    /// A checkpoint has failed while the log was written: the writer, which is one thread, hears of it after that.
+    failed: Option<DiskError>,
     /// What the last checkpoint superseded, and whether the shard has taken notice of its end.
     superseded: VecDeque<DiskOp>,
     may_tidy: bool,
@@ -109,6 +111,7 @@ impl Volume {
             marking: None,
             unmarked: false,
             making: None,
+            failed: None,
             superseded: VecDeque::new(),
             may_tidy: false,
             sparing: None,
@@ -241,27 +244,7 @@ impl Volume {
 
     fn lane_ended(&mut self, lane: Lane, result: Result<(), DiskError>, io: &mut Io<'_>) {
         match lane {
-            Lane::Writer => match result {
-                Ok(()) => {
-                    let written = self.writing.map(|(_, position)| position);
-                    if let Some(position) = written.or(self.marking.take()) {
-                        self.storage.handle_synced(position);
-                    }
-                    self.acknowledge();
-                    self.writing = None;
-                    self.unmarked |= written.is_some();
-                }
-                Err(error) => {
-                    self.storage.handle_failed(&error);
-                    for op in self.storage.void(&error) {
-                        io.trace.disk(io.now, &op);
-                        // Where this fails, too, the next start may find what is not durable.
-                        let _ = io.disk.run(op);
-                    }
-                    self.writing = None;
-                    self.done.push(DiskCompletion::Failed { reason: error.to_string() });
-                }
-            },
+            Lane::Writer => self.writer_ended(result, io),
             Lane::Checkpoint => self.checkpoint_ended(result, io),
             Lane::Spare => {
                 let Some(job) = self.sparing.take() else { return };
@@ -275,6 +258,33 @@ impl Volume {
                 }
             }
             Lane::Reader => {}
+        }
+    }
+
+    fn writer_ended(&mut self, result: Result<(), DiskError>, io: &mut Io<'_>) {
+        match result {
+            Ok(()) => {
+                let written = self.writing.map(|(_, position)| position);
+                if let Some(position) = written.or(self.marking.take()) {
+                    self.storage.handle_synced(position);
+                }
+                self.acknowledge();
+                self.writing = None;
+                self.unmarked |= written.is_some();
+            }
+            Err(error) => {
+                self.storage.handle_failed(&error);
+                for op in self.storage.void(&error) {
+                    io.trace.disk(io.now, &op);
+                    // Where this fails, too, the next start may find what is not durable.
+                    let _ = io.disk.run(op);
+                }
+                self.writing = None;
+                self.done.push(DiskCompletion::Failed { reason: error.to_string() });
+            }
+        }
+        if let Some(error) = self.failed.take() {
+            self.checkpoint_ended(Err(error), io);
         }
     }
 
@@ -358,6 +368,12 @@ impl Volume {
     }
 
     fn checkpoint_ended(&mut self, result: Result<(), DiskError>, io: &mut Io<'_>) {
+        if self.writer.running.is_some()
+            && let Err(error) = result
+        {
+            self.failed = Some(error);
+            return;
+        }
         let Some(mut work) = self.making.take() else { return };
         let more = if result.is_ok() { work.next_ops() } else { None };
         if let Some(ops) = more {

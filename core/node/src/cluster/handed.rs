@@ -10,8 +10,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use hw_cluster::PeerFrame;
 use hw_hub::Message;
+use hw_jsapi::{fast_slot, is_fast};
 use hw_kit::{GroupId, LinkId, NodeId, Time};
 use hw_stream::Command;
+use hw_stream::batch::FastOp;
+use hw_stream::command::RunOf;
 use hw_stream::outcome::{Answer, PublishError, Stored};
 
 use super::forward::HOLD;
@@ -48,11 +51,16 @@ struct Sent {
     since: Time,
     /// The replica here cannot tell what becomes of it.
     is_blind: bool,
+    /// The fast batch that it is stored with, and its number there.
+    batch: Option<(Bytes, u64)>,
     /// What became of it, as the replica here knows.
-    result: Option<Result<Stored, PublishError>>,
+    result: Option<Known>,
     /// The parcel's bytes.
     bytes: Bytes,
 }
+
+/// What a publisher is told; of messages of a fast batch only the last one's is.
+type Known = Option<Result<Stored, PublishError>>;
 
 impl Handed {
     /// Numbers begin where no earlier life of this server began.
@@ -90,6 +98,18 @@ impl Handed {
         Some(sent)
     }
 
+    /// What an answer was lost to is not in the log under its number, if it is of a fast batch: it need not come again after a while.
+    fn forget_words(&mut self, now: Time, id: GroupId) {
+        let Some(all) = self.groups.get_mut(&id) else { return };
+        while let Some(first) =
+            all.front().filter(|first| first.result.is_none() && first.since + HOLD <= now)
+            && first.reply().is_some_and(|reply| is_fast(&reply))
+        {
+            self.bytes -= first.bytes.len();
+            all.pop_front();
+        }
+    }
+
     /// Takes what was handed to leaders of earlier terms, in order.
     fn take_before(&mut self, id: GroupId, term: u64) -> Vec<Sent> {
         let Some(all) = self.groups.get_mut(&id) else { return Vec::new() };
@@ -121,7 +141,17 @@ impl Handed {
     }
 }
 
+/// The name of a message's fast batch, and its number there; None: it is not stored.
+fn place_in_batch(reply: &Bytes) -> Option<(Bytes, u64)> {
+    let slot = fast_slot(reply).ok().filter(|slot| !matches!(slot.op, FastOp::End | FastOp::Ping))?;
+    Some((reply.slice_ref(slot.id), slot.sequence))
+}
+
 impl Sent {
+    fn new((serial, to, link): (Serial, NodeId, LinkId), since: Time, bytes: Bytes) -> Sent {
+        Sent { serial, to, link, since, is_blind: false, batch: None, result: None, bytes }
+    }
+
     /// Where its publisher waits; None: nowhere.
     fn reply(&self) -> Option<Bytes> {
         Parcel::take(&mut self.bytes.clone()).map(|parcel| parcel.reply).filter(|reply| !reply.is_empty())
@@ -161,18 +191,18 @@ impl Run {
 
 impl JetStream {
     /// The serial number of a publish that is about to be handed to a stream's leader. Without one it is anybody's who leads:
-    /// there is no replica here that could tell what became of it. What is part of a batch ends with the leader.
+    /// there is no replica here that could tell what became of it. What is part of an atomic batch ends with the leader.
     pub(crate) fn number(&mut self, target: Target, msg: &Message<'_>) -> Option<Serial> {
         let Target::Publish(id) = target else { return None };
         let group = self.groups.get(&id)?;
-        let is_batched = group.is_batched(msg);
+        let ends_with_leader = group.is_staged(msg);
         let replicated = group.log.replicated.as_ref()?;
         if replicated.hollow || replicated.is_mute() || replicated.installing.is_some() {
             return None;
         }
         let (term, cluster) = (replicated.replica.term(), self.cluster.as_mut()?);
         let handed = &mut cluster.forwards.handed;
-        if is_batched || handed.bytes > WAITING_BYTES_MAX {
+        if ends_with_leader || handed.bytes > WAITING_BYTES_MAX {
             return Some(Serial { by: cluster.me, number: 0, term });
         }
         handed.last += 1;
@@ -189,12 +219,18 @@ impl JetStream {
             let (Some(id), Some(serial)) = (group_of(target), serial.and_then(Serial::followed)) else {
                 continue;
             };
-            let term = self.groups.get(&id).map_or(0, |group| group.log.term());
+            let group = self.groups.get(&id);
+            let term = group.map_or(0, |group| group.log.term());
+            let takes_batches = group.is_some_and(|group| group.stream.config().allow_batched);
             if serial.term < term {
                 late.insert(id, term);
             }
+            handed.forget_words(now, id);
             handed.bytes += bytes.len();
-            let sent = Sent { serial, to, link, since: now, is_blind: false, result: None, bytes };
+            let mut sent = Sent::new((serial, to, link), now, bytes);
+            if takes_batches {
+                sent.batch = sent.reply().and_then(|reply| place_in_batch(&reply));
+            }
             handed.groups.entry(id).or_default().push_back(sent);
         }
         // A new term began in the same round: nobody else looks for what is of an earlier one.
@@ -241,8 +277,29 @@ impl JetStream {
         if let (Some(sent), Answer::Published(result)) = (at.ok().and_then(|at| all.get_mut(at)), answer)
             && sent.result.is_none()
         {
-            sent.result = Some(result.clone());
+            sent.result = Some(Some(result.clone()));
             handed.applied += 1;
+        }
+    }
+
+    /// The same for messages of a fast batch, and the last word if that is known.
+    pub(crate) fn note_run(
+        &mut self,
+        id: GroupId,
+        of: &RunOf,
+        end: Option<(u64, Result<Stored, PublishError>)>,
+    ) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let handed = &mut cluster.forwards.handed;
+        for sent in handed.groups.get_mut(&id).into_iter().flatten().filter(|sent| sent.result.is_none()) {
+            if let Some((batch, number)) = &sent.batch
+                && *batch == of.id
+                && (of.first..=of.last).contains(number)
+            {
+                let word = end.as_ref().filter(|(last, _)| last == number);
+                sent.result = Some(word.map(|(_, result)| result.clone()));
+                handed.applied += 1;
+            }
         }
     }
 
@@ -260,7 +317,8 @@ impl JetStream {
     }
 
     fn answer_sent(&mut self, id: GroupId, sent: &Sent) {
-        if let (Some(group), Some(reply), Some(result)) = (self.groups.get(&id), sent.reply(), &sent.result)
+        if let (Some(group), Some(reply), Some(Some(result))) =
+            (self.groups.get(&id), sent.reply(), &sent.result)
             && !group.stream.config().no_ack
         {
             let (account, result) = (group.account, result.clone());
@@ -385,8 +443,7 @@ mod tests {
 
     fn sent(number: u64, term: u64) -> Sent {
         let serial = Serial { by: NodeId(1), number, term };
-        let (to, link, bytes) = (NodeId(2), LinkId(3), Bytes::from_static(b"12"));
-        Sent { serial, to, link, since: Time(0), is_blind: false, result: None, bytes }
+        Sent::new((serial, NodeId(2), LinkId(3)), Time(0), Bytes::from_static(b"12"))
     }
 
     #[test]

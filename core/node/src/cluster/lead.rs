@@ -27,6 +27,7 @@ impl JetStream {
         group.revision = group.stream.revision().max(1);
         self.listen_to(now, hub, id);
         self.configure_group(now, hub, id);
+        self.take_over_batches(id);
         self.recount(id);
         self.answer_waiting(now, hub, id);
         self.advise_leader(now, hub, id);
@@ -51,7 +52,7 @@ impl JetStream {
             return self.end_restores();
         }
         self.stop_listening(hub, id);
-        self.end_batches(id, (false, false));
+        self.give_up_batches(now, id);
         let Some(mut group) = self.groups.remove(&id) else { return };
         self.withdraw_origin(now, &group);
         let mut effects = Vec::new();

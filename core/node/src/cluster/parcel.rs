@@ -30,7 +30,7 @@ pub(crate) struct Parcel {
 pub(crate) struct Serial {
     /// That server. Not among the bytes: it is the one that they come from.
     pub(crate) by: NodeId,
-    /// Counted up; 0: what becomes of it is not followed, as it is part of a batch.
+    /// Counted up; 0: what becomes of it is not followed, as it is part of an atomic batch.
     pub(crate) number: u64,
     /// It is for the leader of this term, and no other.
     pub(crate) term: u64,

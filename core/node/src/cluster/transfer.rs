@@ -302,6 +302,8 @@ impl JetStream {
             replicated.installing = Some(Installing { base, members: note.members });
         }
         self.meta_changed |= id == META;
+        // How far they were between is not known.
+        self.end_batches(id, (false, false));
         self.recount(id);
         self.disk.must_checkpoint = true;
         self.begin_checkpoint();

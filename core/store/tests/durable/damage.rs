@@ -191,4 +191,11 @@ fn a_failed_sync_ends_everything() {
     assert!(node.storage.spare_job().is_none() && node.storage.begin_checkpoint(Default::default()).is_err());
     assert_eq!((ops.len(), node.storage.durable()), (0, durable));
     assert!(node.storage.failure().is_some_and(|reason| reason.contains("reports an error")));
+    // What may be half there is made void; the failure of a file that the log has left behind says nothing of that.
+    let failure = |number| hw_store::DiskError::Failed {
+        place: FileId::Wal(number).to_string(),
+        reason: String::new(),
+    };
+    assert!(!node.storage.void(&failure(durable.file)).is_empty());
+    assert_eq!(node.storage.void(&failure(durable.file - 1)), []);
 }

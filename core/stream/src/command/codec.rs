@@ -6,7 +6,7 @@ use hw_kit::{NodeId, Seq, Time};
 use hw_store::Record;
 
 use super::rows;
-use super::{Command, ConsumerAction, Fed, RestoreStep, Settlement, Verdict};
+use super::{Command, ConsumerAction, Fed, RestoreStep, RunOf, Settlement, Verdict};
 
 const PUBLISH: u8 = 1;
 const PURGE: u8 = 2;
@@ -29,6 +29,7 @@ const COMPARE: u8 = 18;
 const SERIAL: u8 = 19;
 const MIRRORED: u8 = 20;
 const SOURCED: u8 = 21;
+const PUBLISH_RUN_OF: u8 = 22;
 const RESTORE: u8 = 40;
 
 /// Why bytes are not a command.
@@ -92,10 +93,26 @@ pub fn encode_batch_part(out: &mut Vec<u8>, ts: Time, messages: &[u8]) {
 }
 
 /// Writes a [`Command::PublishRun`] of messages that are encoded already.
-pub fn encode_run(out: &mut Vec<u8>, ts: Time, stop: bool, messages: &[u8]) {
-    head(out, PUBLISH_RUN, ts);
-    out.push(u8::from(stop));
+pub fn encode_run(out: &mut Vec<u8>, ts: Time, (stop, of): (bool, Option<&RunOf>), messages: &[u8]) {
+    run_head(out, ts, stop, of);
     out.extend_from_slice(messages);
+}
+
+/// A batch's message that was encoded for one of the above.
+pub fn decode_batch_message(bytes: Bytes) -> Result<Record, DecodeError> {
+    Reader(bytes).records()?.pop().ok_or(DecodeError::Short)
+}
+
+fn run_head(out: &mut Vec<u8>, ts: Time, stop: bool, of: Option<&RunOf>) {
+    head(out, if of.is_some() { PUBLISH_RUN_OF } else { PUBLISH_RUN }, ts);
+    out.push(u8::from(stop));
+    if let Some(RunOf { id, flow, first, last, ends }) = of {
+        text(out, id);
+        number(out, *flow);
+        number(out, *first);
+        number(out, *last);
+        out.push(u8::from(*ends));
+    }
 }
 
 fn lengths(out: &mut Vec<u8>, (subject_len, header_len): (u16, u32)) {
@@ -238,9 +255,8 @@ impl Command {
                 head(out, BATCH_PART, *ts);
                 messages
             }
-            Command::PublishRun { ts, stop, messages } => {
-                head(out, PUBLISH_RUN, *ts);
-                out.push(u8::from(*stop));
+            Command::PublishRun { ts, stop, of, messages } => {
+                run_head(out, *ts, *stop, of.as_ref());
                 messages
             }
             Command::Fire { ts, schedule, due, next, record } => {
@@ -269,7 +285,7 @@ impl Command {
             }
             PUBLISH_BATCH => Command::PublishBatch { ts, messages: r.records()? },
             BATCH_PART => Command::BatchPart { ts, messages: r.records()? },
-            PUBLISH_RUN => Command::PublishRun { ts, stop: r.flag()?, messages: r.records()? },
+            PUBLISH_RUN | PUBLISH_RUN_OF => r.run(ts, kind == PUBLISH_RUN_OF)?,
             FIRE => Command::Fire {
                 ts,
                 schedule: Seq(r.number()?),
@@ -450,6 +466,18 @@ impl Reader {
     }
 
     /// Messages up to the end.
+    fn run(&mut self, ts: Time, is_named: bool) -> Result<Command, DecodeError> {
+        let stop = self.flag()?;
+        let of = match is_named {
+            true => {
+                let (id, flow) = (self.text()?, self.number()?);
+                Some(RunOf { id, flow, first: self.number()?, last: self.number()?, ends: self.flag()? })
+            }
+            false => None,
+        };
+        Ok(Command::PublishRun { ts, stop, of, messages: self.records()? })
+    }
+
     fn records(&mut self) -> Result<Vec<Record>, DecodeError> {
         let mut records = Vec::new();
         while !self.0.is_empty() {
@@ -603,8 +631,18 @@ mod tests {
                 b"\x0d\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0\0\0\x02\0\0\0ap",
             ),
             (
-                Command::PublishRun { ts, stop: true, messages: vec![two.clone()] },
+                Command::PublishRun { ts, stop: true, of: None, messages: vec![two.clone()] },
                 b"\x0e\x08\x07\x06\x05\x04\x03\x02\x01\x01\x01\0\0\0\0\0\x02\0\0\0ap",
+            ),
+            (
+                Command::PublishRun {
+                    ts,
+                    stop: false,
+                    of: Some(RunOf { id: b(b"B"), flow: 500, first: 3, last: 3, ends: true }),
+                    messages: vec![two.clone()],
+                },
+                b"\x16\x08\x07\x06\x05\x04\x03\x02\x01\0\x01\0\0\0B\xf4\x01\0\0\0\0\0\0\
+                  \x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01\x01\0\0\0\0\0\x02\0\0\0ap",
             ),
             (
                 Command::Fire { ts, schedule: Seq(3), due: Time(5), next: Time(6), record: two },
@@ -688,8 +726,8 @@ mod tests {
         for (command, encode) in [
             (Command::PublishBatch { ts, messages: records.clone() }, encode_batch as fn(&mut _, _, &_)),
             (Command::BatchPart { ts, messages: records.clone() }, encode_batch_part),
-            (Command::PublishRun { ts, stop: false, messages: records }, |out, ts, raw| {
-                encode_run(out, ts, false, raw);
+            (Command::PublishRun { ts, stop: false, of: None, messages: records }, |out, ts, raw| {
+                encode_run(out, ts, (false, None), raw);
             }),
         ] {
             let (mut whole, mut parts) = (Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Time};
 use hw_meta::{Meta, MetaCommand};
 use hw_store::Record;
-use hw_stream::command::{ConsumerAction, Fed, Settlement, Verdict};
+use hw_stream::command::{ConsumerAction, Fed, RunOf, Settlement, Verdict};
 use hw_stream::stream::{StreamLimits, StreamRestore, check};
 use hw_stream::{Command, Stream, StreamConfig};
 
@@ -100,7 +100,13 @@ fn batched() -> Vec<Command> {
     vec![
         Command::BatchPart { ts: Time(29), messages: vec![message("a.b", "Nats-Msg-Id: y")] },
         Command::PublishBatch { ts: Time(30), messages: vec![message("a.c", "Nats-Incr: 5")] },
-        Command::PublishRun { ts: Time(31), stop: true, messages: vec![message("a.s", schedule)] },
+        Command::PublishRun { ts: Time(31), stop: true, of: None, messages: vec![message("a.s", schedule)] },
+        Command::PublishRun {
+            ts: Time(31),
+            stop: false,
+            of: Some(RunOf { id: Bytes::from_static(b"b"), flow: 3, first: 2, last: 2, ends: true }),
+            messages: vec![message("a.s", schedule)],
+        },
         Command::Fire {
             ts: Time(32),
             schedule: Seq(8),

@@ -35,7 +35,7 @@ impl Run {
     }
 
     fn run(&mut self, stop: bool, texts: &[&str]) -> Vec<String> {
-        match self.apply(Command::PublishRun { ts: self.now, stop, messages: records(texts) }) {
+        match self.apply(Command::PublishRun { ts: self.now, stop, of: None, messages: records(texts) }) {
             Answer::Ran(results) => results.into_iter().map(show).collect(),
             other => panic!("{other:?}"),
         }
