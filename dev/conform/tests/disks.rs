@@ -18,6 +18,14 @@ const STREAM: &str = "S";
 /// Larger than what is kept in memory, so that reads need the disk.
 const MESSAGES: u64 = 400;
 const PAYLOAD: usize = 3000;
+/// Whoever does not say who he is has JetStream; servers' advisories are for `s`.
+const ACCOUNTS: &str = "accounts {
+  A { jetstream: enabled, users: [{ user: a, password: a }] }
+  SYS { users: [{ user: s, password: s }] }
+}
+system_account: SYS
+no_auth_user: a";
+const OUT_OF_STORAGE: &str = "$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE";
 /// A sequence that is never reached.
 const NEVER: u64 = 1 << 40;
 
@@ -75,7 +83,7 @@ fn case(target: &Target, way: Way) -> Outcome {
     let launch = Launch {
         binary,
         flags: ["-js", "-m", "{http}"].map(str::to_owned).to_vec(),
-        config: Some(config.to_owned()),
+        config: Some(format!("{config}\n{ACCOUNTS}")),
     };
     let result = Run::new(launch, disk, dir, ours).and_then(|mut run| {
         let result = (way.run)(&mut run);
@@ -293,9 +301,14 @@ impl Run {
 
     /// Publishes are refused while there is no space, everything else goes on, and so do they when there is some again.
     fn full(&mut self) -> Result<(), String> {
+        let mut js = self.js()?;
+        let mut operator =
+            Js::open_as(self.server.port(), &json!({ "user": "s", "pass": "s" })).map_err(text)?;
+        operator.write(format!("SUB {OUT_OF_STORAGE} 2\r\nPING\r\n").as_bytes()).map_err(text)?;
+        self.must(operator.frame("a PONG").is_ok_and(|pong| pong.line == "PONG"), "an operator listens")?;
+        operator.set_patience(Duration::from_secs(3));
         let used = self.disk.used();
         self.disk.set(|disk| disk.capacity = Some(used + 100_000));
-        let mut js = self.js()?;
         let mut refusal = String::new();
         let next = self.acked.len() as u64 + 1;
         for seq in next..next + 20_000 {
@@ -310,6 +323,11 @@ impl Run {
             refusal.contains("10077") && refusal.contains("no space left"),
             "a publish is refused precisely",
         )?;
+        let told = operator.frame("an advisory").map(|frame| frame.payload).unwrap_or_default();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        self.note("the operator hears", &told);
+        let kind = "\"type\":\"io.nats.jetstream.advisory.v1.server_out_of_space\"";
+        self.must(told.contains(kind) && told.contains("\"server_id\":"), "the operator hears of it")?;
         let last = self.acked.last().copied().unwrap_or_default();
         for seq in [1, MESSAGES / 2, last] {
             let (is_it, answer) = self.get(&mut js, seq);
