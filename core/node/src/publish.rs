@@ -85,7 +85,7 @@ impl JetStream {
     /// Answers a publish with a refusal, or lets the server do so that handed it on.
     pub(crate) fn refuse(&mut self, id: GroupId, serial: Option<Serial>, reply: &[u8], error: PublishError) {
         match serial {
-            Some(serial) => self.answer_handed(id, serial.run(), Some(&Err(error))),
+            Some(serial) => self.refuse_handed(id, serial.run(), error),
             None => self.refuse_publish(id, reply, error),
         }
     }

@@ -26,14 +26,17 @@ const LONGEST: Duration = Duration::from_millis(2_500);
 type Run = fn(&Target) -> Flow;
 
 fn main() -> ExitCode {
-    let own: [(&str, Run); 5] = [
+    let own: [(&str, Run); 6] = [
         ("the leader is killed", |target| under(target, 3, &kill(), WINDOW)),
         ("the leader is killed while one publish is under way at a time", |target| {
             under(target, 3, &kill(), 1)
         }),
         ("the leader is stopped, and goes on later", |target| under(target, 3, &pause(), WINDOW)),
         ("two of five are killed", |target| under(target, 5, &kill_two(), WINDOW)),
-        ("all links break, and what was on its way to the leader is lost", links_break),
+        ("all links break, and what was on its way to the leader is lost", |target| {
+            links_break(target, true)
+        }),
+        ("all links break, and what the leader has answered is lost", |target| links_break(target, false)),
     ];
     let mut cases = Vec::new();
     for target in targets().into_iter().filter(|target| target.name == "headwater") {
@@ -152,9 +155,9 @@ fn under(target: &Target, servers: usize, failure: &Failure, window: usize) -> F
     want(info["state"]["messages"] == 3 * MESSAGES, || format!("{}", info["state"]))
 }
 
-/// Nothing gets through to the leader for a moment, too short for anybody to elect another one; then all links break with what was
-/// on its way on them.
-fn links_break(target: &Target) -> Flow {
+/// Nothing gets through to the leader, or from it, for a moment, too short for anybody to elect another one; then all links break
+/// with what was on its way on them.
+fn links_break(target: &Target, to_the_leader: bool) -> Flow {
     let parted = Parted::default();
     let trio = Trio::start_behind(target, &parted)?;
     api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &replicated("S", 3))?;
@@ -164,7 +167,10 @@ fn links_break(target: &Target) -> Flow {
         let asked = (leader + 1) % 3;
         let (from, to) = (format!("n{}", asked + 1), format!("n{}", leader + 1));
         let breaking = || {
-            parted.part(&from, &to);
+            match to_the_leader {
+                true => parted.part(&from, &to),
+                false => parted.part(&to, &from),
+            }
             let parted = parted.clone();
             std::thread::spawn(move || {
                 std::thread::park_timeout(STOPPED);

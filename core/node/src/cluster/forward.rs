@@ -211,6 +211,7 @@ impl JetStream {
             }
             let Some(cluster) = &mut self.cluster else { return };
             if !cluster.forwards.handed.hear(id, parcel.serial, again) {
+                cluster.forwards.handed.refuse_again(id, parcel.serial);
                 continue;
             }
             let is_behind = cluster.forwards.waiting.contains_key(&id);

@@ -26,6 +26,8 @@ use crate::outbox::Outgoing;
 
 /// Numbers that agree above these bits are of one life of a server.
 const LIFE_BITS: u32 = 32;
+/// So many refusals are remembered: as many publishes may wait for an answer when a link breaks.
+const REFUSED_MAX: usize = 4096;
 
 /// What is with leaders.
 #[derive(Default)]
@@ -38,6 +40,8 @@ pub(crate) struct Handed {
     applied: usize,
     /// Answers for other servers' clients, at the end of the round.
     answers: BTreeMap<NodeId, Vec<u8>>,
+    /// What was refused here last and is not in the log: the link may break before whoever handed it on hears that.
+    refused: VecDeque<(GroupId, Run, Bytes)>,
     /// The last serial number that was heard for a group, of each server.
     heard: BTreeMap<(GroupId, NodeId), u64>,
 }
@@ -78,6 +82,23 @@ impl Handed {
         }
         *last = number;
         true
+    }
+
+    /// A publish is refused without asking the log.
+    fn refuse(&mut self, id: GroupId, run: Run, json: Bytes) {
+        Answered::put(self.answers.entry(run.by).or_default(), id, run.number, &json);
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((id, run, json));
+    }
+
+    /// A publish comes once more that was heard: whether it was refused is said again.
+    pub(crate) fn refuse_again(&mut self, id: GroupId, serial: Option<Serial>) {
+        let Some(run) = serial.and_then(Serial::followed).map(Serial::run) else { return };
+        if let Some((.., json)) = self.refused.iter().find(|(of, one, _)| (*of, *one) == (id, run)) {
+            Answered::put(self.answers.entry(run.by).or_default(), id, run.number, json);
+        }
     }
 
     /// A group is not here any more.
@@ -358,6 +379,15 @@ impl JetStream {
         }
     }
 
+    /// The same for one that is refused without asking the log.
+    pub(crate) fn refuse_handed(&mut self, id: GroupId, run: Run, error: PublishError) {
+        let mut json = Vec::new();
+        self.pub_ack(id, &Err(error), &mut json);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.forwards.handed.refuse(id, run, json.into());
+        }
+    }
+
     /// Answers leave: those for other servers' clients, of which a server without a link learns from its replica, and those that
     /// others owe to clients here.
     pub(crate) fn cut_answers(&mut self) {
@@ -457,6 +487,24 @@ mod tests {
         assert!(handed.hear(GroupId(8), serial(life + 1), true), "another stream's");
         assert!(handed.hear(id, serial((4 << LIFE_BITS) + 1), true), "another life's");
         assert!(handed.hear(id, None, true), "one that nobody follows");
+    }
+
+    #[test]
+    fn what_was_refused_is_refused_once_more() {
+        let (id, mut handed) = (GroupId(7), Handed::default());
+        let run = |number: u64| Run { by: NodeId(1), number };
+        let serial = |number: u64| Some(Serial { by: NodeId(1), number, term: 1 });
+        (1..=REFUSED_MAX as u64 + 1)
+            .for_each(|number| handed.refuse(id, run(number), Bytes::from_static(b"no")));
+        handed.answers.clear();
+        for number in [1, 2, 3] {
+            handed.refuse_again(id, serial(number));
+        }
+        handed.refuse_again(GroupId(8), serial(2));
+        handed.refuse_again(id, None);
+        let mut body = Bytes::from(handed.answers.remove(&NodeId(1)).unwrap());
+        let numbers = std::iter::from_fn(|| Answered::take(&mut body).map(|one| one.number));
+        assert_eq!(numbers.collect::<Vec<_>>(), [2, 3], "the oldest is forgotten");
     }
 
     #[test]
