@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,6 +35,8 @@ pub struct UpArgs {
 /// How long servers may take to elect a leader.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long one that ended stays away.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// One server's name and ports.
 struct Place {
@@ -70,7 +72,7 @@ async fn up(args: &UpArgs) -> Result<(), Failure> {
     ended
 }
 
-/// Tells how to reach the servers, and waits for one that ends by itself.
+/// Tells how to reach the servers, and starts those again that end by themselves.
 async fn serve(dir: &Path, places: &[Place], children: &mut [Child]) -> Result<(), Failure> {
     let ready = async {
         for place in places {
@@ -102,8 +104,39 @@ async fn serve(dir: &Path, places: &[Place], children: &mut [Child]) -> Result<(
     );
     say!("To look after it:\n  headwater --server {} server report jetstream", urls("sys:sys@"));
     say!("Or save a context:\n  headwater context save local --server {}", urls(""));
-    say!("\nCtrl-C ends all of them.");
-    Err(first_gone(places, children).await)
+    say!("\nWho is killed is started again after {} s. Ctrl-C ends all of them.", AGAIN_AFTER.as_secs());
+    let mut again_at = vec![None; places.len()];
+    loop {
+        for at in 0..places.len() {
+            revive(dir, places, (at, &mut children[at]), &mut again_at[at])?;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A server that has ended is started again a little later, as a supervisor would: the others show meanwhile what they do without it.
+fn revive(
+    dir: &Path,
+    places: &[Place],
+    (at, child): (usize, &mut Child),
+    again_at: &mut Option<Instant>,
+) -> Result<(), Failure> {
+    let place = &places[at];
+    match again_at {
+        None => {
+            if let Ok(Some(status)) = child.try_wait() {
+                say!("{} ended with {status}; it is started again soon", place.name);
+                *again_at = Some(Instant::now() + AGAIN_AFTER);
+            }
+        }
+        Some(due) if *due <= Instant::now() => {
+            *child = start(dir, place, places)?;
+            *again_at = None;
+            say!("{} is started again", place.name);
+        }
+        Some(_) => {}
+    }
+    Ok(())
 }
 
 /// The first server that ends although nobody told it to.
@@ -187,7 +220,8 @@ fn start(dir: &Path, place: &Place, all: &[Place]) -> Result<Child, Failure> {
     let path = dir.join(format!("{}.conf", place.name));
     std::fs::write(&path, config(dir, place, all)).map_err(|error| Failure::file("write", &path, error))?;
     let log = dir.join(format!("{}.log", place.name));
-    let out = File::create(&log).map_err(|error| Failure::file("create", &log, error))?;
+    let out = File::options().create(true).append(true).open(&log);
+    let out = out.map_err(|error| Failure::file("create", &log, error))?;
     let err = out.try_clone().map_err(|error| Failure::file("open", &log, error))?;
     let failed = |error| Failure::request(format!("start {}", place.name), error);
     let own = std::env::current_exe().map_err(failed)?;
