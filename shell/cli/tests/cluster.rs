@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use hw_testkit::TempDir;
 
@@ -15,17 +15,35 @@ fn run(url: &str, arguments: &[&str]) -> Output {
     output
 }
 
+fn kill(signal: &str, process: &str) {
+    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
+}
+
+/// The cluster, which ends with the test however that ends.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+            let _ = self.0.wait();
+        }
+    }
+}
+
 #[test]
 fn a_cluster_to_try_out() {
     let dir = TempDir::new().unwrap();
-    let mut up = Command::new(BINARY)
+    let up = Command::new(BINARY)
         .args(["cluster", "up", "--servers", "3", "--dir"])
         .arg(dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut up = Up(up);
     let mut urls = Vec::new();
-    for line in BufReader::new(up.stdout.take().unwrap()).lines() {
+    let mut lines = BufReader::new(up.0.stdout.take().unwrap()).lines();
+    for line in lines.by_ref() {
         let line = line.unwrap();
         urls.extend(
             line.split_whitespace()
@@ -45,9 +63,16 @@ fn a_cluster_to_try_out() {
     run(&urls[2], &["stream", "cluster", "step-down", "S"]);
     let operator = urls[0].replace("nats://", "nats://sys:sys@");
     run(&operator, &["server", "cluster", "step-down"]);
-    let ended = Command::new("kill").args(["-INT", &up.id().to_string()]).status().unwrap();
-    assert!(ended.success());
-    assert!(up.wait().unwrap().success());
+    // Who is killed comes back, and has what it had. Threads start processes: each of them has a list.
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", up.0.id())).unwrap();
+    let children = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+    let victim = children.collect::<String>().split_whitespace().next().map(str::to_owned).unwrap();
+    kill("-KILL", &victim);
+    let again = lines.find(|line| line.as_ref().is_ok_and(|line| line.ends_with("is started again")));
+    assert!(again.is_some(), "nobody is started again");
+    run(&urls[1], &["pub", "s", "hello", "--jetstream"]);
+    kill("-INT", &up.0.id().to_string());
+    assert!(up.0.wait().unwrap().success());
     for url in urls {
         assert!(TcpStream::connect(url.trim_start_matches("nats://")).is_err(), "{url} still listens");
     }
