@@ -273,7 +273,7 @@ impl FastBatches {
         if slot.sequence != 1 || slot.op == FastOp::Ping {
             return Err(PublishError::FastUnknown);
         }
-        if self.open.len() >= FAST_PER_STREAM || open >= FAST_TOTAL {
+        if !self.has_room() || open >= FAST_TOTAL {
             return Err(PublishError::TooManyFastBatches);
         }
         let flow = u64::try_from(slot.flow).ok().filter(|flow| *flow > 0).unwrap_or(FLOW_DEFAULT);
@@ -288,6 +288,18 @@ impl FastBatches {
         Ok(())
     }
 
+    /// Whether there is room for another one, if need be for want of the one whose publisher was silent for longest while another
+    /// server led: most such are over without a word in the log.
+    fn has_room(&mut self) -> bool {
+        if self.open.len() >= FAST_PER_STREAM {
+            let followed = self.open.iter().filter(|(_, batch)| batch.is_followed);
+            if let Some(id) = followed.min_by_key(|(_, batch)| batch.touched).map(|(id, _)| id.clone()) {
+                self.open.remove(&id);
+            }
+        }
+        self.open.len() < FAST_PER_STREAM
+    }
+
     /// Another leader's run was applied: this server can go on from there. If the batch is over with one of its messages: that
     /// message's number, and the last word.
     pub fn follow(
@@ -298,6 +310,9 @@ impl FastBatches {
     ) -> Option<(u64, Result<Stored, PublishError>)> {
         let refused = results.last().and_then(|result| result.as_ref().err()).filter(|_| stop || of.ends);
         let flow = of.flow.clamp(1, FLOW_MAX);
+        if !self.open.contains_key(&of.id) && !self.has_room() {
+            return None;
+        }
         let batch = self.open.entry(of.id.clone()).or_insert_with(|| Batch::new(now, (!stop, flow, 1)));
         let stored = results.iter().rev().flatten().find(|stored| !stored.duplicate);
         batch.stored = stored.map_or(batch.stored, |stored| stored.seq);

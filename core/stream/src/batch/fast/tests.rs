@@ -299,3 +299,27 @@ fn whoever_handed_a_message_on_hears_when_it_is_decided() {
     give(&mut batches, 2, FastOp::Append);
     assert_eq!(batches.stop_leading(), []);
 }
+
+/// Those that another leader ended without a word in the log leave room for others.
+#[test]
+fn forgotten_batches_take_no_room() {
+    let (mut batches, mut says) = (FastBatches::default(), Vec::new());
+    let stored = [Ok(Stored { seq: Seq(1), ..Stored::default() })];
+    for number in 0..FAST_PER_STREAM as u64 + 5 {
+        let id = Bytes::from(number.to_string());
+        let of = RunOf { id, flow: 10, first: 1, last: 1, ends: false };
+        assert!(batches.follow(Time(number as i64), (true, &of), &stored).is_none());
+    }
+    assert_eq!(batches.len(), FAST_PER_STREAM);
+    batches.start_leading();
+    let mut begin = |batches: &mut FastBatches, id: &str| {
+        let slot = FastSlot { id: id.as_bytes(), flow: 10, gaps: false, sequence: 1, op: FastOp::Start };
+        let (reply, from) = (Bytes::from_static(b"r"), None);
+        let message = FastMessage { subject: b"s", header: b"", payload: b"", reply: &reply, from };
+        says.clear();
+        batches.handle(Time(0), slot, &message, 0, &mut says);
+        matches!(says[0], FastSay::Flow { .. })
+    };
+    assert!((0..FAST_PER_STREAM).all(|number| begin(&mut batches, &format!("new{number}"))));
+    assert!(!begin(&mut batches, "one more"), "these are heard");
+}
