@@ -7,6 +7,7 @@ use crate::links::{Parts, tls};
 use crate::options::{Listen, TlsOptions};
 use crate::reader::{Reader, put, set};
 use crate::refused::Block;
+use crate::units::parse_duration;
 use crate::value::{Entry, ValueKind};
 
 /// The port for other servers if none is given.
@@ -46,7 +47,29 @@ pub struct ClusterOptions {
     pub ping_max: Option<u32>,
     /// A server that takes no bytes for this long is given up.
     pub write_deadline: Option<Span>,
+    /// How links are compressed; None: as the other side wants it.
+    pub compression: Option<Compression>,
 }
+
+/// How links with other servers are compressed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Compression {
+    /// Not.
+    Off,
+    /// As the other side wants it.
+    Accept,
+    /// With little work.
+    Fast,
+    /// With more.
+    Better,
+    /// With most.
+    Best,
+    /// The more, the longer the way: up to the first time not at all, then as the three above.
+    Auto(Vec<Span>),
+}
+
+/// Those of `s2_auto`.
+const RTT_THRESHOLDS: [Span; 3] = [Span::from_millis(10), Span::from_millis(50), Span::from_millis(100)];
 
 impl Default for ClusterOptions {
     fn default() -> ClusterOptions {
@@ -65,6 +88,7 @@ impl Default for ClusterOptions {
             ping_interval: None,
             ping_max: None,
             write_deadline: None,
+            compression: None,
         }
     }
 }
@@ -154,7 +178,7 @@ pub(crate) fn cluster(reader: &mut Reader, entry: &Entry) -> Option<ClusterOptio
             // There is one connection with each server, which all accounts share: these ask for more, and more is not needed.
             "pool_size" => drop(reader.within(inner, -1, i64::from(u32::MAX))),
             "accounts" => drop(reader.strings(inner)),
-            "compression" => compression(reader, inner),
+            "compression" => put(&mut cluster.compression, compression(reader, inner)),
             _ => reader.other(inner, Block::Cluster),
         }
     }
@@ -212,17 +236,62 @@ fn ping_interval(reader: &mut Reader, entry: &Entry) -> Option<Span> {
     Some(interval.min(PING_INTERVAL_MAX))
 }
 
-/// Links are not compressed: whoever leaves that to the servers gets it so, and whoever wants it is told.
-fn compression(reader: &mut Reader, entry: &Entry) {
-    let none = match &entry.value.kind {
-        ValueKind::Bool(on) => !on,
-        ValueKind::String(mode) => ["off", "disabled", "false", "accept", "not supported"]
-            .contains(&mode.to_ascii_lowercase().as_str()),
-        _ => false,
-    };
-    if !none {
-        reader.invalid(&entry.at, "links between servers are not compressed: use \"off\" or \"accept\"");
+fn compression(reader: &mut Reader, entry: &Entry) -> Option<Compression> {
+    match &entry.value.kind {
+        ValueKind::Bool(on) => Some(if *on { Compression::Fast } else { Compression::Off }),
+        ValueKind::String(mode) => mode_named(reader, entry, mode),
+        ValueKind::Map(_) => {
+            let (mut mode, mut thresholds) = (None, None);
+            for inner in reader.map(entry)? {
+                match inner.key.to_ascii_lowercase().as_str() {
+                    "mode" => {
+                        put(&mut mode, reader.name(inner).and_then(|text| mode_named(reader, inner, &text)))
+                    }
+                    "rtt_thresholds" | "thresholds" | "rtts" | "rtt" => {
+                        put(&mut thresholds, rtt_thresholds(reader, inner));
+                    }
+                    _ => reader.other(inner, Block::Cluster),
+                }
+            }
+            Some(match (mode.unwrap_or(Compression::Accept), thresholds) {
+                (Compression::Auto(_), Some(thresholds)) if !thresholds.is_empty() => {
+                    Compression::Auto(thresholds)
+                }
+                (mode, _) => mode,
+            })
+        }
+        _ => reader.wrong(entry, "a boolean or a structure"),
     }
+}
+
+fn mode_named(reader: &mut Reader, entry: &Entry, mode: &str) -> Option<Compression> {
+    Some(match mode.to_ascii_lowercase().as_str() {
+        "off" | "disabled" | "false" | "not supported" => Compression::Off,
+        "accept" => Compression::Accept,
+        "on" | "enabled" | "true" | "s2_fast" | "fast" => Compression::Fast,
+        "s2_better" | "better" => Compression::Better,
+        "s2_best" | "best" => Compression::Best,
+        "s2_auto" | "auto" => Compression::Auto(RTT_THRESHOLDS.to_vec()),
+        _ => {
+            reader.invalid(&entry.at, format!("unsupported compression mode {mode:?}"));
+            return None;
+        }
+    })
+}
+
+fn rtt_thresholds(reader: &mut Reader, entry: &Entry) -> Option<Vec<Span>> {
+    let mut thresholds = Vec::new();
+    for text in reader.strings(entry)? {
+        match parse_duration(&text) {
+            Ok(span) => thresholds.push(span),
+            Err(why) => reader.invalid(&entry.at, format!("error parsing {}: {why}", entry.key)),
+        }
+    }
+    if !thresholds.is_sorted() {
+        reader.invalid(&entry.at, "RTT threshold values should be in ascending order");
+        return None;
+    }
+    Some(thresholds)
 }
 
 #[cfg(test)]
@@ -273,6 +342,23 @@ mod tests {
         assert_eq!((full.auth_timeout, full.write_deadline), (Span::from_secs(3), Some(Span::from_secs(3))));
         assert!(full.connect_backoff && full.no_advertise && full.connect_retries == 4);
         assert_eq!(ClusterOptions::default().silent_after(), Span::from_secs(5));
+        let auto = |ms: &[i64]| Compression::Auto(ms.iter().map(|ms| Span::from_millis(*ms)).collect());
+        for (text, wanted) in [
+            ("accept", Compression::Accept),
+            ("off", Compression::Off),
+            ("true", Compression::Fast),
+            ("S2_BEST", Compression::Best),
+            ("s2_auto", auto(&[10, 50, 100])),
+            ("{mode: better, rtt_thresholds: [1s]}", Compression::Better),
+            ("{mode: s2_auto, rtt_thresholds: [0s, 5ms]}", auto(&[0, 5])),
+            ("{mode: s2_auto, rtt_thresholds: []}", auto(&[10, 50, 100])),
+        ] {
+            assert_eq!(
+                read(&format!("cluster {{ compression: {text} }}")).compression,
+                Some(wanted),
+                "{text}"
+            );
+        }
         for (text, wanted) in [
             ("name: \"a b\"", "cluster name cannot contain spaces"),
             ("routes: [\"http://x\"]", "error parsing route url \"http://x\""),
@@ -282,11 +368,14 @@ mod tests {
                 "authorization {user: u, password: \"$2a$10$x\"}",
                 "a hashed password cannot be shown to other servers",
             ),
-            ("compression: s2_fast", "links between servers are not compressed: use \"off\" or \"accept\""),
+            ("compression: s2_uncompressed", "unsupported compression mode \"s2_uncompressed\""),
+            ("compression: 1", "expected a boolean or a structure"),
+            ("compression: {mode: s2_auto, foo: 1}", "unknown field \"foo\""),
             (
-                "compression: {mode: s2_auto}",
-                "links between servers are not compressed: use \"off\" or \"accept\"",
+                "compression: {mode: s2_auto, rtt_thresholds: [10ms, 5ms]}",
+                "RTT threshold values should be in ascending order",
             ),
+            ("compression: {mode: s2_auto, rtt_thresholds: [x]}", "error parsing rtt_thresholds"),
             ("permissions: {import: a}", "\"permissions\" is not supported yet"),
             ("bogus: 1", "unknown field \"bogus\""),
         ] {

@@ -26,7 +26,7 @@ mod usage;
 mod validate;
 mod value;
 
-pub use cluster::{ClusterOptions, RouteLogin, RouteUrl};
+pub use cluster::{ClusterOptions, Compression, RouteLogin, RouteUrl};
 pub use error::{ConfError, ConfErrors, Position, Problem};
 pub use flags::{Flags, FlagsError, Signal};
 pub use options::{

@@ -1,11 +1,12 @@
 //! Frames: what travels between two servers, in pieces of bounded size with a checksum each.
 //!
 //! A frame is a header of 12 bytes and a body: the body's length (u32), the kind (u8), flags (u8: 1 means that another
-//! piece of the same body follows), two zero bytes, and the CRC-32 of the header's first 8 bytes and the body (u32). All
+//! piece of the same body follows, 2 that this one is an S2 block), two zero bytes, and the CRC-32 of the header's first 8 bytes and the body (u32). All
 //! numbers are little-endian. Between two pieces of a body only beats may stand.
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::compress::{Effort, unpack};
 use crate::limits::{BODY_BYTES_MAX, PIECE_BYTES, SHARED_BYTES};
 
 /// The first bytes on a connection, from both sides. They name the protocol's version.
@@ -14,6 +15,7 @@ pub const MAGIC: &[u8; 8] = b"HWLINK1\n";
 pub(crate) const HEADER_BYTES: usize = 12;
 
 const MORE: u8 = 1;
+const PACKED: u8 = 2;
 
 /// Whom the body of a frame is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -77,6 +79,9 @@ pub enum FrameError {
     /// A kind or flag that this version does not know.
     #[error("an unknown kind of frame: {0}")]
     Kind(u8),
+    /// It is no S2 block and should be one.
+    #[error("a compressed frame is not readable")]
+    Packed,
     /// A piece of something else in the middle of a body.
     #[error("pieces of two bodies are mixed")]
     Mixed,
@@ -84,11 +89,18 @@ pub enum FrameError {
 
 /// Appends one piece.
 pub(crate) fn put(out: &mut Vec<u8>, kind: Kind, piece: &[u8], more: bool) {
+    put_packed(out, kind, (piece, more), Effort::Off);
+}
+
+/// The same, compressed if that is agreed on and makes it shorter.
+pub(crate) fn put_packed(out: &mut Vec<u8>, kind: Kind, (piece, more): (&[u8], bool), effort: Effort) {
     debug_assert!(piece.len() <= PIECE_BYTES);
+    let packed = effort.pack(piece);
     let mut head = [0; 8];
-    head[..4].copy_from_slice(&(piece.len() as u32).to_le_bytes());
     head[4] = kind.number();
-    head[5] = if more { MORE } else { 0 };
+    head[5] = if more { MORE } else { 0 } | if packed.is_some() { PACKED } else { 0 };
+    let piece = packed.as_deref().unwrap_or(piece);
+    head[..4].copy_from_slice(&(piece.len() as u32).to_le_bytes());
     out.reserve(HEADER_BYTES + piece.len());
     out.extend_from_slice(&head);
     out.extend_from_slice(&checksum(&head, piece).to_le_bytes());
@@ -128,23 +140,28 @@ impl Decoder {
 
     /// The next body, once all its pieces are there.
     pub fn next(&mut self) -> Result<Option<(Kind, Bytes)>, FrameError> {
-        while let Some((kind, more, length)) = self.piece()? {
+        while let Some((kind, flags, length)) = self.piece()? {
             self.bytes.advance(HEADER_BYTES);
+            let more = flags & MORE != 0;
+            let piece = match flags & PACKED {
+                0 => self.take(length),
+                _ => unpack(&self.bytes.split_to(length))?.into(),
+            };
             if matches!(kind, Kind::Beat | Kind::Answer) && !more {
-                return Ok(Some((kind, self.take(length))));
+                return Ok(Some((kind, piece)));
             }
             match self.begun.take() {
-                None if !more => return Ok(Some((kind, self.take(length)))),
-                None => self.begun = Some((kind, self.bytes.split_to(length).to_vec())),
+                None if !more => return Ok(Some((kind, piece))),
+                None => self.begun = Some((kind, piece.into())),
                 Some((begun, mut body)) => {
                     if begun != kind {
                         return Err(FrameError::Mixed);
                     }
-                    let len = body.len() + length;
+                    let len = body.len() + piece.len();
                     if len > BODY_BYTES_MAX {
                         return Err(FrameError::TooLong(len as u64));
                     }
-                    body.extend_from_slice(&self.bytes.split_to(length));
+                    body.extend_from_slice(&piece);
                     if !more {
                         return Ok(Some((kind, body.into())));
                     }
@@ -160,8 +177,8 @@ impl Decoder {
         if length < SHARED_BYTES { Bytes::copy_from_slice(&piece) } else { piece.freeze() }
     }
 
-    /// The next piece: its kind, whether more follows, and how long it is behind its header.
-    fn piece(&self) -> Result<Option<(Kind, bool, usize)>, FrameError> {
+    /// The next piece: its kind, its flags, and how long it is behind its header.
+    fn piece(&self) -> Result<Option<(Kind, u8, usize)>, FrameError> {
         let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let (length, head) = (u32::from_le_bytes([head[0], head[1], head[2], head[3]]), &head[..]);
         let length = length as usize;
@@ -169,13 +186,13 @@ impl Decoder {
             return Err(FrameError::TooLong(length as u64));
         }
         let kind = Kind::of(head[4]).ok_or(FrameError::Kind(head[4]))?;
-        if head[5] > MORE || head[6] != 0 || head[7] != 0 {
+        if head[5] > MORE | PACKED || head[6] != 0 || head[7] != 0 {
             return Err(FrameError::Kind(head[5]));
         }
         let Some(piece) = rest.get(..length) else { return Ok(None) };
         if checksum(&head[..8], piece).to_le_bytes() != head[8..] {
             return Err(FrameError::Checksum);
         }
-        Ok(Some((kind, head[5] == MORE, length)))
+        Ok(Some((kind, head[5], length)))
     }
 }

@@ -2,6 +2,7 @@
 
 use hw_kit::{NodeId, Time};
 
+use crate::compress::Wish;
 use crate::fields::{FieldError, Fields, put_list, put_text};
 use crate::limits::LIST_MAX;
 
@@ -27,6 +28,8 @@ pub struct Hello {
     pub pass: String,
     /// What changes while it runs.
     pub news: News,
+    /// How it wants its links.
+    pub compression: Wish,
 }
 
 /// What may change while a server runs.
@@ -91,6 +94,7 @@ impl Hello {
         }
         out.extend_from_slice(&self.node.0.to_le_bytes());
         self.news.encode(&mut out);
+        out.push(self.compression.number());
         out
     }
 
@@ -112,6 +116,8 @@ impl Hello {
         }
         hello.node = NodeId(fields.u64()?);
         hello.news = News::read(&mut fields)?;
+        // Earlier builds end here.
+        hello.compression = fields.byte().map_or(Wish::Off, Wish::of);
         Ok(hello)
     }
 }

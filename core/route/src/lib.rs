@@ -7,6 +7,7 @@
 //! lower id decides which connection is their link, and says so with an `Adopt` frame; the link is up when that was sent
 //! or received. From then on each side sends a beat every [`BEAT_EVERY`], which the other answers at once.
 
+mod compress;
 mod dial;
 mod fields;
 mod frame;
@@ -16,6 +17,7 @@ mod line;
 mod mesh;
 mod view;
 
+pub use compress::{Compression, Effort, Wish};
 pub use fields::FieldError;
 pub use frame::{Channel, FrameError, MAGIC};
 pub use hello::{Hello, Refusal};

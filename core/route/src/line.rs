@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use hw_kit::{LinkId, Span, Time};
 
+use crate::compress::{Compression, Effort};
 use crate::frame::{self, Decoder, Kind, MAGIC};
 use crate::hello::Hello;
 use crate::limits::{PIECE_BYTES, WRITE_BYTES};
@@ -120,8 +121,16 @@ impl Line {
         !(self.raw.is_empty() && self.urgent.is_empty() && self.queue.is_empty())
     }
 
+    /// How what leaves is compressed: not before the link is up.
+    pub fn effort(&self, own: &Compression) -> Effort {
+        match self.stage {
+            Stage::Up(_) => own.effort(self.peer.compression, self.rtt),
+            _ => Effort::Off,
+        }
+    }
+
     /// Takes as much as is written at once, appended to `out`.
-    pub fn take(&mut self, now: Time, out: &mut Vec<u8>) {
+    pub fn take(&mut self, now: Time, effort: Effort, out: &mut Vec<u8>) {
         self.told = false;
         let before = out.len();
         out.append(&mut self.raw);
@@ -130,7 +139,7 @@ impl Line {
             let Some((kind, body)) = self.queue.front() else { break };
             let end = body.len().min(self.sent + PIECE_BYTES);
             let more = end < body.len();
-            frame::put(out, *kind, &body[self.sent..end], more);
+            frame::put_packed(out, *kind, (&body[self.sent..end], more), effort);
             self.queued = self.queued.saturating_sub(end - self.sent);
             self.sent = end;
             if !more {

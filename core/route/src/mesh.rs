@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hw_kit::{LinkId, NodeId, Rng, Span, Time};
 
+use crate::compress::{Compression, Effort};
 use crate::dial::{Manner, Targets};
 use crate::frame::{Channel, Kind, MAGIC};
 use crate::hello::{self, Hello, News, Refusal, Refused, VERSION};
@@ -63,6 +64,8 @@ pub struct MeshConfig {
     pub connect_backoff: bool,
     /// A link is given up when nothing was heard for this long.
     pub silent_after: Span,
+    /// How it wants its links.
+    pub compression: Compression,
     /// INFO, as a line: for clients and servers of other makes that connect here by mistake.
     pub greeting: Vec<u8>,
     /// Where the pauses' spread comes from.
@@ -316,10 +319,16 @@ impl Mesh {
         }
     }
 
+    /// How what leaves on a connection is compressed.
+    pub(crate) fn effort(&self, line: &Line) -> Effort {
+        line.effort(&self.config.compression)
+    }
+
     /// Takes a connection's output, appended to `out`; empty: nothing waits.
     pub fn take_output(&mut self, now: Time, socket: SocketId, out: &mut Vec<u8>) {
         if let Some(line) = self.lines.get_mut(&socket) {
-            line.take(now, out);
+            let effort = line.effort(&self.config.compression);
+            line.take(now, effort, out);
         }
     }
 
@@ -455,6 +464,7 @@ impl Mesh {
             user: user.to_owned(),
             pass: pass.to_owned(),
             news: self.news(),
+            compression: own.compression.wish(),
         };
         hello.encode()
     }

@@ -2,6 +2,7 @@
 
 use hw_kit::{LinkId, NodeId, Span, Time};
 
+use crate::compress::Effort;
 use crate::line::Line;
 use crate::mesh::Mesh;
 
@@ -30,6 +31,8 @@ pub struct LinkView {
     pub rtt: Span,
     /// Nothing was heard for a while.
     pub quiet: bool,
+    /// How what is sent is compressed.
+    pub compression: Effort,
     /// Bytes that wait to be sent.
     pub pending_bytes: usize,
     /// Bytes that came.
@@ -57,6 +60,7 @@ impl Mesh {
             active: line.active,
             rtt: line.rtt,
             quiet: line.quiet,
+            compression: self.effort(line),
             pending_bytes: line.queued,
             in_bytes: line.in_bytes,
             out_bytes: line.out_bytes,

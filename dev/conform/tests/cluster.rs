@@ -11,7 +11,9 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures_util::StreamExt;
-use hw_conform::trio::{Fault, Flow, PATIENCE, Trio, cluster_config, info, named, outcome, run, wait};
+use hw_conform::trio::{
+    Fault, Flow, NAMES, PATIENCE, Trio, cluster_config, info, named, outcome, page, run, wait,
+};
 use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
 use hw_testkit::{Launch, Server};
 
@@ -21,11 +23,12 @@ type Play = fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let flows: [(&str, Run); 5] = [
+    let flows: [(&str, Run); 6] = [
         ("async-nats across servers", |target| play(target, |servers| Box::pin(across(servers)))),
         ("async-nats goes to another server", |target| play(target, |servers| Box::pin(elsewhere(servers)))),
         ("nats-py on a cluster", python),
         ("nats server list", list),
+        ("links are compressed", compressed),
         ("a lame duck is no longer named", |target| play(target, |servers| Box::pin(lame_duck(servers)))),
     ];
     let own: [(&str, Run); 2] =
@@ -80,6 +83,40 @@ async fn heard(publisher: &Client, subject: &str, sub: &mut Subscriber) -> Flow 
     }
     while soon(sub, PAUSE * 10).await.is_some() {}
     Ok(())
+}
+
+/// Each side of a link says how it wants that; messages get through in any case.
+fn compressed(target: &Target) -> Flow {
+    let modes = ["s2_best", "accept", "off"];
+    let mut servers: Vec<Server> = Vec::new();
+    for (name, mode) in NAMES.into_iter().zip(modes) {
+        let routes: Vec<u16> = servers.iter().map(Server::second_port).collect();
+        let config = config(name, "trio", &routes);
+        let config = config.replacen("cluster {", &format!("cluster {{ compression: {mode},"), 1);
+        let launch = Launch {
+            binary: target.binary.clone()?,
+            flags: ["-m", "{http}"].map(str::to_owned).to_vec(),
+            config: Some(config),
+        };
+        servers.push(Server::start(launch)?);
+    }
+    // How a server compresses what it sends to another one.
+    let seen = |from: usize, to: usize| -> Option<String> {
+        let page = page(&servers[from], "/routez")?;
+        let routes = page["routes"].as_array()?;
+        let mut ways = routes.iter().filter(|route| route["remote_name"] == NAMES[to]);
+        let way = ways.next()?["compression"].as_str()?.to_owned();
+        ways.all(|route| route["compression"] == *way).then_some(way)
+    };
+    for (from, to, wanted) in
+        [(0, 1, "s2_best"), (1, 0, "s2_best"), (0, 2, "off"), (2, 0, "off"), (1, 2, "off"), (2, 1, "off")]
+    {
+        wait(&format!("n{} sends {wanted} to n{}", from + 1, to + 1), || {
+            seen(from, to).filter(|way| way == wanted)
+        })?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, across(servers)).await? })
 }
 
 async fn across(servers: Vec<Server>) -> Flow {

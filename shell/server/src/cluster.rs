@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use hw_conf::{ClusterOptions, Options, RouteUrl};
+use hw_conf::{ClusterOptions, Compression, Options, RouteUrl};
 use hw_kit::{NodeId, Span};
 use hw_net::{LinksConfig, Mail, Secure};
 use hw_route::{Mesh, MeshConfig};
@@ -202,8 +202,20 @@ fn mesh_config(inner: &Inner, options: &Options, node: NodeId) -> MeshConfig {
         connect_retries: cluster.connect_retries,
         connect_backoff: cluster.connect_backoff,
         silent_after: cluster.silent_after(),
+        compression: compression(cluster.compression.as_ref()),
         greeting: greeting_line,
         seed: crate::start::seed(),
+    }
+}
+
+fn compression(wanted: Option<&Compression>) -> hw_route::Compression {
+    match wanted {
+        None | Some(Compression::Accept) => hw_route::Compression::Accept,
+        Some(Compression::Off) => hw_route::Compression::Off,
+        Some(Compression::Fast) => hw_route::Compression::Fast,
+        Some(Compression::Better) => hw_route::Compression::Better,
+        Some(Compression::Best) => hw_route::Compression::Best,
+        Some(Compression::Auto(thresholds)) => hw_route::Compression::Auto(thresholds.clone()),
     }
 }
 

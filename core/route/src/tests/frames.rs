@@ -1,6 +1,6 @@
 //! Frames as bytes.
 
-use crate::frame::{Decoder, Kind, put};
+use crate::frame::{Decoder, Kind, put, put_packed};
 use crate::hello::News;
 use crate::limits::{PIECE_BYTES, TEXT_BYTES_MAX};
 use crate::*;
@@ -29,6 +29,34 @@ fn pieces_become_a_body_and_beats_overtake() {
     assert_eq!(got[0], (Kind::Beat, "12345678".into()));
     assert_eq!(got[1], (Kind::Body(Channel::Hub), "onetwo".into()));
     assert_eq!(got.len(), 2);
+}
+
+#[test]
+fn compressed_pieces_become_the_same_body() {
+    let piece = b"orders.new ".repeat(1000);
+    let body = Kind::Body(Channel::Hub);
+    let (mut packed, mut plain) = (Vec::new(), Vec::new());
+    for (more, effort) in [(true, Effort::Fast), (true, Effort::Off), (false, Effort::Best)] {
+        put_packed(&mut packed, body, (&piece, more), effort);
+        put(&mut plain, body, &piece, more);
+    }
+    assert!(packed.len() < plain.len() / 2, "{}", packed.len());
+    let got = [packed, plain].map(|bytes| {
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes);
+        decoder.next()
+    });
+    assert_eq!(got[0], Ok(Some((body, piece.repeat(3).into()))));
+    assert_eq!(got[0], got[1]);
+    // One that says that it is compressed and is not.
+    let mut bad = Vec::new();
+    put(&mut bad, body, b"no block", false);
+    bad[5] = 2;
+    let sum = crc32fast::hash(&[&bad[..8], b"no block"].concat());
+    bad[8..12].copy_from_slice(&sum.to_le_bytes());
+    let mut decoder = Decoder::default();
+    decoder.push(&bad);
+    assert_eq!(decoder.next(), Err(FrameError::Packed));
 }
 
 #[test]
@@ -87,13 +115,17 @@ fn hellos_both_ways() {
             lame_duck: true,
             members: vec![("N2".into(), "x:3".into())],
         },
+        compression: Wish::Best,
     };
     let bytes = hello.encode();
     assert_eq!(Hello::decode(&bytes), Ok(hello.clone()));
     // Every shorter one is refused, and none panics.
-    for len in 0..bytes.len() {
+    for len in 0..bytes.len() - 1 {
         assert!(Hello::decode(&bytes[..len]).is_err(), "{len}");
     }
+    // Builds that did not compress end here.
+    let earlier = Hello { compression: Wish::Off, ..hello.clone() };
+    assert_eq!(Hello::decode(&bytes[..bytes.len() - 1]), Ok(earlier));
     // What a newer version adds is left out.
     assert_eq!(Hello::decode(&[&bytes[..], b"more"].concat()), Ok(hello));
     let long = Hello { name: "é".repeat(TEXT_BYTES_MAX), ..Hello::default() };

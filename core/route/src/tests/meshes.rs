@@ -60,6 +60,29 @@ fn bodies_of_any_size_arrive_in_order() {
 }
 
 #[test]
+fn links_are_compressed_where_one_side_wants_it_and_the_other_lets_it() {
+    for (first, second_one, wanted) in [
+        (Compression::Accept, Compression::Accept, ["off", "off"]),
+        (Compression::Accept, Compression::Best, ["s2_best", "s2_best"]),
+        (Compression::Off, Compression::Best, ["off", "off"]),
+    ] {
+        let with = |number, compression| MeshConfig { compression, ..config("c", number, &[0]) };
+        let mut world = World::new(vec![with(0, first), with(1, second_one)]);
+        world.run(second(1));
+        let sent = |world: &World| world.servers[0].mesh.links()[0].out_bytes;
+        let before = sent(&world);
+        let link = *world.servers[0].links.keys().next().unwrap();
+        let body = bytes::Bytes::from(b"orders.new ".repeat(30_000));
+        let now = world.now;
+        world.servers[0].mesh.handle_send(now, link, Channel::Hub, body.clone());
+        world.settle();
+        assert_eq!(world.servers[1].received.last().unwrap().2, body);
+        assert_eq!([0, 1].map(|at| world.servers[at].mesh.links()[0].compression.name()), wanted);
+        assert_eq!(sent(&world) - before < body.len() as u64 / 4, wanted[0] != "off");
+    }
+}
+
+#[test]
 fn too_much_that_waits_breaks_the_link() {
     let mut world = World::cluster(2);
     world.run(second(1));

@@ -117,7 +117,7 @@ fn route(
         out_bytes: counters.traffic.out_bytes,
         subscriptions: counters.subscriptions,
         subscriptions_list,
-        compression: "off",
+        compression: view.compression.name(),
     }
 }
 
