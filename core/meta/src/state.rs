@@ -75,9 +75,10 @@ impl Asset {
     }
 
     /// What a server begins it with: who has nothing of it but its whole log begins with what was set when that began, as
-    /// this is what its entries were decided with. The log says when it changed.
+    /// this is what its entries were decided with. The log says when it changed. So does who has left: what it may still have of
+    /// the log is followed from there, until that has gone or a state was fetched.
     pub fn beginning(&self, node: NodeId) -> &Arc<StreamConfig> {
-        let begins = self.founders.is_empty() || self.is_founder(node);
+        let begins = self.founders.is_empty() || self.founders.contains(&node.0);
         // One that was in memory alone had no log then.
         let logs = |first: &&Arc<StreamConfig>| first.storage == Storage::File || first.num_replicas > 1;
         self.first.as_ref().filter(logs).filter(|_| begins).unwrap_or(&self.config)
@@ -656,6 +657,11 @@ mod tests {
         let meta = Meta::restore(&bytes).expect("its own bytes");
         // The third one came later, and fetches a state.
         assert_eq!([1, 2, 3].map(|node| begins_with(&meta, node)), [(2, -1), (2, -1), (3, 7)]);
+        // Who had the log from its beginning may have it still.
+        let mut meta = meta;
+        meta.apply(update(config(Storage::File, 1, 8), vec![2]));
+        assert!(!meta.stream("A", "").expect("it is there").is_founder(NodeId(1)));
+        assert_eq!([1, 2, 3].map(|node| begins_with(&meta, node)), [(2, -1), (2, -1), (1, 8)]);
         // What was in memory alone has no log from before.
         let mut meta = Meta::default();
         meta.apply(create(&config(Storage::Memory, 1, -1)));

@@ -43,9 +43,6 @@ impl Totals {
 /// How many seeds of clusters are run.
 const CLUSTER_SEEDS: u64 = 500;
 
-/// Those of them that are known to fail (docs/cluster.md says why).
-const OPEN_SEEDS: &str = "367";
-
 /// The simulator on both cores, with what follows for it.
 const SIMULATE: [&str; 9] =
     ["run", "--quiet", "--profile", "sim", "--package", "hw-sim", "--", "--threads", "2"];
@@ -129,7 +126,7 @@ impl Ci<'_> {
     /// Seeds of clusters, with code that is fast enough for many.
     fn clusters(&mut self) {
         let seeds = CLUSTER_SEEDS.to_string();
-        let chosen = ["--cluster", "--seeds", &seeds, "--open", OPEN_SEEDS];
+        let chosen = ["--cluster", "--seeds", &seeds];
         self.cargo("clusters", &[&SIMULATE[..], &chosen].concat());
     }
 
