@@ -258,6 +258,7 @@ impl JetStream {
     pub(crate) fn cut_forwards(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         let full = std::mem::take(&mut cluster.forwards.full);
+        let mut kept = Vec::new();
         for (node, body) in full.into_iter().chain(std::mem::take(&mut cluster.forwards.outgoing)) {
             let Some(cluster) = &mut self.cluster else { return };
             let mut body = Bytes::from(body);
@@ -268,9 +269,15 @@ impl JetStream {
             }
             while let Some(parcel) = Parcel::take(&mut body) {
                 if let Some(id) = group_of(parcel.target) {
-                    self.keep(now, id, Parcel { serial: None, ..parcel });
+                    kept.push((id, Parcel { serial: None, ..parcel }));
                 }
             }
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.forwards.handed.all_left();
+        // They come before what waits already.
+        for (id, parcel) in kept.into_iter().rev() {
+            cluster.forwards.put_back(id, now, parcel);
         }
     }
 

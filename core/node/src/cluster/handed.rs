@@ -36,6 +36,8 @@ pub(crate) struct Handed {
     bytes: usize,
     /// The last serial number that was given.
     last: u64,
+    /// For which term numbers were given that have not left yet: what is for the next one waits until these have.
+    leaving: BTreeMap<GroupId, u64>,
     /// How many the replicas here have applied, of which the leaders have not said so.
     applied: usize,
     /// Answers for other servers' clients, at the end of the round.
@@ -82,6 +84,11 @@ impl Handed {
         }
         *last = number;
         true
+    }
+
+    /// What has a number has left.
+    pub(crate) fn all_left(&mut self) {
+        self.leaving.clear();
     }
 
     /// A publish is refused without asking the log.
@@ -227,6 +234,7 @@ impl JetStream {
             return Some(Serial { by: cluster.me, number: 0, term });
         }
         handed.last += 1;
+        handed.leaving.insert(id, term);
         Some(Serial { by: cluster.me, number: handed.last, term })
     }
 
@@ -252,7 +260,11 @@ impl JetStream {
             if takes_batches {
                 sent.batch = sent.reply().and_then(|reply| place_in_batch(&reply));
             }
-            handed.groups.entry(id).or_default().push_back(sent);
+            let all = handed.groups.entry(id).or_default();
+            let comes_last =
+                |last: &Sent| (last.serial.term, last.serial.number) < (serial.term, serial.number);
+            debug_assert!(all.back().is_none_or(comes_last), "{id}: {serial:?} is out of its order");
+            all.push_back(sent);
         }
         // A new term began in the same round: nobody else looks for what is of an earlier one.
         late.into_iter().for_each(|(id, term)| self.resolve_handed(now, id, term));
@@ -283,10 +295,10 @@ impl JetStream {
 
     /// Whether what was handed to an earlier leader of a group may still come into its log: nothing overtakes that.
     pub(crate) fn is_unresolved(&self, id: GroupId) -> bool {
-        let first =
-            self.cluster.as_ref().and_then(|cluster| cluster.forwards.handed.groups.get(&id)?.front());
-        let term = self.replica(id).map(|replicated| replicated.replica.term());
-        first.is_some_and(|first| term.is_some_and(|term| first.serial.term < term))
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
+        let (handed, term) = (&cluster.forwards.handed, replicated.replica.term());
+        let first = handed.groups.get(&id).and_then(VecDeque::front).map(|first| first.serial.term);
+        first.or_else(|| handed.leaving.get(&id).copied()).is_some_and(|first| first < term)
     }
 
     /// A publish that was handed on from here is applied here: its publisher is told when the leader says so, or is gone.
