@@ -295,6 +295,9 @@ impl JetStream {
         }
         let text = format!("has the state of group {id} up to entry {}", base.0.0);
         self.say(NoticeLevel::Debug, text);
+        // What was handed to leaders may be in there, under no number; and the terms that began there are over.
+        self.blind_handed(id);
+        self.resolve_handed(now, id, base.1);
         let Some(log) = self.log_mut(id) else { return Ok(()) };
         log.handle_installed(base.0, base.1);
         if let Some(replicated) = &mut log.replicated {
