@@ -16,7 +16,8 @@ fn run(url: &str, arguments: &[&str]) -> Output {
 }
 
 fn kill(signal: &str, process: &str) {
-    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
+    let status = Command::new("kill").args([signal, process]).status().expect("kill is a program");
+    assert!(status.success());
 }
 
 /// The cluster, which ends with the test however that ends.

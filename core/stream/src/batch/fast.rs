@@ -317,6 +317,10 @@ impl FastBatches {
         let stored = results.iter().rev().flatten().find(|stored| !stored.duplicate);
         batch.stored = stored.map_or(batch.stored, |stored| stored.seq);
         batch.touched = now;
+        if let Some(Ok(last)) = results.last().filter(|_| of.ends && batch.stored == Seq(0)) {
+            // The whole batch is one message that was stored before.
+            (batch.stored, batch.is_duplicate) = (last.seq, last.duplicate);
+        }
         batch.go_on_from(of.last);
         let Some(error) = refused else {
             return of.ends.then(|| self.end(&of.id, None)).flatten().map(|result| (of.last, result));

@@ -265,6 +265,8 @@ fn who_follows_knows_how_a_batch_ended() {
     assert_eq!(last_of(true, &[(1, 1, true, &[refused()])]).as_deref(), Some("1: seq 0 count 0"));
     assert_eq!(last_of(false, &[(1, 3, false, &[stored(1), refused()])]), None);
     assert_eq!(last_of(false, &[(1, 3, true, &[stored(1), refused()])]).as_deref(), Some("3: seq 1 count 2"));
+    let again = Ok(Stored { seq: Seq(4), duplicate: true, ..Stored::default() });
+    assert_eq!(last_of(true, &[(1, 1, true, &[again])]).as_deref(), Some("1: seq 4 count 1 dup"));
     // This replica has the state of a moment in which the batch was open.
     assert_eq!(last_of(true, &[(8, 9, false, &[refused()])]).as_deref(), Some("8: seq 0 count 7"));
 }
