@@ -438,8 +438,12 @@ impl Group {
             GetMessage::Last(filter) => self.stream.last_by_subject(filter),
             GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
         };
-        // An index that cannot be read says that there is none, which is not known.
-        let Some(seq) = seq else { return (!self.stream.messages().has_fault()).then_some(Fetch::Absent) };
+        // An index that cannot be read says that there is none, which is not known: what another one says may be too old, or
+        // too far.
+        if !matches!(get, GetMessage::Seq(_)) && self.stream.messages().has_fault() {
+            return None;
+        }
+        let Some(seq) = seq else { return Some(Fetch::Absent) };
         match self.stream.get(seq) {
             Fetch::Absent if self.stream.messages().contains(seq) => None,
             found => Some(found),
