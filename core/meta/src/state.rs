@@ -31,7 +31,8 @@ pub struct Asset {
     /// Those that had it first, and agree on that without asking each other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<u64>,
-    /// Those of them that left since: what they had is gone, and they do not begin it anew if they come back.
+    /// Those of them that left since: what they had is gone, and they do not begin it anew if they come back. Nobody has left
+    /// before the stream is where it is to be: until then they keep what they have, or have yet to begin it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub left: BTreeSet<u64>,
     /// Where it was before its servers changed, while it is not yet where it is to be.
@@ -89,6 +90,12 @@ impl Asset {
         self.peers.iter().map(|&node| NodeId(node))
     }
 
+    /// The servers that have it or are to have it: those that it leaves keep it until it is where it is to be.
+    pub fn servers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let before = self.origin.iter().flat_map(|origin| &origin.peers);
+        self.peers().chain(before.filter(|peer| !self.peers.contains(peer)).map(|&node| NodeId(node)))
+    }
+
     /// Whether a server is the only one that is sure to have it.
     pub fn is_only_on(&self, node: NodeId) -> bool {
         let before = self.origin.as_ref().is_some_and(|origin| origin.peers == [node.0]);
@@ -115,9 +122,40 @@ impl Asset {
             // It was there before there was a cluster: nobody else began it.
             self.founders = if self.peers.is_empty() { vec![NOBODY] } else { self.peers.clone() };
         }
-        let leave = self.peers.iter().copied().filter(|peer| !peers.contains(peer));
-        self.left.extend(leave.filter(|peer| self.founders.contains(peer)));
-        self.peers = peers;
+        let before = std::mem::replace(&mut self.peers, peers);
+        self.note_left(before);
+    }
+
+    /// A server has the place of one whose store is lost.
+    fn replace(&mut self, old: u64, new: u64) {
+        let swap = |peers: &mut Vec<u64>| {
+            if !peers.contains(&new) {
+                peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
+            }
+        };
+        // What only the lost store had is lost, which nobody is to overlook.
+        if self.peers.len() > 1 {
+            swap(&mut self.peers);
+        }
+        // Nobody can go back to what is lost.
+        if let Some(origin) = &mut self.origin {
+            swap(&mut origin.peers);
+        }
+        self.note_left(vec![old]);
+    }
+
+    /// It is where it is to be.
+    fn arrive(&mut self) {
+        let before = self.origin.take().map(|origin| origin.peers);
+        self.note_left(before.unwrap_or_default());
+    }
+
+    /// Who had it may have lost its place.
+    fn note_left(&mut self, before: Vec<u64>) {
+        let is_here = |peer: &u64| self.servers().any(|node| node.0 == *peer);
+        let leave = before.into_iter().filter(|peer| self.founders.contains(peer) && !is_here(peer));
+        let leave: Vec<u64> = leave.collect();
+        self.left.extend(leave);
     }
 }
 
@@ -190,6 +228,8 @@ pub enum MetaAnswer {
     Abandoned(Result<GroupId, MetaError>),
     /// Streams are to be on other servers.
     Moved,
+    /// A stream is where it is to be: nobody else needs to have it.
+    Placed(GroupId),
     /// Nobody waits.
     Done,
 }
@@ -228,10 +268,10 @@ impl Meta {
                 let mut assets = self.accounts.values_mut().flat_map(BTreeMap::values_mut);
                 let there =
                     assets.find(|asset| asset.group == group && sorted(&asset.peers) == sorted(&peers));
-                if let Some(asset) = there {
-                    asset.origin = None;
-                }
-                MetaAnswer::Done
+                there.map_or(MetaAnswer::Done, |asset| {
+                    asset.arrive();
+                    MetaAnswer::Placed(asset.group())
+                })
             }
             MetaCommand::Join { node, name, tags } => {
                 self.nodes.insert(node, Node { name, tags });
@@ -247,15 +287,7 @@ impl Meta {
                 self.nodes.remove(&old);
                 self.release_holder(old, None);
                 for asset in self.accounts.values_mut().flat_map(BTreeMap::values_mut) {
-                    // What only the lost store had is lost, which nobody is to overlook.
-                    if asset.peers.len() > 1 && !asset.peers.contains(&new) {
-                        asset.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
-                    }
-                    // Nobody can go back to what is lost.
-                    if let Some(origin) = asset.origin.as_mut().filter(|origin| !origin.peers.contains(&new))
-                    {
-                        origin.peers.iter_mut().filter(|peer| **peer == old).for_each(|peer| *peer = new);
-                    }
+                    asset.replace(old, new);
                 }
                 MetaAnswer::Moved
             }
@@ -480,8 +512,9 @@ impl Meta {
         let asset = streams.remove(name).ok_or(MetaError::NotFound)?;
         self.release(account, &asset);
         self.tombstones.insert(asset.group);
-        if !asset.peers.is_empty() {
-            self.holders.insert(asset.group, asset.peers.iter().copied().collect());
+        let holders: BTreeSet<u64> = asset.servers().map(|node| node.0).collect();
+        if !holders.is_empty() {
+            self.holders.insert(asset.group, holders);
         }
         Ok(asset.group())
     }
@@ -629,6 +662,49 @@ mod tests {
     }
 
     #[test]
+    fn who_is_to_leave_a_stream_has_it_until_it_has_moved() {
+        let go = |meta: &mut Meta, peers: &[u64]| {
+            let (account, config) = ("A".to_owned(), Box::new(StreamConfig::default()));
+            meta.apply(MetaCommand::Update { ts: 7, account, config, peers: peers.to_vec() });
+        };
+        let there = |meta: &Meta, node: u64| {
+            let asset = meta.stream("A", "").expect("it is there");
+            (asset.servers().any(|server| server.0 == node), asset.is_alone(NodeId(node)))
+        };
+        let mut meta = Meta::default();
+        let (account, config) = ("A".to_owned(), Box::new(StreamConfig::default()));
+        meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: -1, peers: vec![1] });
+        go(&mut meta, &[2]);
+        assert_eq!([1, 2, 3].map(|node| there(&meta, node)), [(true, true), (true, false), (false, false)]);
+        // It goes elsewhere before that.
+        go(&mut meta, &[3]);
+        assert_eq!([1, 2, 3].map(|node| there(&meta, node)), [(true, true), (false, false), (true, false)]);
+        // It stays: who has yet to begin it still can, when that is known as well.
+        go(&mut meta, &[1]);
+        assert_eq!(
+            meta.apply(MetaCommand::Placed { group: 1, peers: vec![1] }),
+            MetaAnswer::Placed(GroupId(1))
+        );
+        assert_eq!(there(&meta, 1), (true, true));
+        go(&mut meta, &[2]);
+        let deleted = |meta: &Meta| {
+            let mut meta = meta.clone();
+            meta.apply(MetaCommand::Delete { ts: 8, account: "A".to_owned(), name: String::new() });
+            [1, 2].map(|node| meta.held_by(NodeId(node)).count())
+        };
+        assert_eq!(deleted(&meta), [1, 1]);
+        assert_eq!(
+            meta.apply(MetaCommand::Placed { group: 1, peers: vec![2] }),
+            MetaAnswer::Placed(GroupId(1))
+        );
+        assert_eq!([1, 2].map(|node| there(&meta, node)), [(false, false), (true, false)]);
+        assert_eq!(deleted(&meta), [0, 1]);
+        // What it had is gone, even if it is to have it again.
+        go(&mut meta, &[1]);
+        assert_eq!(there(&meta, 1), (true, false));
+    }
+
+    #[test]
     fn who_begins_a_stream_anew_begins_with_its_first_configuration() {
         let mut meta = Meta::default();
         let config = |storage: Storage, replicas: i64, max_msgs: i64| {
@@ -660,6 +736,7 @@ mod tests {
         // Who had the log from its beginning may have it still.
         let mut meta = meta;
         meta.apply(update(config(Storage::File, 1, 8), vec![2]));
+        meta.apply(MetaCommand::Placed { group: 1, peers: vec![2] });
         assert!(!meta.stream("A", "").expect("it is there").is_founder(NodeId(1)));
         assert_eq!([1, 2, 3].map(|node| begins_with(&meta, node)), [(2, -1), (2, -1), (1, 8)]);
         // What was in memory alone has no log from before.

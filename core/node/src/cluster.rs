@@ -184,6 +184,15 @@ impl Cluster {
         }
     }
 
+    /// Tells a server that it does not belong to a group: it says when it knows, and what it said before does not count if it
+    /// comes back.
+    pub(crate) fn send_removed(&mut self, to: NodeId, group: GroupId) {
+        if self.peers.link(to).is_some() {
+            self.leavers.insert((group, to));
+        }
+        self.send(to, PeerFrame::Removed { group });
+    }
+
     /// Says something to who reads the log.
     pub(crate) fn say(&mut self, level: NoticeLevel, text: String) {
         self.notices.push(Notice { level, text });

@@ -427,7 +427,10 @@ impl JetStream {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let mut effects = Vec::new();
             let interest = interest_in(hub, group.account);
-            group.handle_timeout(now, &interest, &mut effects);
+            // Since it became due, another server may have come to lead it.
+            if group.log.is_leading() {
+                group.handle_timeout(now, &interest, &mut effects);
+            }
             if !group.batches.is_empty() {
                 self.expire_batches(now, id);
             }

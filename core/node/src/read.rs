@@ -7,7 +7,7 @@ use hw_jsapi::{
 };
 use hw_kit::{AccountId, GroupId, Seq, Span, Time};
 use hw_store::LoadedBlock;
-use hw_store::messages::{BlockId, Fetch, Message};
+use hw_store::messages::{BlockId, Fetch, Message, Version};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
@@ -20,12 +20,25 @@ use crate::shard::owned;
 
 /// A read that is not answered yet.
 pub(crate) enum Waiting {
-    /// `STREAM.MSG.GET`. What is asked for, not what was found: it may change while a block is loaded.
-    Message { call: Box<Call>, get: GetMessage, no_hdr: bool },
+    /// `STREAM.MSG.GET`.
+    Message { call: Box<Call>, get: Search, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, get: GetMessage, no_hdr: bool },
+    Direct { reply: Bytes, get: Search, no_hdr: bool },
     /// A direct get of several.
     Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
+}
+
+/// What is asked for, and what was found: that may change while a block is loaded.
+pub(crate) struct Search {
+    get: GetMessage,
+    /// Which message, and as of when: while the version is the same, it is still so.
+    found: Option<(Seq, Version)>,
+}
+
+impl Search {
+    fn new(get: GetMessage) -> Search {
+        Search { get, found: None }
+    }
 }
 
 /// A direct get that came in: what to read, or whom to tell why nothing is.
@@ -196,6 +209,7 @@ impl JetStream {
         let Some(id) = self.group_named(call.account, stream) else {
             return Some(Err(self.no_stream(call.account, stream)));
         };
+        let get = Search::new(get);
         self.start_read(now, hub, id, Waiting::Message { call: Box::new(call.clone()), get, no_hdr });
         None
     }
@@ -348,8 +362,8 @@ impl JetStream {
         let Some(group) = self.groups.get(&id) else { return Progress::Done };
         let account = group.account;
         match waiting {
-            Waiting::Message { call, get, no_hdr } => {
-                let reply = match group.find(&get) {
+            Waiting::Message { call, mut get, no_hdr } => {
+                let reply = match group.find(&mut get) {
                     Some(Fetch::OnDisk(block)) => {
                         return Progress::Load(block, Waiting::Message { call, get, no_hdr });
                     }
@@ -359,7 +373,7 @@ impl JetStream {
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, get, no_hdr } => match group.find(&get) {
+            Waiting::Direct { reply, mut get, no_hdr } => match group.find(&mut get) {
                 Some(Fetch::OnDisk(block)) => {
                     return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
                 }
@@ -375,6 +389,10 @@ impl JetStream {
                 match group.stream.batch_step(&mut read) {
                     BatchStep::Load(block) => {
                         return Progress::Load(block, Waiting::Batch { reply, read, no_hdr });
+                    }
+                    BatchStep::Damaged => {
+                        self.refuse_read(account, reply, DAMAGED);
+                        break;
                     }
                     BatchStep::Message { message, pending, last } => {
                         let more = Some((pending, last));
@@ -432,20 +450,23 @@ impl Group {
     }
 
     /// The message that is asked for, as things are now; None: it is there and damaged.
-    fn find(&self, get: &GetMessage) -> Option<Fetch> {
-        let seq = match get {
-            GetMessage::Seq(seq) => Some(*seq),
-            GetMessage::Last(filter) => self.stream.last_by_subject(filter),
-            GetMessage::Next(from, filter) => self.stream.next_by_subject(*from, filter),
+    fn find(&self, search: &mut Search) -> Option<Fetch> {
+        let (messages, version) = (self.stream.messages(), self.stream.messages().version());
+        let seq = match (search.found, &search.get) {
+            (Some((seq, as_of)), _) if as_of == version => Some(seq),
+            (_, GetMessage::Seq(seq)) => Some(*seq),
+            (_, GetMessage::Last(filter)) => self.stream.last_by_subject(filter),
+            (_, GetMessage::Next(from, filter)) => self.stream.next_by_subject(*from, filter),
         };
         // An index that cannot be read says that there is none, which is not known: what another one says may be too old, or
         // too far.
-        if !matches!(get, GetMessage::Seq(_)) && self.stream.messages().has_fault() {
+        if !matches!(search.get, GetMessage::Seq(_)) && messages.has_fault() {
             return None;
         }
         let Some(seq) = seq else { return Some(Fetch::Absent) };
+        search.found = Some((seq, version));
         match self.stream.get(seq) {
-            Fetch::Absent if self.stream.messages().contains(seq) => None,
+            Fetch::Absent if messages.contains(seq) => None,
             found => Some(found),
         }
     }
@@ -457,17 +478,13 @@ impl Group {
         if let Some(last) = last_wanted(subject, name_of(self)) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
             let get = GetMessage::Last(String::from_utf8_lossy(last).into_owned());
-            return Ok(Waiting::Direct { reply, get, no_hdr });
+            return Ok(one(get, reply, no_hdr));
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(Waiting::Direct { reply, get: GetMessage::Seq(seq), no_hdr }),
-            DirectGet::Last(filter) => {
-                return Ok(Waiting::Direct { reply, get: GetMessage::Last(filter), no_hdr });
-            }
-            DirectGet::Next(from, filter) => {
-                return Ok(Waiting::Direct { reply, get: GetMessage::Next(from, filter), no_hdr });
-            }
+            DirectGet::Seq(seq) => return Ok(one(GetMessage::Seq(seq), reply, no_hdr)),
+            DirectGet::Last(filter) => return Ok(one(GetMessage::Last(filter), reply, no_hdr)),
+            DirectGet::Next(from, filter) => return Ok(one(GetMessage::Next(from, filter), reply, no_hdr)),
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));
                 let refused = |_| DirectRefusal::NotFound;
@@ -486,6 +503,11 @@ impl Group {
         };
         Ok(Waiting::Batch { reply, read: Box::new(read), no_hdr })
     }
+}
+
+/// A direct get of one message.
+fn one(get: GetMessage, reply: Bytes, no_hdr: bool) -> Waiting {
+    Waiting::Direct { reply, get: Search::new(get), no_hdr }
 }
 
 pub(crate) fn name_of(group: &Group) -> &str {

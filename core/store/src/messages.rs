@@ -133,6 +133,15 @@ pub struct State {
     pub num_deleted: u64,
 }
 
+/// As of when something was found in a stream: another one once a message has come or gone, whatever became of both.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Version {
+    last: Seq,
+    first: Seq,
+    /// While none comes, there can only be fewer.
+    messages: u64,
+}
+
 /// Messages that leave memory with each that comes, while there are too many.
 const SHED_PER_APPEND: usize = 4;
 
@@ -358,6 +367,11 @@ impl Messages {
             num_subjects: self.num_subjects,
             num_deleted: if messages == 0 { 0 } else { span - messages },
         }
+    }
+
+    /// As of when answers are given now.
+    pub fn version(&self) -> Version {
+        Version { last: self.last, first: self.first, messages: self.len() }
     }
 
     /// How many messages there are.

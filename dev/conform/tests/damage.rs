@@ -217,20 +217,30 @@ fn mend(binary: &Path, server: &mut Server, store: &Path, end: &str) -> Result<&
     Ok("repaired")
 }
 
-/// Reads every message; gives how many there are. Those that are there must be right.
+/// Reads every message; gives how many there are. Those that are there must be right, and no batch passes over one that is
+/// damaged.
 fn read_each(js: &mut Js, stream: &str) -> Result<u64, String> {
-    let mut count = 0;
+    let (mut count, mut damaged) = (0, None);
     for seq in 1..=MESSAGES {
         let body = json!({ "seq": seq }).to_string();
         let got = js.request(&format!("$JS.API.DIRECT.GET.{stream}"), body.as_bytes());
         let got = got.map_err(|error| error.to_string())?;
-        if got.headers.first().is_some_and(|line| line.starts_with("NATS/1.0 ")) {
+        if let Some(status) = got.headers.first().filter(|line| line.starts_with("NATS/1.0 ")) {
+            damaged = damaged.or(status.contains("damaged").then_some(seq));
             continue;
         }
         if got.payload != payload(stream, seq) {
             return Err(format!("message {seq} of {stream} came with wrong bytes: {got}"));
         }
         count += 1;
+    }
+    if let Some(seq) = damaged {
+        let body = json!({ "seq": seq, "batch": 2 }).to_string();
+        let got = js.request(&format!("$JS.API.DIRECT.GET.{stream}"), body.as_bytes());
+        let got = got.map_err(|error| error.to_string())?;
+        if !got.headers.first().is_some_and(|line| line.starts_with("NATS/1.0 500 message is damaged")) {
+            return Err(format!("message {seq} of {stream} is damaged, and a batch from there gave {got}"));
+        }
     }
     Ok(count)
 }

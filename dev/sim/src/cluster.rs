@@ -3,7 +3,6 @@
 mod faults;
 mod judge;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hw_auth::{AccountSpec, Directory, DirectorySpec, JsLimits, UserKey, UserSpec};
@@ -25,9 +24,8 @@ struct Run {
     damages: bool,
     /// The server that lost its disk, or found it damaged: one in a run, so that others have everything.
     stricken: Option<usize>,
-    /// Servers of which nothing is expected any more, and those whose replicas may be damaged.
-    broken: BTreeSet<usize>,
-    damaged: BTreeSet<usize>,
+    /// Whether it may find damage: what that costs it has to come back from the others.
+    is_damaged: bool,
 }
 
 fn violation(invariant: &'static str, text: impl Into<String>) -> Violation {
@@ -71,8 +69,7 @@ impl Run {
         let mut world = World::new(plan.seed, setup, ground, Trace::new(plan.trace));
         world.trace.line(world.now(), || format!("seed {} {servers} servers {setup:?}", plan.seed));
         let workload = Workload::of_cluster(plan.seed, &mut world);
-        let (broken, damaged) = (BTreeSet::new(), BTreeSet::new());
-        let mut run = Run { world, workload, rng, damages: plan.damage, stricken: None, broken, damaged };
+        let mut run = Run { world, workload, rng, damages: plan.damage, stricken: None, is_damaged: false };
         for host in 0..servers {
             run.boot(host, false)?;
         }
@@ -113,15 +110,16 @@ impl Run {
     }
 
     fn boot(&mut self, host: usize, cuts: bool) -> Result<(), Violation> {
-        let tolerant = self.damaged.contains(&host);
-        match self.world.boot(host, Start { cuts, tolerant }) {
-            // What is damaged beyond use is put aside: the others go on.
-            Err(_) if tolerant => {
-                self.broken.insert(host);
-                Ok(())
-            }
-            other => other.map_err(|text| violation("recovery", text)),
+        let tolerant = self.is_damaged && self.stricken == Some(host);
+        let mut booted = self.world.boot(host, Start { cuts, tolerant });
+        if tolerant && booted.is_err() {
+            // It says that its store cannot be used: an operator takes that away, and the others replace it.
+            self.count("replaced stores");
+            self.is_damaged = false;
+            self.world.wipe(host);
+            booted = self.world.boot(host, Start { cuts, tolerant: false });
         }
+        booted.map_err(|text| violation("recovery", text))
     }
 
     /// Lets things happen for between so many milliseconds.

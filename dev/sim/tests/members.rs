@@ -257,3 +257,84 @@ fn a_stream_in_memory_gets_more_servers_and_fewer() {
         stage.judge();
     }
 }
+
+/// Streams of one server are created, and moved away, while one of the servers hears nothing; then the others have forgotten
+/// how they came about, so that it only learns the end of it. Gives how many were to begin on that one.
+fn moves_unheard(seed: u64) -> usize {
+    let mut stage = Stage::new(seed, 3);
+    // There are three servers when this is answered.
+    stage.api("STREAM.CREATE.T", &json!({ "name": "T", "subjects": ["t"], "num_replicas": 3 }));
+    stage.pass(Span::from_secs(1));
+    let cut_off = stage.rng.below(3) as usize;
+    let (one, other) = ((cut_off + 1) % 3, (cut_off + 2) % 3);
+    let (client, operator) = (stage.client, stage.operator);
+    let ask = |stage: &mut Stage, client: usize, subject: &str, body: &Value| {
+        stage.pass(Span::from_millis(10)); // That it went after the last attempt is no answer to this one.
+        stage.world.connect_to(client, one);
+        stage.attempt(client, subject, &body.to_string())
+    };
+    [client, operator].into_iter().for_each(|client| stage.world.disconnect(client));
+    stage.pass(Span::from_millis(10));
+    stage.world.connect_to(client, one);
+    [one, other].into_iter().for_each(|host| stage.world.part(cut_off, host));
+    for number in 0..4 {
+        // One after the other would take until they know that it is cut off.
+        let config = json!({ "name": format!("S{number}"), "subjects": [format!("s{number}")] }).to_string();
+        let (inbox, len) = (stage.world.inbox(client), config.len());
+        let head = format!("PUB $JS.API.STREAM.CREATE.S{number} {inbox}.new{number} {len}");
+        stage.world.send(client, format!("{head}\r\n{config}\r\n").into_bytes());
+        stage.pass(Span::from_millis(20));
+    }
+    stage.pass(Span::from_millis(200));
+    let names = (0..8).find_map(|_| ask(&mut stage, client, "$JS.API.STREAM.NAMES", &json!({})));
+    let names: Vec<String> =
+        names.and_then(|names| serde_json::from_value(names["streams"].clone()).ok()).unwrap_or_default();
+    let is_led = |stage: &mut Stage, name: &String| {
+        let info = ask(stage, client, &format!("$JS.API.STREAM.INFO.{name}"), &json!({}));
+        info.is_some_and(|info| info.get("error").is_none())
+    };
+    let unheard: Vec<String> =
+        names.into_iter().filter(|name| name != "T" && !is_led(&mut stage, name)).collect();
+    for name in &unheard {
+        // Who leads it would answer; it is on its way when the next one is refused for that.
+        let subject = format!("$JS.API.ACCOUNT.STREAM.MOVE.$G.{name}");
+        let moves = |answer: Option<Value>| answer.is_some_and(|answer| answer["error"]["err_code"] == 10124);
+        let is_moving = (0..8).any(|_| moves(ask(&mut stage, operator, &subject, &json!({}))));
+        assert!(is_moving, "seed {seed}: {name} does not move");
+    }
+    for number in 0..30 {
+        let name = format!("X{number}");
+        let config = json!({ "name": name, "subjects": [name], "description": "x".repeat(1000) });
+        ask(&mut stage, client, &format!("$JS.API.STREAM.CREATE.{name}"), &config);
+        ask(&mut stage, client, &format!("$JS.API.STREAM.DELETE.{name}"), &json!({}));
+    }
+    for host in [one, other] {
+        stage.world.kill(host);
+        stage.world.boot(host, Start::default()).expect("it starts again");
+    }
+    stage.world.heal_links();
+    let mut acked = Vec::new();
+    for _ in 0..2 {
+        for name in &unheard {
+            let ack = stage.until(client, (&name.to_lowercase(), &json!(1)), |ack| ack["seq"].is_u64());
+            acked.push((name, ack["seq"].clone()));
+            stage.until(client, (&format!("$JS.API.STREAM.INFO.{name}"), &json!({})), |info| {
+                let cluster = &info["cluster"];
+                cluster["leader"].as_str().is_some_and(|leader| leader != format!("s{cut_off}"))
+                    && cluster["replicas"].as_array().is_none_or(Vec::is_empty)
+                    && cluster.get("desired").is_none()
+            });
+        }
+        for (name, seq) in &acked {
+            stage.api(&format!("STREAM.MSG.GET.{name}"), &json!({ "seq": seq }));
+        }
+        stage.restart_all();
+    }
+    unheard.len()
+}
+
+#[test]
+fn a_stream_moves_before_its_server_has_heard_of_it() {
+    let unheard: usize = (0..8).map(moves_unheard).sum();
+    assert!(unheard > 4, "only {unheard} were on a server that did not hear of them");
+}

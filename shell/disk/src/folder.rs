@@ -47,17 +47,18 @@ impl Folder {
 
     /// Runs one operation to its end.
     pub fn run(&mut self, op: DiskOp) -> DiskResult {
-        let (place, act) = (op.place(), act(&op));
-        self.apply(op).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { place },
-            io::ErrorKind::NotFound => DiskError::NotFound { place },
-            _ => DiskError::Failed { place, reason: format!("{act}: {error}") },
+        self.apply(&op).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                DiskError::Full { place: op.place() }
+            }
+            io::ErrorKind::NotFound => DiskError::NotFound { place: op.place() },
+            _ => DiskError::Failed { place: op.place(), reason: format!("{}: {error}", act(&op)) },
         })
     }
 
     /// Runs an operation that reads, if that needs no disk: None if what it reads is not in memory.
-    pub(crate) fn run_cached(&mut self, op: DiskOp) -> Option<DiskResult> {
-        let DiskOp::Read { file, offset, len } = op else { return Some(self.run(op)) };
+    pub(crate) fn run_cached(&mut self, op: &DiskOp) -> Option<DiskResult> {
+        let DiskOp::Read { file, offset, len } = *op else { return Some(self.run(op.clone())) };
         let bytes = read_cached(self.handle(file).ok()?, offset, len)?;
         Some(Ok(DiskAnswer::Bytes(bytes)))
     }
@@ -72,8 +73,8 @@ impl Folder {
         self.handles.retain(|(open, _)| *open != file);
     }
 
-    fn apply(&mut self, op: DiskOp) -> io::Result<DiskAnswer> {
-        match op {
+    fn apply(&mut self, op: &DiskOp) -> io::Result<DiskAnswer> {
+        match *op {
             DiskOp::MakeDir(dir) => make_dir(&self.dir_path(dir))?,
             DiskOp::List(dir) => return list(&self.dir_path(dir)).map(DiskAnswer::Listed),
             DiskOp::Create(file) => {
@@ -83,10 +84,10 @@ impl Folder {
                 self.keep(file, handle);
             }
             DiskOp::Fill { file, offset, len } => fill(self.handle(file)?, offset, len)?,
-            DiskOp::Write { file, mut offset, data } => {
+            DiskOp::Write { file, mut offset, ref data } => {
                 let handle = self.handle(file)?;
                 for piece in data {
-                    handle.write_all_at(&piece, offset)?;
+                    handle.write_all_at(piece, offset)?;
                     if piece.len() >= LARGE_WRITE_BYTES {
                         start_writing_back(handle, offset, piece.len() as u64);
                     }

@@ -69,10 +69,9 @@ impl Reads {
         let Open { folder, tables } = &mut *open;
         let mut is_cached = true;
         let mut disk = |op: DiskOp| {
-            let place = op.place();
-            folder.run_cached(op).unwrap_or_else(|| {
+            folder.run_cached(&op).unwrap_or_else(|| {
                 is_cached = false;
-                Err(DiskError::Failed { place, reason: "it is not in memory".to_owned() })
+                Err(DiskError::Failed { place: op.place(), reason: "it is not in memory".to_owned() })
             })
         };
         let result = tables.load(group, block, &mut disk);

@@ -126,7 +126,7 @@ impl JetStream {
             return false;
         }
         let asset = self.meta.all().find(|(_, asset)| asset.group() == group);
-        let peers: Vec<NodeId> = asset.map(|(_, asset)| asset.peers().collect()).unwrap_or_default();
+        let peers: Vec<NodeId> = asset.map(|(_, asset)| asset.servers().collect()).unwrap_or_default();
         let back = matches!(call.kind, Kind::StreamCancelMove | Kind::AccountCancelMove);
         let update = back || matches!(call.kind, Kind::StreamUpdate | Kind::StreamMove);
         let Some(cluster) = &mut self.cluster else { return false };

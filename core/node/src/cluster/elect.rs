@@ -180,11 +180,15 @@ impl JetStream {
     /// Whether what this server reads of a group that it leads is the newest: nobody else can lead it by now.
     pub(crate) fn may_read(&self, now: Time, id: GroupId) -> bool {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return true };
-        let members = replicated.replica.members();
         // A successor that was told to take over does not wait for anybody to forget this leader.
-        replicated.is_leading()
-            && !cluster.handovers.holds(id)
-            && cluster.peers.has_lease(now, cluster.me, &members.voters)
+        replicated.is_leading() && !cluster.handovers.holds(id) && self.has_lease(now, id)
+    }
+
+    /// Whether this server has heard of so many of a group lately that nobody else leads it unless this one wants that.
+    pub(crate) fn has_lease(&self, now: Time, id: GroupId) -> bool {
+        let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return true };
+        let members = replicated.replica.members();
+        cluster.peers.has_lease(now, cluster.me, &members.voters)
             && (members.outgoing.is_empty() || cluster.peers.has_lease(now, cluster.me, &members.outgoing))
     }
 
@@ -254,7 +258,7 @@ impl JetStream {
             // Who asks does not know of its leader, or that it does not belong to the group any more.
             let is_dismissed = self.is_dismissed(id, from);
             match self.cluster.as_mut().filter(|_| is_dismissed) {
-                Some(cluster) => cluster.send(from, hw_cluster::PeerFrame::Removed { group: id }),
+                Some(cluster) => cluster.send_removed(from, id),
                 None => self.ping(id),
             }
             return false;

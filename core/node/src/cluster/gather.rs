@@ -204,7 +204,7 @@ impl JetStream {
             return vec![leader];
         }
         let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
-        let peers = asset.into_iter().flat_map(|(_, asset)| asset.peers());
+        let peers = asset.into_iter().flat_map(|(_, asset)| asset.servers());
         peers.filter(|node| reached.contains(node)).collect()
     }
 

@@ -78,6 +78,9 @@ struct Waiting {
     group: GroupId,
     /// This server led when it came, with a successor on its way: nobody else carries it out.
     mine: bool,
+    /// The term in which this server took itself for the leader when it came, and could not prove it: if it leads in that
+    /// term still, nobody else can have carried it out.
+    unproven: Option<u64>,
     /// The servers that it reached as well: who of them led may have carried it out.
     heard: Vec<NodeId>,
     /// Nothing was ever decided in this cluster when it came, as far as this server knows: nobody led.
@@ -127,7 +130,10 @@ impl JetStream {
             META => self.leads_meta(),
             id => self.groups.get(&id).is_some_and(|group| group.log.is_leading()),
         };
-        let mine = is_led || call.handed_on.is_some();
+        let is_proven = is_led && self.has_lease(now, id);
+        let term = self.replica(id).map(|replicated| replicated.replica.term());
+        let unproven = term.filter(|_| is_led && !is_proven);
+        let mine = is_proven || call.handed_on.is_some();
         let early = self.meta_log.applied() == LogIndex(0);
         let Some(cluster) = &mut self.cluster else { return };
         let before = now - YOUNG;
@@ -136,7 +142,7 @@ impl JetStream {
         let patience = if mine || heard.is_empty() { PATIENCE_HELD } else { PATIENCE };
         let until = now + patience;
         let (call, group) = (call.clone(), id);
-        cluster.parked.all.push(Waiting { call, parsed, until, group, mine, heard, early });
+        cluster.parked.all.push(Waiting { call, parsed, until, group, mine, unproven, heard, early });
     }
 
     /// Leaders may have been found.
@@ -148,7 +154,9 @@ impl JetStream {
                 // A change may have been made already by who led before, and must not be made twice.
                 let is_alone = waiting.heard.is_empty() && waiting.call.sender.conn.is_some();
                 let is_first = || waiting.group == META && self.is_first_leader();
-                if waiting.mine || is_alone || is_look(&waiting.parsed) || is_first() {
+                let term = self.replica(waiting.group).map(|replicated| replicated.replica.term());
+                let is_same = waiting.unproven.is_some() && waiting.unproven == term;
+                if waiting.mine || is_same || is_alone || is_look(&waiting.parsed) || is_first() {
                     waiting.call.handed_on = waiting.call.handed_on.or(Some(Whom::Any));
                     self.calls.push_back(waiting.call);
                 }
@@ -210,7 +218,7 @@ impl JetStream {
         };
         let cluster = self.cluster.as_ref()?;
         let is_here = |node: NodeId| node == cluster.me || cluster.peers.is_alive(node);
-        if self.leads_meta() && !asset.peers().any(is_here) {
+        if self.leads_meta() && !asset.servers().any(is_here) {
             return Some(Lack::Servers);
         }
         let id = asset.group();
@@ -246,7 +254,7 @@ impl JetStream {
             // It has moved away meanwhile.
             None => {
                 let asset = self.meta.all().find(|(_, asset)| asset.group() == id);
-                asset.and_then(|(_, asset)| asset.peers().find(is_there))
+                asset.and_then(|(_, asset)| asset.servers().find(is_there))
             }
         }
     }

@@ -57,9 +57,10 @@ impl JetStream {
         if here { Duty::Here } else { Duty::Elsewhere }
     }
 
-    /// Whether a stream has a place on this server.
+    /// Whether a stream has a place on this server, be it only until it is elsewhere. Who has nothing of a stream that is to
+    /// leave it, as it did not hear of it in time, begins it: nobody else can, and before that nobody says that it has moved.
     pub(crate) fn is_placed_here(&self, asset: &Asset) -> bool {
-        self.cluster.as_ref().is_none_or(|cluster| asset.peers().any(|node| node == cluster.me))
+        self.cluster.as_ref().is_none_or(|cluster| asset.servers().any(|node| node == cluster.me))
     }
 
     /// The log of a stream that begins, or of which something was on disk already. Who is to have a replica and cannot have
@@ -248,7 +249,7 @@ impl JetStream {
         // The list of servers may be another one.
         cluster.admitting |= matches!(answer, MetaAnswer::Done | MetaAnswer::Moved);
         let ids: Vec<GroupId> = match answer {
-            MetaAnswer::Updated(Ok(id)) | MetaAnswer::Restored(Ok(id)) => vec![*id],
+            MetaAnswer::Updated(Ok(id)) | MetaAnswer::Restored(Ok(id)) | MetaAnswer::Placed(id) => vec![*id],
             MetaAnswer::Moved => self.meta.all().map(|(_, asset)| asset.group()).collect(),
             _ => return,
         };
@@ -297,12 +298,7 @@ impl JetStream {
         let is_durable = |(waits, ..): &mut (u64, GroupId, Vec<NodeId>)| *waits != 0 && *waits <= ticket;
         let durable: Vec<_> = cluster.dismissals.extract_if(.., is_durable).collect();
         for (_, group, gone) in durable {
-            for node in gone {
-                if cluster.peers.link(node).is_some() {
-                    cluster.leavers.insert((group, node));
-                }
-                cluster.send(node, hw_cluster::PeerFrame::Removed { group });
-            }
+            gone.into_iter().for_each(|node| cluster.send_removed(node, group));
         }
     }
 

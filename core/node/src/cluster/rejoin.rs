@@ -30,7 +30,7 @@ impl JetStream {
     /// What is on disk of a stream cannot be used, and others have it: gives the group that is to be filled.
     pub(crate) fn blank_group(&mut self, asset: &Asset) -> Option<Box<Group>> {
         let (me, id) = (self.cluster.as_ref()?.me, asset.group());
-        if asset.peers.len() < 2 || !self.is_placed_here(asset) {
+        if asset.is_only_on(me) || !self.is_placed_here(asset) {
             return None;
         }
         let blank = Replicated::blank((me, id)).ok()?;

@@ -56,11 +56,9 @@ impl IndexWriter {
 
     /// Appends the index as pages; it begins at this place of the file.
     pub fn finish(self, (id, vault): (SegmentId, &Vault), offset: u64, out: &mut Vec<u8>) -> Place {
-        let mut names: Vec<(&Bytes, u32)> =
-            self.subjects.iter().map(|(name, &number)| (name, number)).collect();
-        names.sort_unstable();
+        let names = self.sorted_names();
         let mut ranks = vec![0; names.len()];
-        for (rank, (_, number)) in names.iter().enumerate() {
+        for (rank, (.., number)) in names.iter().enumerate() {
             ranks[*number as usize] = rank as u32;
         }
         let (mut content, mut directory) = (Vec::new(), DirectoryWriter::default());
@@ -68,7 +66,7 @@ impl IndexWriter {
         self.put_groups(&ranks, &mut counts, &mut content, &mut directory);
         let dictionary = position(&content);
         let lists = self.lists(&ranks, &counts);
-        let names = names.into_iter().map(|(name, _)| name);
+        let names = names.into_iter().map(|(_, name, _)| name);
         let mut postings = Vec::new();
         let (mut at, mut block) = (0, NamesWriter::default());
         for (rank, name) in names.enumerate() {
@@ -101,6 +99,29 @@ impl IndexWriter {
             layout: Layout::Columns,
             cipher: vault.cipher(),
         }
+    }
+
+    /// The subjects in order, each with its number and with what it is sorted by before its name: the eight bytes behind
+    /// what all names begin with, as most have a long beginning in common.
+    fn sorted_names(&self) -> Vec<(u64, &Bytes, u32)> {
+        let mut prefix: Option<&[u8]> = None;
+        for name in self.subjects.keys() {
+            let common = prefix.unwrap_or(name);
+            let len = common.iter().zip(name.iter()).take_while(|(a, b)| a == b).count();
+            prefix = Some(&common[..len]);
+        }
+        let skipped = prefix.unwrap_or_default().len();
+        let key = |name: &Bytes| {
+            let mut key = [0; 8];
+            let rest = &name[skipped..];
+            let len = rest.len().min(key.len());
+            key[..len].copy_from_slice(&rest[..len]);
+            u64::from_be_bytes(key)
+        };
+        let mut names: Vec<_> =
+            self.subjects.iter().map(|(name, &number)| (key(name), name, number)).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The records, whose subjects have their final numbers.

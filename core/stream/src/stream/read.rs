@@ -53,6 +53,8 @@ pub enum BatchStep {
     },
     /// This block must be loaded first; then ask again.
     Load(BlockId),
+    /// The next message is there and damaged.
+    Damaged,
     /// Nothing follows.
     End(BatchEnd),
 }
@@ -146,6 +148,8 @@ impl Stream {
             let message = match self.messages.fetch(seq) {
                 Fetch::OnDisk(block) => return BatchStep::Load(block),
                 Fetch::Message(message) => message,
+                // As it is in the index, it is not that it has left.
+                Fetch::Absent if self.messages.contains(seq) => return BatchStep::Damaged,
                 Fetch::Absent => {
                     read.skip(seq);
                     continue;

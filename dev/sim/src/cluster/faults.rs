@@ -4,7 +4,7 @@ use hw_kit::Span;
 use hw_store::FileId;
 use serde_json::json;
 
-use super::{Run, violation};
+use super::Run;
 use crate::history::Violation;
 use crate::workload::BUCKET;
 
@@ -203,7 +203,7 @@ impl Run {
             }
         } else {
             self.count("damaged disks");
-            self.damaged.insert(host);
+            self.is_damaged = true;
             let of = if self.rng.chance(2, 3) { is_segment } else { is_log };
             if self.world.flip(host, of).is_none() {
                 self.world.flip(host, is_log);
@@ -216,7 +216,7 @@ impl Run {
         for host in 0..self.world.servers() {
             let disk = self.world.disk(host);
             (disk.capacity, disk.fail_sync_in) = (None, None);
-            if !self.world.is_up(host) && !self.broken.contains(&host) {
+            if !self.world.is_up(host) {
                 let cuts = self.rng.chance(1, 4);
                 self.boot(host, cuts)?;
             }
@@ -236,9 +236,6 @@ impl Run {
             }
         }
         self.start_all()?;
-        if self.world.servers() - self.broken.len() <= self.world.servers() / 2 {
-            return Err(violation("recovery", "most servers do not start"));
-        }
         let history = &mut self.workload.history;
         history.stuck = false;
         history.loose_until = self.world.now() + LATE;

@@ -114,12 +114,8 @@ impl Run {
     fn settled(&mut self) -> Result<(), Violation> {
         let until = self.world.now() + PEACE;
         loop {
-            let Run { world, workload, damaged, broken, .. } = self;
-            let is_excused = |host: usize, stream: &str| {
-                damaged.contains(&host)
-                    || broken.contains(&host)
-                    || workload.history.unreachable.contains(stream)
-            };
+            let Run { world, workload, .. } = self;
+            let is_excused = |stream: &str| workload.history.unreachable.contains(stream);
             let servers = (0..world.servers()).filter_map(|host| Some((host, world.server(host)?)));
             match Agreement::settled(servers, &is_excused) {
                 Err(text) if world.now() > until => return Err(violation("agree", text)),

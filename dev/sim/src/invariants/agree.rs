@@ -53,14 +53,14 @@ impl Agreement {
         Ok(())
     }
 
-    /// At rest: all replicas are whole and have come equally far. `but` are servers of which that is not expected.
+    /// At rest: all replicas are whole and have come equally far. `but` are streams of which that is not expected.
     pub fn settled<'a>(
         servers: impl Iterator<Item = (usize, &'a Server)>,
-        but: &dyn Fn(usize, &str) -> bool,
+        but: &dyn Fn(&str) -> bool,
     ) -> Result<(), String> {
         let mut ends: BTreeMap<GroupId, (LogIndex, usize)> = BTreeMap::new();
         for (host, server) in servers {
-            for replica in server.replicas().filter(|replica| !but(host, replica.stream)) {
+            for replica in server.replicas().filter(|replica| !but(replica.stream)) {
                 if let Some(damage) = replica.damage {
                     return Err(format!("{}: server {host} has damage: {damage}", replica.stream));
                 }
