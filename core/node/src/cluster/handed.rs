@@ -91,6 +91,12 @@ impl Handed {
         self.leaving.clear();
     }
 
+    /// Whether what is for a term's leader waits: something is with leaders of earlier terms, or on its way to them.
+    fn holds_back(&self, id: GroupId, term: u64) -> bool {
+        let first = self.groups.get(&id).and_then(VecDeque::front).map(|first| first.serial.term);
+        first.or_else(|| self.leaving.get(&id).copied()).is_some_and(|first| first < term)
+    }
+
     /// A publish is refused without asking the log.
     fn refuse(&mut self, id: GroupId, run: Run, json: Bytes) {
         Answered::put(self.answers.entry(run.by).or_default(), id, run.number, &json);
@@ -296,9 +302,7 @@ impl JetStream {
     /// Whether what was handed to an earlier leader of a group may still come into its log: nothing overtakes that.
     pub(crate) fn is_unresolved(&self, id: GroupId) -> bool {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(id)) else { return false };
-        let (handed, term) = (&cluster.forwards.handed, replicated.replica.term());
-        let first = handed.groups.get(&id).and_then(VecDeque::front).map(|first| first.serial.term);
-        first.or_else(|| handed.leaving.get(&id).copied()).is_some_and(|first| first < term)
+        cluster.forwards.handed.holds_back(id, replicated.replica.term())
     }
 
     /// A publish that was handed on from here is applied here: its publisher is told when the leader says so, or is gone.
@@ -532,6 +536,20 @@ mod tests {
         assert_eq!(numbers(handed.take_before(id, 2)), [1, 3]);
         assert_eq!((numbers(handed.take_before(id, u64::MAX)), handed.bytes), (vec![4], 0));
         assert!(handed.groups.is_empty());
+    }
+
+    /// Numbers for two terms in one round would be noted in the order of their leaders' names.
+    #[test]
+    fn what_is_for_the_next_term_waits_for_what_has_a_number_of_the_last_one() {
+        let (id, mut handed) = (GroupId(7), Handed::default());
+        handed.leaving.insert(id, 1);
+        assert!(handed.holds_back(id, 2) && !handed.holds_back(id, 1) && !handed.holds_back(GroupId(8), 2));
+        handed.groups.entry(id).or_default().push_back(sent(1, 1));
+        handed.bytes += 2;
+        handed.all_left();
+        assert!(handed.holds_back(id, 2), "it is with a leader that may still store it");
+        handed.take_before(id, 2);
+        assert!(!handed.holds_back(id, 2));
     }
 
     #[test]
