@@ -354,6 +354,11 @@ impl Shard {
         self.rooms.js.as_ref().is_none_or(JetStream::has_handed_over)
     }
 
+    /// The same when its clients are gone: whether everything that they sent is answered.
+    pub fn has_settled(&self) -> bool {
+        self.rooms.js.as_ref().is_none_or(JetStream::has_settled)
+    }
+
     /// Answers that nobody hears so far, before the shard ends.
     pub fn take_unheard(&mut self) -> Vec<Unheard> {
         self.unheard.take()

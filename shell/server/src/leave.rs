@@ -50,8 +50,9 @@ pub(crate) fn leave(inner: &Inner) {
         tracing::warn!("other servers did not take everything that this one leads");
     }
     close_gently(inner, &inner.connections());
-    // What they sent last was taken, and goes on. What came for them follows them to where they will be.
-    await_that(NOTICED, || on_shard(inner, 0, |shard, _| shard.has_handed_over()).unwrap_or(true));
+    // What they sent last was taken, and goes on. What came for them, the answers to that as well, follows them to where they
+    // will be.
+    await_that(NOTICED, || on_shard(inner, 0, |shard, _| shard.has_settled()).unwrap_or(true));
     for mailbox in 0..inner.mailboxes.len() {
         let unheard = on_shard(inner, mailbox, |shard, _| shard.take_unheard()).unwrap_or_default();
         on_shard(inner, 0, move |shard, _| shard.hand_on_unheard(unheard));

@@ -86,6 +86,11 @@ impl Handed {
         true
     }
 
+    /// Whether it is known of everything what became of it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     /// What has a number has left.
     pub(crate) fn all_left(&mut self) {
         self.leaving.clear();

@@ -214,6 +214,13 @@ impl JetStream {
         cluster.forwards.waiting() == 0 && self.replicated().into_iter().all(is_done)
     }
 
+    /// The same once its clients are gone, and whether leaders have said what became of what was handed to them from here: nobody
+    /// else tells the publishers.
+    pub(crate) fn has_settled(&self) -> bool {
+        let is_known = self.cluster.as_ref().is_none_or(|cluster| cluster.forwards.handed.is_settled());
+        is_known && self.has_handed_over()
+    }
+
     /// Successors that did not take over. They may still do so: nothing is decided in this term any more.
     pub(crate) fn run_handovers(&mut self, now: Time, hub: &mut Hub) {
         let Some(cluster) = &mut self.cluster else { return };
