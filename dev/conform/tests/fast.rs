@@ -170,7 +170,11 @@ fn killed(target: &Target) -> Flow {
     batch.send(true)?;
     let answer = batch.end()?;
     want(answer["count"] == 21, || format!("{answer}"))?;
-    let there = batch.js.read_from("S", 1)?;
+    let there = match target.name {
+        "headwater" => batch.js.read_from("S", 1)?,
+        // A consumer that is new while a server is away may give it nothing at first.
+        _ => wait("what is there", || batch.js.read_from("S", 1).ok())?,
+    };
     let numbers: Vec<u32> =
         there.iter().filter_map(|one| String::from_utf8_lossy(&one.payload).parse().ok()).collect();
     let is_right = numbers.is_sorted_by(|a, b| a < b)
