@@ -233,7 +233,9 @@ impl JetStream {
     /// members: a stream that needs them waits.
     pub(crate) fn is_gathering(&self, now: Time) -> bool {
         let (Some(cluster), Some(replicated)) = (&self.cluster, self.replica(META)) else { return false };
-        let known = replicated.replica.members().voters.len();
+        // Of a member that has not joined yet nobody knows the tags.
+        let voters = &replicated.replica.members().voters;
+        let known = self.meta.nodes().filter(|(node, _)| voters.contains(node)).count();
         known < cluster.config.expected as usize && now.since(replicated.since) < GATHERING
     }
 
