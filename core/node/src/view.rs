@@ -145,6 +145,15 @@ impl<'a> JetStreamView<'a> {
         groups.map(|group| group.stream.config().name.clone()).collect()
     }
 
+    /// Streams that are to be on a server, and on one other at most, as far as this one has heard: that server may not have
+    /// heard of them yet.
+    pub fn entrusted(&self, node: NodeId) -> Vec<String> {
+        let is_few =
+            |asset: &hw_meta::Asset| asset.servers().any(|it| it == node) && asset.servers().count() <= 2;
+        let assets = self.js.meta.all().filter(|(_, asset)| is_few(asset));
+        assets.map(|(_, asset)| asset.config.name.clone()).collect()
+    }
+
     /// Which server of its cluster this is; 0 without one.
     pub fn node(&self) -> NodeId {
         self.js.cluster.as_ref().map_or(NodeId(0), |cluster| cluster.me)

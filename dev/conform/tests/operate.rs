@@ -120,6 +120,11 @@ fn servers_of(js: &mut Js, stream: &str) -> Option<Vec<String>> {
 fn tags(target: &Target) -> Flow {
     let trio = tagged(target, "")?;
     let mut js = open(&trio.servers[0])?;
+    create(target, &mut js, &placed("TWO", 2, &["SSD"]))?;
+    let names = wait("two servers", || servers_of(&mut js, "TWO").filter(|names| names.len() == 2))?;
+    want(!names.contains(&"n3".to_owned()), || format!("{names:?}"))?;
+    create(target, &mut js, &placed("NOT", 1, &["!ssd"]))?;
+    want(servers_of(&mut js, "NOT").is_some_and(|names| names == ["n3"]), || "!ssd is n3".to_owned())?;
     let none = |reasons: &str| format!("no suitable peers for placement{reasons}");
     let nope = none(", tags not matched ['nope']");
     refused(&mut js, "STREAM.CREATE.X", &placed("X", 1, &["nope"]), (10005, &nope))?;
@@ -132,16 +137,11 @@ fn tags(target: &Target) -> Flow {
     elsewhere["placement"] = json!({ "preferred": "n2" });
     let preferred = "preferred server not permitted in placement";
     refused(&mut js, "STREAM.CREATE.X", &elsewhere, (10052, preferred))?;
-    api(&mut js, "STREAM.CREATE.NOT", &placed("NOT", 1, &["!ssd"]))?;
-    want(servers_of(&mut js, "NOT").is_some_and(|names| names == ["n3"]), || "!ssd is n3".to_owned())?;
-    api(&mut js, "STREAM.CREATE.TWO", &placed("TWO", 2, &["SSD"]))?;
-    let names = wait("two servers", || servers_of(&mut js, "TWO").filter(|names| names.len() == 2))?;
-    want(!names.contains(&"n3".to_owned()), || format!("{names:?}"))?;
     refused(&mut js, "STREAM.UPDATE.NOT", &placed("NOT", 2, &["ssd"]), {
         (10123, "can not move and scale a stream in a single update")
     })?;
     let lead = |tags: &[&str]| json!({ "placement": { "tags": tags } });
-    api(&mut js, "STREAM.CREATE.ALL", &replicated("ALL", 3))?;
+    create(target, &mut js, &replicated("ALL", 3))?;
     wait("three servers", || servers_of(&mut js, "ALL").filter(|names| names.len() == 3))?;
     if trio.leader(0, "ALL")? != 2 {
         api(&mut js, "STREAM.LEADER.STEPDOWN.ALL", &lead(&["az:c"]))?;
@@ -152,7 +152,7 @@ fn tags(target: &Target) -> Flow {
     drop(trio);
     let trio = tagged(target, "jetstream { unique_tag: \"az\" }")?;
     let mut js = open(&trio.servers[1])?;
-    api(&mut js, "STREAM.CREATE.ALL", &replicated("ALL", 3))?;
+    create(target, &mut js, &replicated("ALL", 3))?;
     drop(trio);
     let trio = tagged(target, "jetstream { unique_tag: \"rack\" }")?;
     let mut js = open(&trio.servers[1])?;
@@ -160,10 +160,27 @@ fn tags(target: &Target) -> Flow {
     refused(&mut js, "STREAM.CREATE.ONE", &replicated("ONE", 1), (10005, &unique))
 }
 
-/// Messages with numbers.
-fn fill(js: &mut Js, subject: &str, count: u32) -> Flow {
+/// Creates a stream. A `nats-server` may be asked before it has heard of the others' tags.
+fn create(target: &Target, js: &mut Js, config: &Value) -> Flow {
+    let verb = format!("STREAM.CREATE.{}", config["name"].as_str().unwrap_or_default());
+    if target.name == "headwater" {
+        return api(js, &verb, config).map(drop);
+    }
+    let answer = wait(&format!("{config} has servers"), || {
+        let answer = js.api(&verb, config).ok()?;
+        (answer["error"]["err_code"] != 10005).then_some(answer)
+    })?;
+    want(answer.get("error").is_none(), || format!("{config}: {answer}"))
+}
+
+/// Messages with numbers. On a `nats-server` nobody may listen for a moment after a stream was created or has moved.
+fn fill(target: &Target, js: &mut Js, subject: &str, count: u32) -> Flow {
     for number in 0..count {
-        let ack = js.request(subject, number.to_string().as_bytes())?;
+        let mut take = || js.request(subject, number.to_string().as_bytes());
+        let ack = match target.name {
+            "headwater" => take()?,
+            _ => wait("somebody listens", || take().ok().filter(|ack| !ack.payload.is_empty()))?,
+        };
         let ack: Value = serde_json::from_slice(&ack.payload)?;
         want(ack["seq"].is_u64(), || format!("{subject} {number}: {ack}"))?;
     }
@@ -173,8 +190,8 @@ fn fill(js: &mut Js, subject: &str, count: u32) -> Flow {
 fn moves(target: &Target) -> Flow {
     let mut trio = tagged(target, "")?;
     let mut js = open(&trio.servers[0])?;
-    api(&mut js, "STREAM.CREATE.ONE", &placed("ONE", 1, &["az:c"]))?;
-    fill(&mut js, "one", 200)?;
+    create(target, &mut js, &placed("ONE", 1, &["az:c"]))?;
+    fill(target, &mut js, "one", 200)?;
     let consumer =
         json!({ "stream_name": "ONE", "config": { "durable_name": "C", "ack_policy": "explicit" } });
     api(&mut js, "CONSUMER.DURABLE.CREATE.ONE.C", &consumer)?;
@@ -213,20 +230,16 @@ fn moves(target: &Target) -> Flow {
     want(answer["type"] == kind && answer["config"]["name"] == "ONE", || format!("{answer}"))?;
     wait("ONE is elsewhere", || servers_of(&mut js, "ONE").filter(|names| names != &["n3"]))?;
     arrived(target, &mut js, "ONE", 200)?;
-    if target.name == "headwater" {
-        return fill(&mut js, "one", 1);
-    }
-    // Nobody listens for a moment.
-    wait("it takes more", || fill(&mut js, "one", 1).ok())
+    fill(target, &mut js, "one", 1)
 }
 
 fn evacuated(target: &Target) -> Flow {
     let trio = tagged(target, "")?;
     let mut js = open(&trio.servers[0])?;
-    api(&mut js, "STREAM.CREATE.ALL", &replicated("ALL", 3))?;
-    api(&mut js, "STREAM.CREATE.ONE", &replicated("ONE", 1))?;
-    fill(&mut js, "one", 50)?;
-    fill(&mut js, "all", 50)?;
+    create(target, &mut js, &replicated("ALL", 3))?;
+    create(target, &mut js, &replicated("ONE", 1))?;
+    fill(target, &mut js, "one", 50)?;
+    fill(target, &mut js, "all", 50)?;
     let at = trio.leader(0, "ONE")?;
     let name = format!("n{}", at + 1);
     refused(&mut js, "STREAM.PEER.EVACUATE.ALL", &json!({ "peer": "nope" }), (10040, "peer not a member"))?;
@@ -246,8 +259,8 @@ fn backups(target: &Target) -> Flow {
     let trio = Trio::start(target)?;
     let mut js = open(&trio.servers[0])?;
     for (name, replicas) in [("ONE", 1), ("ALL", 3)] {
-        api(&mut js, &format!("STREAM.CREATE.{name}"), &replicated(name, replicas))?;
-        fill(&mut js, &name.to_lowercase(), 300)?;
+        create(target, &mut js, &replicated(name, replicas))?;
+        fill(target, &mut js, &name.to_lowercase(), 300)?;
         let consumer =
             json!({ "stream_name": name, "config": { "durable_name": "C", "ack_policy": "explicit" } });
         api(&mut js, &format!("CONSUMER.DURABLE.CREATE.{name}.C"), &consumer)?;
@@ -263,7 +276,7 @@ fn backups(target: &Target) -> Flow {
             let info = js.api(&format!("CONSUMER.INFO.{name}.C"), &json!({})).ok()?;
             (info["num_pending"] == 300).then_some(())
         })?;
-        fill(&mut js, &name.to_lowercase(), 1)?;
+        fill(target, &mut js, &name.to_lowercase(), 1)?;
     }
     Ok(())
 }
@@ -272,10 +285,10 @@ fn backups(target: &Target) -> Flow {
 fn copies(target: &Target) -> Flow {
     let mut trio = tagged(target, "")?;
     let mut js = open(&trio.servers[0])?;
-    api(&mut js, "STREAM.CREATE.ONE", &placed("ONE", 1, &["az:a"]))?;
-    api(&mut js, "STREAM.CREATE.TWO", &placed("TWO", 1, &["az:b"]))?;
-    fill(&mut js, "one", 600)?;
-    fill(&mut js, "two", 100)?;
+    create(target, &mut js, &placed("ONE", 1, &["az:a"]))?;
+    create(target, &mut js, &placed("TWO", 1, &["az:b"]))?;
+    fill(target, &mut js, "one", 600)?;
+    fill(target, &mut js, "two", 100)?;
     let copy = |name: &str, what: &str, origins: Value| {
         let mut config = placed(name, 1, &["az:c"]);
         config["subjects"] = json!([]);
@@ -284,8 +297,8 @@ fn copies(target: &Target) -> Flow {
     };
     let source = |name: &str| json!({ "name": name });
     let (one, two) = (source("ONE"), source("TWO"));
-    api(&mut js, "STREAM.CREATE.MIRROR", &copy("MIRROR", "mirror", one.clone()))?;
-    api(&mut js, "STREAM.CREATE.BOTH", &copy("BOTH", "sources", json!([one, two])))?;
+    create(target, &mut js, &copy("MIRROR", "mirror", one.clone()))?;
+    create(target, &mut js, &copy("BOTH", "sources", json!([one, two])))?;
     let has = |js: &mut Js, name: &str, count: u64| {
         let info = js.api(&format!("STREAM.INFO.{name}"), &json!({})).ok()?;
         (info["state"]["messages"] == count && info["cluster"]["leader"] == "n3").then_some(())
@@ -293,8 +306,8 @@ fn copies(target: &Target) -> Flow {
     wait("the mirror has all", || has(&mut js, "MIRROR", 600))?;
     filled(&mut js, "MIRROR", 600)?;
     wait("both are there", || has(&mut js, "BOTH", 700))?;
-    fill(&mut js, "one", 1)?;
-    fill(&mut js, "two", 1)?;
+    fill(target, &mut js, "one", 1)?;
+    fill(target, &mut js, "two", 1)?;
     wait("the mirror has one more", || has(&mut js, "MIRROR", 601))?;
     wait("both have one more", || has(&mut js, "BOTH", 702))?;
     // Origin and copy go on where they were.
@@ -302,8 +315,8 @@ fn copies(target: &Target) -> Flow {
     trio.servers[1].restart()?;
     trio.await_health()?;
     let mut js = open(&trio.servers[0])?;
-    fill(&mut js, "one", 1)?;
-    fill(&mut js, "two", 1)?;
+    fill(target, &mut js, "one", 1)?;
+    fill(target, &mut js, "two", 1)?;
     wait("the mirror goes on", || has(&mut js, "MIRROR", 602))?;
     wait("both go on", || has(&mut js, "BOTH", 704))
 }
@@ -311,7 +324,7 @@ fn copies(target: &Target) -> Flow {
 fn removed(target: &Target) -> Flow {
     let mut trio = Trio::start(target)?;
     api(&mut open(&trio.servers[0])?, "STREAM.CREATE.ALL", &replicated("ALL", 3))?;
-    fill(&mut open(&trio.servers[0])?, "all", 50)?;
+    fill(target, &mut open(&trio.servers[0])?, "all", 50)?;
     let leader = trio.meta_leader(0)?;
     let (name, other) = (format!("n{}", leader + 1), (leader + 1) % 3);
     let answer = api(&mut trio.operator(leader)?, "SERVER.REMOVE", &json!({ "peer": name }))?;
@@ -324,14 +337,14 @@ fn removed(target: &Target) -> Flow {
     filled(&mut js, "ALL", 50)?;
     // With the store that it had it stays outside, also when it is started again.
     trio.servers[leader].restart()?;
-    fill(&mut js, "all", 1)?;
+    fill(target, &mut js, "all", 1)?;
     want(size(&trio, other) == Some(2), || "it is back".to_owned())
 }
 
 fn unknown(target: &Target) -> Flow {
     let trio = Trio::start(target)?;
     let mut js = open(&trio.servers[0])?;
-    api(&mut js, "STREAM.CREATE.ALL", &replicated("ALL", 3))?;
+    create(target, &mut js, &replicated("ALL", 3))?;
     let text = "invalid JSON: json: unknown field \"foo\"";
     let (outer, inner) = (json!({ "foo": 1 }), json!({ "placement": { "foo": 1 } }));
     for body in [&outer, &inner] {
@@ -347,8 +360,8 @@ fn killed(target: &Target) -> Flow {
     let mut trio = Trio::start(target)?;
     let mut js = open(&trio.servers[0])?;
     for (name, replicas) in [("ONE", 1), ("TWO", 1), ("THREE", 1), ("ALL", 3)] {
-        api(&mut js, &format!("STREAM.CREATE.{name}"), &replicated(name, replicas))?;
-        fill(&mut js, &name.to_lowercase(), 100)?;
+        create(target, &mut js, &replicated(name, replicas))?;
+        fill(target, &mut js, &name.to_lowercase(), 100)?;
     }
     trio.servers.iter_mut().for_each(hw_testkit::Server::kill);
     // One alone knows of nothing, and keeps it when it ends in order.
@@ -397,7 +410,7 @@ fn overrun(target: &Target) -> Flow {
     let limits = |_| "jetstream { max_buffered_size: 64KB, max_buffered_msgs: 100 }".to_owned();
     let trio = Trio::start_with(target, 3, limits)?;
     let mut js = open(&trio.servers[0])?;
-    api(&mut js, "STREAM.CREATE.ALL", &replicated("ALL", 3))?;
+    create(target, &mut js, &replicated("ALL", 3))?;
     let at = trio.leader(0, "ALL")?;
     let mut js = open(&trio.servers[at])?;
     js.set_patience(Duration::from_secs(10));

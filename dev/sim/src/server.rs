@@ -196,6 +196,12 @@ impl Server {
         view.map(|view| view.fragile()).unwrap_or_default()
     }
 
+    /// Streams that need another server, as far as this one has heard.
+    pub fn entrusted(&self, node: NodeId) -> Vec<String> {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.map(|view| view.entrusted(node)).unwrap_or_default()
+    }
+
     /// The clock was set forward by so much.
     pub fn handle_clock_step(&mut self, step: Span) {
         self.shards.iter_mut().for_each(|running| running.shard.handle_clock_step(step));

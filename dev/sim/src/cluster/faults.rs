@@ -186,7 +186,7 @@ impl Run {
             return Ok(());
         }
         self.stricken = Some(host);
-        for name in self.world.server(host).map(|server| server.fragile()).unwrap_or_default() {
+        for name in self.fragile(host) {
             self.workload.history.streams.remove(&name);
             self.workload.history.unreachable.insert(name);
         }
@@ -210,6 +210,15 @@ impl Run {
             }
         }
         if self.world.is_up(host) { Ok(()) } else { self.boot(host, false) }
+    }
+
+    /// Streams that are lost, or stand still, without a server's disk.
+    fn fragile(&self, host: usize) -> Vec<String> {
+        let Some(node) = self.world.server(host).map(|server| server.node()) else { return Vec::new() };
+        let servers = (0..self.world.servers()).filter_map(|host| self.world.server(host));
+        let told = servers.flat_map(|server| server.entrusted(node));
+        let has = self.world.server(host).map(|server| server.fragile());
+        has.into_iter().flatten().chain(told).collect()
     }
 
     fn start_all(&mut self) -> Result<(), Violation> {
