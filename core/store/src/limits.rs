@@ -30,6 +30,11 @@ pub const WAL_FILE_BYTES: u64 = 16 << 20;
 pub const WAL_FILL_BYTES: u64 = 4 << 20;
 /// Log files that are kept for reuse: what a usual distance between checkpoints takes, and the spares.
 pub const WAL_KEPT: usize = 6;
+/// The same where more were needed since the checkpoint before: as many, up to this.
+pub const WAL_KEPT_MAX: usize = 16;
+/// Where a log file takes fewer windows than this, a new one is allocated without being filled: that writes all twice,
+/// and what flushes save is little for each of the bytes.
+pub const WAL_WINDOWS_FILLED: u64 = 256;
 /// Log files that are kept ready: one to go on with, one in reserve for a full disk.
 pub const WAL_SPARES: usize = 2;
 /// A pre-written file that is given up when a checkpoint must be written to a full disk.

@@ -22,6 +22,14 @@ pub enum DiskOp {
         /// So many.
         len: u64,
     },
+    /// Takes space for a file, which reads as zeros, without writing them: what is written there later changes how the file
+    /// is allocated, and each flush writes that down.
+    Allocate {
+        /// Which file.
+        file: FileId,
+        /// So many bytes from its beginning on.
+        len: u64,
+    },
     /// Writes pieces one after the other.
     Write {
         /// Which file.
@@ -123,6 +131,7 @@ impl DiskOp {
             | DiskOp::Sync(file)
             | DiskOp::Remove(file)
             | DiskOp::Erase(file)
+            | DiskOp::Allocate { file, .. }
             | DiskOp::Length(file) => file.path(),
             DiskOp::Fill { file, .. } | DiskOp::Write { file, .. } | DiskOp::Read { file, .. } => file.path(),
             DiskOp::Rename { from, .. } => from.path(),

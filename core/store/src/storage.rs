@@ -13,7 +13,7 @@ use crate::frame::Frame;
 use crate::layout::{Dir, FileId};
 use crate::limits::{
     FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PARTIAL_CHECKPOINTS_MAX, RESERVE_BYTES, WAL_FILE_BYTES,
-    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_KEPT, WAL_SPARES,
+    WAL_FIRST_BYTES, WAL_HEADER_BYTES, WAL_KEPT, WAL_KEPT_MAX, WAL_SPARES,
 };
 use crate::op::{DiskError, DiskOp};
 use crate::segment::SegmentId;
@@ -392,7 +392,7 @@ impl Storage {
     /// Log files that are no longer needed: kept for spares, removed, or put aside.
     pub(crate) fn release_wal(&mut self, up_to: WalPosition, ops: &mut Vec<DiskOp>) {
         let session = self.wal.next_mark().session;
-        let held = &self.held.wal;
+        let (held, used) = (&self.held.wal, self.wal.files());
         let kept = self.wal.release(up_to, |number| held.contains(&number));
         for number in kept {
             self.held.wal.remove(&number);
@@ -400,8 +400,10 @@ impl Storage {
             ops.extend(from.quarantined(session).map(|to| DiskOp::Rename { from, to }));
         }
         self.wal.erase_free(ops);
-        // On a full disk only those stay that are needed to go on.
-        let keep = if self.disk_full { self.options.spares } else { self.options.spares.max(WAL_KEPT) };
+        // What the log took since the last checkpoint it will take again. On a full disk only those stay that are needed
+        // to go on.
+        let usual = (used - self.wal.files()).clamp(WAL_KEPT, WAL_KEPT_MAX);
+        let keep = if self.disk_full { self.options.spares } else { self.options.spares.max(usual) };
         ops.extend(self.wal.surplus(keep));
     }
 

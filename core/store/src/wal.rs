@@ -13,8 +13,8 @@ use hw_kit::{GroupId, LogIndex, Map, ShardId};
 use crate::frame::{Frame, FrameKind};
 use crate::layout::{Dir, FileId};
 use crate::limits::{
-    FRAME_BYTES_MAX, GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WINDOW_ALIGN, WINDOW_BYTES_MAX,
-    WINDOW_FRAMES_MAX,
+    FRAME_BYTES_MAX, GATHER_BYTES, WAL_FILL_BYTES, WAL_HEADER_BYTES, WAL_WINDOWS_FILLED, WINDOW_ALIGN,
+    WINDOW_BYTES_MAX, WINDOW_FRAMES_MAX,
 };
 use crate::op::DiskOp;
 use crate::vault::{Place, Vault};
@@ -127,6 +127,8 @@ pub(crate) struct Wal {
     unsynced: Vec<u64>,
     /// The length of the next file that is made.
     next_len: u64,
+    /// How long windows are lately: a moving average.
+    usual_window: u64,
     /// Files below this number may hold bytes that are to be overwritten; see `erase`.
     tainted_below: u64,
 }
@@ -170,6 +172,7 @@ impl Wal {
             next_number,
             unsynced: Vec::new(),
             next_len,
+            usual_window: 0,
             tainted_below: 0,
         }
     }
@@ -287,6 +290,11 @@ impl Wal {
         self.files.iter().any(|seen| seen.header.number >= file && seen.groups.contains_key(&group))
     }
 
+    /// How many files are in use.
+    pub(crate) fn files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Gives up all files before a position; `is_held` ones come back, the others are reused.
     pub(crate) fn release(&mut self, up_to: WalPosition, is_held: impl Fn(u64) -> bool) -> Vec<u64> {
         assert!(up_to <= self.end, "only what was written can be released");
@@ -328,9 +336,13 @@ impl Wal {
             None => {
                 ops.extend(self.free.drain(..).map(|(old, _)| DiskOp::Remove(FileId::Wal(old))));
                 ops.push(DiskOp::Create(file));
-                for offset in (0..len_new).step_by(WAL_FILL_BYTES as usize) {
-                    let len = WAL_FILL_BYTES.min(len_new - offset);
-                    ops.extend([DiskOp::Fill { file, offset, len }, DiskOp::Sync(file)]);
+                if self.usual_window * WAL_WINDOWS_FILLED > self.limits.file_bytes {
+                    ops.push(DiskOp::Allocate { file, len: len_new });
+                } else {
+                    for offset in (0..len_new).step_by(WAL_FILL_BYTES as usize) {
+                        let len = WAL_FILL_BYTES.min(len_new - offset);
+                        ops.extend([DiskOp::Fill { file, offset, len }, DiskOp::Sync(file)]);
+                    }
                 }
                 self.next_len =
                     if is_full { self.next_len } else { (len_new * 2).min(self.limits.file_bytes) };
@@ -501,6 +513,7 @@ impl Wal {
         }
         self.end.offset = align(self.end.offset + bytes);
         self.next_window += 1;
+        self.usual_window = (7 * self.usual_window + bytes) / 8;
     }
 }
 

@@ -43,6 +43,7 @@ impl Trace {
                 u64::from(hasher.finalize()) ^ offset << 32
             }
             DiskOp::Fill { offset, len, .. } | DiskOp::Read { offset, len, .. } => offset << 32 | len,
+            DiskOp::Allocate { len, .. } => *len,
             _ => std::mem::discriminant(op).mark(),
         };
         let place = u64::from(crc32fast::hash(op.place().as_bytes()));

@@ -298,6 +298,7 @@ impl MemDisk {
                 self.change_names(file.dir(), vec![(file, Some(inode))]);
             }
             DiskOp::Fill { file, offset, len } => self.write(file, offset, Content::Zeros(len as usize))?,
+            DiskOp::Allocate { file, len } => self.write(file, 0, Content::Zeros(len as usize))?,
             DiskOp::Write { file, offset, data } => self.write(file, offset, Content::Pieces(data))?,
             DiskOp::Rename { from, to } => {
                 let inode = *self.names.get(&from).ok_or_else(|| missing(from))?;

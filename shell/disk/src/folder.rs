@@ -84,6 +84,7 @@ impl Folder {
                 self.keep(file, handle);
             }
             DiskOp::Fill { file, offset, len } => fill(self.handle(file)?, offset, len)?,
+            DiskOp::Allocate { file, len } => allocate(self.handle(file)?, len)?,
             DiskOp::Write { file, mut offset, ref data } => {
                 let handle = self.handle(file)?;
                 for piece in data {
@@ -160,7 +161,9 @@ fn act(op: &DiskOp) -> &'static str {
     match op {
         DiskOp::MakeDir(_) | DiskOp::Create(_) => "cannot be made",
         DiskOp::List(_) => "cannot be listed",
-        DiskOp::Fill { .. } | DiskOp::Write { .. } | DiskOp::Erase(_) => "cannot be written",
+        DiskOp::Fill { .. } | DiskOp::Allocate { .. } | DiskOp::Write { .. } | DiskOp::Erase(_) => {
+            "cannot be written"
+        }
         DiskOp::Sync(_) | DiskOp::SyncDir(_) => "cannot be synced",
         DiskOp::Rename { .. } => "cannot be renamed",
         DiskOp::Remove(_) => "cannot be removed",
@@ -218,6 +221,21 @@ fn fill(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
         offset += part as u64;
     }
     Ok(())
+}
+
+/// Takes space without writing, where the file system can do that.
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::empty(), 0, len) {
+        Err(rustix::io::Errno::OPNOTSUPP) => fill(file, 0, len),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    fill(file, 0, len)
 }
 
 /// Has the kernel begin to write dirty pages now, without waiting: the flush at a long file's end, which holds up those of

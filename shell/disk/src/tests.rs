@@ -6,7 +6,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use bytes::Bytes;
 use hw_kit::{LogIndex, Seq, Span, Time};
 use hw_store::messages::Message;
-use hw_store::{FileId, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record, SyncPolicy};
+use hw_store::{
+    DiskAnswer, DiskOp, FileId, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint, NewSegment, Record,
+    SyncPolicy,
+};
 
 use super::*;
 
@@ -294,6 +297,21 @@ fn long_is_taken_and_too_much_is_refused() {
     let error = queue.append(vec![frame(1, 2, &[b"x"])], 2).unwrap_err();
     assert_eq!((error.frames.len(), error.waiting), (1, 208));
     drop(shard);
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn what_is_only_allocated_reads_as_zeros() {
+    let path = scratch("allocated");
+    let mut folder = Folder::new(path.clone());
+    let (file, len) = (FileId::Reserve, 100_000);
+    folder.run_all(vec![DiskOp::Create(file), DiskOp::Allocate { file, len }, DiskOp::Sync(file)]).unwrap();
+    folder.run(DiskOp::Write { file, offset: 50_000, data: vec![Bytes::from_static(b"here")] }).unwrap();
+    assert_eq!(folder.run(DiskOp::Length(file)), Ok(DiskAnswer::Length(len)));
+    let mut expected = vec![0; len as usize];
+    expected[50_000..50_004].copy_from_slice(b"here");
+    let found = folder.run(DiskOp::Read { file, offset: 0, len: 2 * len });
+    assert_eq!(found, Ok(DiskAnswer::Bytes(expected.into())));
     std::fs::remove_dir_all(path).unwrap();
 }
 

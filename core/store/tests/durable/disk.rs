@@ -137,6 +137,7 @@ impl MemDisk {
             DiskOp::Fill { file, offset, len } => {
                 self.write(file, offset, &vec![0; len as usize], missing)?
             }
+            DiskOp::Allocate { file, len } => self.write(file, 0, &vec![0; len as usize], missing)?,
             DiskOp::Write { file, offset, data } => self.write(file, offset, &data.concat(), missing)?,
             DiskOp::Sync(file) => {
                 if self.fail_sync_in == Some(0) {

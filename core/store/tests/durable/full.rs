@@ -4,12 +4,13 @@ use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::messages::Message;
 use hw_store::{
-    AppendError, CheckpointJob, DiskError, Frame, FrameBuilder, FrameKind, FrameMeta, GroupCheckpoint,
-    NewSegment, Record, RecoverError, Recovered, Storage, SyncPolicy,
+    AppendError, CheckpointJob, DiskError, DiskOp, Frame, FrameBuilder, FrameKind, FrameMeta,
+    GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, Storage, StorageOptions, SyncPolicy,
+    recover,
 };
 
 use crate::disk::MemDisk;
-use crate::model::open;
+use crate::model::{open, options};
 
 struct Shard {
     disk: MemDisk,
@@ -205,4 +206,60 @@ fn a_log_that_grows_survives_power_cuts() {
         }
     }
     panic!("there are not so many operations");
+}
+
+/// What making the next log file writes, if one is wanted: zeros, and space that is taken without writing.
+fn making(shard: &mut Shard) -> (u64, u64) {
+    let mut job = shard.storage.spare_job().expect("a file is wanted");
+    let (mut zeros, mut taken) = (0, 0);
+    for op in job.take_ops() {
+        match op {
+            DiskOp::Fill { len, .. } => zeros += len,
+            DiskOp::Allocate { len, .. } => taken += len,
+            _ => {}
+        }
+        shard.disk.run(op).expect("there is space");
+    }
+    assert!(shard.storage.handle_spare(job, Ok(())).is_empty());
+    (zeros, taken)
+}
+
+#[test]
+fn a_log_of_long_windows_goes_on_in_files_that_were_not_filled() {
+    let mut disk = MemDisk::default();
+    let options = StorageOptions { wal_file_bytes: 64 << 10, ..options(SyncPolicy::Always) };
+    let (storage, _) = recover(options, &mut |op| disk.run(op), &mut |_| {}).unwrap();
+    let mut shard = Shard { disk, storage, last: 0 };
+    let fill = |shard: &mut Shard, bytes: usize| {
+        while shard.append(bytes).is_ok() {}
+        making(shard)
+    };
+    let (zeros, taken) = fill(&mut shard, 10);
+    assert!(zeros > 0 && taken == 0, "short windows: {zeros} bytes filled, {taken} taken");
+    let (zeros, taken) = fill(&mut shard, 2 << 10);
+    assert!(zeros == 0 && taken > 0, "long windows: {zeros} bytes filled, {taken} taken");
+    shard.append(2 << 10).expect("the file that was made is one to go on with");
+    for seed in 0..20 {
+        let mut disk = shard.disk.clone();
+        disk.crash(&mut Rng::new(seed));
+        assert!(last_entry(&mut disk).is_ok_and(|found| found >= shard.last), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_files_that_a_log_needs_between_checkpoints_stay() {
+    let mut disk = MemDisk::default();
+    let storage = open(SyncPolicy::Always, &mut disk).unwrap().storage;
+    let mut shard = Shard { disk, storage, last: 0 };
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let (files, mut created) = (12, 0);
+        for _ in 0..files {
+            while shard.append(2 << 10).is_ok() {}
+            created += u32::from(making(&mut shard) != (0, 0));
+        }
+        shard.checkpoint(None).expect("there is space");
+        made.push(created);
+    }
+    assert_eq!(made, [12, 2, 0], "new files until there are enough of them");
 }
