@@ -2,6 +2,9 @@
 
 use hw_kit::Span;
 
+use hw_auth::PermissionsSpec;
+
+use crate::auth;
 use crate::error::Position;
 use crate::links::{Parts, tls};
 use crate::options::{Listen, TlsOptions};
@@ -49,6 +52,8 @@ pub struct ClusterOptions {
     pub write_deadline: Option<Span>,
     /// How links are compressed; None: as the other side wants it.
     pub compression: Option<Compression>,
+    /// What is exchanged with other servers: publish lists say what is imported, subscribe lists what is exported.
+    pub permissions: Option<PermissionsSpec>,
 }
 
 /// How links with other servers are compressed.
@@ -89,6 +94,7 @@ impl Default for ClusterOptions {
             ping_max: None,
             write_deadline: None,
             compression: None,
+            permissions: None,
         }
     }
 }
@@ -178,6 +184,7 @@ pub(crate) fn cluster(reader: &mut Reader, entry: &Entry) -> Option<ClusterOptio
             // There is one connection with each server, which all accounts share: these ask for more, and more is not needed.
             "pool_size" => drop(reader.within(inner, -1, i64::from(u32::MAX))),
             "accounts" => drop(reader.strings(inner)),
+            "permissions" => put(&mut cluster.permissions, permissions(reader, inner)),
             "compression" => put(&mut cluster.compression, compression(reader, inner)),
             _ => reader.other(inner, Block::Cluster),
         }
@@ -224,6 +231,14 @@ fn authorization(reader: &mut Reader, entry: &Entry, cluster: &mut ClusterOption
         (Some(user), pass) => cluster.login = Some(RouteLogin { user, pass: pass.unwrap_or_default() }),
         (None, None) => {}
     }
+}
+
+fn permissions(reader: &mut Reader, entry: &Entry) -> Option<PermissionsSpec> {
+    let permissions = auth::permissions(reader, entry)?;
+    if permissions.allow_responses.is_some() {
+        reader.invalid(&entry.at, "Cluster permissions do not support dynamic responses");
+    }
+    Some(permissions)
 }
 
 fn ping_interval(reader: &mut Reader, entry: &Entry) -> Option<Span> {
@@ -376,7 +391,8 @@ mod tests {
                 "RTT threshold values should be in ascending order",
             ),
             ("compression: {mode: s2_auto, rtt_thresholds: [x]}", "error parsing rtt_thresholds"),
-            ("permissions: {import: a}", "\"permissions\" is not supported yet"),
+            ("permissions: {allow_responses: true}", "Cluster permissions do not support dynamic responses"),
+            ("permissions: {import: a..b}", "a..b"),
             ("bogus: 1", "unknown field \"bogus\""),
         ] {
             let error = load(&format!("cluster {{ {text} }}")).unwrap_err().to_string();

@@ -139,7 +139,6 @@ const LEAFNODES: &[Refused] = &[
 ];
 
 const CLUSTER: &[Refused] = &[
-    ("permissions", NO_HELP),
     ("write_timeout", ": a server that takes no bytes within write_deadline is given up"),
     ("proxy_required", NO_HELP),
 ];

@@ -20,6 +20,7 @@ fn hub() -> Hub {
         info: Info { headers: true, ..Info::default() },
         limits: HubLimits { max_pending: usize::MAX, ..HubLimits::default() },
         directory: Arc::new(Directory::default()),
+        exchange: None,
     })
 }
 

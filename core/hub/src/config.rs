@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hw_auth::{ConnectionKind, Directory};
+use hw_auth::{ConnectionKind, Directory, Permissions};
 use hw_kit::{ShardId, Span};
 use hw_wire::Info;
 
@@ -21,6 +21,25 @@ pub struct HubConfig {
     pub limits: HubLimits,
     /// Accounts and users.
     pub directory: Arc<Directory>,
+    /// What is exchanged with other servers, all accounts alike; None: everything.
+    pub exchange: Option<Arc<Permissions>>,
+}
+
+impl HubConfig {
+    /// Whether other servers are asked for this, which the publish lists say: a filter is read as a literal subject.
+    pub(crate) fn imports(&self, filter: &[u8]) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.may_publish(filter))
+    }
+
+    /// Whether other servers get this if they ask for it, which the subscribe lists say.
+    pub(crate) fn exports(&self, filter: &[u8], queue: Option<&[u8]>) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.may_subscribe(filter, queue))
+    }
+
+    /// Whether a message may go to other servers that asked for it: they may have asked for more than is exported.
+    pub(crate) fn sends(&self, subject: &[u8]) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.may_deliver(subject, None))
+    }
 }
 
 /// Limits of every connection, under their names in the configuration.

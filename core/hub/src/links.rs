@@ -5,9 +5,12 @@
 //! queue group that was chosen there but has no member left here, as between shards.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use hw_auth::Permissions;
 use hw_kit::{AccountId, LinkId, Map, ShardId, Time};
 
+use crate::config::HubConfig;
 use crate::hub::{Hub, Sink};
 use crate::message::{Inside, Origin};
 use crate::peers::{InterestChange, Note};
@@ -129,12 +132,17 @@ impl Hub {
         self.mark += 1;
         new.outbox.sent = self.mark;
         let directory = &self.config.directory;
+        let mut is_told = false;
         for ((account, (filter, queue)), members) in &self.links.sums {
+            if !self.config.imports(filter) {
+                continue;
+            }
             let Some(name) = directory.account(*account).map(|account| &account.name) else { continue };
             let members = if queue.is_some() { *members } else { 1 };
             new.outbox.put_interest((*account, name), filter, queue.as_deref(), members);
+            is_told = true;
         }
-        if self.links.sums.is_empty() {
+        if !is_told {
             new.outbox.acked = new.outbox.sent;
         }
         self.links.links.insert(link, new);
@@ -259,6 +267,18 @@ impl Hub {
             return None;
         }
         let members = change(&mut self.links.sums, (account, wish(filter, queue)), by)?;
+        match self.config.imports(filter) {
+            true => self.tell_all(account, (filter, queue), members),
+            false => None,
+        }
+    }
+
+    fn tell_all(
+        &mut self,
+        account: AccountId,
+        (filter, queue): (&[u8], Option<&[u8]>),
+        members: u32,
+    ) -> Option<u64> {
         if self.links.links.is_empty() {
             return None;
         }
@@ -295,7 +315,19 @@ impl Hub {
         }
     }
 
+    /// Another server wants something else, which it gets if that is exported.
     fn set_far(
+        &mut self,
+        (link, account): (LinkId, AccountId),
+        (filter, queue): (&[u8], Option<&[u8]>),
+        (old, new): (u32, u32),
+    ) {
+        if self.config.exports(filter, queue) {
+            self.grant_far((link, account), (filter, queue), (old, new));
+        }
+    }
+
+    fn grant_far(
         &mut self,
         (link, account): (LinkId, AccountId),
         (filter, queue): (&[u8], Option<&[u8]>),
@@ -358,6 +390,44 @@ impl Hub {
         }
         for (link, account, (filter, queue), members) in new {
             self.set_far((link, account), (&filter, queue.as_deref()), (0, members));
+        }
+    }
+
+    /// Exchanges something else with the other servers from now on. Only for shard 0.
+    pub fn set_exchange(&mut self, exchange: Option<Arc<Permissions>>) {
+        let before = HubConfig { exchange, ..self.config.clone() };
+        let before = std::mem::replace(&mut self.config, before);
+        let mut told = Vec::new();
+        for ((account, (filter, queue)), members) in &self.links.sums {
+            let members = if queue.is_some() { *members } else { 1 };
+            match (before.imports(filter), self.config.imports(filter)) {
+                (false, true) => told.push((*account, filter.clone(), queue.clone(), members)),
+                (true, false) => told.push((*account, filter.clone(), queue.clone(), 0)),
+                _ => {}
+            }
+        }
+        for (account, filter, queue, members) in told {
+            self.tell_all(account, (&filter, queue.as_deref()), members);
+        }
+        let mut granted = Vec::new();
+        for (link, far) in
+            self.links.links.iter().flat_map(|(id, link)| link.accounts.values().map(|far| (*id, far)))
+        {
+            let Some(account) = far.id else { continue };
+            for ((filter, queue), members) in &far.wishes {
+                let change = match (
+                    before.exports(filter, queue.as_deref()),
+                    self.config.exports(filter, queue.as_deref()),
+                ) {
+                    (false, true) => (0, *members),
+                    (true, false) => (*members, 0),
+                    _ => continue,
+                };
+                granted.push(((link, account), filter.clone(), queue.clone(), change));
+            }
+        }
+        for (of, filter, queue, change) in granted {
+            self.grant_far(of, (&filter, queue.as_deref()), change);
         }
     }
 

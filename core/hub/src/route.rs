@@ -61,6 +61,8 @@ struct Ways<'a, I> {
     routed: &'a Routed<'a>,
     origin: Origin,
     receivers: usize,
+    /// Other servers may have it.
+    is_exported: bool,
     /// Another shard gets it.
     leaves: bool,
     /// Ways into other accounts.
@@ -121,6 +123,9 @@ impl<I: Inside> Ways<'_, I> {
     }
 
     fn link(&mut self, link: LinkId) -> Option<&mut Note> {
+        if !self.is_exported {
+            return None;
+        }
         let note = &mut self.links.get_mut(link)?.note;
         self.leaves = true;
         note.touched = true;
@@ -239,6 +244,7 @@ impl Hub {
             routed,
             origin,
             receivers: 0,
+            is_exported: self.config.sends(routed.to),
             leaves: false,
             crossings: Vec::new(),
         };

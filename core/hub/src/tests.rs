@@ -59,6 +59,7 @@ pub(crate) fn config(directory: Directory) -> HubConfig {
         },
         limits: HubLimits::default(),
         directory: Arc::new(directory),
+        exchange: None,
     }
 }
 

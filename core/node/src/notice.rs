@@ -75,6 +75,7 @@ mod tests {
             info: hw_wire::Info { headers: true, ..Default::default() },
             limits: HubLimits::default(),
             directory: directory.into(),
+            exchange: None,
         });
         hub.handle_open(Time(1), ConnId(7), Peer { ip: ip.to_owned(), port: 81, ..Peer::default() });
         hub.handle_bytes(Time(1), ConnId(7), lines, &mut ());

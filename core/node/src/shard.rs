@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hw_auth::Directory;
+use hw_auth::{Directory, Permissions};
 use hw_hub::{CloseReason, Hub, HubConfig, HubLimits, Inside, InternalId, Message, Origin, Peer, PeerBatch};
 use hw_kit::{AccountId, ConnId, LinkId, ShardId, Span, Time};
 use hw_route::{LinkDown, Peer as LinkPeer};
@@ -255,6 +255,11 @@ impl Shard {
         if let Some(js) = &mut self.rooms.js {
             js.set_directory(now, &mut self.hub, directory);
         }
+    }
+
+    /// Exchanges something else with other servers from now on.
+    pub fn set_exchange(&mut self, exchange: Option<Arc<Permissions>>) {
+        self.hub.set_exchange(exchange);
     }
 
     /// Lines for the log.

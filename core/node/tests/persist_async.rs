@@ -26,6 +26,7 @@ impl Machine {
             info: Info { headers: true, ..Info::default() },
             limits: HubLimits::default(),
             directory: Arc::new(Directory::default()),
+            exchange: None,
         };
         let js = JetStreamConfig {
             cluster: None,

@@ -23,12 +23,13 @@ type Play = fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let flows: [(&str, Run); 6] = [
+    let flows: [(&str, Run); 7] = [
         ("async-nats across servers", |target| play(target, |servers| Box::pin(across(servers)))),
         ("async-nats goes to another server", |target| play(target, |servers| Box::pin(elsewhere(servers)))),
         ("nats-py on a cluster", python),
         ("nats server list", list),
         ("links are compressed", compressed),
+        ("imports and exports are kept to", exchanging),
         ("a lame duck is no longer named", |target| play(target, |servers| Box::pin(lame_duck(servers)))),
     ];
     let own: [(&str, Run); 2] =
@@ -117,6 +118,79 @@ fn compressed(target: &Target) -> Flow {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(PATIENCE, across(servers)).await? })
+}
+
+/// What one server exchanges with the other one, as it is configured and after a reload.
+fn exchanging(target: &Target) -> Flow {
+    let with = |permissions: &str| {
+        let config = config("n1", "two", &[]);
+        config.replacen("cluster {", &format!("cluster {{ permissions: {{ {permissions} }},"), 1)
+    };
+    let launch = |config: String| -> Result<Launch, Fault> {
+        Ok(Launch { binary: target.binary.clone()?, flags: vec![], config: Some(config) })
+    };
+    let mut first =
+        Server::start(launch(with("import: [in.>, out.*, q], export: { allow: out.>, deny: out.no }"))?)?;
+    let second = Server::start(launch(config("n2", "two", &[first.second_port()]))?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = async {
+        let (a, b) = (enter(&first, "a").await?, enter(&second, "a").await?);
+        wait("they know each other", || {
+            (info(first.port())["connect_urls"].as_array()?.len() == 2).then_some(())
+        })?;
+        // Where it is published, what is asked for, on which subject, and whether it comes.
+        let first_rules = [
+            (&b, &a, "in.x", "in.x", true),
+            (&b, &a, "in.>", "in.y", true),
+            (&b, &a, "other", "other", false),
+            (&b, &a, ">", "in.z", false),
+            (&b, &a, "in", "in", false),
+            (&a, &b, "out.x", "out.x", true),
+            (&a, &b, "out.>", "out.y.z", true),
+            (&a, &b, "out.>", "out.no", false),
+            (&a, &b, "out.no", "out.no", false),
+            (&a, &b, "in.x", "in.x", false),
+            (&a, &b, ">", "out.z", false),
+        ];
+        for rule in first_rules {
+            exchanged(rule).await?;
+        }
+        let more = "import: { deny: no.> }, export: { allow: [out.>, \"*\"] }";
+        first.write_config(&with(more))?;
+        first.signal("HUP")?;
+        let mut sub = a.subscribe("later").await?;
+        heard(&b, "later", &mut sub).await?;
+        let second_rules = [
+            (&b, &a, "no.x", "no.x", false),
+            (&b, &a, "in.x", "in.x", true),
+            (&b, &a, ">", "in.z", true),
+            (&b, &a, ">", "no.x", true),
+            (&a, &b, "out.no", "out.no", true),
+            (&a, &b, "other", "other", true),
+            (&a, &b, "in.x", "in.x", false),
+        ];
+        for rule in second_rules {
+            exchanged(rule).await?;
+        }
+        Ok(())
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, run).await? })
+}
+
+async fn exchanged((from, to, filter, subject, comes): (&Client, &Client, &str, &str, bool)) -> Flow {
+    let mut sub = to.subscribe(filter.to_owned()).await?;
+    to.flush().await?;
+    if comes {
+        return heard(from, subject, &mut sub).await;
+    }
+    for _ in 0..10 {
+        from.publish(subject.to_owned(), "no".into()).await?;
+        from.flush().await?;
+        if soon(&mut sub, PAUSE).await.is_some() {
+            return Err(format!("{subject} came to {filter}").into());
+        }
+    }
+    Ok(())
 }
 
 async fn across(servers: Vec<Server>) -> Flow {

@@ -155,6 +155,7 @@ impl Server {
                 },
                 limits: HubLimits::default(),
                 directory: directory.clone(),
+                exchange: None,
             };
             let shard = Shard::new(now, config, recovery.take());
             Running { shard, inbox: Vec::new(), unread: BTreeMap::new() }

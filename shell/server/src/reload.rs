@@ -58,8 +58,16 @@ pub(crate) fn reload(
     if let Some(links) = inner.links.as_ref().filter(|_| routes_changed) {
         links.run(move |mesh, now| mesh.set_routes(now, after));
     }
+    let permissions =
+        |options: &Options| options.cluster.as_ref().and_then(|cluster| cluster.permissions.clone());
+    let exchange_changed = permissions(old) != permissions(new);
+    if let Some(mailbox) = inner.mailboxes.first().filter(|_| exchange_changed) {
+        let exchange = start::exchange(new);
+        mailbox.post(Mail::Run(Box::new(move |shard, _| shard.set_exchange(exchange))));
+    }
     let changes = [
         ("cluster routes", routes_changed),
+        ("cluster permissions", exchange_changed),
         ("authorization", old.auth != new.auth),
         ("limits", old.limits != new.limits),
         ("logging", old.log != new.log),
@@ -76,9 +84,10 @@ fn fixed(old: &Options, new: &Options) -> Option<&'static str> {
     let (a, b) = (&old.log, &new.log);
     let same_log = (&a.file, a.logtime, a.logtime_utc, a.file_size_limit, a.file_max_num)
         == (&b.file, b.logtime, b.logtime_utc, b.file_size_limit, b.file_max_num);
-    // Only the routes can change.
+    // Only the routes and the permissions can change.
     let at_routes = |options: &Options| {
-        options.cluster.clone().map(|cluster| ClusterOptions { at: None, routes: Vec::new(), ..cluster })
+        let fixed = |cluster| ClusterOptions { at: None, routes: Vec::new(), permissions: None, ..cluster };
+        options.cluster.clone().map(fixed)
     };
     let checks = [
         ("the client listener, names and files", old.server == server),

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
-use hw_auth::Directory;
+use hw_auth::{Directory, Permissions};
 use hw_conf::{BatchOptions, Listen, Options};
 use hw_hub::{HubConfig, HubLimits};
 use hw_kit::{NodeId, ShardId, Span};
@@ -243,6 +243,7 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
         ..Info::default()
     };
     let shards = inner.mailboxes.len() as u16;
+    let exchange = exchange(options);
     let config = |shard| HubConfig {
         shard: ShardId(shard),
         shards,
@@ -250,8 +251,16 @@ fn hub_configs(inner: &Inner, options: &Options, directory: &Arc<Directory>) -> 
         info: info.clone(),
         limits: inner.live().limits,
         directory: directory.clone(),
+        exchange: exchange.clone(),
     };
     (0..shards).map(config).collect()
+}
+
+/// What is exchanged with other servers.
+pub(crate) fn exchange(options: &Options) -> Option<Arc<Permissions>> {
+    let spec = options.cluster.as_ref()?.permissions.as_ref()?;
+    // That was looked at when it was read.
+    Permissions::new(spec).ok().map(Arc::new)
 }
 
 /// A seed from the system: shards draw names and choose queue members with it.

@@ -167,6 +167,7 @@ fn hub() -> HubConfig {
         info: Info { headers: true, ..Info::default() },
         limits: HubLimits { max_payload: 64 << 10, ..HubLimits::default() },
         directory: Arc::new(Directory::default()),
+        exchange: None,
     }
 }
 

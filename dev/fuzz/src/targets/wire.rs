@@ -63,6 +63,7 @@ pub fn fuzz_wire(data: &[u8]) {
         info: Info { headers: true, ..Info::default() },
         limits: HubLimits { max_payload: 4096, max_pending: 64 << 10, ..HubLimits::default() },
         directory: Arc::new(Directory::default()),
+        exchange: None,
     });
     let (mut now, conns) = (Time(1), [ConnId(1), ConnId(2)]);
     conns.iter().for_each(|conn| hub.handle_open(now, *conn, Peer::default()));
