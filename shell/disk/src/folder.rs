@@ -227,9 +227,13 @@ fn fill(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
     match fallocate(file, FallocateFlags::empty(), 0, len) {
-        Err(rustix::io::Errno::OPNOTSUPP) => fill(file, 0, len),
-        other => Ok(other?),
+        Err(full @ (Errno::NOSPC | Errno::DQUOT)) => Err(full.into()),
+        // Not every file system can do it, and a signal may interrupt it: no reason to stop. What is wrong with the disk
+        // itself, writing finds as well.
+        Err(_) => fill(file, 0, len),
+        Ok(()) => Ok(()),
     }
 }
 
