@@ -17,7 +17,7 @@ use crate::segment::{SegmentId, SegmentInfo};
 use crate::segment_reader::read_segment_info;
 use crate::storage::{GroupMeta, Held, Quarantine, Storage, StorageOptions, StorageParts};
 use crate::vault::Vault;
-use crate::wal::{Wal, WalParts, WindowMark};
+use crate::wal::{Wal, WalFile, WalParts, WalStart, WindowMark};
 use crate::wal_scan::{ScanError, Scanned, ScannedFrame, UnusedFile, WalScan};
 use crate::wal_window::{FileHeader, WalPosition, WindowKind};
 use crate::witness::{WITNESS_BYTES, Witness};
@@ -581,15 +581,16 @@ fn open_wal(
     let longest =
         found.root.iter().filter(|(file, _)| wal_number(*file).is_some()).map(|(_, len)| *len).max();
     parts.files = scanned.files;
+    keep_places(&mut parts, &mut scanned.unused);
     if options.vault.is_changing() {
         // They hold what they held before. The newest goes first: a file names the one before it, which must be there.
         for UnusedFile { number, .. } in scanned.unused.drain(..).rev() {
             ops.extend([DiskOp::Erase(FileId::Wal(number)), DiskOp::Remove(FileId::Wal(number))]);
         }
     }
-    for UnusedFile { number, len, is_whole } in scanned.unused {
-        let is_usable =
-            is_whole && len >= options.wal_first_bytes.min(options.frame_bytes_max + 2 * WAL_HEADER_BYTES);
+    for UnusedFile { number, len, header } in scanned.unused {
+        let least = options.wal_first_bytes.min(options.frame_bytes_max + 2 * WAL_HEADER_BYTES);
+        let is_usable = header.is_some() && len >= least;
         if number < parts.end.file || !is_usable {
             parts.free.push((number, len));
             continue;
@@ -626,6 +627,19 @@ fn open_wal(
     run_all(ops, disk)?;
     wal.handle_synced(wal.end());
     Ok(wal)
+}
+
+/// Where the log went on in the next file before anything was written to one, the next one names it: it stays in its place.
+fn keep_places(parts: &mut WalParts, unused: &mut Vec<UnusedFile>) {
+    let oldest = parts.files.front().map_or(u64::MAX, |file| file.header.number);
+    let places = oldest..parts.end.file;
+    for header in unused.iter().filter_map(|file| file.header).filter(|one| places.contains(&one.number)) {
+        let position = WalPosition { file: header.number, offset: WAL_HEADER_BYTES };
+        let start = WalStart { position, ..WalStart::default() };
+        let at = parts.files.partition_point(|file| file.header.number < header.number);
+        parts.files.insert(at, WalFile { header, start, groups: Map::default() });
+    }
+    unused.retain(|file| file.header.is_none() || !places.contains(&file.number));
 }
 
 /// The reserve, if there is space for it.

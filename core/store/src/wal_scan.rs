@@ -34,8 +34,8 @@ pub(crate) struct UnusedFile {
     pub number: u64,
     /// The length that the folder says.
     pub len: u64,
-    /// Whether it has its full length: it can be made a spare by giving it a new header.
-    pub is_whole: bool,
+    /// Its header, if it has its full length: it can be made a spare by giving it a new one.
+    pub header: Option<FileHeader>,
 }
 
 /// What the log is.
@@ -186,8 +186,8 @@ impl<'a, 'd> WalScan<'a, 'd> {
             if file.looks_used && file.number > out.end.file && !self.accept_loss {
                 return Err(Damage::checksum(FileId::Wal(file.number), 0, "header").into());
             }
-            let is_whole = file.header.is_some_and(|header| header.len == file.len);
-            out.unused.push(UnusedFile { number: file.number, len: file.len, is_whole });
+            let header = file.header.filter(|header| header.len == file.len);
+            out.unused.push(UnusedFile { number: file.number, len: file.len, header });
         }
         Ok(out)
     }

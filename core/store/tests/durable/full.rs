@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::messages::Message;
 use hw_store::{
-    AppendError, CheckpointJob, DiskError, DiskOp, Frame, FrameBuilder, FrameKind, FrameMeta,
+    AppendError, CheckpointJob, DiskError, DiskOp, Erase, Frame, FrameBuilder, FrameKind, FrameMeta,
     GroupCheckpoint, NewSegment, Record, RecoverError, Recovered, Storage, StorageOptions, SyncPolicy,
     recover,
 };
@@ -73,6 +73,15 @@ impl Shard {
     }
 
     fn checkpoint(&mut self, segment: Option<(u64, usize)>) -> Result<(), DiskError> {
+        self.checkpoint_up_to(self.last, segment, Erase::default())
+    }
+
+    fn checkpoint_up_to(
+        &mut self,
+        applied: u64,
+        segment: Option<(u64, usize)>,
+        erase: Erase,
+    ) -> Result<(), DiskError> {
         let message = |bytes: usize| {
             let record = Record::join(b"s", b"", &vec![b'y'; bytes]).unwrap();
             vec![Message { seq: Seq(self.last), ts: Time(1), record }]
@@ -81,14 +90,14 @@ impl Shard {
             segment.map(|(number, bytes)| NewSegment { number, messages: message(bytes), packed: false });
         let group = GroupCheckpoint {
             group: GroupId(1),
-            applied: LogIndex(self.last),
+            applied: LogIndex(applied),
             term: 0,
             state: Bytes::from_static(b"0"),
             live_segments: new.iter().map(|segment| segment.number).collect(),
             new_segments: new.into_iter().collect(),
         };
-        let full = self.storage.wants_full();
-        let job = CheckpointJob { groups: vec![group], full, ..CheckpointJob::default() };
+        let full = erase.log || self.storage.wants_full();
+        let job = CheckpointJob { groups: vec![group], full, erase, ..CheckpointJob::default() };
         let mut work = self.storage.begin_checkpoint(job).expect("the job is sound");
         let mut result = Ok(());
         while let (Ok(()), Some(ops)) = (&result, work.next_ops()) {
@@ -172,17 +181,22 @@ fn a_frame_longer_than_any_before_makes_the_log_grow() {
 }
 
 fn last_entry(disk: &mut MemDisk) -> Result<u64, RecoverError> {
-    let (mut found, options) = (0, crate::model::options(SyncPolicy::Always));
+    reopen(disk).map(|(_, last)| last)
+}
+
+/// The store as the next process has it, and its last entry.
+fn reopen(disk: &mut MemDisk) -> Result<(Storage, u64), RecoverError> {
+    let options = StorageOptions { salt: disk.ops_done, ..options(SyncPolicy::Always) };
+    let mut found = 0;
     let mut each = |item| {
         if let Recovered::Replay(replay) = item {
             found = replay.frame.last().0;
         }
     };
-    hw_store::recover(options, &mut |op| disk.run(op), &mut each)?;
-    Ok(found)
+    let (storage, _) = recover(options, &mut |op| disk.run(op), &mut each)?;
+    Ok((storage, found))
 }
 
-/// Spares that are too short make way for a longer one; wherever the power goes, what was acknowledged is read back.
 #[test]
 fn a_log_that_grows_survives_power_cuts() {
     for cut in 0..400 {
@@ -262,4 +276,31 @@ fn the_files_that_a_log_needs_between_checkpoints_stay() {
         made.push(created);
     }
     assert_eq!(made, [12, 2, 0], "new files until there are enough of them");
+}
+
+/// Each time something is erased the log goes on in the next file, whether this one was written to or not.
+#[test]
+fn a_file_that_the_log_left_unused_stays_while_the_next_one_names_it() {
+    let mut disk = MemDisk::default();
+    let storage = open(SyncPolicy::Always, &mut disk).unwrap().storage;
+    let mut shard = Shard { disk, storage, last: 0 };
+    // What the first file holds is needed all the time.
+    shard.append(100).unwrap();
+    let erase = Erase { log: true, ..Erase::default() };
+    for _ in 0..3 {
+        while shard.make_spare() {}
+        shard.checkpoint_up_to(0, None, erase).expect("there is space");
+    }
+    for _ in 0..3 {
+        shard.append(100).unwrap();
+        let (storage, found) = reopen(&mut shard.disk).expect("the log is whole");
+        assert_eq!(found, shard.last);
+        shard.storage = storage;
+        for _ in 0..6 {
+            while shard.append(2000).is_ok() {}
+            shard.make_spare();
+        }
+    }
+    shard.checkpoint(None).expect("there is space");
+    assert!(shard.storage.wal_bytes() < 100 << 10, "what was left goes when the first file does");
 }
