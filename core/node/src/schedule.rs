@@ -27,8 +27,11 @@ pub(crate) struct Schedules {
 }
 
 impl Group {
-    /// When a schedule is next due.
+    /// When a schedule is next due. None is while the stream has damage.
     pub(crate) fn schedule_deadline(&self) -> Option<Time> {
+        if self.damage.is_some() {
+            return None;
+        }
         let due = self.stream.next_schedule(&self.schedules.skip).filter(|_| !self.schedules.loading)?;
         Some(self.schedules.retry.map_or(due, |retry| retry.max(due)))
     }
@@ -49,7 +52,7 @@ impl JetStream {
     pub(crate) fn run_schedules(&mut self, now: Time, id: GroupId) {
         for _ in 0..ROUND {
             let Some(group) = self.groups.get(&id) else { return };
-            if group.schedule_deadline().is_none_or(|due| due > now) || group.damage.is_some() {
+            if group.schedule_deadline().is_none_or(|due| due > now) {
                 return;
             }
             match group.stream.firing(now, &group.schedules.skip) {

@@ -407,6 +407,7 @@ impl JetStream {
         group.spared.clear();
         group.stream.messages_mut().forget_fault();
         self.findings.forget(id);
+        self.touch(id);
         let text = format!("{}: this replica is whole again", self.raft_group(id));
         self.say(NoticeLevel::Info, text);
     }
