@@ -40,6 +40,8 @@ pub struct Peer {
     pub link: Option<LinkId>,
     /// When its link came up or ended.
     pub since: Time,
+    /// When its last link came up.
+    up: Time,
     /// When it was last heard.
     pub heard: Time,
     /// What it was sent at this time, it has heard.
@@ -62,6 +64,14 @@ pub struct Peers {
     links: BTreeMap<LinkId, NodeId>,
 }
 
+impl Peer {
+    /// What comes over its link from now on was sent after this, however long it was on its way.
+    pub fn sent_since(&self) -> Time {
+        // It has heard this server at that time, and nothing overtakes that on a link.
+        self.up.max(self.acked)
+    }
+}
+
 impl Peers {
     /// A link to a JetStream server came up.
     pub fn handle_up(&mut self, now: Time, link: LinkId, node: NodeId, name: &str) {
@@ -70,8 +80,8 @@ impl Peers {
         }
         self.links.insert(link, node);
         let acked = self.all.get(&node).map_or(Time(0), |old| old.acked);
-        let peer =
-            Peer { name: name.to_owned(), link: Some(link), since: now, heard: now, acked, state: State::Up };
+        let (name, link) = (name.to_owned(), Some(link));
+        let peer = Peer { name, link, since: now, up: now, heard: now, acked, state: State::Up };
         self.all.insert(node, peer);
     }
 
@@ -131,6 +141,7 @@ impl Peers {
     pub fn handle_clock_step(&mut self, by: Span) {
         for peer in self.all.values_mut() {
             peer.since = peer.since + by;
+            peer.up = peer.up + by;
             peer.heard = peer.heard + by;
             if let State::Doubtful(until) = &mut peer.state {
                 *until = *until + by;

@@ -11,15 +11,6 @@ use crate::jetstream::JetStream;
 use crate::log::Origin;
 use crate::shard::owned;
 
-/// Which leader may carry out a request that was handed on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Whom {
-    /// Whoever leads: nobody else has it.
-    Any,
-    /// The first leader of the cluster, or since all have started: a later one may come after one that refused it.
-    First,
-}
-
 /// One API request and where its answer goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -35,14 +26,16 @@ pub(crate) struct Call {
     pub(crate) header: Bytes,
     /// The body.
     pub(crate) body: Bytes,
+    /// When it came to this server.
+    pub(crate) came: Time,
     /// The kind of the answer, once it is known.
     pub(crate) kind: Kind,
-    /// It was handed on, to this leader.
-    pub(crate) handed_on: Option<Whom>,
+    /// How often it was handed on.
+    pub(crate) hops: u8,
 }
 
 impl Call {
-    pub(crate) fn new(sender: Sender, msg: &Message<'_>) -> Call {
+    pub(crate) fn new(came: Time, sender: Sender, msg: &Message<'_>) -> Call {
         Call {
             account: sender.account,
             sender,
@@ -50,8 +43,9 @@ impl Call {
             reply: owned(msg.reply),
             header: owned(msg.header),
             body: owned(msg.payload),
+            came,
             kind: Kind::AccountInfo,
-            handed_on: None,
+            hops: 0,
         }
     }
 }
@@ -78,10 +72,9 @@ impl JetStream {
                 Parsed::Silent => continue,
                 parsed if !self.is_for_me(&call, &parsed) => continue,
                 parsed if !self.is_mine(now, call.account, &parsed) => {
-                    self.park(now, &call, parsed);
+                    self.pass_on(now, hub, call, parsed);
                     continue;
                 }
-                parsed if !self.is_due(now, &call, &parsed) => continue,
                 Parsed::Refused(Refused { kind, .. }) | Parsed::Request(kind, _)
                     if kind.needs_cluster() && self.cluster.is_none() =>
                 {

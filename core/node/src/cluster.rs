@@ -2,6 +2,7 @@
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
 mod ask;
+mod calls;
 mod checked;
 mod compare;
 mod drive;
@@ -14,11 +15,11 @@ mod handed;
 mod handover;
 mod lag;
 mod lead;
-mod leaderless;
 mod membership;
 mod moves;
 mod operate;
 mod orphans;
+mod outside;
 mod parcel;
 mod place;
 mod rejoin;
@@ -36,6 +37,7 @@ use hw_store::Frame;
 use crate::notice::{Notice, NoticeLevel};
 
 pub(crate) use ask::Asks;
+pub(crate) use calls::Parked;
 pub(crate) use compare::Compares;
 pub(crate) use form::store_frame;
 pub(crate) use forward::Forwards;
@@ -43,7 +45,6 @@ pub(crate) use gather::Gatherings;
 pub(crate) use handed::Run;
 pub(crate) use handover::Handovers;
 pub(crate) use lag::Lags;
-pub(crate) use leaderless::Parked;
 pub(crate) use moves::Moves;
 pub(crate) use orphans::Orphans;
 pub(crate) use parcel::{Parcel, Serial};
@@ -111,6 +112,8 @@ pub(crate) struct Cluster {
     pub(crate) repairs: Repairs,
     pub(crate) lags: Lags,
     pub(crate) forwards: Forwards,
+    /// This server was told that it does not belong to the cluster.
+    pub(crate) is_outside: bool,
     /// This server is about to stop: it leads nothing more.
     pub(crate) is_leaving: bool,
     /// Whether somebody may have to be taken into the meta group.
@@ -159,6 +162,7 @@ impl Cluster {
             repairs: Repairs::default(),
             lags: Lags::default(),
             forwards: Forwards::new(seed),
+            is_outside: false,
             is_leaving: false,
             admitting: false,
             growing: BTreeSet::new(),

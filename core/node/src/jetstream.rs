@@ -391,9 +391,10 @@ impl JetStream {
         let group = self.deadlines.first().map(|(deadline, _)| *deadline);
         // As soon as there is nothing else to do.
         let shedding = self.disk.shedding.first().map(|_| Time(0));
+        let calls = self.calls.front().map(|_| Time(0));
         let cluster = self.cluster.as_ref().and_then(|cluster| cluster.next_deadline());
         let scrub = self.scrub.next_deadline().filter(|_| self.disk.failed.is_none());
-        let others = transfers.into_iter().flatten().chain(shedding).chain(cluster).chain(scrub);
+        let others = transfers.into_iter().flatten().chain(shedding).chain(calls).chain(cluster).chain(scrub);
         let own = self.tidy_deadline().into_iter().chain(self.fault_deadline());
         group.into_iter().chain(own).chain(others).min()
     }

@@ -17,7 +17,7 @@ impl JetStream {
     /// A message for one of JetStream's inside subscriptions.
     pub(crate) fn deliver(&mut self, now: Time, target: Target, from: Sender, msg: &Message<'_>) {
         match target {
-            Target::Api => self.calls.push_back(Call::new(from, msg)),
+            Target::Api => self.calls.push_back(Call::new(now, from, msg)),
             _ if self.keeps(now, target, msg) => self.receive(now, target, msg),
             _ => {}
         }

@@ -695,6 +695,9 @@ impl JetStream {
     }
 }
 
+/// The queue group of those who take API requests: one of them gets each, and hands it on. No client can be in it.
+const CALLS: &[u8] = b" api";
+
 /// What the JetStream API listens to in every account from this number on. `CONSUMER.MSG.NEXT` and `DIRECT.GET` are left out:
 /// consumers and streams listen there themselves, so that an unknown one gives "no responders".
 fn listen(js: &JetStream, hub: &mut Hub, first: usize) {
@@ -713,19 +716,22 @@ fn listen(js: &JetStream, hub: &mut Hub, first: usize) {
         "CONSUMER.LEADER.>",
         "CONSUMER.PEER.>",
         "ACCOUNT.>",
-        "META.>",
+        "META.LEADER.>",
         "SERVER.>",
     ];
+    let group = js.captures().then_some(CALLS);
     for (account, _) in js.directory.accounts().skip(first) {
         for prefix in prefixes(&js.config.domain) {
             for verb in VERBS {
                 hub.subscribe_internal(
                     account,
                     format!("{prefix}.{verb}").as_bytes(),
-                    None,
+                    group,
                     Target::Api.id(),
                 );
             }
+            let to_all = format!("{prefix}.META.RESCUE");
+            hub.subscribe_internal(account, to_all.as_bytes(), None, Target::Api.id());
         }
     }
 }

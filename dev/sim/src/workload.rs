@@ -334,6 +334,16 @@ impl Workload {
     }
 
     /// An answer never comes: what it was for may have happened or not.
+    /// Streams that were asked for, of which nobody knows whether they are there.
+    pub fn streams_in_doubt(&self) -> Vec<String> {
+        let asked = self.pending.values().filter_map(|(_, pending, _)| match pending {
+            Pending::CreateStream(name) => Some(name.clone()),
+            _ => None,
+        });
+        let unknown = self.history.streams.iter().filter(|(_, log)| log.existence == Existence::Unknown);
+        asked.chain(unknown.map(|(name, _)| name.clone())).collect()
+    }
+
     fn lost(&mut self, pending: Pending) {
         match pending {
             Pending::Publish(index) => self.history.end(index, Outcome::Lost),

@@ -220,10 +220,7 @@ impl JetStream {
         } else if entry.body.is_empty() {
             self.pass(id, meta);
             self.resolve_handed(now, id, entry.term);
-            if self
-                .replica_mut(id)
-                .is_some_and(|replicated| replicated.handle_first(now, (entry.index, entry.term)))
-            {
+            if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
                 self.start_leading(now, hub, id);
             }
         } else if let Some(frame) =

@@ -106,6 +106,9 @@ impl JetStream {
     /// Another server is lost, for now at least.
     pub(crate) fn handle_lost(&mut self, now: Time, hub: &mut Hub, (node, loss): (NodeId, Loss)) {
         let cause = if loss == Loss::Gone { Cause::Gone } else { Cause::Silent };
+        if loss == Loss::Gone {
+            self.abandon_handed(node);
+        }
         if let Some(cluster) = &mut self.cluster {
             cluster.formation.handle_lost(node);
             // Whoever came back under its name with an empty disk waited for this.

@@ -27,6 +27,7 @@ impl JetStream {
         }
         self.run_elections(now, hub);
         self.run_formation(now);
+        self.come_inside(hub);
         self.run_asks(now, hub);
         self.run_gatherings(now, hub);
         self.run_handovers(now, hub);
@@ -160,7 +161,7 @@ impl JetStream {
             PeerFrame::Answer { id, body } => self.handle_answer(now, hub, id, body),
             PeerFrame::Forward { body } => self.handle_forward(now, from, body, false),
             PeerFrame::Again { body } => self.handle_forward(now, from, body, true),
-            PeerFrame::Answered { body } => self.handle_answered(body),
+            PeerFrame::Answered { body } => self.handle_answered(from, body),
             PeerFrame::Behind { group } => self.fetch_state(now, from, group),
             PeerFrame::Removed { group } => self.leave_group(now, hub, from, group),
             PeerFrame::Left { group } => self.handle_left(from, Some(group)),

@@ -12,7 +12,7 @@ use hw_meta::{Asset, Created, MetaAnswer};
 
 use super::handed::Handed;
 use super::parcel::{self, Label, Parcel, Serial, group_of};
-use crate::api::{Call, Whom};
+use crate::api::Call;
 use crate::inside::Target;
 use crate::jetstream::JetStream;
 use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
@@ -24,7 +24,7 @@ pub(crate) const HOLD: Span = Span::from_secs(4);
 /// And where none can.
 const HOLD_OFFLINE: Span = Span::from_secs(1);
 /// A message that was handed on so often waits where it is until the next leader is known.
-const HOPS_MAX: u8 = 6;
+pub(crate) const HOPS_MAX: u8 = 6;
 
 /// What this server takes for streams, and what of that is not with their leaders yet.
 #[derive(Default)]
@@ -85,6 +85,11 @@ impl Forwards {
     /// The account of a stream of the cluster.
     pub(crate) fn account_of(&self, id: GroupId) -> Option<AccountId> {
         self.captured.get(&id).map(|captured| captured.account)
+    }
+
+    /// Whether messages wait for a group's leader.
+    pub(crate) fn is_waited_for(&self, id: GroupId) -> bool {
+        self.waiting.contains_key(&id)
     }
 
     /// Messages that wait for a leader.
@@ -171,6 +176,13 @@ impl JetStream {
         }
     }
 
+    /// No stream's messages are taken here any more.
+    pub(crate) fn stop_capturing(&mut self, hub: &mut Hub) {
+        let Some(cluster) = &self.cluster else { return };
+        let all: Vec<GroupId> = cluster.forwards.captured.keys().copied().collect();
+        all.into_iter().for_each(|id| self.capture(hub, id, None));
+    }
+
     /// The same for all streams: those that are gone are not listened for any more.
     pub(crate) fn capture_all(&mut self, hub: &mut Hub) {
         let Some(cluster) = &self.cluster else { return };
@@ -188,7 +200,7 @@ impl JetStream {
     /// A message for a stream: says whether it is this server's to handle. Otherwise it is on its way, or waits.
     pub(crate) fn keeps(&mut self, now: Time, target: Target, msg: &Message<'_>) -> bool {
         let (Some(id), Some(cluster)) = (group_of(target), &self.cluster) else { return true };
-        let is_behind = cluster.forwards.waiting.contains_key(&id);
+        let is_behind = cluster.forwards.is_waited_for(id);
         match self.way(now, id, target) {
             Way::Here if !is_behind => return true,
             Way::There(node) if !is_behind => self.hand(node, target, msg),
@@ -201,7 +213,9 @@ impl JetStream {
     pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes, again: bool) {
         while let Some(mut parcel) = Parcel::take(&mut body) {
             let Some(id) = group_of(parcel.target) else {
-                self.take_call(&parcel);
+                if parcel.target != Target::Api || !self.is_stale(now, from) {
+                    self.take_call(now, &parcel);
+                }
                 continue;
             };
             parcel.hops = parcel.hops.saturating_add(1);
@@ -212,9 +226,10 @@ impl JetStream {
             let Some(cluster) = &mut self.cluster else { return };
             if !cluster.forwards.handed.hear(id, parcel.serial, again) {
                 cluster.forwards.handed.refuse_again(id, parcel.serial);
+                cluster.forwards.handed.catch_up(id, parcel.serial);
                 continue;
             }
-            let is_behind = cluster.forwards.waiting.contains_key(&id);
+            let is_behind = cluster.forwards.is_waited_for(id);
             match self.way(now, id, parcel.target) {
                 Way::Here if !is_behind => self.receive_parcel(now, &parcel),
                 // Who handed it on finds that out himself.
@@ -268,8 +283,9 @@ impl JetStream {
                 continue;
             }
             while let Some(parcel) = Parcel::take(&mut body) {
-                if let Some(id) = group_of(parcel.target) {
-                    kept.push((id, Parcel { serial: None, ..parcel }));
+                match group_of(parcel.target) {
+                    Some(id) => kept.push((id, Parcel { serial: None, ..parcel })),
+                    None => self.take_call(now, &parcel),
                 }
             }
         }
@@ -282,11 +298,11 @@ impl JetStream {
     }
 
     /// Hands an API request to another server, as if its client had asked there.
-    pub(crate) fn forward_call(&mut self, to: NodeId, whom: Whom, call: &Call) {
+    pub(crate) fn forward_call(&mut self, to: NodeId, call: &Call) {
         let account = self.account_name(call.account);
         let msg =
             Message { subject: &call.subject, reply: &call.reply, header: &call.header, payload: &call.body };
-        let label = Label { hops: u8::from(whom == Whom::First), ..Label::new(Target::Api) };
+        let label = Label { hops: call.hops, ..Label::new(Target::Api) };
         self.put_parcel(to, label, account.as_bytes(), &msg);
     }
 
@@ -303,7 +319,7 @@ impl JetStream {
     }
 
     /// An API request that came from another server, or an answer that nobody heard there.
-    fn take_call(&mut self, parcel: &Parcel) {
+    fn take_call(&mut self, now: Time, parcel: &Parcel) {
         let account = std::str::from_utf8(&parcel.account).ok();
         let Some(account) = account.and_then(|name| self.directory.account_id(name)) else { return };
         if parcel.target == Target::System {
@@ -314,9 +330,8 @@ impl JetStream {
             return;
         }
         let sender = hw_hub::Origin { account, conn: None, shard: hw_kit::ShardId(0) };
-        let call = Call::new(sender, &parcel.message());
-        let whom = if parcel.hops == 0 { Whom::Any } else { Whom::First };
-        self.calls.push_back(Call { handed_on: Some(whom), ..call });
+        let call = Call::new(now, sender, &parcel.message());
+        self.calls.push_back(Call { hops: parcel.hops.saturating_add(1), ..call });
     }
 
     fn way(&self, now: Time, id: GroupId, target: Target) -> Way {
@@ -332,10 +347,7 @@ impl JetStream {
             return Way::Nowhere; // Soon: what was handed to the last leader comes first.
         }
         let next = match self.replica(id) {
-            // After a link came up, who led has to say that it still does.
-            Some(replicated) => {
-                Some(replicated.replica.leader()).filter(|_| replicated.proven).filter(is_there)
-            }
+            Some(replicated) => self.proven_leader(id, replicated).filter(is_there),
             // Who has a replica knows who leads.
             None => {
                 let captured = cluster.forwards.captured.get(&id);

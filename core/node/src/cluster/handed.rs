@@ -3,7 +3,8 @@
 //! before the leader has applied the same, and then waits: whoever reads from the leader must find what is acknowledged. What
 //! the replica has not applied when the next leader's term begins never will be, and is handed to
 //! that one, in the same order and before anything else. If only the link breaks, the leader hears everything that is undecided once
-//! more over the next one, with the same numbers, and takes what it has not heard.
+//! more over the next one, with the same numbers, and takes what it has not heard. When it has applied what it heard before, it
+//! says so, and the replica here tells what the answers were that the first link lost.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,12 +39,14 @@ pub(crate) struct Handed {
     last: u64,
     /// For which term numbers were given that have not left yet: what is for the next one waits until these have.
     leaving: BTreeMap<GroupId, u64>,
-    /// How many the replicas here have applied, of which the leaders have not said so.
-    applied: usize,
+    /// Of how many the leaders' answers may be lost.
+    orphans: usize,
     /// Answers for other servers' clients, at the end of the round.
     answers: BTreeMap<NodeId, Vec<u8>>,
     /// What was refused here last and is not in the log: the link may break before whoever handed it on hears that.
     refused: VecDeque<(GroupId, Run, Bytes)>,
+    /// Servers that are told when everything that was heard of them is applied here.
+    catching_up: Vec<CatchingUp>,
     /// The last serial number that was heard for a group, of each server.
     heard: BTreeMap<(GroupId, NodeId), u64>,
 }
@@ -57,12 +60,22 @@ struct Sent {
     since: Time,
     /// The replica here cannot tell what becomes of it.
     is_blind: bool,
+    /// Its leader has applied it, or is gone, and its answer may be lost: the replica here gives it.
+    is_orphan: bool,
     /// The fast batch that it is stored with, and its number there.
     batch: Option<(Bytes, u64)>,
     /// What became of it, as the replica here knows.
     result: Option<Known>,
     /// The parcel's bytes.
     bytes: Bytes,
+}
+
+/// A server's publishes up to one came once more, over a new link.
+struct CatchingUp {
+    id: GroupId,
+    serial: Serial,
+    /// What was proposed for the group by then, when none of it waits.
+    mark: Option<u64>,
 }
 
 /// What a publisher is told; of messages of a fast batch only the last one's is.
@@ -119,6 +132,27 @@ impl Handed {
         }
     }
 
+    /// The same: its server is told when what it sent so far is applied here.
+    pub(crate) fn catch_up(&mut self, id: GroupId, serial: Option<Serial>) {
+        let Some(serial) = serial.and_then(Serial::followed) else { return };
+        let known = self.catching_up.iter_mut().find(|one| (one.id, one.serial.by) == (id, serial.by));
+        match known {
+            Some(one) => (one.serial, one.mark) = (serial, None),
+            None => self.catching_up.push(CatchingUp { id, serial, mark: None }),
+        }
+    }
+
+    /// Nobody else answers what was handed to this server, up to a number: that is what became of it as the replica here knows
+    /// or will know.
+    fn abandon(&mut self, to: NodeId, is_it: impl Fn(GroupId, &Sent) -> bool) {
+        for (id, all) in &mut self.groups {
+            for sent in all.iter_mut().filter(|sent| sent.to == to && !sent.is_orphan && is_it(*id, sent)) {
+                sent.is_orphan = true;
+                self.orphans += 1;
+            }
+        }
+    }
+
     /// A group is not here any more.
     pub(crate) fn forget_heard(&mut self, id: GroupId) {
         self.heard.retain(|(of, _), _| *of != id);
@@ -130,7 +164,7 @@ impl Handed {
         let at = all.binary_search_by_key(&number, |sent| sent.serial.number).ok()?;
         let sent = all.remove(at)?;
         self.bytes -= sent.bytes.len();
-        self.applied -= usize::from(sent.result.is_some());
+        self.orphans -= usize::from(sent.is_orphan);
         if all.is_empty() {
             self.groups.remove(&id);
         }
@@ -145,6 +179,7 @@ impl Handed {
             && first.reply().is_some_and(|reply| is_fast(&reply))
         {
             self.bytes -= first.bytes.len();
+            self.orphans -= usize::from(first.is_orphan);
             all.pop_front();
         }
     }
@@ -157,17 +192,17 @@ impl Handed {
             self.groups.remove(&id);
         }
         self.bytes -= taken.iter().map(|sent| sent.bytes.len()).sum::<usize>();
-        self.applied -= taken.iter().filter(|sent| sent.result.is_some()).count();
+        self.orphans -= taken.iter().filter(|sent| sent.is_orphan).count();
         taken
     }
 
-    /// Takes what was applied here and handed to servers that are not there any more.
-    fn take_orphaned(&mut self, is_there: impl Fn(&Sent) -> bool) -> Vec<(GroupId, Sent)> {
+    /// Takes what was applied here and is answered by nobody else.
+    fn take_orphaned(&mut self) -> Vec<(GroupId, Sent)> {
         let mut taken = Vec::new();
         for (id, all) in &mut self.groups {
             let mut at = 0;
             while let Some(sent) = all.get(at) {
-                match sent.result.is_some() && !is_there(sent) {
+                match sent.result.is_some() && sent.is_orphan {
                     true => taken.extend(all.remove(at).map(|sent| (*id, sent))),
                     false => at += 1,
                 }
@@ -175,7 +210,7 @@ impl Handed {
         }
         self.groups.retain(|_, all| !all.is_empty());
         self.bytes -= taken.iter().map(|(_, sent)| sent.bytes.len()).sum::<usize>();
-        self.applied -= taken.len();
+        self.orphans -= taken.len();
         taken
     }
 }
@@ -188,7 +223,7 @@ fn place_in_batch(reply: &Bytes) -> Option<(Bytes, u64)> {
 
 impl Sent {
     fn new((serial, to, link): (Serial, NodeId, LinkId), since: Time, bytes: Bytes) -> Sent {
-        Sent { serial, to, link, since, is_blind: false, batch: None, result: None, bytes }
+        Sent { serial, to, link, since, is_blind: false, is_orphan: false, batch: None, result: None, bytes }
     }
 
     /// Where its publisher waits; None: nowhere.
@@ -286,16 +321,21 @@ impl JetStream {
     pub(crate) fn hand_again(&mut self, now: Time, to: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
         let link = cluster.peers.link(to);
-        // They stay with their link: the leader's answer may be lost with it, and then the replica here gives it.
-        let is_in_doubt = |sent: &&Sent| {
-            sent.to == to && Some(sent.link) != link && sent.result.is_none() && sent.since + HOLD > now
-        };
+        // They stay with their link: the leader's answer may be lost with it.
+        let is_it = |sent: &&Sent| sent.to == to && Some(sent.link) != link && !sent.is_orphan;
         let mut bodies = vec![Vec::new()];
-        for sent in cluster.forwards.handed.groups.values().flatten().filter(is_in_doubt) {
-            if let Some(body) = bodies.last_mut() {
-                body.extend_from_slice(&sent.bytes);
-                if body.len() >= FORWARD_BYTES {
-                    bodies.push(Vec::new());
+        for all in cluster.forwards.handed.groups.values() {
+            // Of what is applied here the leader says that it has come so far, if it hears the last one again.
+            let last = all.iter().filter(is_it).rfind(|sent| sent.result.is_some());
+            let last = last.map_or(0, |sent| sent.serial.number);
+            let goes =
+                |sent: &&Sent| sent.serial.number == last || sent.result.is_none() && sent.since + HOLD > now;
+            for sent in all.iter().filter(is_it).filter(goes) {
+                if let Some(body) = bodies.last_mut() {
+                    body.extend_from_slice(&sent.bytes);
+                    if body.len() >= FORWARD_BYTES {
+                        bodies.push(Vec::new());
+                    }
                 }
             }
         }
@@ -320,7 +360,6 @@ impl JetStream {
             && sent.result.is_none()
         {
             sent.result = Some(Some(result.clone()));
-            handed.applied += 1;
         }
     }
 
@@ -340,21 +379,48 @@ impl JetStream {
             {
                 let word = end.as_ref().filter(|(last, _)| last == number);
                 sent.result = Some(word.map(|(_, result)| result.clone()));
-                handed.applied += 1;
             }
         }
     }
 
-    /// Publishers are told what the replicas here know, where the leaders are gone that would have.
+    /// A server's process is gone: its answers do not come any more, and nobody reads there what it has not applied.
+    pub(crate) fn abandon_handed(&mut self, to: NodeId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.forwards.handed.abandon(to, |_, _| true);
+        }
+    }
+
+    /// Publishers are told what the replicas here know, where the leaders do not.
     fn answer_orphaned(&mut self) {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.forwards.handed.applied > 0)
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.forwards.handed.orphans > 0)
         else {
             return;
         };
-        let peers = &cluster.peers;
-        let is_there = |sent: &Sent| peers.link(sent.to) == Some(sent.link) && peers.is_alive(sent.to);
-        for (id, sent) in cluster.forwards.handed.take_orphaned(is_there) {
+        for (id, sent) in cluster.forwards.handed.take_orphaned() {
             self.answer_sent(id, &sent);
+        }
+    }
+
+    /// Servers whose link was broken are told that what came over it is applied here.
+    fn answer_caught_up(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for mut one in std::mem::take(&mut cluster.forwards.handed.catching_up) {
+            // Where the term is over, the next one says what became of everything.
+            let is_its = |log: &&crate::log::Log| log.is_leading() && self.counts(one.id, Some(one.serial));
+            let Some(log) = self.log(one.id).filter(is_its) else { continue };
+            let (proposed, settled) = (log.proposed(), log.settled());
+            let Some(cluster) = &mut self.cluster else { return };
+            let forwards = &mut cluster.forwards;
+            if !forwards.is_waited_for(one.id) {
+                one.mark = one.mark.or(Some(proposed));
+            }
+            match one.mark.is_some_and(|mark| mark <= settled) {
+                true => {
+                    let out = forwards.handed.answers.entry(one.serial.by).or_default();
+                    Answered::put_caught_up(out, one.id, one.serial.number);
+                }
+                false => forwards.handed.catching_up.push(one),
+            }
         }
     }
 
@@ -369,9 +435,14 @@ impl JetStream {
     }
 
     /// Leaders have answered publishes that were handed on from here, unless that was done already.
-    pub(crate) fn handle_answered(&mut self, mut body: Bytes) {
+    pub(crate) fn handle_answered(&mut self, from: NodeId, mut body: Bytes) {
         while let Some(Answered { id, number, json }) = Answered::take(&mut body) {
             let Some(cluster) = &mut self.cluster else { return };
+            let Some(json) = json else {
+                let is_it = |of, sent: &Sent| of == id && sent.serial.number <= number;
+                cluster.forwards.handed.abandon(from, is_it);
+                continue;
+            };
             let sent = cluster.forwards.handed.settle(id, number);
             let account = cluster.forwards.account_of(id);
             if let (Some(reply), Some(account)) = (sent.and_then(|sent| sent.reply()), account)
@@ -413,6 +484,7 @@ impl JetStream {
     /// others owe to clients here.
     pub(crate) fn cut_answers(&mut self) {
         self.answer_orphaned();
+        self.answer_caught_up();
         let Some(cluster) = &mut self.cluster else { return };
         for (node, body) in std::mem::take(&mut cluster.forwards.handed.answers) {
             cluster.send(node, PeerFrame::Answered { body: body.into() });
@@ -458,19 +530,30 @@ impl JetStream {
 }
 
 /// What a leader says of a publish, on its way to the server that handed it on: the group and the number (u64 each), the length
-/// of the JSON (u32; 0: the publisher is answered in another way), the JSON.
+/// of the JSON (u32; 0: the publisher is answered in another way), the JSON. Or that everything up to that number is applied,
+/// if the length is [`Answered::CAUGHT_UP`].
 struct Answered {
     id: GroupId,
     number: u64,
-    json: Bytes,
+    json: Option<Bytes>,
 }
 
 impl Answered {
+    const CAUGHT_UP: u32 = u32::MAX;
+
     fn put(out: &mut Vec<u8>, id: GroupId, number: u64, json: &[u8]) {
+        Answered::put_head(out, (id, number), json.len() as u32);
+        out.extend_from_slice(json);
+    }
+
+    fn put_caught_up(out: &mut Vec<u8>, id: GroupId, number: u64) {
+        Answered::put_head(out, (id, number), Answered::CAUGHT_UP);
+    }
+
+    fn put_head(out: &mut Vec<u8>, (id, number): (GroupId, u64), length: u32) {
         out.extend_from_slice(&id.0.to_le_bytes());
         out.extend_from_slice(&number.to_le_bytes());
-        out.extend_from_slice(&(json.len() as u32).to_le_bytes());
-        out.extend_from_slice(json);
+        out.extend_from_slice(&length.to_le_bytes());
     }
 
     /// Takes the first of several; None: there is none, or it cannot be read.
@@ -479,12 +562,13 @@ impl Answered {
         let (number, behind) = behind.split_first_chunk()?;
         let (length, _) = behind.split_first_chunk()?;
         let (id, number) = (GroupId(u64::from_le_bytes(*id)), u64::from_le_bytes(*number));
-        let end = 20 + u32::from_le_bytes(*length) as usize;
+        let length = Some(u32::from_le_bytes(*length)).filter(|length| *length != Answered::CAUGHT_UP);
+        let end = 20 + length.unwrap_or_default() as usize;
         if rest.len() < end {
             return None;
         }
         let json = rest.split_to(end).slice(20..);
-        Some(Answered { id, number, json })
+        Some(Answered { id, number, json: length.map(|_| json) })
     }
 }
 
@@ -529,6 +613,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_applied_here_is_answered_here_when_nobody_else_does() {
+        let (id, mut handed) = (GroupId(7), Handed::default());
+        for number in 1..=4 {
+            let result = (number != 2).then(|| Some(Ok(Stored::default())));
+            handed.bytes += 2;
+            handed.groups.entry(id).or_default().push_back(Sent { result, ..sent(number, 1) });
+        }
+        let numbers =
+            |all: Vec<(GroupId, Sent)>| all.iter().map(|(_, sent)| sent.serial.number).collect::<Vec<_>>();
+        assert_eq!(numbers(handed.take_orphaned()), Vec::<u64>::new(), "the leader says it");
+        handed.abandon(NodeId(3), |_, _| true);
+        assert_eq!((handed.orphans, numbers(handed.take_orphaned())), (0, vec![]), "that is another one");
+        handed.abandon(NodeId(2), |of, sent| of == id && sent.serial.number <= 3);
+        assert_eq!((handed.orphans, numbers(handed.take_orphaned())), (3, vec![1, 3]));
+        handed.groups.get_mut(&id).unwrap()[0].result = Some(None);
+        assert_eq!((handed.orphans, numbers(handed.take_orphaned()), handed.orphans), (1, vec![2], 0));
+        assert!(handed.settle(id, 4).is_some() && handed.bytes == 0 && handed.groups.is_empty());
+    }
+
+    #[test]
     fn each_is_settled_once_and_earlier_terms_leave_in_order() {
         let (id, mut handed) = (GroupId(7), Handed::new(0));
         for (number, term) in [(1, 1), (2, 1), (3, 1), (4, 2)] {
@@ -562,10 +666,11 @@ mod tests {
         let mut bytes = Vec::new();
         Answered::put(&mut bytes, GroupId(1), 2, b"{}");
         Answered::put(&mut bytes, GroupId(3), 4, b"");
+        Answered::put_caught_up(&mut bytes, GroupId(5), 6);
         let mut rest = Bytes::from(bytes.clone());
-        for (id, number, json) in [(1, 2, &b"{}"[..]), (3, 4, b"")] {
+        for (id, number, json) in [(1, 2, Some(&b"{}"[..])), (3, 4, Some(b"")), (5, 6, None)] {
             let one = Answered::take(&mut rest).unwrap();
-            assert_eq!((one.id, one.number, &*one.json), (GroupId(id), number, json));
+            assert_eq!((one.id, one.number, one.json.as_deref()), (GroupId(id), number, json));
         }
         assert!(Answered::take(&mut rest).is_none());
         assert!((0..22).all(|end| Answered::take(&mut Bytes::from(bytes[..end].to_vec())).is_none()));

@@ -82,7 +82,7 @@ impl JetStream {
         self.rearm(id);
     }
 
-    /// Whoever waits for what was proposed here and is not in the log is told that nothing came of it.
+    /// Nothing came of what was proposed here and is not in the log: publishers are told, requests go to the next leader.
     pub(crate) fn tell_lost(&mut self, now: Time, hub: &Hub, id: GroupId) {
         let lost = self.log_mut(id).map(crate::log::Log::take_lost).unwrap_or_default();
         let group = self.groups.get(&id);
@@ -94,7 +94,7 @@ impl JetStream {
                     hw_jsapi::publish_refused(&mut json, name, ApiError::new(10009));
                     self.outbox.answer(*account, reply, Bytes::new(), json);
                 }
-                (Origin::Api(call), _) => self.answer(now, hub, &call, Err(ApiError::new(10008))),
+                (Origin::Api(call), _) => self.ask_again(now, hub, *call),
                 // Whoever confirms asks again, and batches end with the leadership.
                 _ => {}
             }

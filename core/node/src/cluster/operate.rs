@@ -29,7 +29,8 @@ impl JetStream {
                 None => Err(ApiError::new(10044)),
                 // Another one leads soon, and can take this one out.
                 Some(node) if self.is_me(node) && self.hand_over(now, META, None) => {
-                    self.park(now, call, Parsed::Request(call.kind, Request::ServerRemove { peer, peer_id }));
+                    let request = Request::ServerRemove { peer, peer_id };
+                    self.park(now, hub, call.clone(), Parsed::Request(call.kind, request));
                     return Handled::Proposed;
                 }
                 Some(node) => return self.let_go(now, hub, call, node),

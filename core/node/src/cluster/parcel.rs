@@ -13,7 +13,7 @@ use crate::shard::owned;
 pub(crate) struct Parcel {
     /// Whom it is for.
     pub(crate) target: Target,
-    /// How often it was handed on. Of an API request: 1 if only the cluster's first leader may carry it out.
+    /// How often it was handed on.
     pub(crate) hops: u8,
     /// By what the server that handed it on will know it, if that one has a replica of the stream.
     pub(crate) serial: Option<Serial>,

@@ -2,7 +2,7 @@
 
 use hw_cluster::{Cause, ReplicaNote};
 use hw_hub::Hub;
-use hw_jsapi::{ApiError, Kind, Parsed, Refused, Request};
+use hw_jsapi::{ApiError, Kind, Parsed, Refused};
 use hw_kit::{AccountId, GroupId, LogIndex, NodeId, Span, Time};
 use hw_meta::{Asset, MetaAnswer, Wish};
 use hw_raft::{Hard, MemberStep, Members, StartError};
@@ -23,7 +23,7 @@ use crate::view::Damaged;
 pub(crate) enum Duty {
     /// This server.
     Here,
-    /// Another one, or nobody at the moment: this one is silent.
+    /// Another one, or nobody at the moment.
     Elsewhere,
 }
 
@@ -237,8 +237,7 @@ impl JetStream {
         let decides = self.decides(META) && self.may_read(now, META);
         let Parsed::Request(_, request) = parsed else { return decides };
         let Some(stream) = request.of_stream() else {
-            let waits = matches!(request, Request::StreamCreate { .. }) && self.is_gathering(now);
-            return decides && !waits;
+            return decides && self.gathers_until(now, parsed).is_none();
         };
         self.duty(now, account, stream) == Duty::Here
     }
@@ -334,6 +333,9 @@ impl JetStream {
         let is_placed = asset.is_none_or(|(_, asset)| self.is_placed_here(asset));
         if id != META && !is_placed {
             self.close_group(now, hub, id);
+        }
+        if id == META {
+            self.go_outside(hub);
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.send(from, hw_cluster::PeerFrame::Left { group: id });

@@ -39,8 +39,6 @@ pub(crate) struct Replicated {
     leading: Option<u64>,
     /// The term in which it led last.
     pub(crate) led: u64,
-    /// Whether nobody led before it, as far as is known here: ever, or since this server started.
-    pub(crate) founding: bool,
     /// Whether another server led since this one started.
     pub(crate) was_led: bool,
     /// When it began to lead.
@@ -135,7 +133,6 @@ impl Replicated {
             replica: Replica::new(settings, start)?,
             leading: None,
             led: 0,
-            founding: false,
             was_led: false,
             since: Time(0),
             elected: None,
@@ -214,12 +211,11 @@ impl Replicated {
     }
 
     /// An entry without commands was applied: says whether it makes this server the leader.
-    pub(crate) fn handle_first(&mut self, now: Time, (index, term): (LogIndex, u64)) -> bool {
+    pub(crate) fn handle_first(&mut self, now: Time, term: u64) -> bool {
         if self.elected != Some(term) || self.leading.is_some() {
             return false;
         }
         (self.leading, self.since) = (Some(term), now);
-        self.founding = index == LogIndex(1) || !self.was_led && self.led == 0;
         true
     }
 

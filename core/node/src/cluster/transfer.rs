@@ -16,6 +16,7 @@ use hw_store::messages::{BlockId, Fetch, Message};
 use hw_store::{GroupCheckpoint, Record};
 use hw_stream::stream::StreamRestore;
 
+use super::Replicated;
 use crate::commit::{META, STORE};
 use crate::jetstream::JetStream;
 use crate::limits::{LOG_TAIL_BYTES, LOG_TAILS_BYTES, PIECE_BYTES};
@@ -373,9 +374,8 @@ impl JetStream {
             }
             self.mended(id);
             self.wake_replica(id);
-            if self.replica(id).is_some_and(|replicated| replicated.replica.leader().0 == 0) {
-                self.ask_for_leader(id);
-            }
+            // Another term may have begun meanwhile, and what its leader said was not listened to.
+            self.ask_for_leader(id);
         }
     }
 
@@ -451,6 +451,16 @@ impl JetStream {
         if let Some(cluster) = &mut self.cluster {
             cluster.transfers.heard.insert(id, leader);
         }
+    }
+
+    /// Who leads a group that has a replica here. After a link came up, who led has to say that it still does.
+    pub(crate) fn proven_leader(&self, id: GroupId, replicated: &Replicated) -> Option<NodeId> {
+        if replicated.proven {
+            return Some(replicated.replica.leader());
+        }
+        // A replica whose state is on its way does not listen to anything else, but somebody sends it.
+        let cluster = self.cluster.as_ref().filter(|_| replicated.hollow)?;
+        cluster.transfers.heard.get(&id).copied()
     }
 
     /// Who brings a hollow replica its state: the leader, as far as that is known.

@@ -218,7 +218,9 @@ impl Run {
         let servers = (0..self.world.servers()).filter_map(|host| self.world.server(host));
         let told = servers.flat_map(|server| server.entrusted(node));
         let has = self.world.server(host).map(|server| server.fragile());
-        has.into_iter().flatten().chain(told).collect()
+        // What was asked for and not answered may be decided yet, and placed there.
+        let may_come = self.workload.streams_in_doubt();
+        has.into_iter().flatten().chain(told).chain(may_come).collect()
     }
 
     fn start_all(&mut self) -> Result<(), Violation> {
