@@ -1,6 +1,7 @@
 //! The cluster as one server's JetStream sees it: the other servers, the replicas of groups that are here, and what they
 //! have to say to each other. The rules are in `hw-raft` and `hw-cluster`; here they meet the groups.
 
+mod alone;
 mod ask;
 mod calls;
 mod checked;
@@ -36,6 +37,7 @@ use hw_store::Frame;
 
 use crate::notice::{Notice, NoticeLevel};
 
+pub(crate) use alone::Proofs;
 pub(crate) use ask::Asks;
 pub(crate) use calls::Parked;
 pub(crate) use compare::Compares;
@@ -108,6 +110,7 @@ pub(crate) struct Cluster {
     pub(crate) handovers: Handovers,
     pub(crate) moves: Moves,
     pub(crate) parked: Parked,
+    pub(crate) proofs: Proofs,
     pub(crate) compares: Compares,
     pub(crate) repairs: Repairs,
     pub(crate) lags: Lags,
@@ -158,6 +161,7 @@ impl Cluster {
             handovers: Handovers::default(),
             moves: Moves::default(),
             parked: Parked::default(),
+            proofs: Proofs::default(),
             compares: Compares::default(),
             repairs: Repairs::default(),
             lags: Lags::default(),
@@ -220,6 +224,7 @@ impl Cluster {
             self.handovers.next_deadline(),
             self.moves.next_deadline(),
             self.parked.next_deadline(),
+            self.proofs.next_deadline(),
             self.repairs.next_deadline(),
             self.orphans.next_deadline(),
             self.lags.next_deadline(),

@@ -300,8 +300,9 @@ impl JetStream {
         group.loading.retain(|loading| *loading != block);
         group.wake_schedules();
         let is_scrubbed = self.take_for_scrub(now, id, block, &loaded);
+        let is_proof = self.take_for_proof(now, id, block, &loaded);
         let (loaded, is_mine) = self.take_for_rewrite(now, (id, block), loaded);
-        let is_mine = is_mine || is_scrubbed;
+        let is_mine = is_mine || is_scrubbed || is_proof;
         let Some(group) = self.groups.get_mut(&id) else { return };
         let waiting = group.waiting.remove(&block).unwrap_or_default();
         match loaded {

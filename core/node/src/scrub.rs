@@ -29,15 +29,32 @@ pub(crate) struct Scrub {
 
 /// In a segment.
 #[derive(Clone, Copy, Debug)]
-struct Spot {
+pub(crate) struct Spot {
     group: GroupId,
     /// The first sequence that the segment may hold, and its number.
-    first: u64,
+    pub(crate) first: u64,
     segment: u64,
     /// The next page of its index; None when all were read.
     page: Option<u32>,
     /// The next message.
     from: Seq,
+}
+
+/// What is read at a spot.
+pub(crate) enum Part {
+    /// Pages of the index were: what is wrong there is noted, and found by whoever looks for faults. It goes on here.
+    Pages(Spot),
+    /// This block is to be.
+    Block(BlockId),
+    /// Nothing more of this segment.
+    End,
+}
+
+impl Spot {
+    /// A block was read.
+    pub(crate) fn pass(&mut self, loaded: &LoadedBlock) {
+        self.from = loaded.last().map_or(Seq(u64::MAX), Seq::next);
+    }
 }
 
 impl Scrub {
@@ -69,23 +86,20 @@ impl JetStream {
             self.scrub.begun = now;
             self.scrub.at = self.next_segment(None);
         }
-        let Some(mut spot) = self.scrub.at else {
+        let Some(spot) = self.scrub.at else {
             self.scrub.next = now + SCRUB_EVERY;
             return;
         };
-        let messages = self.groups.get(&spot.group).map(|group| group.stream.messages());
-        if let (Some(messages), Some(page)) = (messages, spot.page) {
-            // What is wrong there is noted, and found by whoever looks for faults.
-            spot.page = messages.check_pages(spot.segment, page, SCRUB_PAGES);
-            self.scrub.at = Some(spot);
-            return self.scrub.spend(now, u64::from(SCRUB_PAGES) * PAGE_BYTES);
-        }
-        match messages.and_then(|messages| messages.block_within(spot.segment, spot.from)) {
-            Some(block) => {
+        match self.next_part(spot) {
+            Part::Pages(behind) => {
+                self.scrub.at = Some(behind);
+                self.scrub.spend(now, u64::from(SCRUB_PAGES) * PAGE_BYTES);
+            }
+            Part::Block(block) => {
                 self.scrub.reading = Some((spot.group, block));
                 self.load_checked(spot.group, block);
             }
-            None => {
+            Part::End => {
                 self.scrub.segments += 1;
                 self.scrub.at = self.next_segment(Some(spot));
                 self.scrub.spend(now, 0);
@@ -99,11 +113,27 @@ impl JetStream {
     /// The segment after a place: of the same stream, or of the next one.
     fn next_segment(&self, after: Option<Spot>) -> Option<Spot> {
         let (from, first) = after.map_or((GroupId(0), None), |spot| (spot.group, Some(spot.first)));
-        self.groups.values().skip_while(|group| group.id < from).find_map(|group| {
-            let first = first.filter(|_| group.id == from);
-            let (first, segment) = group.stream.messages().sealed_after(first)?;
-            Some(Spot { group: group.id, first, segment, page: Some(0), from: Seq(first) })
-        })
+        let mut rest = self.groups.values().skip_while(|group| group.id < from);
+        rest.find_map(|group| self.segment_of(group.id, first.filter(|_| group.id == from)))
+    }
+
+    /// A stream's segment after the one that begins with a sequence; None: its first one.
+    pub(crate) fn segment_of(&self, id: GroupId, after: Option<u64>) -> Option<Spot> {
+        let (first, segment) = self.groups.get(&id)?.stream.messages().sealed_after(after)?;
+        Some(Spot { group: id, first, segment, page: Some(0), from: Seq(first) })
+    }
+
+    /// Reads pages of a segment's index, or says what comes next.
+    pub(crate) fn next_part(&self, spot: Spot) -> Part {
+        let Some(messages) = self.groups.get(&spot.group).map(|group| group.stream.messages()) else {
+            return Part::End;
+        };
+        match spot.page {
+            Some(page) => {
+                Part::Pages(Spot { page: messages.check_pages(spot.segment, page, SCRUB_PAGES), ..spot })
+            }
+            None => messages.block_within(spot.segment, spot.from).map_or(Part::End, Part::Block),
+        }
     }
 
     /// A block was read, or not: says whether it was for this, and nobody else waits.
@@ -121,7 +151,7 @@ impl JetStream {
             Ok(loaded) => {
                 self.scrub.spend(now, loaded.bytes());
                 if let Some(spot) = &mut self.scrub.at {
-                    spot.from = loaded.last().map_or(Seq(u64::MAX), Seq::next);
+                    spot.pass(loaded);
                 }
             }
             Err(LoadError::Busy) => self.scrub.next = now + STEP,

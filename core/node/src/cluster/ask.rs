@@ -144,7 +144,7 @@ impl JetStream {
     /// Another server asks.
     pub(crate) fn handle_ask(&mut self, now: Time, hub: &mut Hub, from: (NodeId, u64), body: &Bytes) {
         match serde_json::from_slice(body) {
-            Ok(Question::Propose(command)) if self.leads_meta() && !self.is_stale(now, from.0) => {
+            Ok(Question::Propose(command)) if self.leads_meta() && !self.is_stale(now, from.0, 0) => {
                 self.meta_log.propose(Origin::None, |out| command.encode(out));
             }
             // Who asked is not answered in time, and its client asks again.

@@ -62,6 +62,18 @@ impl Waiting {
     }
 }
 
+impl Call {
+    /// Its client does not wait any more after this. Where it waited before is counted in hops.
+    fn expires(&self) -> Time {
+        self.came + left(self.hops)
+    }
+}
+
+/// What is left of the time that a client waits, after so many hops.
+fn left(hops: u8) -> Span {
+    Span(PATIENCE.0 - i64::from(hops.min(HOPS_END)) * REST.0).max(Span::ZERO)
+}
+
 impl JetStream {
     /// A request that is not this server's to answer goes to whoever does, or waits.
     pub(crate) fn pass_on(&mut self, now: Time, hub: &Hub, call: Call, parsed: Parsed) {
@@ -93,6 +105,8 @@ impl JetStream {
                 && waiting.call.hops < HOPS_END
                 && let Some(leader) = self.leader_asked(account, &waiting.parsed)
             {
+                let waited = u8::try_from(now.since(waiting.call.came).0 / REST.0).unwrap_or(HOPS_END);
+                waiting.call.hops = waiting.call.hops.saturating_add(waited).min(HOPS_END);
                 self.forward_call(leader, &waiting.call);
                 continue;
             }
@@ -113,7 +127,7 @@ impl JetStream {
         let Waiting { call, parsed, since, .. } = waiting;
         let can_come = self.lack(call.account, parsed) == Lack::Leader
             && self.may_elect(self.group_asked(call.account, parsed));
-        let until = *since + if can_come { PATIENCE } else { PATIENCE_OFFLINE };
+        let until = if can_come { call.expires() } else { call.expires().min(*since + PATIENCE_OFFLINE) };
         self.gathers_until(now, parsed).map_or(until, |gathered| until.max(gathered))
     }
 
@@ -134,17 +148,17 @@ impl JetStream {
     /// Nothing came of a request that was proposed here, and nothing will: the next leader is asked, unless whoever asked
     /// waits no more.
     pub(crate) fn ask_again(&mut self, now: Time, hub: &Hub, call: Call) {
-        match now.since(call.came) < PATIENCE {
+        match now < call.expires() {
             true => self.calls.push_back(call),
             false => self.answer(now, hub, &call, Err(ApiError::new(10008))),
         }
     }
 
-    /// Whether what another server asks may be so old that its client does not wait any more. It must not be carried out then:
-    /// the client has gone on.
-    pub(crate) fn is_stale(&self, now: Time, from: NodeId) -> bool {
+    /// Whether what another server asks, or hands on after so many hops, may be so old that its client does not wait any more.
+    /// It must not be carried out then: the client has gone on.
+    pub(crate) fn is_stale(&self, now: Time, from: NodeId, hops: u8) -> bool {
         let peer = self.cluster.as_ref().and_then(|cluster| cluster.peers.get(from));
-        peer.is_none_or(|peer| now.since(peer.sent_since()) >= PATIENCE)
+        peer.is_none_or(|peer| now.since(peer.sent_since()) >= left(hops))
     }
 
     /// A leader of the meta group that has only just begun, and does not reach everybody yet, lets a stream that needs more

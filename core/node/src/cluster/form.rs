@@ -37,6 +37,7 @@ impl JetStream {
         self.run_orphans(now);
         self.run_strays(now, hub);
         self.run_lags(now);
+        self.run_proofs(now);
         let growing = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.growing));
         for id in growing.unwrap_or_default() {
             self.follow_place(now, hub, id);

@@ -213,7 +213,7 @@ impl JetStream {
     pub(crate) fn handle_forward(&mut self, now: Time, from: NodeId, mut body: Bytes, again: bool) {
         while let Some(mut parcel) = Parcel::take(&mut body) {
             let Some(id) = group_of(parcel.target) else {
-                if parcel.target != Target::Api || !self.is_stale(now, from) {
+                if parcel.target != Target::Api || !self.is_stale(now, from, parcel.hops) {
                     self.take_call(now, &parcel);
                 }
                 continue;

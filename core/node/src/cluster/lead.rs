@@ -45,6 +45,7 @@ impl JetStream {
         if let Some(cluster) = &mut self.cluster {
             cluster.handovers.forget(id);
             cluster.compares.forget(id);
+            cluster.proofs.forget(id);
             // What is said to a leader of an earlier term does not count in a later one.
             cluster.leavers.retain(|(group, _)| *group != id);
         }

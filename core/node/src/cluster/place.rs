@@ -161,6 +161,7 @@ impl JetStream {
             cluster.forwards.handed.forget_heard(id);
             cluster.compares.forget(id);
             cluster.repairs.forget(id);
+            cluster.proofs.forget(id);
             cluster.leavers.retain(|(group, _)| *group != id);
         }
     }
@@ -415,7 +416,10 @@ impl JetStream {
         };
         let is_alive = |node: NodeId| node == cluster.me || cluster.peers.is_alive(node);
         let is_begun = match next_step(&replicated.replica.status(), &wanted, cluster.me, is_alive) {
-            Step::Nothing => return self.note_placed(now, id),
+            Step::Nothing => {
+                self.forget_proof(id);
+                return self.note_placed(now, id);
+            }
             Step::HandOver(to) => self.hand_over(now, id, Some(to)),
             Step::Change(change)
                 if change.steps.iter().any(
@@ -425,6 +429,9 @@ impl JetStream {
                 return; // It says when it has left.
             }
             Step::Change(change) => {
+                if !self.may_change(id, &wanted, &change) {
+                    return;
+                }
                 let Some(replicated) = self.replica_mut(id) else { return };
                 let is_begun = replicated.replica.change_members(change).is_ok();
                 self.wake_replica(id);

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             let run = move || play(&target, |target| rejoined(target, group));
             cases.push(Case { name, run: Box::new(run) });
         }
-        let others: [(&str, Run); 9] = [
+        let others: [(&str, Run); 10] = [
             ("a replicated memory stream survives", in_memory),
             ("two replicas that differ are told of", disputed),
             ("every replica is damaged somewhere else", |target| several(target, [Harm::Message; 3])),
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             ("a follower that differs is made anew", |target| diverged(target, false)),
             ("a leader that differs is made anew", |target| diverged(target, true)),
             ("damage that nobody reads is found", scrubbed),
+            ("damage is found before the others go", left_alone),
             ("another leader goes on where a consumer without acks was", handed_over),
         ];
         for (what, run) in others {
@@ -413,6 +414,45 @@ fn scrubbed(target: &Target) -> Flow {
         || trio.servers[victim].log().contains("this replica is whole again").then_some(()),
     )?;
     trio.await_health()?;
+    check(target, &mut trio, victim)
+}
+
+/// The others are to give up what they have of a stream, and who is to be alone with it has a bit that differs, which nobody
+/// has read.
+fn left_alone(target: &Target) -> Flow {
+    let mut trio = Trio::start_telling(target, "checkpoint_bytes: 100KB, scrub_bytes: 0")?;
+    fill(&trio)?;
+    let victim = trio.leader(0, "S")?;
+    wait(|| "there are segments".to_owned(), || segments(&trio, victim).ok().filter(|all| all.len() > 1))?;
+    trio.servers[victim].kill();
+    harm_it(&segments(&trio, victim)?[0], Harm::Message)?;
+    trio.servers[victim].start_again()?;
+    let other = (victim + 1) % 3;
+    let lead = json!({ "placement": { "preferred": NAMES[victim] } });
+    wait(
+        || "it leads".to_owned(),
+        || {
+            let js = &mut Js::open(trio.servers[other].port()).ok()?;
+            js.api("STREAM.LEADER.STEPDOWN.S", &lead).ok()?;
+            (trio.replica(victim, GROUP)?["state"] == "LEADER").then_some(())
+        },
+    )?;
+    want(!trio.servers[victim].log().contains("is damaged"), || trio.servers[victim].log())?;
+    let js = &mut Js::open(trio.servers[other].port())?;
+    let mut config = js.api("STREAM.INFO.S", &json!({}))?["config"].take();
+    config["num_replicas"] = json!(1);
+    let updated = js.api("STREAM.UPDATE.S", &config)?;
+    want(updated.get("error").is_none(), || updated.to_string())?;
+    wait(
+        || format!("it is alone:\n{}", trio.servers[victim].log()),
+        || {
+            let info = js.api("STREAM.INFO.S", &json!({})).ok()?;
+            let has_others = info["cluster"]["replicas"].as_array().is_some_and(|all| !all.is_empty());
+            let is_there = info["cluster"]["leader"] == NAMES[victim];
+            (is_there && !has_others && info["cluster"].get("desired").is_none()).then_some(())
+        },
+    )?;
+    want(read_all(&trio)? == [MESSAGES; 3], || trio.servers[victim].log())?;
     check(target, &mut trio, victim)
 }
 
