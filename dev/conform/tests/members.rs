@@ -328,7 +328,7 @@ fn early(target: &Target) -> Flow {
             let took = begun.elapsed();
             println!("a create without a leader took {took:?}");
             want(answer.get("error").is_none(), || answer.to_string())?;
-            want(took < Duration::from_secs(4), || format!("{took:?}"))?;
+            want(took < Duration::from_secs(2), || format!("{took:?}"))?;
         }
         let mut js = open(&trio.servers[0])?;
         for at in 0..3 {
