@@ -22,9 +22,11 @@ const GIVE: u8 = 11;
 const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
 const LEFT: u8 = 14;
+const READ_INDEX: u8 = 15;
 const FORWARD: u8 = 16;
 const ANSWERED: u8 = 17;
 const AGAIN: u8 = 18;
+const READ_INDEXED: u8 = 19;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +95,22 @@ pub enum PeerFrame {
     Answered {
         /// The answers.
         body: Bytes,
+    },
+    /// A follower wants to answer reads, and asks the leader how far the log is.
+    ReadIndex {
+        /// Whose.
+        group: GroupId,
+        /// Comes back in the answer.
+        number: u64,
+    },
+    /// The answer.
+    ReadIndexed {
+        /// Whose.
+        group: GroupId,
+        /// The question's.
+        number: u64,
+        /// The last entry that the leader had applied; 0: it may not lead any more.
+        index: LogIndex,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -241,6 +259,10 @@ impl PeerFrame {
                 numbers(&mut out, GIVE, &[group.0, *transfer, up_to.0, u64::from(*is_stuck)]);
                 out.extend_from_slice(body);
             }
+            PeerFrame::ReadIndex { group, number } => numbers(&mut out, READ_INDEX, &[group.0, *number]),
+            PeerFrame::ReadIndexed { group, number, index } => {
+                numbers(&mut out, READ_INDEXED, &[group.0, *number, index.0]);
+            }
             PeerFrame::Digest { group, index, digest } => {
                 numbers(&mut out, DIGEST, &[group.0, index.0, *digest]);
             }
@@ -303,6 +325,12 @@ impl PeerFrame {
                 let (transfer, up_to, is_stuck) = (number()?, Seq(number()?), number()? != 0);
                 PeerFrame::Give { group, given: Given { transfer, up_to, is_stuck, body: rest } }
             }
+            READ_INDEX => PeerFrame::ReadIndex { group: GroupId(number()?), number: number()? },
+            READ_INDEXED => PeerFrame::ReadIndexed {
+                group: GroupId(number()?),
+                number: number()?,
+                index: LogIndex(number()?),
+            },
             DIGEST => {
                 PeerFrame::Digest { group: GroupId(number()?), index: LogIndex(number()?), digest: number()? }
             }
@@ -350,6 +378,8 @@ mod tests {
                 group: GroupId(1),
                 given: Given { transfer: 2, up_to: Seq(9), is_stuck: true, body: body.clone() },
             },
+            PeerFrame::ReadIndex { group: GroupId(1), number: 2 },
+            PeerFrame::ReadIndexed { group: GroupId(1), number: 2, index: LogIndex(3) },
             PeerFrame::Digest { group: GroupId(1), index: LogIndex(2), digest: 3 },
             PeerFrame::Diverged { group: GroupId(1), index: LogIndex(2) },
             PeerFrame::Fetch { group: GroupId(1), transfer: 2, after: Seq(3) },

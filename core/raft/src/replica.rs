@@ -253,6 +253,11 @@ impl Replica {
         matched.min(self.raft.raft_log.committed)
     }
 
+    /// The last entry that was reported as applied.
+    pub fn applied(&self) -> LogIndex {
+        LogIndex(self.raft.raft_log.applied)
+    }
+
     /// The end of the log.
     pub fn last_index(&self) -> LogIndex {
         LogIndex(self.raft.raft_log.last_index())

@@ -14,7 +14,9 @@ use std::{
 };
 
 use async_nats::jetstream;
-use hw_conform::trio::{Fault, Flow, PATIENCE, Trio, api, named, open, outcome, page, run, wait, want};
+use hw_conform::trio::{
+    Fault, Flow, PATIENCE, Trio, api, named, open, outcome, page, replicated, run, wait, want,
+};
 use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
 use hw_testkit::Server;
 use serde_json::{Value, json};
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
     ];
     // A `nats-server` answers before every other server has the interest: who pulls through another one at once may hear
     // that nobody is there.
-    let own: [(&str, Run); 4] = [
+    let own: [(&str, Run); 5] = [
+        ("direct gets are answered by the nearest replica, and are the newest", direct_gets),
         ("nats-py on three servers", python),
         ("a killed leader takes nothing with it", killed),
         ("a stopped leader takes nothing with it", stopped),
@@ -110,6 +113,48 @@ fn everywhere(target: &Target) -> Flow {
     wait(&format!("every replica counts, which makes {stored} bytes"), || {
         let info = open(&trio.servers[0]).ok()?.api("INFO", &json!({})).ok()?;
         (stored > 0 && info["storage"] == stored).then_some(())
+    })
+}
+
+/// What any server says is the newest, although it need not be the leader who says it. A `nats-server` may say what is older.
+fn direct_gets(target: &Target) -> Flow {
+    let trio = Trio::start(target)?;
+    let mut config = replicated("S", 3);
+    config["allow_direct"] = json!(true);
+    api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &config)?;
+    let leader = trio.leader(0, "S")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut contexts = Vec::new();
+        for url in trio.urls() {
+            contexts.push(jetstream::new(async_nats::connect(&url).await?));
+        }
+        for number in 0..300_usize {
+            let ack = contexts[number % 3].publish("s", number.to_string().into()).await?.await?;
+            for context in &contexts {
+                let stream = context.get_stream_no_info("S").await?;
+                let last = stream.direct_get_last_for_subject("s").await?;
+                let is_newest =
+                    last.sequence == ack.sequence && last.payload == number.to_string().as_bytes();
+                want(is_newest, || format!("{number}: {ack:?} {last:?}"))?;
+            }
+        }
+        let large = contexts[leader].publish("s", vec![b'x'; 500_000].into()).await?.await?.sequence;
+        let sent = || {
+            let routes = page(&trio.servers[leader], "/routez")?["routes"].as_array().cloned()?;
+            Some(routes.iter().filter_map(|route| route["out_bytes"].as_u64()).sum::<u64>())
+        };
+        // Once a follower is known to have it, it is not sent there.
+        let before = sent().ok_or("no routes")?;
+        for context in &contexts {
+            let stream = context.get_stream_no_info("S").await?;
+            for _ in 0..20 {
+                let got = stream.direct_get(large).await?;
+                want(got.payload.len() == 500_000, || format!("{} bytes", got.payload.len()))?;
+            }
+        }
+        let more = sent().ok_or("no routes")? - before;
+        want(more < 1_000_000, || format!("the leader sent {more} bytes for gets of 30,000,000"))
     })
 }
 

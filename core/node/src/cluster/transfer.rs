@@ -46,9 +46,12 @@ struct Incoming {
 
 struct Outgoing {
     transfer: u64,
+    /// The last message that the follower has, or that is in the piece.
     after: Seq,
     /// The block that is being read.
     block: Option<BlockId>,
+    /// The piece so far.
+    piece: Vec<u8>,
 }
 
 /// A state that was fetched and is not durable yet.
@@ -140,7 +143,7 @@ impl JetStream {
         // Also before its first entry is decided: for that it may need the very server that asks. What is applied is decided.
         let leads = self.replica(id).is_some_and(|replicated| self.is_me(replicated.replica.leader()));
         let Some(cluster) = self.cluster.as_mut().filter(|_| leads) else { return };
-        cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None });
+        cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None, piece: Vec::new() });
         self.next_piece(to, id);
     }
 
@@ -159,24 +162,19 @@ impl JetStream {
     fn next_piece(&mut self, to: NodeId, id: GroupId) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(out) = cluster.transfers.outgoing.get_mut(&(to, id)) else { return };
-        let (transfer, mut body, mut last) = (out.transfer, Vec::new(), true);
+        let (transfer, mut last) = (out.transfer, true);
         if let Some(group) = self.groups.get(&id) {
             let messages = group.stream.messages();
-            let mut at = out.after.next();
-            while let Some(seq) = messages.next(at) {
-                if body.len() >= PIECE_BYTES {
+            while let Some(seq) = messages.next(out.after.next()) {
+                if out.piece.len() >= PIECE_BYTES {
                     last = false;
                     break;
                 }
                 match messages.fetch(seq) {
-                    Fetch::Message(message) => encode(&message, &mut body),
+                    Fetch::Message(message) => encode(&message, &mut out.piece),
                     Fetch::OnDisk(block) => {
-                        last = false;
-                        if body.is_empty() {
-                            out.block = Some(block);
-                            return self.load(id, block);
-                        }
-                        break;
+                        out.block = Some(block);
+                        return self.load(id, block);
                     }
                     // Damaged here: the follower does not get a state that lacks it.
                     Fetch::Absent => {
@@ -184,12 +182,12 @@ impl JetStream {
                         return self.note_brought(id, to, false);
                     }
                 }
-                at = seq.next();
+                out.after = seq;
             }
         } else if id != META {
             return;
         }
-        cluster.transfers.outgoing.remove(&(to, id));
+        let body = cluster.transfers.outgoing.remove(&(to, id)).map(|out| out.piece).unwrap_or_default();
         let end = last.then(|| self.state_of(id)).flatten();
         let is_all = end.is_some();
         if let Some(cluster) = &mut self.cluster {

@@ -1,0 +1,125 @@
+//! What a server that catches up costs publishers: `cargo run --release -p hw-conform --example catch_up -- BINARY [ROUNDS]`.
+//!
+//! Three servers, a stream on all of them, 64 publishes of 128 bytes under way. In each round one server that does not lead is
+//! killed, misses so many messages, and starts again. Prints the p99 of the seconds before it was killed, of the time from its
+//! start until the leader calls it current, and of the seconds after that. For comparison, the p99 of a second in which a process
+//! that has nothing to do with the servers keeps a processor busy: so much of it is the machine, where all share few processors.
+
+use std::error::Error;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use hw_conform::Target;
+use hw_conform::trio::{Fault, Trio, api, open, replicated, wait};
+use serde_json::json;
+
+const UNDER_WAY: usize = 64;
+const MISSED: [u64; 3] = [1000, 50_000, 400_000];
+
+/// When a publish was acknowledged, and how long that took.
+type Samples = Arc<Mutex<Vec<(Instant, Duration)>>>;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let binary = arguments.next().ok_or("which server?")?;
+    let rounds: u32 = arguments.next().map_or(Ok(3), |text| text.parse())?;
+    let target = Target { name: "headwater", binary: Ok(binary.into()) };
+    for missed in MISSED {
+        for _ in 0..rounds {
+            round(&target, missed).map_err(|error| format!("{missed} missed: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn round(target: &Target, missed: u64) -> Result<(), Fault> {
+    let mut trio = Trio::start(target)?;
+    api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &replicated("S", 3))?;
+    let leader = trio.leader(0, "S")?;
+    let victim = (leader + 1) % 3;
+    let (samples, stop) = (Samples::default(), Arc::new(AtomicBool::new(false)));
+    let load = std::thread::spawn({
+        let (url, samples, stop) = (trio.servers[leader].url(), samples.clone(), stop.clone());
+        move || publish(&url, &samples, &stop)
+    });
+    let second = Duration::from_secs(1);
+    std::thread::sleep(second);
+    let calm = Instant::now();
+    std::thread::sleep(3 * second);
+    let killed = Instant::now();
+    trio.servers[victim].kill();
+    let count = || samples.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+    let goal = count() + missed;
+    while count() < goal {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut js = open(&trio.servers[leader])?;
+    let started = Instant::now();
+    trio.servers[victim].begin_start()?;
+    let name = hw_conform::trio::NAMES[victim];
+    wait("the server is current", || {
+        let info = js.api("STREAM.INFO.S", &json!({})).ok()?;
+        let replica = info["cluster"]["replicas"].as_array()?.iter().find(|one| one["name"] == name)?;
+        (replica["current"] == true && replica["offline"] != true).then_some(())
+    })?;
+    let current = Instant::now();
+    std::thread::sleep(3 * second);
+    let end = Instant::now();
+    let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn()?;
+    std::thread::sleep(second);
+    busy.kill()?;
+    busy.wait()?;
+    let let_go = Instant::now();
+    stop.store(true, Ordering::Relaxed);
+    load.join().map_err(|_| "the publisher panicked")??;
+    let samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
+    let p99 = |from: Instant, to: Instant| {
+        let mut all: Vec<Duration> =
+            samples.iter().filter(|(at, _)| *at >= from && *at < to).map(|(_, took)| *took).collect();
+        all.sort_unstable();
+        let at = all.len() * 99 / 100;
+        (all.get(at).map_or(0.0, |took| took.as_secs_f64() * 1000.0), all.len())
+    };
+    let (before, meanwhile, after) = (p99(calm, killed), p99(started, current), p99(current, end));
+    let beside = p99(end, let_go);
+    println!(
+        "{missed} missed: p99 {:.1} ms before ({} acks), {:.1} ms meanwhile ({} acks in {:.2} s), {:.1} ms after: {:.1} times; beside a busy process {:.1} ms: {:.1} times",
+        before.0,
+        before.1,
+        meanwhile.0,
+        meanwhile.1,
+        (current - started).as_secs_f64(),
+        after.0,
+        meanwhile.0 / before.0,
+        beside.0,
+        beside.0 / before.0,
+    );
+    Ok(())
+}
+
+fn publish(url: &str, samples: &Samples, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        let js = jetstream::new(async_nats::connect(url).await?);
+        for _ in 0..UNDER_WAY {
+            let (js, samples, stop) = (js.clone(), samples.clone(), stop.clone());
+            tasks.push(tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    js.publish("s", vec![b'x'; 128].into()).await?.await?;
+                    let sample = (Instant::now(), begun.elapsed());
+                    samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+                }
+                Ok::<(), Fault>(())
+            }));
+        }
+        for task in tasks {
+            task.await??;
+        }
+        Ok(())
+    })
+}
