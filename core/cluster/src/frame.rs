@@ -212,6 +212,10 @@ impl PeerFrame {
             out.push(kind);
             numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         };
+        let whole = |out: &mut Vec<u8>, kind: u8, body: &[u8]| {
+            out.push(kind);
+            out.extend_from_slice(body);
+        };
         match self {
             PeerFrame::Hello { node, standing, tags } => {
                 out.push(HELLO);
@@ -234,18 +238,9 @@ impl PeerFrame {
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
             PeerFrame::Left { group } => numbers(&mut out, LEFT, &[group.0]),
             PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
-            PeerFrame::Forward { body } => {
-                out.push(FORWARD);
-                out.extend_from_slice(body);
-            }
-            PeerFrame::Again { body } => {
-                out.push(AGAIN);
-                out.extend_from_slice(body);
-            }
-            PeerFrame::Answered { body } => {
-                out.push(ANSWERED);
-                out.extend_from_slice(body);
-            }
+            PeerFrame::Forward { body } => whole(&mut out, FORWARD, body),
+            PeerFrame::Again { body } => whole(&mut out, AGAIN, body),
+            PeerFrame::Answered { body } => whole(&mut out, ANSWERED, body),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }

@@ -21,7 +21,7 @@ use crate::group::Group;
 use crate::jetstream::JetStream;
 use crate::limits::{FEED_BATCH, FEED_BATCH_BYTES, FEED_BATCHES};
 use crate::log::Origin;
-use crate::read::UNREADABLE;
+use crate::read::{UNREADABLE, name_of};
 
 pub(crate) use far::Wanted;
 
@@ -30,6 +30,9 @@ const RETRY: Span = Span::from_secs(1);
 
 /// How long it lets others go first after a round's share.
 const NEXT_ROUND: Span = Span::from_millis(1);
+
+/// A mirror that lacks so many messages does not answer direct gets for its origin, as with `nats-server`.
+const MIRROR_LAG_MAX: u64 = 10;
 
 /// What a group takes from others, and who takes from it.
 #[derive(Default)]
@@ -250,6 +253,39 @@ impl Feed {
             }),
             filter_subject: config.filter_subject.clone(),
             subject_transforms: config.subject_transforms.clone(),
+        }
+    }
+}
+
+impl JetStream {
+    /// Whether the origin of a mirror is a stream of the same account that answers direct gets. Then it does so itself: what it
+    /// says is never old.
+    pub(crate) fn has_origin_here(&self, mirror: GroupId) -> bool {
+        let Some((account, name)) = self.home_of(mirror) else { return false };
+        let account = self.account_name(account);
+        let config = self.meta.stream(&account, name).map(|asset| &asset.config);
+        let origin = config.and_then(|config| config.mirror.as_ref());
+        let origin = origin.filter(|origin| origin.external.is_none());
+        origin
+            .and_then(|origin| self.meta.stream(&account, &origin.name))
+            .is_some_and(|origin| origin.config.allow_direct)
+    }
+
+    /// Whether a mirror is known to lack so much that it does not answer for its origin.
+    pub(crate) fn is_far_behind(&self, now: Time, mirror: GroupId) -> bool {
+        let Some(group) = self.groups.get(&mirror) else { return true };
+        let Some(feed) = group.feeds.from.first().filter(|feed| feed.active.is_some()) else {
+            return group.stream.messages().is_empty();
+        };
+        let origin = feed.origin.and_then(|origin| self.groups.get(&origin));
+        feed.info(now, origin, &group.stream).lag >= MIRROR_LAG_MAX
+    }
+
+    /// The account and the name of a stream, whether it has a replica here or not.
+    fn home_of(&self, id: GroupId) -> Option<(AccountId, &str)> {
+        match &self.cluster {
+            Some(cluster) => cluster.forwards.home_of(id),
+            None => self.groups.get(&id).map(|group| (group.account, name_of(group))),
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Target {
     FlowControl(GroupId),
     /// A direct get.
     DirectGet(GroupId),
+    /// A direct get from the origin of a mirror, which that mirror may answer.
+    MirrorGet(GroupId),
     /// The acknowledgement of a piece of a backup, by the backup's number.
     Snapshot(GroupId),
     /// A piece of a backup that is restored.
@@ -41,6 +43,7 @@ impl Target {
             Target::System => (7, 0),
             Target::Snapshot(number) => (8, number.0),
             Target::Restore(group) => (9, group.0),
+            Target::MirrorGet(group) => (10, group.0),
         };
         assert!(group < 1 << GROUP_BITS, "group numbers are drawn one by one");
         InternalId(kind << GROUP_BITS | group)
@@ -59,6 +62,7 @@ impl Target {
             7 => Target::System,
             8 => Target::Snapshot(group),
             9 => Target::Restore(group),
+            10 => Target::MirrorGet(group),
             _ => return None,
         })
     }
@@ -75,6 +79,7 @@ mod tests {
             Target::Publish(group),
             Target::Snapshot(group),
             Target::Restore(group),
+            Target::MirrorGet(group),
             Target::Api,
             Target::System,
         ] {

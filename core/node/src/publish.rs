@@ -18,6 +18,7 @@ impl JetStream {
     pub(crate) fn deliver(&mut self, now: Time, target: Target, from: Sender, msg: &Message<'_>) {
         match target {
             Target::Api => self.calls.push_back(Call::new(now, from, msg)),
+            Target::MirrorGet(group) if self.has_origin_here(group) => {}
             _ if self.keeps(now, target, msg) => self.receive(now, target, msg),
             _ => {}
         }
@@ -31,6 +32,8 @@ impl JetStream {
             Target::Pull(group) => self.handle_pull(group, msg),
             Target::FlowControl(group) => self.handle_flow_control(group, msg),
             Target::DirectGet(group) => self.handle_direct_get(group, msg, None),
+            Target::MirrorGet(group) if self.is_far_behind(now, group) => {}
+            Target::MirrorGet(group) => self.handle_direct_get(group, msg, None),
             Target::Snapshot(number) => self.snapshots.handle_ack(number.0),
             Target::Restore(group) => self.restores.handle_piece(group, msg),
             Target::Api | Target::System => {}

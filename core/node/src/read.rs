@@ -499,7 +499,9 @@ impl Group {
         let one =
             |get, (reply, resort), no_hdr| Waiting::Direct { reply, get: Search::new(get), no_hdr, resort };
         let stream = &self.stream;
-        if let Some(last) = last_wanted(subject, name_of(self)) {
+        let origin = stream.config().mirror.as_ref().map(|origin| origin.name.as_str());
+        let mut names = std::iter::once(name_of(self)).chain(origin);
+        if let Some(last) = names.find_map(|name| last_wanted(subject, name)) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
             let get = GetMessage::Last(String::from_utf8_lossy(last).into_owned());
             return Ok(one(get, (reply, resort), no_hdr));

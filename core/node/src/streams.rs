@@ -335,7 +335,8 @@ impl JetStream {
     }
 }
 
-/// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets.
+/// What a stream listens to: its subjects, acknowledgements, flow control replies and direct gets, its origin's among them if it
+/// answers those.
 fn own_interest(group: &Group, domain: &str) -> Vec<(String, Target)> {
     interest_of(group.wanted.as_deref().unwrap_or_else(|| group.stream.config()), group.id, domain)
 }
@@ -354,6 +355,13 @@ pub(crate) fn interest_of(config: &StreamConfig, id: GroupId, domain: &str) -> V
         for prefix in prefixes(domain) {
             interest.push((format!("{prefix}.DIRECT.GET.{name}"), Target::DirectGet(id)));
             interest.push((format!("{prefix}.DIRECT.GET.{name}.>"), Target::DirectGet(id)));
+        }
+    }
+    if let Some(origin) = config.mirror.as_ref().filter(|origin| config.mirror_direct && origin.name != *name)
+    {
+        for prefix in prefixes(domain) {
+            interest.push((format!("{prefix}.DIRECT.GET.{}", origin.name), Target::MirrorGet(id)));
+            interest.push((format!("{prefix}.DIRECT.GET.{}.>", origin.name), Target::MirrorGet(id)));
         }
     }
     interest

@@ -26,7 +26,8 @@ type Run = fn(&Target) -> Flow;
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 fn main() -> ExitCode {
-    let both: [(&str, Run); 3] = [
+    let both: [(&str, Run); 4] = [
+        ("a mirror answers for an origin that is gone", mirror_gets),
         ("streams and consumers from every server", everywhere),
         ("another leader on request", step_down),
         ("buckets on three servers", buckets),
@@ -156,6 +157,33 @@ fn direct_gets(target: &Target) -> Flow {
         let more = sent().ok_or("no routes")? - before;
         want(more < 1_000_000, || format!("the leader sent {more} bytes for gets of 30,000,000"))
     })
+}
+
+/// A mirror answers direct gets that name its origin, on every server.
+fn mirror_gets(target: &Target) -> Flow {
+    let trio = Trio::start(target)?;
+    let mut js = open(&trio.servers[0])?;
+    let mut config = replicated("S", 3);
+    config["allow_direct"] = json!(true);
+    api(&mut js, "STREAM.CREATE.S", &config)?;
+    js.request("s", b"payload")?;
+    let config = json!({ "name": "M", "mirror": { "name": "S" }, "num_replicas": 3, "storage": "file" });
+    let info = api(&mut js, "STREAM.CREATE.M", &config)?;
+    want(info["config"]["mirror_direct"] == true, || format!("{info}"))?;
+    wait("the mirror has all", || {
+        let info = js.api("STREAM.INFO.M", &json!({})).ok()?;
+        (info["state"]["messages"] == 1 && info["mirror"]["lag"] == 0).then_some(())
+    })?;
+    api(&mut js, "STREAM.DELETE.S", &json!({}))?;
+    for server in &trio.servers {
+        let mut js = open(server)?;
+        wait("the mirror's answer", || {
+            let got = js.request("$JS.API.DIRECT.GET.S.s", b"").ok()?;
+            let says_who = got.headers.iter().any(|line| line == "Nats-Stream: M");
+            (got.payload == b"payload" && says_who).then_some(())
+        })?;
+    }
+    Ok(())
 }
 
 /// The tool sends leaders away, and shows what became of it.

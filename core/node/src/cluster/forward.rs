@@ -87,6 +87,11 @@ impl Forwards {
         self.captured.get(&id).map(|captured| captured.account)
     }
 
+    /// The same with the stream's name.
+    pub(crate) fn home_of(&self, id: GroupId) -> Option<(AccountId, &str)> {
+        self.captured.get(&id).map(|captured| (captured.account, captured.name.as_str()))
+    }
+
     /// Whether messages wait for a group's leader.
     pub(crate) fn is_waited_for(&self, id: GroupId) -> bool {
         self.waiting.contains_key(&id)

@@ -162,7 +162,8 @@ pub(crate) fn group_of(target: Target) -> Option<GroupId> {
         | Target::Ack(id)
         | Target::Pull(id)
         | Target::FlowControl(id)
-        | Target::DirectGet(id) => Some(id),
+        | Target::DirectGet(id)
+        | Target::MirrorGet(id) => Some(id),
         Target::Snapshot(_) | Target::Restore(_) | Target::Api | Target::System => None,
     }
 }

@@ -143,7 +143,10 @@ impl JetStream {
         // Also before its first entry is decided: for that it may need the very server that asks. What is applied is decided.
         let leads = self.replica(id).is_some_and(|replicated| self.is_me(replicated.replica.leader()));
         let Some(cluster) = self.cluster.as_mut().filter(|_| leads) else { return };
-        cluster.transfers.outgoing.insert((to, id), Outgoing { transfer, after, block: None, piece: Vec::new() });
+        cluster
+            .transfers
+            .outgoing
+            .insert((to, id), Outgoing { transfer, after, block: None, piece: Vec::new() });
         self.next_piece(to, id);
     }
 

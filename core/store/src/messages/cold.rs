@@ -18,7 +18,7 @@ use crate::index::{IsWanted, OnSubject, Pages, Postings, Slot, View};
 use crate::segment::SegmentId;
 
 /// Messages that leave memory at once, so that no other stream waits for long.
-pub(super) const SHED_AT_ONCE: usize = 4096;
+pub(super) const SHED_AT_ONCE: usize = 1024;
 
 /// Where the indexes of a stream's segments are read.
 #[derive(Clone, Debug)]
