@@ -1,12 +1,13 @@
 //! What a server that catches up costs publishers: `cargo run --release -p hw-conform --example catch_up -- BINARY [ROUNDS]`.
 //!
 //! Three servers, a stream on all of them, 64 publishes of 128 bytes under way. In each round one server that does not lead is
-//! killed, misses so many messages, and starts again. Prints the p99 of the seconds before it was killed, of the time without it, in
-//! which every publish waits for both of the others' disks, of the time from its start until the leader calls it current, and of the seconds after that; then the same for a server with a disk of its own (in
-//! memory) that gets only what the others leave of the processors (`nice`), as if it had a machine of its own. For comparison, the p99 of a second in which a process
-//! that has nothing to do with the servers keeps a processor busy: so much of it is the machine, where all share few processors.
+//! killed, misses so many messages, and starts again. Prints the p99 of the seconds before it was killed, of the time without it,
+//! of the time from its start until the leader calls it current, and of the seconds after that. Then the same for a server with
+//! a disk of its own (in memory) that gets only what the others leave of the processors (`nice`), as if it had a machine of its own.
+//! For comparison, the p99 of a second in which a process that has nothing to do with the servers keeps a processor busy.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,14 +44,9 @@ fn round(target: &Target, missed: u64, is_apart: bool) -> Result<(), Fault> {
     api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &replicated("S", 3))?;
     let leader = trio.leader(0, "S")?;
     let victim = (leader + 1) % 3;
-    let aside = std::path::PathBuf::from(format!("/dev/shm/headwater-catch-up-{}", std::process::id()));
+    let aside = PathBuf::from(format!("/dev/shm/headwater-catch-up-{}", std::process::id()));
     if is_apart {
-        trio.servers[victim].kill();
-        let store = trio.servers[victim].dir().join("store");
-        Command::new("mv").arg(&store).arg(&aside).status()?;
-        std::os::unix::fs::symlink(&aside, &store)?;
-        trio.servers[victim].start_again()?;
-        trio.await_health()?;
+        move_store(&mut trio, victim, &aside)?;
     }
     let (samples, stop) = (Samples::default(), Arc::new(AtomicBool::new(false)));
     let load = std::thread::spawn({
@@ -110,6 +106,16 @@ fn round(target: &Target, missed: u64, is_apart: bool) -> Result<(), Fault> {
         before.0, down.0, meanwhile.0, meanwhile.1, after.0, beside.0,
     );
     Ok(())
+}
+
+/// A server's store goes into memory.
+fn move_store(trio: &mut Trio, at: usize, aside: &Path) -> Result<(), Fault> {
+    trio.servers[at].kill();
+    let store = trio.servers[at].dir().join("store");
+    Command::new("mv").arg(&store).arg(aside).status()?;
+    std::os::unix::fs::symlink(aside, &store)?;
+    trio.servers[at].start_again()?;
+    trio.await_health()
 }
 
 fn publish(url: &str, samples: &Samples, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
