@@ -23,7 +23,6 @@ mod orphans;
 mod outside;
 mod parcel;
 mod place;
-mod read_index;
 mod rejoin;
 mod repair;
 mod replicated;
@@ -51,7 +50,6 @@ pub(crate) use lag::Lags;
 pub(crate) use moves::Moves;
 pub(crate) use orphans::Orphans;
 pub(crate) use parcel::{Parcel, Serial};
-pub(crate) use read_index::ReadIndexes;
 pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -117,7 +115,6 @@ pub(crate) struct Cluster {
     pub(crate) repairs: Repairs,
     pub(crate) lags: Lags,
     pub(crate) forwards: Forwards,
-    pub(crate) read_indexes: ReadIndexes,
     /// This server was told that it does not belong to the cluster.
     pub(crate) is_outside: bool,
     /// This server is about to stop: it leads nothing more.
@@ -169,7 +166,6 @@ impl Cluster {
             repairs: Repairs::default(),
             lags: Lags::default(),
             forwards: Forwards::new(seed),
-            read_indexes: ReadIndexes::default(),
             is_outside: false,
             is_leaving: false,
             admitting: false,
@@ -233,7 +229,6 @@ impl Cluster {
             self.orphans.next_deadline(),
             self.lags.next_deadline(),
             self.forwards.next_deadline(),
-            self.read_indexes.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     // A `nats-server` answers before every other server has the interest: who pulls through another one at once may hear
     // that nobody is there.
     let own: [(&str, Run); 5] = [
-        ("direct gets are answered by the nearest replica, and are the newest", direct_gets),
+        ("direct gets at every server are the newest", direct_gets),
         ("nats-py on three servers", python),
         ("a killed leader takes nothing with it", killed),
         ("a stopped leader takes nothing with it", stopped),
@@ -117,13 +117,12 @@ fn everywhere(target: &Target) -> Flow {
     })
 }
 
-/// What any server says is the newest, although it need not be the leader who says it. A `nats-server` may say what is older.
+/// What any server says is the newest. A `nats-server` may say what is older.
 fn direct_gets(target: &Target) -> Flow {
     let trio = Trio::start(target)?;
     let mut config = replicated("S", 3);
     config["allow_direct"] = json!(true);
     api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &config)?;
-    let leader = trio.leader(0, "S")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut contexts = Vec::new();
@@ -140,22 +139,7 @@ fn direct_gets(target: &Target) -> Flow {
                 want(is_newest, || format!("{number}: {ack:?} {last:?}"))?;
             }
         }
-        let large = contexts[leader].publish("s", vec![b'x'; 500_000].into()).await?.await?.sequence;
-        let sent = || {
-            let routes = page(&trio.servers[leader], "/routez")?["routes"].as_array().cloned()?;
-            Some(routes.iter().filter_map(|route| route["out_bytes"].as_u64()).sum::<u64>())
-        };
-        // Once a follower is known to have it, it is not sent there.
-        let before = sent().ok_or("no routes")?;
-        for context in &contexts {
-            let stream = context.get_stream_no_info("S").await?;
-            for _ in 0..20 {
-                let got = stream.direct_get(large).await?;
-                want(got.payload.len() == 500_000, || format!("{} bytes", got.payload.len()))?;
-            }
-        }
-        let more = sent().ok_or("no routes")? - before;
-        want(more < 1_000_000, || format!("the leader sent {more} bytes for gets of 30,000,000"))
+        Ok(())
     })
 }
 

@@ -172,10 +172,6 @@ impl JetStream {
             }
             PeerFrame::Want { group, transfer, rows } => self.handle_want(from, (group, transfer), rows),
             PeerFrame::Give { group, given } => self.handle_given(now, from, group, given),
-            PeerFrame::ReadIndex { group, number } => self.handle_read_index(now, from, group, number),
-            PeerFrame::ReadIndexed { group, number, index } => {
-                self.handle_read_indexed(now, group, number, index);
-            }
             PeerFrame::Digest { group, index, digest } => {
                 self.handle_digest(now, from, (group, index), digest);
             }

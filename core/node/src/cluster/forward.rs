@@ -208,23 +208,10 @@ impl JetStream {
         let is_behind = cluster.forwards.is_waited_for(id);
         match self.way(now, id, target) {
             Way::Here if !is_behind => return true,
-            Way::There(_) if !is_behind && self.reads_here(now, id, target) => {
-                self.read_later(id, Parcel::new(target, msg));
-            }
             Way::There(node) if !is_behind => self.hand(node, target, msg),
             _ => self.keep(now, id, Parcel::new(target, msg)),
         }
         false
-    }
-
-    /// The same for a get that this server would have answered without leading its stream.
-    pub(crate) fn pass_on_to_leader(&mut self, now: Time, id: GroupId, parcel: Parcel) {
-        let is_behind = self.cluster.as_ref().is_some_and(|cluster| cluster.forwards.is_waited_for(id));
-        match self.way(now, id, parcel.target) {
-            Way::Here if !is_behind => self.receive_parcel(now, &parcel),
-            Way::There(node) if !is_behind => self.hand(node, parcel.target, &parcel.message()),
-            _ => self.keep(now, id, parcel),
-        }
     }
 
     /// Another server hands messages on; `again`: those that it handed on before, over a link that broke.
@@ -250,9 +237,6 @@ impl JetStream {
             let is_behind = cluster.forwards.is_waited_for(id);
             match self.way(now, id, parcel.target) {
                 Way::Here if !is_behind => self.receive_parcel(now, &parcel),
-                Way::There(_) if !is_behind && self.reads_here(now, id, parcel.target) => {
-                    self.read_later(id, parcel);
-                }
                 // Who handed it on finds that out himself.
                 Way::There(_) if parcel.serial.is_some() => {}
                 Way::There(node) if !is_behind && parcel.hops < HOPS_MAX => {

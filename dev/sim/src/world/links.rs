@@ -234,8 +234,7 @@ impl World {
                 }
                 None => {}
             },
-            Planted::OldReadIndexes
-            | Planted::FalseVotes
+            Planted::FalseVotes
             | Planted::EagerCommits
             | Planted::LostEntries
             | Planted::ChangedEntries
