@@ -22,9 +22,11 @@ const GIVE: u8 = 11;
 const DIGEST: u8 = 12;
 const DIVERGED: u8 = 13;
 const LEFT: u8 = 14;
+const READ_INDEX: u8 = 15;
 const FORWARD: u8 = 16;
 const ANSWERED: u8 = 17;
 const AGAIN: u8 = 18;
+const READ_INDEXED: u8 = 19;
 
 /// One frame between JetStream servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +95,22 @@ pub enum PeerFrame {
     Answered {
         /// The answers.
         body: Bytes,
+    },
+    /// A follower wants to answer reads, and asks the leader how far the log is.
+    ReadIndex {
+        /// Whose.
+        group: GroupId,
+        /// Comes back in the answer.
+        number: u64,
+    },
+    /// The answer.
+    ReadIndexed {
+        /// Whose.
+        group: GroupId,
+        /// The question's.
+        number: u64,
+        /// The last entry that the leader had applied; 0: it may not lead any more.
+        index: LogIndex,
     },
     /// A follower wants the state of a group, as its log does not lead there.
     Fetch {
@@ -194,6 +212,10 @@ impl PeerFrame {
             out.push(kind);
             numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         };
+        let whole = |out: &mut Vec<u8>, kind: u8, body: &[u8]| {
+            out.push(kind);
+            out.extend_from_slice(body);
+        };
         match self {
             PeerFrame::Hello { node, standing, tags } => {
                 out.push(HELLO);
@@ -216,18 +238,9 @@ impl PeerFrame {
             PeerFrame::Removed { group } => numbers(&mut out, REMOVED, &[group.0]),
             PeerFrame::Left { group } => numbers(&mut out, LEFT, &[group.0]),
             PeerFrame::Resigned { group } => numbers(&mut out, RESIGNED, &[group.0]),
-            PeerFrame::Forward { body } => {
-                out.push(FORWARD);
-                out.extend_from_slice(body);
-            }
-            PeerFrame::Again { body } => {
-                out.push(AGAIN);
-                out.extend_from_slice(body);
-            }
-            PeerFrame::Answered { body } => {
-                out.push(ANSWERED);
-                out.extend_from_slice(body);
-            }
+            PeerFrame::Forward { body } => whole(&mut out, FORWARD, body),
+            PeerFrame::Again { body } => whole(&mut out, AGAIN, body),
+            PeerFrame::Answered { body } => whole(&mut out, ANSWERED, body),
             PeerFrame::Fetch { group, transfer, after } => {
                 numbers(&mut out, FETCH, &[group.0, *transfer, after.0]);
             }
@@ -240,6 +253,10 @@ impl PeerFrame {
                 let Given { transfer, up_to, is_stuck, body } = given;
                 numbers(&mut out, GIVE, &[group.0, *transfer, up_to.0, u64::from(*is_stuck)]);
                 out.extend_from_slice(body);
+            }
+            PeerFrame::ReadIndex { group, number } => numbers(&mut out, READ_INDEX, &[group.0, *number]),
+            PeerFrame::ReadIndexed { group, number, index } => {
+                numbers(&mut out, READ_INDEXED, &[group.0, *number, index.0]);
             }
             PeerFrame::Digest { group, index, digest } => {
                 numbers(&mut out, DIGEST, &[group.0, index.0, *digest]);
@@ -303,6 +320,12 @@ impl PeerFrame {
                 let (transfer, up_to, is_stuck) = (number()?, Seq(number()?), number()? != 0);
                 PeerFrame::Give { group, given: Given { transfer, up_to, is_stuck, body: rest } }
             }
+            READ_INDEX => PeerFrame::ReadIndex { group: GroupId(number()?), number: number()? },
+            READ_INDEXED => PeerFrame::ReadIndexed {
+                group: GroupId(number()?),
+                number: number()?,
+                index: LogIndex(number()?),
+            },
             DIGEST => {
                 PeerFrame::Digest { group: GroupId(number()?), index: LogIndex(number()?), digest: number()? }
             }
@@ -350,6 +373,8 @@ mod tests {
                 group: GroupId(1),
                 given: Given { transfer: 2, up_to: Seq(9), is_stuck: true, body: body.clone() },
             },
+            PeerFrame::ReadIndex { group: GroupId(1), number: 2 },
+            PeerFrame::ReadIndexed { group: GroupId(1), number: 2, index: LogIndex(3) },
             PeerFrame::Digest { group: GroupId(1), index: LogIndex(2), digest: 3 },
             PeerFrame::Diverged { group: GroupId(1), index: LogIndex(2) },
             PeerFrame::Fetch { group: GroupId(1), transfer: 2, after: Seq(3) },

@@ -102,6 +102,11 @@ impl Asset {
         before || self.peers == [node.0]
     }
 
+    /// Whether others have it too, or still have it: those that it leaves may yet be those that decide.
+    pub fn has_others(&self, node: NodeId) -> bool {
+        self.servers().any(|other| other != node)
+    }
+
     /// Whether it goes to as many other servers, rather than to more or fewer.
     pub fn is_moving(&self) -> bool {
         self.origin.as_ref().is_some_and(|origin| origin.peers.len() == self.peers.len())
@@ -134,7 +139,7 @@ impl Asset {
             }
         };
         // What only the lost store had is lost, which nobody is to overlook.
-        if self.peers.len() > 1 {
+        if self.has_others(NodeId(old)) {
             swap(&mut self.peers);
         }
         // Nobody can go back to what is lost.
@@ -226,6 +231,8 @@ pub enum MetaAnswer {
     Restored(Result<GroupId, MetaError>),
     /// The restore is over, and its group's files may be removed.
     Abandoned(Result<GroupId, MetaError>),
+    /// A server came that was not known: streams that have too few may go there.
+    Joined(NodeId),
     /// Streams are to be on other servers.
     Moved,
     /// A stream is where it is to be: nobody else needs to have it.
@@ -273,10 +280,10 @@ impl Meta {
                     MetaAnswer::Placed(asset.group())
                 })
             }
-            MetaCommand::Join { node, name, tags } => {
-                self.nodes.insert(node, Node { name, tags });
-                MetaAnswer::Done
-            }
+            MetaCommand::Join { node, name, tags } => match self.nodes.insert(node, Node { name, tags }) {
+                None => MetaAnswer::Joined(NodeId(node)),
+                Some(_) => MetaAnswer::Done,
+            },
             MetaCommand::Leave { node } => {
                 self.nodes.remove(&node);
                 self.release_holder(node, None);
@@ -659,6 +666,24 @@ mod tests {
         go(&mut meta, &[1, 2]);
         let asset = meta.stream("A", "").unwrap();
         assert!(!asset.is_founder(NodeId(1)) && !asset.is_founder(NodeId(2)) && !asset.is_alone(NodeId(1)));
+    }
+
+    #[test]
+    fn a_lost_store_is_replaced_where_others_have_what_it_had() {
+        let mut meta = Meta::default();
+        let config = |name: &str| Box::new(StreamConfig { name: name.to_owned(), ..StreamConfig::default() });
+        for (name, peers) in [("ALONE", vec![1]), ("LEAVES", vec![1, 2, 3])] {
+            let (account, config) = ("A".to_owned(), config(name));
+            meta.apply(MetaCommand::Create { ts: 1, account, config, max_streams: -1, peers });
+        }
+        let (account, config) = ("A".to_owned(), config("LEAVES"));
+        meta.apply(MetaCommand::Update { ts: 2, account, config, peers: vec![1] });
+        let others = |meta: &Meta, name: &str| meta.stream("A", name).unwrap().has_others(NodeId(1));
+        assert!(!others(&meta, "ALONE") && others(&meta, "LEAVES"));
+        meta.apply(MetaCommand::Replace { old: 1, new: 4 });
+        let peers = |meta: &Meta, name: &str| meta.stream("A", name).unwrap().peers.clone();
+        assert_eq!(peers(&meta, "ALONE"), [1], "what is lost stays so");
+        assert_eq!(peers(&meta, "LEAVES"), [4]);
     }
 
     #[test]

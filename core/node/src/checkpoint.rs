@@ -175,17 +175,16 @@ impl crate::group::Group {
         let packed = self.stream.config().compression == Compression::S2;
         let messages = self.stream.messages_mut();
         let number = self.last_segment + 1;
-        let unwritten = messages.take_unwritten(number);
         let mut new_segments = Vec::new();
-        if !unwritten.is_empty() {
+        if let Some(messages) = messages.take_unwritten(number) {
             self.last_segment = number;
             self.writing = Some(number);
-            new_segments.push(NewSegment { number, messages: unwritten, packed });
+            new_segments.push(NewSegment { number, messages, packed });
         }
         let number = self.last_segment + 1;
         if let Some(messages) = (!lean).then(|| self.begin_rewrite(number)).flatten() {
             self.last_segment = number;
-            new_segments.push(NewSegment { number, messages, packed });
+            new_segments.push(NewSegment { number, messages: messages.into(), packed });
         }
         let messages = self.stream.messages_mut();
         messages.dead_segments();

@@ -23,6 +23,8 @@ mod orphans;
 mod outside;
 mod parcel;
 mod place;
+mod propose;
+mod read_index;
 mod rejoin;
 mod repair;
 mod replicated;
@@ -50,6 +52,8 @@ pub(crate) use lag::Lags;
 pub(crate) use moves::Moves;
 pub(crate) use orphans::Orphans;
 pub(crate) use parcel::{Parcel, Serial};
+pub(crate) use propose::Proposals;
+pub(crate) use read_index::ReadIndexes;
 pub(crate) use repair::{Remedy, Repairs};
 pub(crate) use replicated::{Replicated, Saved};
 pub use show::{AssetProblem, MetaView, RaftView};
@@ -105,6 +109,7 @@ pub(crate) struct Cluster {
     /// A founder that is agreed to once this ticket is durable; 0: the ticket is not known yet.
     pub(crate) agreeing: Option<(u64, NodeId)>,
     pub(crate) asks: Asks,
+    pub(crate) proposals: Proposals,
     pub(crate) transfers: Transfers,
     pub(crate) gatherings: Gatherings,
     pub(crate) handovers: Handovers,
@@ -115,6 +120,7 @@ pub(crate) struct Cluster {
     pub(crate) repairs: Repairs,
     pub(crate) lags: Lags,
     pub(crate) forwards: Forwards,
+    pub(crate) read_indexes: ReadIndexes,
     /// This server was told that it does not belong to the cluster.
     pub(crate) is_outside: bool,
     /// This server is about to stop: it leads nothing more.
@@ -155,7 +161,8 @@ impl Cluster {
             dismissals: Vec::new(),
             leavers: BTreeSet::new(),
             agreeing: None,
-            asks: Asks::default(),
+            asks: Asks::new(seed),
+            proposals: Proposals::default(),
             transfers: Transfers::default(),
             gatherings: Gatherings::default(),
             handovers: Handovers::default(),
@@ -166,6 +173,7 @@ impl Cluster {
             repairs: Repairs::default(),
             lags: Lags::default(),
             forwards: Forwards::new(seed),
+            read_indexes: ReadIndexes::default(),
             is_outside: false,
             is_leaving: false,
             admitting: false,
@@ -219,6 +227,7 @@ impl Cluster {
             self.elections.next_deadline(),
             self.formation.next_deadline(),
             self.asks.next_deadline(),
+            self.proposals.next_deadline(),
             self.transfers.next_deadline(),
             self.gatherings.next_deadline(),
             self.handovers.next_deadline(),
@@ -229,6 +238,7 @@ impl Cluster {
             self.orphans.next_deadline(),
             self.lags.next_deadline(),
             self.forwards.next_deadline(),
+            self.read_indexes.next_deadline(),
         ];
         parts.into_iter().flatten().min()
     }

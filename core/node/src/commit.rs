@@ -175,6 +175,7 @@ impl JetStream {
             | MetaAnswer::Abandoned(_)
             | MetaAnswer::Moved
             | MetaAnswer::Placed(_)
+            | MetaAnswer::Joined(_)
             | MetaAnswer::Done => Ok(hw_jsapi::success(kind)),
             MetaAnswer::Created(Err(error)) | MetaAnswer::RestoreBegun(Err(error)) => Err(error.into()),
             MetaAnswer::Updated(Err(error)) => Err(error.into()),

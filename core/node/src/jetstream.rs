@@ -299,7 +299,7 @@ impl JetStream {
             while let Some(id) = self.dirty.pop_front() {
                 self.settle_group(now, hub, id);
             }
-            let drove = self.drive(now, hub);
+            let drove = self.drive(now, hub) | self.run_read_indexes(now);
             if !self.release_waiting(now) && !drove {
                 break;
             }
@@ -307,6 +307,7 @@ impl JetStream {
             self.answer_direct(now, hub);
         }
         self.cut_forwards(now);
+        self.ask_read_indexes(now);
         self.cut_answers();
         self.shed();
         self.advise_abandoned(now, hub);

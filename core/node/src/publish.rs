@@ -31,9 +31,9 @@ impl JetStream {
             Target::Ack(group) => self.handle_ack(group, msg),
             Target::Pull(group) => self.handle_pull(group, msg),
             Target::FlowControl(group) => self.handle_flow_control(group, msg),
-            Target::DirectGet(group) => self.handle_direct_get(group, msg),
+            Target::DirectGet(group) => self.handle_direct_get(group, msg, None),
             Target::MirrorGet(group) if self.is_far_behind(now, group) => {}
-            Target::MirrorGet(group) => self.handle_direct_get(group, msg),
+            Target::MirrorGet(group) => self.handle_direct_get(group, msg, None),
             Target::Snapshot(number) => self.snapshots.handle_ack(number.0),
             Target::Restore(group) => self.restores.handle_piece(group, msg),
             Target::Api | Target::System => {}

@@ -11,7 +11,7 @@ use hw_store::messages::{BlockId, Fetch, Message, Version};
 use hw_stream::stream::{BatchRead, BatchRefused, BatchStep};
 
 use crate::api::{Call, Reply};
-use crate::cluster::Remedy;
+use crate::cluster::{Parcel, Remedy};
 use crate::completion::LoadError;
 use crate::group::{Group, interest_in};
 use crate::jetstream::{DiskRequest, JetStream};
@@ -23,10 +23,14 @@ pub(crate) enum Waiting {
     /// `STREAM.MSG.GET`.
     Message { call: Box<Call>, get: Search, no_hdr: bool },
     /// A direct get of one message.
-    Direct { reply: Bytes, get: Search, no_hdr: bool },
+    Direct { reply: Bytes, get: Search, no_hdr: bool, resort: Resort },
     /// A direct get of several.
-    Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool },
+    Batch { reply: Bytes, read: Box<BatchRead>, no_hdr: bool, resort: Resort },
 }
+
+/// A direct get as it came to a server that does not lead its stream: the leader gets it if this server's replica turns out to
+/// be damaged.
+type Resort = Option<Box<Parcel>>;
 
 /// What is asked for, and what was found: that may change while a block is loaded.
 pub(crate) struct Search {
@@ -214,13 +218,15 @@ impl JetStream {
         None
     }
 
-    /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`.
-    pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>) {
+    /// `$JS.API.DIRECT.GET.<stream>[.<subject>]`, on a server whose replica is as new as the answer has to be. `resort`: it does
+    /// not lead.
+    pub(crate) fn handle_direct_get(&mut self, id: GroupId, msg: &Incoming<'_>, resort: Option<&Parcel>) {
         if !msg.reply.is_empty() {
             let Some(group) = self.groups.get(&id) else { return };
             let reply = owned(msg.reply);
+            let resort = resort.map(|parcel| Box::new(parcel.clone()));
             let read = match hw_jsapi::has_level(msg.header) {
-                true => group.direct_read(msg.subject, &reply, msg.payload),
+                true => group.direct_read(msg.subject, (&reply, msg.payload), resort),
                 false => Err(DirectRefusal::RequiredApiLevel),
             };
             self.direct.push((id, read.map_err(|refusal| (reply, refusal))));
@@ -232,8 +238,6 @@ impl JetStream {
         let mut direct = std::mem::take(&mut self.direct);
         for (id, read) in direct.drain(..) {
             match read {
-                // Who may not lead any more is silent: what it has may be old.
-                Ok(_) if !self.may_read(now, id) => {}
                 Ok(waiting) => self.start_read(now, hub, id, waiting),
                 Err((reply, refusal)) => {
                     let Some(group) = self.groups.get(&id) else { continue };
@@ -344,8 +348,8 @@ impl JetStream {
                 Waiting::Message { call, .. } => {
                     self.answer(now, hub, &call, Err(ApiError::with(10051, UNREADABLE)));
                 }
-                Waiting::Direct { reply, .. } | Waiting::Batch { reply, .. } => {
-                    self.refuse_read(account, reply, UNREADABLE);
+                Waiting::Direct { reply, resort, .. } | Waiting::Batch { reply, resort, .. } => {
+                    self.fail_read(now, (account, id), (reply, resort), UNREADABLE);
                 }
             }
         }
@@ -354,7 +358,18 @@ impl JetStream {
         self.snapshots.touch(id);
     }
 
-    fn refuse_read(&mut self, account: AccountId, to: Bytes, why: &str) {
+    /// This server cannot read what is asked for: perhaps the leader can.
+    fn fail_read(
+        &mut self,
+        now: Time,
+        (account, id): (AccountId, GroupId),
+        (to, resort): (Bytes, Resort),
+        why: &str,
+    ) {
+        let leads = self.groups.get(&id).is_some_and(|group| group.log.is_leading());
+        if let Some(parcel) = resort.filter(|_| !leads) {
+            return self.pass_on_to_leader(now, id, *parcel);
+        }
         let header = status_header(&format!("500 {why}"), &[]);
         self.outbox.push(Outgoing::Send { account, to, reply: Bytes::new(), header, payload: Bytes::new() });
     }
@@ -374,28 +389,29 @@ impl JetStream {
                 };
                 self.answer(now, hub, &call, reply);
             }
-            Waiting::Direct { reply, mut get, no_hdr } => match group.find(&mut get) {
+            Waiting::Direct { reply, mut get, no_hdr, resort } => match group.find(&mut get) {
                 Some(Fetch::OnDisk(block)) => {
-                    return Progress::Load(block, Waiting::Direct { reply, get, no_hdr });
+                    return Progress::Load(block, Waiting::Direct { reply, get, no_hdr, resort });
                 }
-                None => self.refuse_read(account, reply, DAMAGED),
+                None => self.fail_read(now, (account, id), (reply, resort), DAMAGED),
                 Some(Fetch::Absent) => self.refuse_direct(account, reply, DirectRefusal::NotFound),
                 Some(Fetch::Message(message)) => {
                     let outgoing = direct(account, name_of(group), &message, (reply, no_hdr), None);
                     self.outbox.push(outgoing);
                 }
             },
-            Waiting::Batch { reply, mut read, no_hdr } => loop {
+            Waiting::Batch { reply, mut read, no_hdr, mut resort } => loop {
                 let Some(group) = self.groups.get(&id) else { return Progress::Done };
                 match group.stream.batch_step(&mut read) {
                     BatchStep::Load(block) => {
-                        return Progress::Load(block, Waiting::Batch { reply, read, no_hdr });
+                        return Progress::Load(block, Waiting::Batch { reply, read, no_hdr, resort });
                     }
                     BatchStep::Damaged => {
-                        self.refuse_read(account, reply, DAMAGED);
+                        self.fail_read(now, (account, id), (reply, resort), DAMAGED);
                         break;
                     }
                     BatchStep::Message { message, pending, last } => {
+                        resort = None; // Somebody else would begin anew.
                         let more = Some((pending, last));
                         let outgoing =
                             direct(account, name_of(group), &message, (reply.clone(), no_hdr), more);
@@ -473,21 +489,30 @@ impl Group {
     }
 
     /// What a direct get wants to read.
-    fn direct_read(&self, subject: &[u8], reply: &Bytes, body: &[u8]) -> Result<Waiting, DirectRefusal> {
+    fn direct_read(
+        &self,
+        subject: &[u8],
+        (reply, body): (&Bytes, &[u8]),
+        resort: Resort,
+    ) -> Result<Waiting, DirectRefusal> {
         let reply = reply.clone();
+        let one =
+            |get, (reply, resort), no_hdr| Waiting::Direct { reply, get: Search::new(get), no_hdr, resort };
         let stream = &self.stream;
         let origin = stream.config().mirror.as_ref().map(|origin| origin.name.as_str());
         let mut names = std::iter::once(name_of(self)).chain(origin);
         if let Some(last) = names.find_map(|name| last_wanted(subject, name)) {
             let no_hdr = DirectGet::parse_no_hdr(body)?;
             let get = GetMessage::Last(String::from_utf8_lossy(last).into_owned());
-            return Ok(one(get, reply, no_hdr));
+            return Ok(one(get, (reply, resort), no_hdr));
         }
         let (get, no_hdr) = DirectGet::parse(body)?;
         let read = match get {
-            DirectGet::Seq(seq) => return Ok(one(GetMessage::Seq(seq), reply, no_hdr)),
-            DirectGet::Last(filter) => return Ok(one(GetMessage::Last(filter), reply, no_hdr)),
-            DirectGet::Next(from, filter) => return Ok(one(GetMessage::Next(from, filter), reply, no_hdr)),
+            DirectGet::Seq(seq) => return Ok(one(GetMessage::Seq(seq), (reply, resort), no_hdr)),
+            DirectGet::Last(filter) => return Ok(one(GetMessage::Last(filter), (reply, resort), no_hdr)),
+            DirectGet::Next(from, filter) => {
+                return Ok(one(GetMessage::Next(from, filter), (reply, resort), no_hdr));
+            }
             DirectGet::Batch { batch, max_bytes, seq, start, filter } => {
                 let from = start.map_or(seq, |start| stream.messages().seq_at(start));
                 let refused = |_| DirectRefusal::NotFound;
@@ -504,13 +529,8 @@ impl Group {
                 })?
             }
         };
-        Ok(Waiting::Batch { reply, read: Box::new(read), no_hdr })
+        Ok(Waiting::Batch { reply, read: Box::new(read), no_hdr, resort })
     }
-}
-
-/// A direct get of one message.
-fn one(get: GetMessage, reply: Bytes, no_hdr: bool) -> Waiting {
-    Waiting::Direct { reply, get: Search::new(get), no_hdr }
 }
 
 pub(crate) fn name_of(group: &Group) -> &str {

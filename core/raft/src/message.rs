@@ -98,6 +98,13 @@ impl Message {
         matches!(self.body, Body::Append { .. } | Body::Heartbeat { .. })
     }
 
+    /// What a leader says to be committed becomes at most this.
+    pub(crate) fn limit_commit(&mut self, limit: LogIndex) {
+        if let Body::Append { commit, .. } | Body::Heartbeat { commit } = &mut self.body {
+            *commit = limit.min(*commit);
+        }
+    }
+
     /// The bytes of the entries in it.
     pub fn body_bytes(&self) -> usize {
         match &self.body {

@@ -228,8 +228,13 @@ impl Replica {
         // A leader sends before its own disk is done: its own vote in the quorum waits instead. But the vote that made it the
         // leader must be durable, or it could lead the same term again with another log (it can be elected by itself alone).
         let is_free = self.waiting.is_empty() || self.is_leader();
+        let limit = if self.is_leader() { self.durable_commit() } else { u64::MAX };
         let queue = if is_free { &mut out.messages } else { &mut out.after };
-        queue.extend(self.raft.msgs.drain(..).filter_map(convert::message_from_library));
+        let messages = self.raft.msgs.drain(..).filter_map(convert::message_from_library);
+        queue.extend(messages.map(|(to, mut message)| {
+            message.limit_commit(LogIndex(limit));
+            (to, message)
+        }));
     }
 
     fn note_wants(&mut self, out: &mut Ready) {

@@ -250,7 +250,19 @@ impl Replica {
     /// How much of what is committed a follower has.
     fn committed_at(&self, peer: NodeId) -> u64 {
         let matched = self.raft.prs().get(peer.0).map_or(0, |progress| progress.matched);
-        matched.min(self.raft.raft_log.committed)
+        matched.min(self.durable_commit())
+    }
+
+    /// What is committed and durable here, which is what is applied here. A leader whose disk is slow tells followers no more than
+    /// that: none of them is ahead of it, so who reads there sees nothing that who reads here later does not.
+    pub(crate) fn durable_commit(&self) -> u64 {
+        let log = &self.raft.raft_log;
+        log.committed.min(log.persisted)
+    }
+
+    /// The last entry that was reported as applied.
+    pub fn applied(&self) -> LogIndex {
+        LogIndex(self.raft.raft_log.applied)
     }
 
     /// The end of the log.
@@ -337,7 +349,7 @@ impl Replica {
             let mut before = next(&self.raft);
             while let Some(from) = before {
                 self.raft.send_append(peer);
-                self.told[at] = self.raft.raft_log.committed;
+                self.told[at] = self.durable_commit();
                 // No progress: it needs the state.
                 before = next(&self.raft).filter(|&next| next > from);
             }

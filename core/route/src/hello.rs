@@ -7,7 +7,7 @@ use crate::fields::{FieldError, Fields, put_list, put_text};
 use crate::limits::LIST_MAX;
 
 /// The version of the bodies that this server speaks; [`crate::MAGIC`] names that of the frames.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 
 /// Who a server is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

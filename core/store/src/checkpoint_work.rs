@@ -7,7 +7,7 @@ use hw_kit::{GroupId, LogIndex};
 
 use crate::checkpoint::{CheckpointHead, Entry, EntryKind, encode};
 use crate::layout::{Dir, FileId};
-use crate::messages::{Message, Written};
+use crate::messages::{SegmentInput, Written};
 use crate::op::DiskOp;
 use crate::segment::{SegmentId, SegmentJob, SegmentWriter};
 use crate::storage::{GroupMeta, Storage};
@@ -60,8 +60,8 @@ pub struct GroupCheckpoint {
 pub struct NewSegment {
     /// Its number.
     pub number: u64,
-    /// Its messages in ascending order.
-    pub messages: Vec<Message>,
+    /// Its messages.
+    pub messages: SegmentInput,
     /// Whether they are compressed.
     pub packed: bool,
 }

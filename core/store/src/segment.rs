@@ -10,7 +10,7 @@ use crate::damage::{Damage, Flaw};
 use crate::index::{IndexWriter, Layout, Place};
 use crate::layout::FileId;
 use crate::limits::{BLOCK_BYTES_MAX, PACKED_BLOCK_BYTES_MAX, SEGMENT_WRITE_BYTES};
-use crate::messages::{Message, Written};
+use crate::messages::{Message, SegmentInput, Written};
 use crate::op::DiskOp;
 use crate::packed::pack;
 use crate::record::Record;
@@ -236,15 +236,15 @@ pub fn encode(mut writer: SegmentWriter, messages: &[Message]) -> (Bytes, Writte
 #[derive(Debug)]
 pub(crate) struct SegmentJob {
     writer: Option<SegmentWriter>,
-    messages: std::vec::IntoIter<Message>,
+    messages: SegmentInput,
     id: SegmentId,
     started: bool,
 }
 
 impl SegmentJob {
-    pub(crate) fn new(writer: SegmentWriter, messages: Vec<Message>) -> SegmentJob {
+    pub(crate) fn new(writer: SegmentWriter, messages: SegmentInput) -> SegmentJob {
         let (id, writer) = (writer.id, Some(writer));
-        SegmentJob { writer, messages: messages.into_iter(), id, started: false }
+        SegmentJob { writer, messages, id, started: false }
     }
 
     /// The next operations and, with the last ones, what was written.

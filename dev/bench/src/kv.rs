@@ -60,7 +60,7 @@ impl Bucket {
 
     /// All that is in memory goes to a segment.
     fn checkpoint(&mut self, number: u64) {
-        let messages = self.stream.messages_mut().take_unwritten(number);
+        let messages = self.stream.messages_mut().take_unwritten(number).unwrap_or_default();
         let new_segments = vec![NewSegment { number, messages, packed: false }];
         let group = GroupCheckpoint {
             group: GROUP,

@@ -1,9 +1,10 @@
 //! What a server that catches up costs publishers: `cargo run --release -p hw-conform --example catch_up -- BINARY [ROUNDS]`.
 //!
-//! Three servers, a stream on all of them, 64 publishes of 128 bytes under way. In each round one server that does not lead is
-//! killed, misses so many messages, and starts again. Prints the p99 of the seconds before it was killed, of the time without it,
-//! of the time from its start until the leader calls it current, and of the seconds after that. Then the same for a server with
-//! a disk of its own (in memory) that gets only what the others leave of the processors (`nice`), as if it had a machine of its own.
+//! Three servers, a stream on all of them that has 256 MiB already, 64 publishes of 128 bytes under way. In each round one server
+//! that does not lead is killed, misses so many messages, and starts again. Prints the p99 of the seconds before it was killed, in
+//! which there is a checkpoint, of the time without it, of the time from its start until the leader calls it current, and of the
+//! seconds after that. Then the same for a server with a disk of its own (in memory) that gets only what the others leave of the
+//! processors (`nice`), as if it had a machine of its own.
 //! For comparison, the p99 of a second in which a process that has nothing to do with the servers keeps a processor busy.
 
 use std::error::Error;
@@ -20,6 +21,11 @@ use serde_json::json;
 
 const UNDER_WAY: usize = 64;
 const MISSED: [u64; 3] = [1000, 50_000, 400_000];
+/// So many messages of so many bytes are there before: a server that has run for a while has log files that it uses again, a
+/// new one makes them.
+const EARLIER: (usize, usize) = (4096, 64 * 1024);
+/// At the usual rate there is a checkpoint in it.
+const CALM: Duration = Duration::from_secs(9);
 
 /// When a publish was acknowledged, and how long that took.
 type Samples = Arc<Mutex<Vec<(Instant, Duration)>>>;
@@ -31,15 +37,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = Target { name: "headwater", binary: Ok(binary.into()) };
     for missed in MISSED {
         for is_apart in [false, true] {
-            for _ in 0..rounds {
-                round(&target, missed, is_apart).map_err(|error| format!("{missed} missed: {error}"))?;
+            for number in 0..rounds {
+                // Not always at the same moment between two checkpoints.
+                let calm = CALM + number * Duration::from_millis(1700);
+                round(&target, missed, is_apart, calm)
+                    .map_err(|error| format!("{missed} missed: {error}"))?;
             }
         }
     }
     Ok(())
 }
 
-fn round(target: &Target, missed: u64, is_apart: bool) -> Result<(), Fault> {
+fn round(target: &Target, missed: u64, is_apart: bool, calm: Duration) -> Result<(), Fault> {
     let mut trio = Trio::start(target)?;
     api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &replicated("S", 3))?;
     let leader = trio.leader(0, "S")?;
@@ -48,6 +57,7 @@ fn round(target: &Target, missed: u64, is_apart: bool) -> Result<(), Fault> {
     if is_apart {
         move_store(&mut trio, victim, &aside)?;
     }
+    publish_earlier(&trio.servers[leader].url())?;
     let (samples, stop) = (Samples::default(), Arc::new(AtomicBool::new(false)));
     let load = std::thread::spawn({
         let (url, samples, stop) = (trio.servers[leader].url(), samples.clone(), stop.clone());
@@ -55,8 +65,8 @@ fn round(target: &Target, missed: u64, is_apart: bool) -> Result<(), Fault> {
     });
     let second = Duration::from_secs(1);
     std::thread::sleep(second);
-    let calm = Instant::now();
-    std::thread::sleep(3 * second);
+    let settled = Instant::now();
+    std::thread::sleep(calm);
     let killed = Instant::now();
     trio.servers[victim].kill();
     let count = || samples.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
@@ -96,7 +106,7 @@ fn round(target: &Target, missed: u64, is_apart: bool) -> Result<(), Fault> {
         let at = all.len() * 99 / 100;
         (all.get(at).map_or(0.0, |took| took.as_secs_f64() * 1000.0), all.len())
     };
-    let (before, meanwhile, after) = (p99(calm, killed), p99(started, current), p99(current, end));
+    let (before, meanwhile, after) = (p99(settled, killed), p99(started, current), p99(current, end));
     let (down, beside) = (p99(killed, started), p99(end, let_go));
     let apart = if is_apart { ", on its own" } else { "" };
     let took = (current - started).as_secs_f64();
@@ -116,6 +126,24 @@ fn move_store(trio: &mut Trio, at: usize, aside: &Path) -> Result<(), Fault> {
     std::os::unix::fs::symlink(aside, &store)?;
     trio.servers[at].start_again()?;
     trio.await_health()
+}
+
+fn publish_earlier(url: &str) -> Result<(), Fault> {
+    let (count, size) = EARLIER;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let js = jetstream::new(async_nats::connect(url).await?);
+        for _ in 0..count / UNDER_WAY {
+            let mut acks = Vec::new();
+            for _ in 0..UNDER_WAY {
+                acks.push(js.publish("s", vec![b'x'; size].into()).await?);
+            }
+            for ack in acks {
+                ack.await?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn publish(url: &str, samples: &Samples, stop: &Arc<AtomicBool>) -> Result<(), Fault> {

@@ -92,7 +92,8 @@ pub fn filled(js: &mut Js, stream: &str, count: u32) -> Flow {
     want(right, || format!("{stream} has {} of {count}", there.len()))
 }
 
-/// Whether a stream that comes from elsewhere has them as soon as it is led; a `nats-server` may lead before it has.
+/// Whether a stream that comes from elsewhere, or is elsewhere, has them as soon as it is led. A `nats-server` may
+/// lead before it has, and answers 503 (no responders) while it has not heard of a consumer that another has made.
 pub fn arrived(target: &Target, js: &mut Js, stream: &str, count: u32) -> Flow {
     match target.name {
         "headwater" => filled(js, stream, count),

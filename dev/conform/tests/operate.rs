@@ -304,7 +304,7 @@ fn copies(target: &Target) -> Flow {
         (info["state"]["messages"] == count && info["cluster"]["leader"] == "n3").then_some(())
     };
     wait("the mirror has all", || has(&mut js, "MIRROR", 600))?;
-    filled(&mut js, "MIRROR", 600)?;
+    arrived(target, &mut js, "MIRROR", 600)?;
     wait("both are there", || has(&mut js, "BOTH", 700))?;
     fill(target, &mut js, "one", 1)?;
     fill(target, &mut js, "two", 1)?;
@@ -337,8 +337,15 @@ fn removed(target: &Target) -> Flow {
     filled(&mut js, "ALL", 50)?;
     // With the store that it had it stays outside, also when it is started again.
     trio.servers[leader].restart()?;
-    fill(target, &mut js, "all", 1)?;
-    want(size(&trio, other) == Some(2), || "it is back".to_owned())
+    let ack: Value = serde_json::from_slice(&js.request("all", b"50")?.payload)?;
+    want(ack["seq"] == 51, || format!("the next one: {ack}"))?;
+    want(size(&trio, other) == Some(2), || "it is back".to_owned())?;
+    // With a new store it is another one, and what has too few servers has it from then on.
+    trio.servers[leader].kill();
+    std::fs::remove_dir_all(trio.servers[leader].dir().join("store")).map_err(|error| error.to_string())?;
+    trio.servers[leader].start_again()?;
+    wait("ALL has three", || servers_of(&mut js, "ALL").filter(|all| all.len() == 3 && all.contains(&name)))?;
+    filled(&mut js, "ALL", 51)
 }
 
 fn unknown(target: &Target) -> Flow {

@@ -17,7 +17,7 @@ use async_nats::jetstream;
 use hw_conform::trio::{
     Fault, Flow, PATIENCE, Trio, api, named, open, outcome, page, replicated, run, wait, want,
 };
-use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
+use hw_conform::{Case, Cases, Delivered, Js, Outcome, Target, run_all, targets};
 use hw_testkit::Server;
 use serde_json::{Value, json};
 
@@ -26,16 +26,17 @@ type Run = fn(&Target) -> Flow;
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 fn main() -> ExitCode {
-    let both: [(&str, Run); 4] = [
+    let both: [(&str, Run); 5] = [
         ("a mirror answers for an origin that is gone", mirror_gets),
         ("streams and consumers from every server", everywhere),
         ("another leader on request", step_down),
+        ("a server that was away catches up", missed),
         ("buckets on three servers", buckets),
     ];
     // A `nats-server` answers before every other server has the interest: who pulls through another one at once may hear
     // that nobody is there.
     let own: [(&str, Run); 5] = [
-        ("direct gets at every server are the newest", direct_gets),
+        ("direct gets are answered by the nearest replica, and are the newest", direct_gets),
         ("nats-py on three servers", python),
         ("a killed leader takes nothing with it", killed),
         ("a stopped leader takes nothing with it", stopped),
@@ -117,12 +118,13 @@ fn everywhere(target: &Target) -> Flow {
     })
 }
 
-/// What any server says is the newest. A `nats-server` may say what is older.
+/// What any server says is the newest, although it need not be the leader who says it. A `nats-server` may say what is older.
 fn direct_gets(target: &Target) -> Flow {
     let trio = Trio::start(target)?;
     let mut config = replicated("S", 3);
     config["allow_direct"] = json!(true);
     api(&mut open(&trio.servers[0])?, "STREAM.CREATE.S", &config)?;
+    let leader = trio.leader(0, "S")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut contexts = Vec::new();
@@ -139,7 +141,22 @@ fn direct_gets(target: &Target) -> Flow {
                 want(is_newest, || format!("{number}: {ack:?} {last:?}"))?;
             }
         }
-        Ok(())
+        let large = contexts[leader].publish("s", vec![b'x'; 500_000].into()).await?.await?.sequence;
+        let sent = || {
+            let routes = page(&trio.servers[leader], "/routez")?["routes"].as_array().cloned()?;
+            Some(routes.iter().filter_map(|route| route["out_bytes"].as_u64()).sum::<u64>())
+        };
+        // Once a follower is known to have it, it is not sent there.
+        let before = sent().ok_or("no routes")?;
+        for context in &contexts {
+            let stream = context.get_stream_no_info("S").await?;
+            for _ in 0..20 {
+                let got = stream.direct_get(large).await?;
+                want(got.payload.len() == 500_000, || format!("{} bytes", got.payload.len()))?;
+            }
+        }
+        let more = sent().ok_or("no routes")? - before;
+        want(more < 1_000_000, || format!("the leader sent {more} bytes for gets of 30,000,000"))
     })
 }
 
@@ -203,6 +220,79 @@ fn step_down(target: &Target) -> Flow {
     want(NAMES.iter().all(|name| said.contains(name)), || said.clone())?;
     let said = trio.nats(0, "sys", &["server", "report", "health"])?;
     want(said.contains("ok: 3 / err: 0"), || said.clone())
+}
+
+/// What happens while a server is away is there when it leads: messages, what was deleted and purged, what a consumer took, and
+/// another configuration.
+fn missed(target: &Target) -> Flow {
+    let mut trio = Trio::start(target)?;
+    let mut config = json!({ "name": "S", "subjects": ["s.>"], "num_replicas": 3, "storage": "file",
+        "retention": "limits" });
+    let consumer = json!({ "stream_name": "S", "config": { "durable_name": "C", "ack_policy": "explicit" } });
+    let leader = {
+        let mut js = open(&trio.servers[0])?;
+        api(&mut js, "STREAM.CREATE.S", &config)?;
+        api(&mut js, "CONSUMER.DURABLE.CREATE.S.C", &consumer)?;
+        trio.leader(0, "S")?
+    };
+    // A `nats-server` does not answer what it is asked while nobody leads the cluster.
+    let first = trio.meta_leader(0)?;
+    let away = (0..3).find(|at| *at != leader && *at != first).ok_or("there are three")?;
+    let mut js = open(&trio.servers[leader])?;
+    let publish = |js: &mut Js, numbers: std::ops::Range<u32>| -> Flow {
+        for number in numbers {
+            let text = format!("{number} {}", "x".repeat(1000));
+            let ack = js.request(&format!("s.{}", number % 7), text.as_bytes())?;
+            let ack: Value = serde_json::from_slice(&ack.payload)?;
+            want(ack["seq"] == number + 1, || ack.to_string())?;
+        }
+        Ok(())
+    };
+    publish(&mut js, 0..200)?;
+    trio.servers[away].kill();
+    publish(&mut js, 200..2000)?;
+    let taken =
+        wait("messages", || js.pull("S", "C", &json!({ "batch": 300 })).ok().filter(|all| all.len() == 300))?;
+    for one in &taken {
+        js.request(&one.reply, b"+ACK")?;
+    }
+    api(&mut js, "STREAM.MSG.DELETE.S", &json!({ "seq": 1500 }))?;
+    api(&mut js, "STREAM.PURGE.S", &json!({ "filter": "s.3" }))?;
+    config["description"] = json!("changed meanwhile");
+    api(&mut js, "STREAM.UPDATE.S", &config)?;
+    let seen = |js: &mut Js| -> Option<(Value, Value, Value)> {
+        let info = js.api("STREAM.INFO.S", &json!({ "deleted_details": true })).ok()?;
+        let of = js.api("CONSUMER.INFO.S.C", &json!({})).ok()?;
+        let consumer =
+            json!([of["delivered"]["stream_seq"], of["ack_floor"]["stream_seq"], of["num_pending"]]);
+        Some((info["state"].clone(), info["config"]["description"].clone(), consumer))
+    };
+    let before = seen(&mut js).ok_or("no information")?;
+    trio.servers[away].start_again()?;
+    wait("it leads", || {
+        let info = js.api("STREAM.INFO.S", &json!({})).ok()?;
+        let others = info["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
+        let is_current = others.iter().any(|one| one["name"] == NAMES[away] && one["current"] == true);
+        if is_current {
+            let to = json!({ "placement": { "preferred": NAMES[away] } });
+            js.api("STREAM.LEADER.STEPDOWN.S", &to).ok()?;
+            js.api("CONSUMER.LEADER.STEPDOWN.S.C", &to).ok()?;
+        }
+        (info["cluster"]["leader"] == NAMES[away]).then_some(())
+    })?;
+    let mut js = open(&trio.servers[away])?;
+    let mut after = None;
+    let same = wait("it has the same", || {
+        after = seen(&mut js);
+        after.as_ref().filter(|after| **after == before).map(drop)
+    });
+    want(same.is_ok(), || format!("{before:?}\n{after:?}"))?;
+    // A `nats-server` may not have heard of the consumer that reads.
+    let there = wait("all messages", || js.read_from("S", 1).ok())?;
+    let first = |one: &Delivered| String::from_utf8_lossy(&one.payload).split(' ').next().map(str::to_owned);
+    let wanted = (0..2000).filter(|number| number % 7 != 3 && *number != 1499);
+    let wanted: Vec<String> = wanted.map(|number| number.to_string()).collect();
+    want(there.iter().filter_map(first).eq(wanted), || format!("{} messages are there", there.len()))
 }
 
 /// Keys and objects, by the tool, through every server.

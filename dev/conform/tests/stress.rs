@@ -133,12 +133,25 @@ async fn write(client: Client) -> Flow {
 
 /// The last value, as the leader says; None: nobody answered.
 async fn last(stream: &jetstream::stream::Stream<()>) -> Option<(String, u64)> {
-    let got =
-        tokio::time::timeout(Duration::from_secs(2), stream.get_last_raw_message_by_subject("kv")).await;
+    let patience = Duration::from_secs(2);
+    let got = tokio::time::timeout(patience, stream.get_last_raw_message_by_subject("kv")).await;
     match got.ok()? {
         Ok(message) => Some((String::from_utf8_lossy(&message.payload).into_owned(), message.sequence)),
         Err(error) => {
             let is_empty = error.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound;
+            is_empty.then(|| (String::new(), 0))
+        }
+    }
+}
+
+/// The same, as the server says to which the client is connected, if that has a replica.
+async fn last_near(stream: &jetstream::stream::Stream<()>) -> Option<(String, u64)> {
+    let patience = Duration::from_secs(2);
+    let got = tokio::time::timeout(patience, stream.direct_get_last_for_subject("kv")).await;
+    match got.ok()? {
+        Ok(message) => Some((String::from_utf8_lossy(&message.payload).into_owned(), message.sequence)),
+        Err(error) => {
+            let is_empty = error.kind() == jetstream::stream::DirectGetErrorKind::NotFound;
             is_empty.then(|| (String::new(), 0))
         }
     }
@@ -168,9 +181,13 @@ async fn set(client: Client) -> Flow {
 async fn read(client: Client) -> Flow {
     let js = client.connect().await?;
     let stream = js.get_stream_no_info("KV").await?;
-    while !client.is_over() {
+    for number in 0.. {
+        if client.is_over() {
+            break;
+        }
         let begun = Instant::now();
-        if let Some((value, seq)) = last(&stream).await {
+        let got = if number % 2 == 0 { last(&stream).await } else { last_near(&stream).await };
+        if let Some((value, seq)) = got {
             let op = Op { begun, ended: Instant::now(), value, seq: Some(seq) };
             with(&client.history, |history| history.read.push(op));
         }
@@ -200,7 +217,9 @@ fn stress(target: &hw_conform::Target) -> Flow {
     let mut trio = Trio::start_behind(target, &parted)?;
     let mut js = open(&trio.servers[0])?;
     api(&mut js, "STREAM.CREATE.S", &replicated("S", 3))?;
-    api(&mut js, "STREAM.CREATE.KV", &replicated("KV", 3))?;
+    let mut keys = replicated("KV", 3);
+    keys["allow_direct"] = json!(true);
+    api(&mut js, "STREAM.CREATE.KV", &keys)?;
     let (stop, history) = (Arc::new(AtomicBool::new(false)), Shared::default());
     let clients = std::thread::spawn({
         let (urls, stop, history) = (trio.urls(), stop.clone(), history.clone());

@@ -46,6 +46,8 @@ pub enum Planted {
     ReorderedFrames,
     /// Who is cut off from everybody believes that everybody hears it, always.
     EndlessLease,
+    /// Followers that ask how far the log is, to answer reads, hear that it has only begun.
+    OldReadIndexes,
     /// Every vote counts as a yes.
     FalseVotes,
     /// Followers apply what is not decided.
@@ -89,7 +91,7 @@ impl Planted {
     }
 
     /// All that a cluster can have.
-    pub const CLUSTER: [Planted; 27] = [
+    pub const CLUSTER: [Planted; 28] = [
         Planted::AckBeforeSync,
         Planted::LyingDisk,
         Planted::LostLastFrame,
@@ -109,6 +111,7 @@ impl Planted {
         Planted::DroppedFrames,
         Planted::ReorderedFrames,
         Planted::EndlessLease,
+        Planted::OldReadIndexes,
         Planted::FalseVotes,
         Planted::EagerCommits,
         Planted::LostEntries,

@@ -76,6 +76,14 @@ impl Asker {
         self.messages("S")
     }
 
+    /// As many servers have the stream as its configuration says, and all ten messages are there.
+    fn has_what_is_wanted(&mut self, step: u64) {
+        let info = self.api("STREAM.INFO.S", &json!({}));
+        let wanted = info["config"]["num_replicas"].as_u64().expect("a number");
+        let have = (0..3).filter(|host| has(&self.world, *host)).count() as u64;
+        assert_eq!((have, self.messages("S")), (wanted, 10), "step {step}: {info}");
+    }
+
     /// All three servers have the same of the stream.
     fn settle(&mut self) {
         self.until("all have the same", |world| {
@@ -171,10 +179,50 @@ fn who_has_no_place_any_more_goes_although_the_leader_died_before_it_said_so() {
         run.world.boot(leader, Start::default()).expect("it starts again");
         run.go_to(leader);
         run.wait(Span::from_secs(8));
-        let info = run.api("STREAM.INFO.S", &json!({}));
-        let wanted = info["config"]["num_replicas"].as_u64().expect("a number");
-        let have = (0..3).filter(|host| has(&run.world, *host)).count() as u64;
-        assert_eq!((have, run.messages("S")), (wanted, 10), "step {step}: {info}");
+        run.has_what_is_wanted(step);
+    }
+}
+
+/// The one server that is to keep a stream is not heard for a while, and no connection breaks. Whoever leads meanwhile waits for it, as
+/// nobody else may give the stream up, and goes on when it is heard again.
+#[test]
+fn who_is_to_keep_a_stream_and_was_only_silent_is_waited_for() {
+    let mut waited = 0;
+    for step in 1..=14 {
+        let mut run = Asker::with_stream(step, 3);
+        run.settle();
+        let leader = run.leader();
+        let others = [(leader + 1) % 3, (leader + 2) % 3];
+        run.go_to(others[0]);
+        let config = json!({"name": "S", "subjects": [SUBJECT], "num_replicas": 1});
+        run.send("$JS.API.STREAM.UPDATE.S", &config.to_string());
+        run.wait(Span(step as i64 * 700_000));
+        others.iter().for_each(|other| run.world.part(leader, *other));
+        run.wait(Span::from_secs(2));
+        waited += u32::from(others.iter().all(|other| has(&run.world, *other)));
+        run.world.heal_links();
+        run.wait(Span::from_secs(8));
+        run.has_what_is_wanted(step);
+    }
+    assert!(waited > 1, "{waited} streams waited");
+}
+
+/// Whoever leads the meta group dies, and a stream that another server leads is changed before there is a successor. The change
+/// waits there, or comes to nothing with the leader that died and is asked for again: the client is told that it happened.
+#[test]
+fn a_stream_is_changed_while_nobody_leads_the_meta_group() {
+    for step in 0..=10 {
+        let mut run = Asker::with_stream(step + 1, 3);
+        run.settle();
+        let meta = run.world.meta_leader().expect("there is one");
+        let leads = (meta + 1) % 3;
+        run.go_to(leads);
+        assert_eq!(run.messages_at(leads), 10);
+        run.world.kill(meta);
+        run.wait(Span::from_millis(step as i64 * 100));
+        let config = json!({"name": "S", "subjects": [SUBJECT, "more"], "num_replicas": 3});
+        let info = run.api("STREAM.UPDATE.S", &config);
+        assert_eq!(info["config"]["subjects"], config["subjects"], "step {step}");
     }
 }
 

@@ -185,6 +185,12 @@ impl Server {
         view.into_iter().flat_map(|view| view.replicas())
     }
 
+    /// Whether it leads the meta group.
+    pub fn leads_meta(&self, now: Time) -> bool {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.and_then(|view| view.meta_cluster(now)).is_some_and(|meta| meta.is_leader)
+    }
+
     /// What it has of replicated groups, as monitoring shows it.
     pub fn groups(&self, now: Time) -> String {
         let view = self.shards.first().and_then(|running| running.shard.jetstream());

@@ -234,6 +234,12 @@ impl World {
         (0..self.hosts.len()).find(leads)
     }
 
+    /// The server that leads the meta group.
+    pub fn meta_leader(&self) -> Option<usize> {
+        (0..self.hosts.len())
+            .find(|host| self.server(*host).is_some_and(|server| server.leads_meta(self.now())))
+    }
+
     /// A server that is fetching the state of a stream, and which stream.
     pub fn fetching(&self) -> Option<(usize, String)> {
         let of = |host: usize| {

@@ -219,7 +219,7 @@ fn checkpoints_free_the_log_and_blocks_come_back() {
             shard.disk.append(vec![frame(1, index, &[&[7; 3000]])], ticket).unwrap();
         }
         shard.synced(ticket);
-        let messages: Vec<Message> = ((round - 1) * 100 + 1..=round * 100).map(message).collect();
+        let messages = ((round - 1) * 100 + 1..=round * 100).map(message).collect();
         let group = GroupCheckpoint {
             group: GroupId(1),
             applied: LogIndex(round * 100),

@@ -11,14 +11,13 @@ use hw_kit::{GroupId, NodeId, Span, Time};
 use hw_meta::{MetaAnswer, MetaCommand};
 use serde::{Deserialize, Serialize};
 
+use super::handed::LIFE_BITS;
 use crate::api::Call;
-use crate::commit::META;
 use crate::feed::Wanted;
 use crate::jetstream::JetStream;
-use crate::log::Origin;
 
 /// How long a client's request waits for another server.
-const PATIENCE: Span = Span::from_secs(4);
+pub(super) const PATIENCE: Span = Span::from_secs(4);
 
 /// So many questions later nobody waits for an answer about copies.
 const COPIES_KEPT: u64 = 100_000;
@@ -27,8 +26,8 @@ const COPIES_KEPT: u64 = 100_000;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Question {
-    /// Propose this to the meta group, which you lead. There is no answer.
-    Propose(Box<MetaCommand>),
+    /// Propose this to the meta group, if you lead it in this term; 0: in whichever. There is no answer.
+    Propose { term: u64, command: Box<MetaCommand> },
     /// What a client is told that created or updated this stream, once you lead it.
     Created {
         group: u64,
@@ -48,6 +47,7 @@ pub(super) enum Question {
 /// Requests of this server, and requests of others that wait until it leads.
 #[derive(Default)]
 pub(crate) struct Asks {
+    /// The last number that was given.
     last: u64,
     own: BTreeMap<u64, Pending>,
     waiting: Vec<Waiting>,
@@ -71,6 +71,11 @@ struct Waiting {
 }
 
 impl Asks {
+    /// Numbers begin where no earlier life of this server began: a command of that may be decided only now.
+    pub(crate) fn new(seed: u64) -> Asks {
+        Asks { last: seed << LIFE_BITS, ..Asks::default() }
+    }
+
     /// When a request has waited too long.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let own = self.own.values().map(|pending| pending.until);
@@ -91,35 +96,6 @@ impl Asks {
 }
 
 impl JetStream {
-    /// Has the leader of the meta group propose a command; this server answers when it has applied it.
-    pub(crate) fn ask_meta(&mut self, now: Time, call: &Call, command: &MetaCommand) {
-        let leader = self.replica(META).map_or(NodeId(0), |replicated| replicated.replica.leader());
-        let Some(cluster) = &mut self.cluster else { return };
-        let id = cluster.asks.keep(now, call);
-        let command = MetaCommand::Asked { node: cluster.me.0, id, command: Box::new(command.clone()) };
-        cluster.send(leader, ask(id, &Question::Propose(Box::new(command))));
-    }
-
-    /// Has the leader of the meta group propose a command of which nobody waits to hear.
-    pub(crate) fn propose_elsewhere(&mut self, leader: NodeId, command: MetaCommand) {
-        if self.leads_meta() {
-            return self.meta_log.propose(Origin::None, |out| command.encode(out));
-        }
-        let Some(cluster) = &mut self.cluster else { return };
-        let id = cluster.asks.next_id();
-        cluster.send(leader, ask(id, &Question::Propose(Box::new(command))));
-    }
-
-    /// Whose command this is, if a client of this server waits for it.
-    pub(crate) fn find_asker(&mut self, command: MetaCommand, origin: Origin) -> (MetaCommand, Origin) {
-        let MetaCommand::Asked { node, id, command } = command else { return (command, origin) };
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.me.0 == node) else {
-            return (*command, Origin::None);
-        };
-        let asker = cluster.asks.own.remove(&id);
-        (*command, asker.map_or(Origin::None, |asker| Origin::Api(asker.call)))
-    }
-
     /// A stream was created or updated: its leader knows what the client is told. Says whether that is awaited.
     pub(crate) fn ask_leader(&mut self, now: Time, hub: &mut Hub, group: GroupId, call: &Call) -> bool {
         if self.cluster.is_none() || self.groups.get(&group).is_some_and(|group| group.log.is_leading()) {
@@ -144,11 +120,12 @@ impl JetStream {
     /// Another server asks.
     pub(crate) fn handle_ask(&mut self, now: Time, hub: &mut Hub, from: (NodeId, u64), body: &Bytes) {
         match serde_json::from_slice(body) {
-            Ok(Question::Propose(command)) if self.leads_meta() && !self.is_stale(now, from.0, 0) => {
-                self.meta_log.propose(Origin::None, |out| command.encode(out));
+            Ok(Question::Propose { term, command }) => {
+                if !self.is_stale(now, from.0, 0) {
+                    self.propose_for(term, &command);
+                }
             }
-            // Who asked is not answered in time, and its client asks again.
-            Ok(Question::Propose(_)) | Err(_) => {}
+            Err(_) => {}
             Ok(Question::Created { group, update, back }) => {
                 self.wait_to_lead(now, hub, from, (GroupId(group), kind_of(update, back)));
             }

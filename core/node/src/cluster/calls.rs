@@ -210,7 +210,7 @@ impl JetStream {
     }
 
     /// Who leads a group by now, or can say who does, if it is another server.
-    fn other_leader(&self, id: GroupId) -> Option<NodeId> {
+    pub(super) fn other_leader(&self, id: GroupId) -> Option<NodeId> {
         let cluster = self.cluster.as_ref()?;
         let is_there = |node: &NodeId| *node != cluster.me && cluster.peers.is_alive(*node);
         match self.replica(id) {

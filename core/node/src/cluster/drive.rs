@@ -223,6 +223,9 @@ impl JetStream {
             if self.replica_mut(id).is_some_and(|replicated| replicated.handle_first(now, entry.term)) {
                 self.start_leading(now, hub, id);
             }
+            if id == META {
+                self.resolve_proposals(entry.term);
+            }
         } else if let Some(frame) =
             self.replica_mut(id).and_then(|replicated| replicated.checked.take(id, entry))
         {

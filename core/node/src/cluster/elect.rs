@@ -3,6 +3,7 @@
 use hw_cluster::{Cause, Loss};
 use hw_hub::Hub;
 use hw_kit::{GroupId, LogIndex, NodeId, Span, Time};
+use hw_meta::Asset;
 use hw_raft::{Body, Message};
 
 use crate::commit::META;
@@ -202,8 +203,16 @@ impl JetStream {
         }
     }
 
-    /// A link to another server came up: leaders say that they lead, and have to say so.
+    /// A link to another server came up, or is heard again: leaders say that they lead, and have to say so.
     pub(crate) fn handle_reached(&mut self, now: Time, node: NodeId) {
+        // A stream that is to have this server waited for it, if it could not decide without.
+        let waits = |asset: &Asset| asset.origin.is_some() && asset.peers.contains(&node.0);
+        let leads = |id: &GroupId| self.groups.get(id).is_some_and(|group| group.log.is_leading());
+        let waiting = self.meta.all().filter(|(_, asset)| waits(asset)).map(|(_, asset)| asset.group());
+        let waiting: Vec<GroupId> = waiting.filter(leads).collect();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.growing.extend(waiting);
+        }
         for id in self.replicated() {
             let Some(replicated) = self.replica_mut(id) else { continue };
             let leader = replicated.replica.leader();

@@ -29,6 +29,7 @@ impl JetStream {
         self.run_formation(now);
         self.come_inside(hub);
         self.run_asks(now, hub);
+        self.run_proposals(now, hub);
         self.run_gatherings(now, hub);
         self.run_handovers(now, hub);
         self.run_parked(now, hub);
@@ -172,6 +173,10 @@ impl JetStream {
             }
             PeerFrame::Want { group, transfer, rows } => self.handle_want(from, (group, transfer), rows),
             PeerFrame::Give { group, given } => self.handle_given(now, from, group, given),
+            PeerFrame::ReadIndex { group, number } => self.handle_read_index(now, from, group, number),
+            PeerFrame::ReadIndexed { group, number, index } => {
+                self.handle_read_indexed(now, group, number, index);
+            }
             PeerFrame::Digest { group, index, digest } => {
                 self.handle_digest(now, from, (group, index), digest);
             }

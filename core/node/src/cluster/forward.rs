@@ -208,10 +208,23 @@ impl JetStream {
         let is_behind = cluster.forwards.is_waited_for(id);
         match self.way(now, id, target) {
             Way::Here if !is_behind => return true,
+            Way::There(_) if !is_behind && self.reads_here(now, id, target) => {
+                self.read_later(id, Parcel::new(target, msg));
+            }
             Way::There(node) if !is_behind => self.hand(node, target, msg),
             _ => self.keep(now, id, Parcel::new(target, msg)),
         }
         false
+    }
+
+    /// The same for a get that this server would have answered without leading its stream.
+    pub(crate) fn pass_on_to_leader(&mut self, now: Time, id: GroupId, parcel: Parcel) {
+        let is_behind = self.cluster.as_ref().is_some_and(|cluster| cluster.forwards.is_waited_for(id));
+        match self.way(now, id, parcel.target) {
+            Way::Here if !is_behind => self.receive_parcel(now, &parcel),
+            Way::There(node) if !is_behind => self.hand(node, parcel.target, &parcel.message()),
+            _ => self.keep(now, id, parcel),
+        }
     }
 
     /// Another server hands messages on; `again`: those that it handed on before, over a link that broke.
@@ -237,6 +250,9 @@ impl JetStream {
             let is_behind = cluster.forwards.is_waited_for(id);
             match self.way(now, id, parcel.target) {
                 Way::Here if !is_behind => self.receive_parcel(now, &parcel),
+                Way::There(_) if !is_behind && self.reads_here(now, id, parcel.target) => {
+                    self.read_later(id, parcel);
+                }
                 // Who handed it on finds that out himself.
                 Way::There(_) if parcel.serial.is_some() => {}
                 Way::There(node) if !is_behind && parcel.hops < HOPS_MAX => {
@@ -344,7 +360,8 @@ impl JetStream {
         let is_led = self.groups.get(&id).is_some_and(|group| group.log.is_leading());
         if is_led && !cluster.handovers.holds(id) {
             // Who leads and cannot prove it does not say what there is.
-            let is_proven = !matches!(target, Target::DirectGet(_)) || self.may_read(now, id);
+            let is_read = matches!(target, Target::DirectGet(_) | Target::MirrorGet(_));
+            let is_proven = !is_read || self.may_read(now, id);
             return if is_proven { Way::Here } else { Way::Nowhere };
         }
         let is_there = |node: &NodeId| *node != cluster.me && cluster.peers.is_alive(*node);

@@ -26,7 +26,7 @@ use crate::limits::{FORWARD_BYTES, WAITING_BYTES_MAX};
 use crate::outbox::Outgoing;
 
 /// Numbers that agree above these bits are of one life of a server.
-const LIFE_BITS: u32 = 32;
+pub(super) const LIFE_BITS: u32 = 32;
 /// So many refusals are remembered: as many publishes may wait for an answer when a link breaks.
 const REFUSED_MAX: usize = 4096;
 

@@ -67,7 +67,6 @@ impl JetStream {
         group.schedules = Schedules::default();
         group.creating.clear();
         group.held.clear();
-        group.waiting.clear();
         group.expiring = false;
         group.wanted = None;
         if let Some(replicated) = &mut group.log.replicated {

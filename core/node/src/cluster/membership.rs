@@ -51,7 +51,13 @@ pub(crate) fn next_step(
         {
             return Step::HandOver(heir);
         }
-        // If none of those that are wanted can lead yet, this server stays until one can.
+        // If none of those that are wanted can lead yet, this server stays until one can. Those who stay must be able to decide:
+        // otherwise the group would wait for whoever is gone, perhaps for good.
+        let stays = wanted.iter().copied().chain((!wanted.contains(&me)).then_some(me));
+        let alive = stays.clone().filter(|node| *node == me || is_alive(*node)).count();
+        if alive <= stays.count() / 2 {
+            return Step::Nothing;
+        }
         let gone = surplus.into_iter().filter(|node| *node != me).map(MemberStep::Remove);
         ready.into_iter().map(MemberStep::Voter).chain(gone).collect()
     } else {
@@ -166,5 +172,16 @@ mod tests {
         assert_eq!(step(&status, &[1], &[]), Step::Nothing);
         assert_eq!(step(&view(&[1, 2, 3], &[], &[]), &[2, 3], &[2]), Step::HandOver(NodeId(3)));
         assert_eq!(step(&view(&[1, 2, 3], &[], &[]), &[2, 3], &[2, 3]), Step::Nothing);
+    }
+
+    #[test]
+    fn those_who_stay_can_decide() {
+        let all = view(&[1, 2, 3], &[], &[]);
+        assert_eq!(step(&all, &[2], &[2]), Step::Nothing, "this one and a dead one");
+        assert_eq!(step(&all, &[1, 2], &[2]), Step::Nothing);
+        let remove = |node| MemberStep::Remove(NodeId(node));
+        assert_eq!(step(&all, &[1, 3], &[2]), change(&[remove(2)]));
+        assert_eq!(step(&all, &[1], &[2, 3]), change(&[remove(2), remove(3)]));
+        assert_eq!(step(&view(&[1, 2, 3, 4], &[], &[]), &[1, 2, 3], &[2]), change(&[remove(4)]));
     }
 }

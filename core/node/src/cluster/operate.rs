@@ -7,7 +7,7 @@ use hw_meta::{Asset, MetaCommand};
 use hw_raft::{MemberChange, MemberStep};
 use hw_stream::config::Placement;
 
-use super::place::node_key;
+use super::place::{node_key, replicas};
 use crate::api::{Call, Handled, Reply};
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -104,7 +104,7 @@ impl JetStream {
     pub(crate) fn evacuate(&mut self, now: Time, node: NodeId) {
         let is_there = self.is_there(node);
         // What only a server has that is not there, nobody can give to others.
-        let can_go = |asset: &Asset| asset.peers.contains(&node.0) && (is_there || asset.peers.len() > 1);
+        let can_go = |asset: &Asset| asset.peers.contains(&node.0) && (is_there || asset.has_others(node));
         let on_it: Vec<(String, Asset)> = self
             .meta
             .all()
@@ -115,6 +115,24 @@ impl JetStream {
             let fewer = || asset.peers.iter().copied().filter(|peer| *peer != node.0).collect::<Vec<u64>>();
             let peers = self.peers_without(&asset, node).unwrap_or_else(fewer);
             if !peers.is_empty() {
+                self.move_stream(now, account, &asset, peers);
+            }
+        }
+    }
+
+    /// A server came: streams that lost one for which there was no other take it.
+    pub(crate) fn fill_up(&mut self, now: Time, node: NodeId) {
+        if !self.meta_log.is_leading() {
+            return;
+        }
+        let is_short = |asset: &Asset| {
+            asset.origin.is_none() && !asset.peers.is_empty() && asset.peers.len() < replicas(&asset.config)
+        };
+        let short = self.meta.all().filter(|(_, asset)| is_short(asset));
+        let short: Vec<(String, Asset)> = short.map(|(of, asset)| (of.to_owned(), asset.clone())).collect();
+        for (account, asset) in short {
+            let placement = asset.config.placement.clone().unwrap_or_default();
+            if let Ok(peers) = self.choose(&placement, asset.peers.len() + 1, &asset.peers, &[node]) {
                 self.move_stream(now, account, &asset, peers);
             }
         }
@@ -176,7 +194,15 @@ impl JetStream {
     pub(crate) fn peers_without(&self, asset: &Asset, gone: NodeId) -> Option<Vec<u64>> {
         let mut reached = self.reached_members();
         reached.retain(|node| *node != gone);
-        let stay: Vec<u64> = asset.peers.iter().copied().filter(|peer| *peer != gone.0).collect();
+        let mut stay: Vec<u64> = asset.peers.iter().copied().filter(|peer| *peer != gone.0).collect();
+        if stay.is_empty() && !self.is_there(gone) {
+            // It was on its way there: who has it keeps it. Nobody else could give it.
+            let had = asset.servers().filter(|node| reached.contains(node));
+            stay = had.map(|node| node.0).take(asset.peers.len()).collect();
+            if stay.is_empty() {
+                return None;
+            }
+        }
         let placement = asset.config.placement.clone().unwrap_or_default();
         self.choose(&placement, asset.peers.len(), &stay, &reached).ok()
     }

@@ -247,10 +247,11 @@ impl JetStream {
     pub(crate) fn follow_meta(&mut self, now: Time, hub: &mut Hub, answer: &MetaAnswer) {
         let Some(cluster) = &mut self.cluster else { return };
         // The list of servers may be another one.
-        cluster.admitting |= matches!(answer, MetaAnswer::Done | MetaAnswer::Moved);
+        cluster.admitting |= matches!(answer, MetaAnswer::Done | MetaAnswer::Joined(_) | MetaAnswer::Moved);
         let ids: Vec<GroupId> = match answer {
             MetaAnswer::Updated(Ok(id)) | MetaAnswer::Restored(Ok(id)) | MetaAnswer::Placed(id) => vec![*id],
             MetaAnswer::Moved => self.meta.all().map(|(_, asset)| asset.group()).collect(),
+            MetaAnswer::Joined(node) => return self.fill_up(now, *node),
             _ => return,
         };
         for id in ids {
@@ -518,7 +519,7 @@ impl JetStream {
 }
 
 /// How many servers a stream is to have.
-fn replicas(config: &StreamConfig) -> usize {
+pub(super) fn replicas(config: &StreamConfig) -> usize {
     usize::try_from(config.num_replicas.max(1)).unwrap_or(1)
 }
 

@@ -278,6 +278,7 @@ impl JetStream {
         if id == META {
             let meta = hw_meta::Meta::restore(&state).map_err(|error| error.to_string())?;
             self.replace_meta(now, hub, meta);
+            self.blind_proposals();
         } else {
             let restore = StreamRestore::open(&state).map_err(|error| error.to_string())?;
             let group = self.groups.get_mut(&id).ok_or("there is no such group")?;

@@ -45,12 +45,14 @@ struct Stage {
     nodes: Vec<(NodeId, Replica)>,
     cut: Vec<NodeId>,
     wants: Vec<NodeId>,
+    /// Whose disk does not say what is durable, and the last number that it should.
+    slow: Option<(NodeId, u64)>,
 }
 
 impl Stage {
     fn new(replicas: impl IntoIterator<Item = (u64, Replica)>) -> Stage {
         let nodes = replicas.into_iter().map(|(id, replica)| (node(id), replica)).collect();
-        Stage { nodes, cut: Vec::new(), wants: Vec::new() }
+        Stage { nodes, cut: Vec::new(), wants: Vec::new(), slow: None }
     }
 
     fn at(&mut self, id: u64) -> &mut Replica {
@@ -64,7 +66,10 @@ impl Stage {
             let mut mail = Vec::new();
             for (id, replica) in &mut self.nodes {
                 while replica.ready(&mut ready) {
-                    replica.handle_persisted(ready.number).unwrap();
+                    match &mut self.slow {
+                        Some((slow, number)) if slow == id => *number = ready.number,
+                        _ => replica.handle_persisted(ready.number).unwrap(),
+                    }
                     let messages = ready.messages.drain(..).chain(ready.after.drain(..));
                     mail.extend(messages.map(|(to, message)| (*id, to, message)));
                     self.wants.append(&mut ready.wants_snapshot);
@@ -461,4 +466,24 @@ fn a_slow_follower_is_not_sent_more_than_is_agreed() {
             assert!(ready.messages.iter().filter(|(to, _)| *to == node(3)).count() <= 64);
         }
     }
+}
+
+#[test]
+fn nobody_is_ahead_of_a_leader_whose_disk_is_slow() {
+    let mut stage = led(1, &[1, 2, 3]);
+    let before = stage.at(1).applied();
+    stage.slow = Some((node(1), 0));
+    stage.at(1).propose("x".into()).unwrap();
+    stage.play();
+    stage.at(1).tell_commit();
+    stage.play();
+    assert!(stage.at(1).status().commit > before, "the others have it");
+    assert_eq!([1, 2, 3].map(|id| stage.at(id).applied()), [before; 3]);
+    let (_, number) = stage.slow.take().unwrap();
+    stage.at(1).handle_persisted(number).unwrap();
+    stage.play();
+    assert!(stage.at(1).owes_commit());
+    stage.at(1).tell_commit();
+    stage.play();
+    assert_eq!([1, 2, 3].map(|id| stage.at(id).applied()), [before.next(); 3]);
 }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use hw_kit::Seq;
-
 use super::blocks::{BUDGET, Blocks};
 use super::rewrite::{Rewriting, Unerased};
-use super::{BlockId, Fetch, Message, Messages};
+use super::{BlockId, Fetch, Messages, SegmentInput};
 use crate::index::{Held, Place};
 
 /// What a segment holds, as the disk layer reports it.
@@ -196,27 +194,17 @@ impl Messages {
     }
 
     /// All messages that are in no segment yet, to be written to this one. They stay readable; after
-    /// [`Messages::handle_written`] they may leave memory. Empty when there is nothing to write.
-    pub fn take_unwritten(&mut self, segment: u64) -> Vec<Message> {
-        // As many as there are: a list that grows would take twice as much at its end.
-        let count = usize::try_from(self.unwritten()).unwrap_or_default();
-        let (mut messages, mut bytes) = (Vec::with_capacity(count), 0);
-        let mut at = self.segments.taken_to + 1;
-        while let Some(seq) = self.head.slots.next(at) {
-            let (slot, record) = self.head.slots.get(seq).expect("next gives live sequences");
-            let record = record.expect("unwritten messages are in memory").clone();
-            bytes += u64::from(slot.size);
-            messages.push(Message { seq: Seq(seq), ts: hw_kit::Time(slot.ts), record });
-            at = seq + 1;
-        }
+    /// [`Messages::handle_written`] they may leave memory. None when there is nothing to write.
+    pub fn take_unwritten(&mut self, segment: u64) -> Option<SegmentInput> {
+        let slots = &self.head.slots;
+        let from = self.segments.taken_to + 1;
         self.segments.taken_to = self.last.0;
-        if let [first, .., last] | [first @ last] = &messages[..] {
-            let total = messages.len() as u64;
-            let empty = Segment::new(segment, last.seq.0);
-            let entry = Segment { live: total, total, live_bytes: bytes, total_bytes: bytes, ..empty };
-            self.segments.by_first.insert(first.seq.0, entry);
-        }
-        messages
+        let (first, last) = (slots.next(from)?, slots.prev(self.last.0)?);
+        let (total, total_bytes) = (slots.count_from(from), slots.bytes_from(from));
+        let empty = Segment::new(segment, last);
+        let entry = Segment { live: total, total, live_bytes: total_bytes, total_bytes, ..empty };
+        self.segments.by_first.insert(first, entry);
+        Some(SegmentInput::share(slots, from))
     }
 
     /// A segment is on disk. Segments become durable in the order in which they were taken.

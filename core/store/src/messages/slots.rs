@@ -1,7 +1,9 @@
 //! One slot for each message, in blocks of 4,096 sequences: when, which subject, how large, and the bytes while they
-//! are in memory. A block that has lost most of its messages is packed; one that has lost all is dropped.
+//! are in memory. A block that has lost most of its messages is packed; one that has lost all is dropped. Who writes blocks
+//! shares them: one that changes meanwhile is copied before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::Record;
 
@@ -20,8 +22,8 @@ pub(super) struct Slot {
 }
 
 /// 4,096 sequences. Dense: the slot of offset n is `slots[n - base]`. Packed: only live slots are held, in order.
-#[derive(Debug)]
-struct Block {
+#[derive(Clone, Debug)]
+pub(super) struct Block {
     live_bits: [u64; WORDS],
     /// The first offset that was used.
     base: usize,
@@ -31,6 +33,8 @@ struct Block {
     resident: usize,
     packed: bool,
     live: usize,
+    /// The sizes of all that is live.
+    bytes: u64,
 }
 
 impl Block {
@@ -43,6 +47,7 @@ impl Block {
             resident: 0,
             packed: false,
             live: 0,
+            bytes: 0,
         }
     }
 
@@ -78,6 +83,7 @@ impl Block {
         }
         self.live_bits[offset / 64] |= 1 << (offset % 64);
         self.live += 1;
+        self.bytes += u64::from(slot.size);
     }
 
     fn remove(&mut self, offset: usize) -> Option<(Slot, bool)> {
@@ -89,6 +95,7 @@ impl Block {
         let resident = self.drop_record(at);
         self.live_bits[offset / 64] &= !(1 << (offset % 64));
         self.live -= 1;
+        self.bytes -= u64::from(slot.size);
         if self.packed {
             self.slots.remove(at);
             if !self.records.is_empty() {
@@ -119,7 +126,25 @@ impl Block {
         self.packed = true;
     }
 
-    fn next_live(&self, offset: usize) -> Option<usize> {
+    /// The slot of a live offset, and its bytes if they are in memory.
+    pub fn get(&self, offset: usize) -> (&Slot, Option<&Record>) {
+        let at = self.position(offset);
+        (&self.slots[at], self.records.get(at).and_then(Option::as_ref))
+    }
+
+    /// The sizes of what is live at or after an offset.
+    fn bytes_from(&self, offset: usize) -> u64 {
+        let mut sum = 0;
+        let mut at = offset;
+        while let Some(found) = self.next_live(at) {
+            sum += u64::from(self.get(found).0.size);
+            at = found + 1;
+        }
+        sum
+    }
+
+    /// The first live offset at or after this one.
+    pub fn next_live(&self, offset: usize) -> Option<usize> {
         let mut word = offset / 64;
         let mut bits = *self.live_bits.get(word)? & (u64::MAX << (offset % 64));
         loop {
@@ -147,11 +172,12 @@ impl Block {
 /// All slots of a stream, by sequence.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    blocks: BTreeMap<u64, Box<Block>>,
+    blocks: BTreeMap<u64, Arc<Block>>,
     live: u64,
 }
 
-fn split(seq: u64) -> (u64, usize) {
+/// The block of a sequence, and the sequence's offset in it.
+pub(super) fn split(seq: u64) -> (u64, usize) {
     (seq / SPAN, (seq % SPAN) as usize)
 }
 
@@ -163,14 +189,16 @@ impl Slots {
     /// Adds a message after all others.
     pub fn push(&mut self, seq: u64, slot: Slot, record: Option<Record>) {
         let (block, offset) = split(seq);
-        self.blocks.entry(block).or_insert_with(|| Box::new(Block::new())).push(offset, slot, record);
+        let block = self.blocks.entry(block).or_insert_with(|| Arc::new(Block::new()));
+        Arc::make_mut(block).push(offset, slot, record);
         self.live += 1;
     }
 
     /// Takes a message out; tells whether its bytes were in memory.
     pub fn remove(&mut self, seq: u64) -> Option<(Slot, bool)> {
         let (key, offset) = split(seq);
-        let block = self.blocks.get_mut(&key)?;
+        let block = self.blocks.get_mut(&key).filter(|block| block.is_live(offset))?;
+        let block = Arc::make_mut(block);
         let removed = block.remove(offset)?;
         self.live -= 1;
         if block.live == 0 {
@@ -190,8 +218,7 @@ impl Slots {
         if !block.is_live(offset) {
             return None;
         }
-        let at = block.position(offset);
-        Some((&block.slots[at], block.records.get(at).and_then(Option::as_ref)))
+        Some(block.get(offset))
     }
 
     /// The first message at or after a sequence.
@@ -237,6 +264,20 @@ impl Slots {
         } else {
             self.blocks.range(first..).fold(0, |live, (_, block)| sum(live, block)) - inside
         }
+    }
+
+    /// The sizes of all messages at or after a sequence.
+    pub fn bytes_from(&self, from: u64) -> u64 {
+        let (first, offset) = split(from);
+        let blocks = self.blocks.range(first..);
+        let sizes =
+            blocks.map(|(&key, block)| if key == first { block.bytes_from(offset) } else { block.bytes });
+        sizes.sum()
+    }
+
+    /// The blocks that have messages at or after a sequence, as they are now, with their numbers.
+    pub fn share_from(&self, from: u64) -> impl Iterator<Item = (u64, Arc<Block>)> {
+        self.blocks.range(split(from).0..).map(|(&key, block)| (key, block.clone()))
     }
 
     /// Calls `f` for each message from a sequence on until it returns true; gives the sequence where it did. At most

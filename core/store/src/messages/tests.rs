@@ -306,7 +306,7 @@ fn history(seed: u64, steps: u64, budget: u64, habits: Habits) {
     m.set_source(disk.source());
     let mut model = Model { first: 1, ..Model::default() };
     let mut matchers: Vec<Matcher> = FILTERS.iter().map(|filters| m.matcher(filters)).collect();
-    let (mut segments, mut ts) = (0, 100);
+    let (mut segments, mut ts, mut held) = (0, 100, (SegmentInput::default(), Vec::new()));
     for step in 0..steps {
         if rng.below(10) >= churn || model.messages.is_empty() {
             model.last += 1 + if rng.chance(1, 50) { rng.below(200) } else { 0 };
@@ -336,7 +336,11 @@ fn history(seed: u64, steps: u64, budget: u64, habits: Habits) {
         }
         if rng.chance(1, 400) {
             segments += 1;
-            let taken = m.take_unwritten(segments);
+            // What was taken the last time is as it was then, whatever has happened since.
+            assert!(held.0.by_ref().eq(held.1.drain(..)), "seed {seed}, step {step}");
+            held.0 = m.take_unwritten(segments).unwrap_or_default();
+            held.1 = held.0.clone().collect();
+            let taken = held.1.clone();
             if !taken.is_empty() {
                 if rng.chance(1, 4) {
                     m.handle_write_failed(segments);
@@ -373,7 +377,7 @@ fn history(seed: u64, steps: u64, budget: u64, habits: Habits) {
         }
         if rng.chance(1, 400) {
             segments += 1;
-            let taken = m.take_unwritten(segments);
+            let taken = take(&mut m, segments);
             if !taken.is_empty() {
                 m.handle_written(disk.write(segments, &taken, false));
             }
@@ -386,6 +390,11 @@ fn history(seed: u64, steps: u64, budget: u64, habits: Habits) {
     }
     model.check_state(&m);
     assert_eq!(m.fault(), None);
+}
+
+/// What is in no segment yet, one by one.
+fn take(m: &mut Messages, segment: u64) -> Vec<Message> {
+    m.take_unwritten(segment).into_iter().flatten().collect()
 }
 
 #[test]
@@ -461,7 +470,7 @@ fn filled(first: u64, last: u64) -> Messages {
 #[test]
 fn a_snapshot_has_pinned_bytes() {
     let mut m = filled(8192, 12_289);
-    let taken = m.take_unwritten(5);
+    let taken = take(&mut m, 5);
     m.handle_written(Files::default().write(5, &taken, false));
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
@@ -485,12 +494,12 @@ fn lost_messages_are_told_and_come_back_with_their_file() {
     let (mut m, files) = (filled(1, 3000), Files::default());
     m.set_source(files.source());
     m.set_cache_budget(0);
-    let taken = m.take_unwritten(1);
+    let taken = take(&mut m, 1);
     m.handle_written(files.write(1, &taken, false));
     for seq in 3001..=5000 {
         m.append(Seq(seq), Time(8), Record::join(b"b", b"", b"x").expect("it is short"));
     }
-    let taken = m.take_unwritten(2);
+    let taken = take(&mut m, 2);
     m.handle_written(files.write(2, &taken, false));
     m.remove(Seq(10));
     let whole = m.state();
@@ -518,7 +527,7 @@ fn lost_messages_are_told_and_come_back_with_their_file() {
 #[test]
 fn a_segment_that_holds_less_is_counted() {
     let (mut m, files) = (filled(1, 3000), Files::default());
-    let mut taken = m.take_unwritten(1);
+    let mut taken = take(&mut m, 1);
     m.handle_written(files.write(1, &taken, false));
     let mut bytes = Vec::new();
     m.snapshot(&mut bytes);
@@ -538,7 +547,7 @@ fn a_damaged_index_is_a_fault_and_nothing_else() {
     let (mut m, files) = (filled(1, 3000), Files::default());
     m.set_source(files.source());
     m.set_cache_budget(0);
-    let taken = m.take_unwritten(1);
+    let taken = take(&mut m, 1);
     let written = files.write(1, &taken, false);
     let mut damaged = files.file(1).to_vec();
     damaged[written.place.offset as usize + 100] ^= 1;

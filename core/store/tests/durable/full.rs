@@ -84,7 +84,7 @@ impl Shard {
     ) -> Result<(), DiskError> {
         let message = |bytes: usize| {
             let record = Record::join(b"s", b"", &vec![b'y'; bytes]).unwrap();
-            vec![Message { seq: Seq(self.last), ts: Time(1), record }]
+            vec![Message { seq: Seq(self.last), ts: Time(1), record }].into()
         };
         let new =
             segment.map(|(number, bytes)| NewSegment { number, messages: message(bytes), packed: false });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hw_kit::{GroupId, LogIndex, Rng, Seq, Time};
 use hw_store::index::Pages;
-use hw_store::messages::{Fetch, IndexSource, Keep, Message, Restore, Written};
+use hw_store::messages::{Fetch, IndexSource, Keep, Message, Restore, SegmentInput, Written};
 use hw_store::{
     AppendError, CheckpointJob, CheckpointWork, DiskError, DiskOp, Erase, FrameBuilder, FrameKind, FrameMeta,
     GroupCheckpoint, Messages, NewSegment, Record, RecoverError, Recovered, SegmentReader, SpareJob, Storage,
@@ -370,12 +370,11 @@ impl Machine {
             return;
         }
         let (mut new_segments, mut written) = (Vec::new(), Vec::new());
-        let mut add = |number: u64, messages: Vec<Message>| {
+        let mut add = |number: u64, messages: SegmentInput| {
             written.push(number);
             new_segments.push(NewSegment { number, messages, packed: number.is_multiple_of(3) });
         };
-        let unwritten = self.messages.take_unwritten(self.last_segment + 1);
-        if !unwritten.is_empty() {
+        if let Some(unwritten) = self.messages.take_unwritten(self.last_segment + 1) {
             self.last_segment += 1;
             add(self.last_segment, unwritten);
         }
@@ -390,7 +389,7 @@ impl Machine {
             let number = self.last_segment + 1;
             if self.messages.begin_rewrite(&chosen.segments, number, &mut messages) {
                 self.last_segment = number;
-                add(number, messages);
+                add(number, messages.into());
                 *self.counts.entry("rewritten").or_default() += chosen.segments.len() as u64;
             }
         }

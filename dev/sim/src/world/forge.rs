@@ -12,6 +12,7 @@ pub(super) fn forge(planted: Planted, rng: &mut Rng, frame: Bytes) -> Bytes {
     let Ok(mut decoded) = PeerFrame::decode(&frame) else { return frame };
     match &mut decoded {
         PeerFrame::Raft { message, .. } => forge_message(planted, rng, &mut message.body),
+        PeerFrame::ReadIndexed { index, .. } if planted == Planted::OldReadIndexes => *index = LogIndex(1),
         PeerFrame::Piece { last: Some(end), .. } if planted == Planted::TransfersTooFar => {
             end.applied = LogIndex(end.applied.0 + 1);
         }

@@ -234,7 +234,8 @@ impl World {
                 }
                 None => {}
             },
-            Planted::FalseVotes
+            Planted::OldReadIndexes
+            | Planted::FalseVotes
             | Planted::EagerCommits
             | Planted::LostEntries
             | Planted::ChangedEntries

@@ -878,7 +878,7 @@ fn blocks_are_loaded_and_damage_does_not_hold_up() {
     for _ in 0..3 {
         super::world::append(&mut world.messages, super::world::START, "a.0", "data");
     }
-    let mut all = world.messages.take_unwritten(1);
+    let mut all: Vec<_> = world.messages.take_unwritten(1).into_iter().flatten().collect();
     let (group, number) = (hw_kit::GroupId(1), 1);
     let id = SegmentId { group, number };
     let (file, written) = encode(SegmentWriter::new(id, false, Vault::default()), &all);
