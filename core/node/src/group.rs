@@ -20,6 +20,7 @@ use crate::log::{Log, Origin};
 use crate::read::Waiting;
 use crate::schedule::Schedules;
 use crate::tidy::Rewrite;
+use crate::untold::Untold;
 use crate::usage::Counted;
 
 /// A stream and everything that this server keeps around it.
@@ -82,6 +83,8 @@ pub(crate) struct Group {
     pub(crate) schedules: Schedules,
     /// The streams that it follows, and those that follow it.
     pub(crate) feeds: Feeds,
+    /// Consumers that are ahead of what the log says of them.
+    pub(crate) untold: Untold,
 }
 
 /// A server has as many of them as streams: what few streams need is in a box.
@@ -128,6 +131,7 @@ impl Group {
             batches: Batches::default(),
             schedules: Schedules::default(),
             feeds: Feeds::default(),
+            untold: Untold::default(),
         }
     }
 
@@ -169,7 +173,8 @@ impl Group {
         let schedule = self.schedule_deadline();
         let schedule = schedule.into_iter().chain(self.failing.values().copied().min());
         let replicated = self.log.replicated.as_ref().and_then(|replicated| replicated.next_deadline());
-        let others = self.feeds.next_deadline().into_iter().chain(replicated);
+        let others =
+            self.feeds.next_deadline().into_iter().chain(replicated).chain(self.untold.next_deadline());
         expiry.into_iter().chain(leads).chain(others).chain(schedule).min()
     }
 
@@ -270,11 +275,8 @@ impl Group {
         }
         let seqs = std::mem::take(&mut out.apply_now);
         if !seqs.is_empty() {
-            let is_replicated = self.log.replicated.is_some();
-            self.stream.apply_unlogged((now, is_replicated), name, &seqs, effects);
-            if let Some(replicated) = &mut self.log.replicated {
-                replicated.untold.note(now, name);
-            }
+            self.stream.apply_unlogged(now, name, &seqs, effects);
+            self.untold.note(now, name);
             self.with_lead(now, name, interest, |lead, moment| lead.handle_delivered(moment, &seqs, out));
             effects.append(&mut out.effects);
         }

@@ -464,6 +464,11 @@ impl JetStream {
         self.disk.unsynced_bytes > UNSYNCED_BYTES_MAX
     }
 
+    /// The log is told how far all consumers have come that this server leads.
+    pub(crate) fn tell_progress(&mut self, now: Time) {
+        self.groups.values_mut().for_each(|group| group.tell_progress(now));
+    }
+
     /// The server stops: waiting pulls are told.
     pub(crate) fn handle_shutdown(&mut self) {
         let mut said = Vec::new();

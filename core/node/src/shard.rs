@@ -338,6 +338,7 @@ impl Shard {
     pub fn handle_shutdown(&mut self, now: Time) {
         self.depart(now, "SHUTDOWN");
         if let Some(js) = &mut self.rooms.js {
+            js.tell_progress(now);
             js.handle_shutdown();
         }
         self.settle(now);

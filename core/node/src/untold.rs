@@ -1,5 +1,5 @@
-//! Consumers whose deliveries are not in the log one by one: where others have the stream, too, the log is told now and
-//! then how far they have come, so that another leader goes on from about there. One command for each, however much it
+//! Consumers whose deliveries are not in the log one by one: the log is told now and then how far they have come, so that
+//! another leader, or this server after a restart, goes on from about there. One command for each, however much it
 //! delivered.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use hw_kit::Time;
 
 use crate::group::Group;
 use crate::limits::PROGRESS_EVERY;
-use crate::log::Origin;
+use crate::log::{Log, Origin};
 
 /// Who has delivered something that the log does not say.
 #[derive(Default)]
@@ -36,22 +36,19 @@ impl Untold {
 impl Group {
     /// The time may have come to say how far consumers have come, or to compare what replicas are.
     pub(crate) fn tell_others(&mut self, now: Time) {
-        let Some(replicated) = &mut self.log.replicated else { return };
-        if replicated.comparing.begin_if_due(now) {
+        let compares = |log: &mut Log| Some(log.replicated.as_mut()?.comparing.begin_if_due(now));
+        if compares(&mut self.log) == Some(true) {
             let command = hw_stream::Command::Compare { ts: now };
             self.log.propose(Origin::None, |out| command.encode(out));
         }
-        let untold = self.log.replicated.as_ref().and_then(|replicated| replicated.untold.next_deadline());
-        if untold.is_some_and(|due| due <= now) {
+        if self.untold.next_deadline().is_some_and(|due| due <= now) {
             self.tell_progress(now);
         }
     }
 
     /// Tells the log how far consumers have come.
     pub(crate) fn tell_progress(&mut self, now: Time) {
-        let Some(replicated) = &mut self.log.replicated else { return };
-        let untold = std::mem::take(&mut replicated.untold);
-        for name in untold.names {
+        for name in std::mem::take(&mut self.untold).names {
             if let Some(command) = self.stream.progress_of(now, &name) {
                 self.log.propose(Origin::None, |out| command.encode(out));
             }

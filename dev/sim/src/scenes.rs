@@ -207,6 +207,34 @@ fn who_is_to_keep_a_stream_and_was_only_silent_is_waited_for() {
     assert!(waited > 1, "{waited} streams waited");
 }
 
+/// What a stream with one replica delivers without a word in its log is not in the state that others get when the stream becomes
+/// theirs, too: after a power cut the log has to lead all of them to the same. `told`: the log was told before.
+#[test]
+fn deliveries_that_no_log_follows_are_the_same_everywhere() {
+    for (seed, told) in [(1, false), (2, true), (3, false), (4, true)] {
+        let mut run = Asker::cluster(seed, 3, 1 << 20);
+        let config = |replicas: u64| json!({"name": "S", "subjects": [SUBJECT], "num_replicas": replicas});
+        run.api("STREAM.CREATE.S", &config(1));
+        run.publish_to(10);
+        let consumer =
+            json!({"name": "C", "ack_policy": "none", "inactive_threshold": 3_600_000_000_000_i64});
+        run.api("CONSUMER.CREATE.S.C", &json!({"stream_name": "S", "config": consumer}));
+        run.send("$JS.API.CONSUMER.MSG.NEXT.S.C", r#"{"batch":5}"#);
+        run.wait(Span::from_millis(if told { 2000 } else { 20 }));
+        run.api("STREAM.UPDATE.S", &config(3));
+        run.settle();
+        (0..3).for_each(|host| run.world.kill(host));
+        (0..3).for_each(|host| run.world.power_cut(host));
+        (0..3).for_each(|host| run.world.boot(host, Start::default()).expect("it starts again"));
+        run.go_to(0);
+        run.wait(Span::from_secs(2));
+        run.settle();
+        let info = run.api("CONSUMER.INFO.S.C", &json!({}));
+        let delivered = info["delivered"]["consumer_seq"].as_u64().expect("a number");
+        assert!(delivered == 5 || (delivered == 0 && !told), "seed {seed}: {info}");
+    }
+}
+
 /// Whoever leads the meta group dies, and a stream that another server leads is changed before there is a successor. The change
 /// waits there, or comes to nothing with the leader that died and is asked for again: the client is told that it happened.
 #[test]

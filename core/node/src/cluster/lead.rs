@@ -13,6 +13,7 @@ use crate::jetstream::JetStream;
 use crate::log::Origin;
 use crate::notice::NoticeLevel;
 use crate::schedule::Schedules;
+use crate::untold::Untold;
 
 impl JetStream {
     /// Everything that was decided before is applied: this server serves the group.
@@ -69,8 +70,8 @@ impl JetStream {
         group.held.clear();
         group.expiring = false;
         group.wanted = None;
+        group.untold = Untold::default();
         if let Some(replicated) = &mut group.log.replicated {
-            replicated.untold = Default::default();
             replicated.comparing.handle_stepdown();
         }
         group.stream.forget_unlogged();

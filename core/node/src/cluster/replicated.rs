@@ -13,7 +13,6 @@ use super::handed::Run;
 use super::transfer::Installing;
 use crate::commit::META;
 use crate::limits::{APPEND_MAX_BYTES, INFLIGHT_APPENDS};
-use crate::untold::Untold;
 
 /// What the disk has of a replica.
 #[derive(Clone, Debug, Default)]
@@ -57,8 +56,6 @@ pub(crate) struct Replicated {
     /// It lost what it knew of terms and votes: it says nothing in elections until it has a leader's state. Then it begins in
     /// this term at the earliest, in which it cannot have voted.
     mute: Option<u64>,
-    /// Consumers that are ahead of what the log says of them.
-    pub(crate) untold: Untold,
     /// When replicas are compared.
     pub(crate) comparing: Comparing,
     /// A state that was fetched and is not durable yet.
@@ -142,7 +139,6 @@ impl Replicated {
             hollow,
             anew,
             mute: mute.then_some(0),
-            untold: Untold::default(),
             comparing: Comparing::default(),
             installing: None,
             saving: false,
@@ -183,7 +179,7 @@ impl Replicated {
 
     /// When its leader has something to say to the others.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.untold.next_deadline().into_iter().chain(self.comparing.next_deadline()).min()
+        self.comparing.next_deadline()
     }
 
     /// Whether this server decides what is proposed.

@@ -1,5 +1,5 @@
-//! A consumer whose deliveries are not in the log one by one, on the leader of a replicated stream: what it delivered counts
-//! there at once, and everywhere when the log says so. Until then the state is what the log says.
+//! A consumer whose deliveries are not in the log one by one, on its stream's leader: what it delivered counts there at once,
+//! and everywhere, also after a restart, when the log says so. Until then the state is what the log says.
 
 use hw_kit::{Seq, Time};
 

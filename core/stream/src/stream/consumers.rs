@@ -87,22 +87,14 @@ impl Stream {
         Ok(())
     }
 
-    /// Deliveries of a consumer whose progress is not in the log: they count at once, on this server alone. Where others
-    /// have the stream, too, the state stays what the log says, until [`Command::Progress`] says how far it has come.
+    /// Deliveries of a consumer whose progress is not in the log one by one: they count at once, on this server alone. The
+    /// state stays what the log says, until [`Command::Progress`] says how far it has come.
     ///
     /// [`Command::Progress`]: crate::Command::Progress
-    pub fn apply_unlogged(
-        &mut self,
-        (now, is_replicated): (Time, bool),
-        name: &Bytes,
-        seqs: &[Seq],
-        fx: &mut Vec<Effect>,
-    ) {
+    pub fn apply_unlogged(&mut self, now: Time, name: &Bytes, seqs: &[Seq], fx: &mut Vec<Effect>) {
         let Some(consumer) = self.consumers.get_mut(name) else { return };
         let mut applied = Applied::default();
-        if is_replicated {
-            consumer.run_ahead();
-        }
+        consumer.run_ahead();
         consumer.apply_delivered(now, seqs, &self.messages, &mut applied);
         fx.append(&mut applied.effects);
     }

@@ -37,7 +37,7 @@ impl Replicas {
         let mut seqs = Vec::new();
         for _ in 0..count {
             let Some(next) = next_of(&leader.stream, name) else { break };
-            leader.stream.apply_unlogged((now, true), &key, &[next], &mut Vec::new());
+            leader.stream.apply_unlogged(now, &key, &[next], &mut Vec::new());
             seqs.push(next.0);
         }
         seqs
