@@ -196,6 +196,11 @@ impl Peers {
         self.all.get(&node).is_some_and(|peer| peer.state != State::Lost)
     }
 
+    /// Whether a server is there now: it has a link, and is heard on it.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.all.get(&node).is_some_and(|peer| peer.link.is_some() && peer.state == State::Up)
+    }
+
     /// One of them.
     pub fn get(&self, node: NodeId) -> Option<&Peer> {
         self.all.get(&node)

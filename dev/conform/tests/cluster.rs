@@ -16,6 +16,7 @@ use hw_conform::trio::{
 };
 use hw_conform::{Case, Cases, Outcome, Target, run_all, targets};
 use hw_testkit::{Launch, Server};
+use serde_json::{Value, json};
 
 type Run = fn(&Target) -> Flow;
 type Play = fn(Vec<Server>) -> Pin<Box<dyn Future<Output = Flow>>>;
@@ -127,7 +128,8 @@ fn exchanging(target: &Target) -> Flow {
         config.replacen("cluster {", &format!("cluster {{ permissions: {{ {permissions} }},"), 1)
     };
     let launch = |config: String| -> Result<Launch, Fault> {
-        Ok(Launch { binary: target.binary.clone()?, flags: vec![], config: Some(config) })
+        let flags = ["-m", "{http}"].map(str::to_owned).to_vec();
+        Ok(Launch { binary: target.binary.clone()?, flags, config: Some(config) })
     };
     let mut first =
         Server::start(launch(with("import: [in.>, out.*, q], export: { allow: out.>, deny: out.no }"))?)?;
@@ -155,6 +157,10 @@ fn exchanging(target: &Target) -> Flow {
         for rule in first_rules {
             exchanged(rule).await?;
         }
+        let lists =
+            [json!({"allow": ["in.>", "out.*", "q"]}), json!({"allow": ["out.>"], "deny": ["out.no"]})];
+        assert_eq!(permissions_of(&first), Some(lists));
+        assert_eq!(permissions_of(&second), Some([Value::Null, Value::Null]));
         let more = "import: { deny: no.> }, export: { allow: [out.>, \"*\"] }";
         first.write_config(&with(more))?;
         first.signal("HUP")?;
@@ -172,9 +178,16 @@ fn exchanging(target: &Target) -> Flow {
         for rule in second_rules {
             exchanged(rule).await?;
         }
+        let lists = [json!({"deny": ["no.>"]}), json!({"allow": ["out.>", "*"]})];
+        assert_eq!(permissions_of(&first), Some(lists));
         Ok(())
     };
     runtime.block_on(async { tokio::time::timeout(PATIENCE, run).await? })
+}
+
+/// What a server says of its own imports and exports.
+fn permissions_of(server: &Server) -> Option<[Value; 2]> {
+    page(server, "/routez").map(|page| [page["import"].clone(), page["export"].clone()])
 }
 
 async fn exchanged((from, to, filter, subject, comes): (&Client, &Client, &str, &str, bool)) -> Flow {

@@ -235,6 +235,26 @@ fn deliveries_that_no_log_follows_are_the_same_everywhere() {
     }
 }
 
+/// A server has just died, and whoever places streams only sees that its link has ended: nothing says that it is gone.
+/// Streams that need one server get one of the others.
+#[test]
+fn a_new_stream_is_not_placed_on_a_server_that_has_just_died() {
+    for seed in 1..=6 {
+        let mut run = Asker::cluster(seed, 3, 4 << 10);
+        let leader = run.world.meta_leader().expect("there is one");
+        let dies = (leader + 1 + seed as usize % 2) % 3;
+        run.go_to(leader);
+        run.world.cut(leader, dies);
+        run.world.kill(dies);
+        run.wait(Span::from_millis(10));
+        for number in 0..6 {
+            let (name, subject) = (format!("N{number}"), format!("n{number}"));
+            let config = json!({"name": name, "subjects": [subject], "num_replicas": 1});
+            run.api(&format!("STREAM.CREATE.{name}"), &config);
+        }
+    }
+}
+
 /// Whoever leads the meta group dies, and a stream that another server leads is changed before there is a successor. The change
 /// waits there, or comes to nothing with the leader that died and is asked for again: the client is told that it happened.
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
-use hw_auth::Directory;
+use hw_auth::{Directory, PermissionsSpec};
 use hw_disk::Gauges;
 use hw_hub::{AccountCounters, HubCounters, HubLimits};
 use hw_kit::{ConnId, Span, Time};
@@ -85,6 +85,8 @@ pub(crate) struct Live {
     pub(crate) max_connections: i64,
     pub(crate) loaded: Time,
     pub(crate) config_digest: String,
+    /// What is exchanged with the other servers of the cluster, as configured; None: everything.
+    pub(crate) exchange: Option<PermissionsSpec>,
 }
 
 /// JetStream's settings, for monitoring.

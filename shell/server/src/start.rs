@@ -350,6 +350,7 @@ pub(crate) fn live(options: &Options, directory: Arc<Directory>) -> Live {
         max_connections: options.limits.max_connections,
         loaded: hw_net::Clock::default().now(),
         config_digest: options.digest.clone(),
+        exchange: options.cluster.as_ref().and_then(|cluster| cluster.permissions.clone()),
     }
 }
 

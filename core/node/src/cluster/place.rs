@@ -190,8 +190,13 @@ impl JetStream {
         // Who only gives servers up need not find others.
         let unique = if replicas <= kept.len() { "" } else { cluster.config.unique_tag.as_str() };
         let max_shared = cluster.config.max_shared;
-        let wish = Wish { replicas, kept, reached, tags: &placement.tags, unique, max_shared };
-        self.meta.place(&wish).map_err(|why| ApiError::with(10005, why))
+        let place = |reached: &[NodeId]| {
+            self.meta.place(&Wish { replicas, kept, reached, tags: &placement.tags, unique, max_shared })
+        };
+        // One whose link has just ended may come back, or may be gone: it gets something new only where nobody else can.
+        let is_up = |node: &NodeId| *node == cluster.me || cluster.peers.is_up(*node);
+        let up: Vec<NodeId> = reached.iter().copied().filter(is_up).collect();
+        place(&up).or_else(|_| place(reached)).map_err(|why| ApiError::with(10005, why))
     }
 
     /// The servers of the cluster that can be reached, this one included.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hw_auth::Allowance;
 use hw_hub::LinkCounters;
 use hw_kit::{LinkId, Span, Time};
 use hw_net::steady_now;
@@ -16,8 +17,28 @@ pub(crate) struct Routez {
     server_id: String,
     server_name: String,
     now: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<Lists>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<Lists>,
     num_routes: usize,
     routes: Vec<Route>,
+}
+
+/// What the cluster's `permissions` say of one direction.
+#[derive(Serialize)]
+struct Lists {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
+}
+
+impl Lists {
+    /// None where nothing is said.
+    fn of(Allowance { allow, deny }: Allowance) -> Option<Lists> {
+        (!allow.is_empty() || !deny.is_empty()).then_some(Lists { allow, deny })
+    }
 }
 
 #[derive(Serialize)]
@@ -79,10 +100,13 @@ pub(crate) async fn page(inner: &Inner, arguments: &BTreeMap<String, String>) ->
             route(now, view, counters, filters)
         })
         .collect();
+    let exchange = inner.live().exchange.unwrap_or_default();
     Routez {
         server_id: inner.facts.id.clone(),
         server_name: inner.facts.name.clone(),
         now: now.to_rfc3339(),
+        import: Lists::of(exchange.publish),
+        export: Lists::of(exchange.subscribe),
         num_routes: routes.len(),
         routes,
     }
