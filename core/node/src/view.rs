@@ -135,6 +135,11 @@ impl<'a> JetStreamView<'a> {
         })
     }
 
+    /// Whether this server was taken out of the cluster: what it has of streams is of the time before.
+    pub fn is_outside(&self) -> bool {
+        self.js.is_outside()
+    }
+
     /// Streams that are lost, or stand still, without this server's disk.
     pub fn fragile(&self) -> Vec<String> {
         let is_fragile = |group: &&Group| {

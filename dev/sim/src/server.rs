@@ -185,6 +185,12 @@ impl Server {
         view.into_iter().flat_map(|view| view.replicas())
     }
 
+    /// Whether it was taken out of the cluster, and knows it.
+    pub fn is_outside(&self) -> bool {
+        let view = self.shards.first().and_then(|running| running.shard.jetstream());
+        view.is_some_and(|view| view.is_outside())
+    }
+
     /// Whether it leads the meta group.
     pub fn leads_meta(&self, now: Time) -> bool {
         let view = self.shards.first().and_then(|running| running.shard.jetstream());

@@ -338,3 +338,25 @@ fn a_stream_moves_before_its_server_has_heard_of_it() {
     let unheard: usize = (0..8).map(moves_unheard).sum();
     assert!(unheard > 4, "only {unheard} were on a server that did not hear of them");
 }
+
+/// What a leader said to a server before it was taken out of the cluster does not bring that server back.
+#[test]
+fn a_server_that_runs_is_taken_out_and_knows_it() {
+    for seed in 1..=4 {
+        let mut stage = Stage::new(seed, 4);
+        stage.api("STREAM.CREATE.S", &json!({"name": "S", "subjects": ["s"], "num_replicas": 3}));
+        stage.publish(5);
+        stage.settle(3);
+        let leader = stage.world.meta_leader().expect("there is one");
+        let gone = (leader + 1 + seed as usize % 3) % 4;
+        let body = json!({ "peer": format!("s{gone}") });
+        let operator = stage.operator;
+        stage.until(operator, ("$JS.API.SERVER.REMOVE", &body), |answer| answer["success"] == true);
+        stage.pass(Span::from_secs(2));
+        for host in 0..4 {
+            let is_outside = stage.world.server(host).map(|server| server.is_outside());
+            assert_eq!(is_outside, Some(host == gone), "seed {seed}, server {host}");
+        }
+        stage.settle(3);
+    }
+}

@@ -13,6 +13,10 @@ impl JetStream {
         if let Some(cluster) = &mut self.cluster {
             cluster.is_outside = true;
         }
+        if let Some(meta) = self.replica_mut(META) {
+            // What its leader said before does not bring this server back.
+            meta.proven = false;
+        }
         self.stop_capturing(hub);
     }
 

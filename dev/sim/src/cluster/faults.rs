@@ -1,6 +1,6 @@
 //! What happens to the servers of a cluster in the middle of work, and how it is healed.
 
-use hw_kit::Span;
+use hw_kit::{NodeId, Span};
 use hw_store::FileId;
 use serde_json::json;
 
@@ -186,14 +186,14 @@ impl Run {
             return Ok(());
         }
         self.stricken = Some(host);
-        for name in self.fragile(host) {
-            self.workload.history.streams.remove(&name);
-            self.workload.history.unreachable.insert(name);
-        }
+        let Some(node) = self.world.server(host).map(|server| server.node()) else { return Ok(()) };
+        self.give_up(self.fragile(host));
         self.world.kill(host);
         self.work(0, 300)?;
         if is_lost {
             self.count("lost disks");
+            // Whoever placed a stream meanwhile may not have heard yet that this server is dead.
+            self.give_up(self.entrusted(node));
             self.world.wipe(host);
             if self.rng.chance(1, 2) {
                 self.count("removed servers");
@@ -214,13 +214,26 @@ impl Run {
 
     /// Streams that are lost, or stand still, without a server's disk.
     fn fragile(&self, host: usize) -> Vec<String> {
-        let Some(node) = self.world.server(host).map(|server| server.node()) else { return Vec::new() };
+        let Some(server) = self.world.server(host) else { return Vec::new() };
+        let mut streams = self.entrusted(server.node());
+        streams.append(&mut server.fragile());
+        streams
+    }
+
+    /// The same, as far as others have heard, or may come to hear.
+    fn entrusted(&self, node: NodeId) -> Vec<String> {
         let servers = (0..self.world.servers()).filter_map(|host| self.world.server(host));
         let told = servers.flat_map(|server| server.entrusted(node));
-        let has = self.world.server(host).map(|server| server.fragile());
         // What was asked for and not answered may be decided yet, and placed there.
-        let may_come = self.workload.streams_in_doubt();
-        has.into_iter().flatten().chain(told).chain(may_come).collect()
+        told.chain(self.workload.streams_in_doubt()).collect()
+    }
+
+    /// Nothing is expected of these streams any more.
+    fn give_up(&mut self, streams: Vec<String>) {
+        for name in streams {
+            self.workload.history.streams.remove(&name);
+            self.workload.history.unreachable.insert(name);
+        }
     }
 
     fn start_all(&mut self) -> Result<(), Violation> {

@@ -6,6 +6,7 @@ use super::{Run, sorted, violation};
 use crate::audit::{Dump, audit, has_schedules, has_work};
 use crate::history::{Existence, Outcome, Violation};
 use crate::invariants::{self, agree::Agreement};
+use crate::server::Server;
 
 /// Everything is healed within this.
 const PEACE: Span = Span::from_secs(15);
@@ -116,7 +117,10 @@ impl Run {
         loop {
             let Run { world, workload, .. } = self;
             let is_excused = |stream: &str| workload.history.unreachable.contains(stream);
+            // One that came back before it was taken out of the cluster has nothing that counts.
+            let is_inside = |(_, server): &(usize, &Server)| !server.is_outside();
             let servers = (0..world.servers()).filter_map(|host| Some((host, world.server(host)?)));
+            let servers = servers.filter(is_inside);
             match Agreement::settled(servers, &is_excused) {
                 Err(text) if world.now() > until => return Err(violation("agree", text)),
                 Err(_) => self.go(Span::from_millis(300))?,
