@@ -466,7 +466,9 @@ impl JetStream {
 
     /// The log is told how far all consumers have come that this server leads.
     pub(crate) fn tell_progress(&mut self, now: Time) {
-        self.groups.values_mut().for_each(|group| group.tell_progress(now));
+        let told = self.groups.values_mut().filter_map(|group| group.tell_progress(now).then_some(group.id));
+        let told: Vec<GroupId> = told.collect();
+        told.into_iter().for_each(|id| self.touch(id));
     }
 
     /// The server stops: waiting pulls are told.

@@ -46,12 +46,13 @@ impl Group {
         }
     }
 
-    /// Tells the log how far consumers have come.
-    pub(crate) fn tell_progress(&mut self, now: Time) {
-        for name in std::mem::take(&mut self.untold).names {
-            if let Some(command) = self.stream.progress_of(now, &name) {
-                self.log.propose(Origin::None, |out| command.encode(out));
-            }
+    /// Tells the log how far consumers have come; says whether there was something to tell.
+    pub(crate) fn tell_progress(&mut self, now: Time) -> bool {
+        let names = std::mem::take(&mut self.untold).names;
+        let commands: Vec<_> = names.iter().filter_map(|name| self.stream.progress_of(now, name)).collect();
+        for command in &commands {
+            self.log.propose(Origin::None, |out| command.encode(out));
         }
+        !commands.is_empty()
     }
 }
