@@ -235,6 +235,20 @@ fn deliveries_that_no_log_follows_are_the_same_everywhere() {
     }
 }
 
+/// What is acknowledged is pending for a consumer at once: who asks next sees it.
+#[test]
+fn what_is_acknowledged_is_pending_at_once() {
+    for replicas in [1, 3] {
+        let mut run = Asker::with_stream(replicas, replicas);
+        let consumer = json!({"durable_name": "P", "deliver_subject": "nobody", "ack_policy": "explicit"});
+        run.api("CONSUMER.CREATE.S.P", &json!({"stream_name": "S", "config": consumer}));
+        for count in 11..=15 {
+            run.publish_to(1);
+            assert_eq!(run.api("CONSUMER.INFO.S.P", &json!({}))["num_pending"], count);
+        }
+    }
+}
+
 /// A server has just died, and whoever places streams only sees that its link has ended: nothing says that it is gone.
 /// Streams that need one server get one of the others.
 #[test]
