@@ -151,9 +151,7 @@ impl Run {
                 self.workload.lenient = true;
                 self.world.disk(0).fail_sync_in = Some(self.rng.below(20));
                 self.work()?;
-                let failed = self.world.is_in_trouble(0).0;
-                self.workload.history.count(if failed { "failed syncs" } else { "no sync failed" });
-                if failed { self.stopped() } else { Ok(false) }
+                self.end_trouble("failed syncs")
             }
             2 => self.unreadable(),
             3 => {
@@ -187,10 +185,13 @@ impl Run {
         Ok(false)
     }
 
+    /// The disk works again. What failed on it may not have been told to the store yet, so that comes first.
     fn end_trouble(&mut self, what: &'static str) -> Result<bool, Violation> {
-        let (failures, (failed, _)) = (self.world.disk(0).failures, self.world.is_in_trouble(0));
-        (self.world.disk(0).fail_write_in, self.world.disk(0).read_only) = (None, false);
-        if failed {
+        let disk = self.world.disk(0);
+        (disk.fail_sync_in, disk.fail_write_in, disk.read_only) = (None, None, false);
+        let failures = disk.failures;
+        self.work()?;
+        if self.world.is_in_trouble(0).0 {
             self.workload.history.count(what);
             return self.stopped();
         }
@@ -201,7 +202,6 @@ impl Run {
 
     /// The store has stopped: what is there can still be read, and stays so now that the disk works again.
     fn stopped(&mut self) -> Result<bool, Violation> {
-        self.world.disk(0).fail_sync_in = None;
         let Run { world, workload, .. } = self;
         // Whether what was asked for when it stopped has happened is seen at the next start.
         let dump = audit(world, workload).map_err(stuck)?;
