@@ -405,6 +405,7 @@ impl JetStream {
                 }
                 Effect::Advise(advisory) => self.advise_stream(now, hub, id, &Event::Consumer(&advisory)),
                 Effect::Load(block) => self.load_patiently(now, id, block),
+                Effect::LoadAhead(block) => self.load_ahead(now, id, block),
                 Effect::Propose(command) => group.log.propose(Origin::None, |out| command.encode(out)),
             }
         }

@@ -292,6 +292,16 @@ impl JetStream {
         }
     }
 
+    /// The same for what is likely to be asked for next, as long as it drives out nothing that somebody waits for.
+    pub(crate) fn load_ahead(&mut self, now: Time, id: GroupId, block: BlockId) {
+        let has_room = |group: &Group| {
+            group.loading.len() < group.stream.messages().blocks_ahead() && !group.is_rewriting(block)
+        };
+        if self.groups.get(&id).is_some_and(has_room) {
+            self.load_patiently(now, id, block);
+        }
+    }
+
     /// A block was read, or is damaged: whatever waits goes on.
     pub(crate) fn handle_block(
         &mut self,

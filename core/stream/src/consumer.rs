@@ -269,6 +269,19 @@ impl Consumer {
         next_of(self.lasts.as_deref(), from, messages, matcher)
     }
 
+    /// The same, if it is found without much ado: see [`Messages::next_match_near`].
+    pub fn next_undelivered_near(
+        &self,
+        from: Seq,
+        messages: &Messages,
+        matcher: &mut Matcher,
+    ) -> Option<Seq> {
+        match &self.lasts {
+            Some(_) => self.next_undelivered(from, messages, matcher),
+            None => messages.next_match_near(from.max(self.delivered.stream_seq.next()), matcher),
+        }
+    }
+
     /// How many matching messages are not delivered yet; `matcher` is one for this consumer's filters.
     pub fn num_pending(&self, messages: &Messages, matcher: &mut Matcher) -> u64 {
         let from = self.counted_to.max(self.delivered.stream_seq).next();

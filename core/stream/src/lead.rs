@@ -5,6 +5,7 @@
 //! chosen first, proposed as `Delivered`, and sent when that is applied; what is chosen is not chosen again.
 
 mod ack;
+mod ahead;
 mod deliver;
 mod due;
 mod group;

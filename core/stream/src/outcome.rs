@@ -238,6 +238,8 @@ pub enum Effect {
     Advise(Advisory),
     /// A message is needed that is on disk: load this block, then pump again.
     Load(hw_store::messages::BlockId),
+    /// A block that is likely to be needed next: load it, if there is room.
+    LoadAhead(hw_store::messages::BlockId),
     /// A consumer is unused for its inactive threshold: propose its deletion.
     Propose(crate::Command),
 }

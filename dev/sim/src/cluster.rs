@@ -34,7 +34,8 @@ fn violation(invariant: &'static str, text: impl Into<String>) -> Violation {
 
 /// Runs a seed.
 pub fn simulate_cluster(plan: Plan) -> Result<Report, Failure> {
-    guarded(plan, "--cluster ", || Run::new(plan).and_then(Run::finish))
+    let flags = if plan.damage { "--cluster --damage " } else { "--cluster " };
+    guarded(plan, flags, || Run::new(plan).and_then(Run::finish))
 }
 
 /// Everybody is `$G`'s, but for the operator.

@@ -357,3 +357,67 @@ fn a_log_happens_again_with_the_configuration_that_the_stream_began_with() {
         assert_eq!(run.messages("S"), 13, "seed {seed}");
     }
 }
+
+/// The last place of a text in a server's log gets another bit; says whether there is one. Only for who does not run.
+fn flip_last(world: &mut World, host: usize, text: &[u8]) -> bool {
+    let disk = world.disk(host);
+    let last = |file: &FileId| disk.content(*file)?.windows(text.len()).rposition(|found| found == text);
+    let logs = disk.files().into_iter().filter(|file| matches!(file, FileId::Wal(_)));
+    let Some((newest, at)) = logs.filter_map(|file| Some((file, last(&file)?))).max() else { return false };
+    disk.content_mut(newest).expect("just seen")[at] ^= 1;
+    true
+}
+
+/// The end of a follower's log is damaged before anything says that it was durable, which looks like what a crash leaves: it lacks
+/// what it acknowledged, and does not know. It hears of that from the leader, and gets it back.
+#[test]
+fn a_follower_that_lost_what_it_acknowledged_gets_it_back() {
+    let mut unaware = 0;
+    for seed in 1..=8 {
+        let mut run = Asker::with_stream(seed, 3);
+        run.settle();
+        let leader = run.leader();
+        let follower = (leader + 1) % 3;
+        run.go_to(leader);
+        run.publish_to(1);
+        run.until("the follower has it", |world| stands(world, follower) == stands(world, leader));
+        run.world.kill(follower);
+        assert!(flip_last(&mut run.world, follower, b"xxxxxxxx"));
+        let start = Start { tolerant: true, ..Start::default() };
+        run.world.boot(follower, start).expect("it starts again");
+        unaware += u32::from(run.world.damaged(follower).is_empty());
+        // Where there is nothing to say, it hears of it after ten seconds.
+        run.publish_to(1);
+        run.settle();
+        assert_eq!(run.messages_at(follower), 12, "seed {seed}");
+    }
+    assert!(unaware > 1, "{unaware} followers did not know");
+}
+
+/// The same for the list of streams: the follower goes down at any moment around the one in which it gets an entry.
+#[test]
+fn a_server_that_lost_a_stream_from_its_list_gets_it_back() {
+    let mut unaware = 0;
+    for step in 0..40 {
+        let mut run = Asker::with_stream(1, 3);
+        run.settle();
+        let leader = run.world.meta_leader().expect("there is one");
+        let follower = (leader + 1) % 3;
+        run.go_to(leader);
+        let config = json!({"name": "T", "subjects": ["t"], "description": "tttttttt", "num_replicas": 3});
+        run.send("$JS.API.STREAM.CREATE.T", &config.to_string());
+        run.wait(Span(step * 50_000));
+        run.world.kill(follower);
+        if !flip_last(&mut run.world, follower, b"tttttttt")
+            || run.world.boot(follower, Start::default()).is_err()
+        {
+            continue; // It does not have it yet, or finds out by itself.
+        }
+        unaware += 1;
+        run.api("STREAM.CREATE.U", &json!({"name": "U", "subjects": ["u"], "num_replicas": 1}));
+        run.until("the follower knows it", |world| {
+            world.server(follower).is_some_and(|server| server.replicas().any(|one| one.stream == "T"))
+        });
+    }
+    assert!(unaware > 1, "{unaware} servers did not know");
+}

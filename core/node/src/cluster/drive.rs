@@ -4,11 +4,12 @@ use bytes::Bytes;
 use hw_cluster::PeerFrame;
 use hw_hub::Hub;
 use hw_kit::{GroupId, LogIndex, NodeId, Time};
-use hw_raft::{Body, Entry, EntryKind, Message, Ready, Role};
+use hw_raft::{Body, Entry, EntryKind, Message, Ready, Refused, Role};
 use hw_store::{Frame, FrameMeta};
 
 use super::Replicated;
 use super::checked::meta_of;
+use super::repair::Remedy;
 use super::replicated::frame_of;
 use crate::commit::META;
 use crate::jetstream::JetStream;
@@ -288,7 +289,10 @@ impl JetStream {
         }
         let Some(replicated) = self.replica_mut(id) else { return };
         frames.into_iter().for_each(|frame| replicated.checked.keep(frame));
-        if replicated.replica.handle_message(from, message).is_err() {
+        if let Err(why) = replicated.replica.handle_message(from, message) {
+            if let Refused::CommitAfterLog { last, commit } = why {
+                return self.handle_lost_log(now, id, from, (last, commit));
+            }
             let is_stranger = replicated.is_leading() && !replicated.replica.members().contains(from);
             // Who has only just left hears of it when that is durable.
             let is_told = |cluster: &super::Cluster| cluster.dismissals.iter().any(|(_, of, _)| *of == id);
@@ -314,6 +318,16 @@ impl JetStream {
             self.fetch_again(now, id);
         }
         self.wake_replica(id);
+    }
+
+    /// A leader knows that this replica had entries which are gone: damage at the very end of a log looks like what a crash leaves,
+    /// if nothing says yet that it was durable.
+    fn handle_lost_log(&mut self, now: Time, id: GroupId, from: NodeId, (last, had): (LogIndex, LogIndex)) {
+        if id == META {
+            return self.fetch_state(now, from, id);
+        }
+        let reason = format!("the log ends at entry {}, and {} was acknowledged", last.0, had.0);
+        self.remedy(now, id, Remedy::Anew, reason);
     }
 
     /// A replica's role changed.

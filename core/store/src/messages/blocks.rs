@@ -6,6 +6,7 @@ use hw_kit::{Map, Seq};
 
 use super::{BlockId, Fetch, Messages};
 use crate::block::LoadedBlock;
+use crate::limits::BLOCK_BYTES_MAX;
 
 /// Bytes of written messages that stay in memory, unless the node says otherwise.
 pub(super) const BUDGET: u64 = 1 << 20;
@@ -64,6 +65,13 @@ impl Messages {
     /// A block was read: its messages can be fetched for a while.
     pub fn handle_block(&mut self, id: BlockId, block: LoadedBlock) {
         self.segments.blocks.load(id, block, self.segments.budget);
+    }
+
+    /// How many blocks may be loaded before they are asked for: with those that are, they should stay until they are used.
+    pub fn blocks_ahead(&self) -> usize {
+        let Blocks { order, bytes, .. } = &self.segments.blocks;
+        let usual = bytes.checked_div(order.len() as u64).unwrap_or(0).max(BLOCK_BYTES_MAX as u64);
+        (self.segments.budget / 4 / usual) as usize
     }
 
     /// Whether a block is here. Who is sent to the disk for it all the same has met damage: it is to be checked.

@@ -20,6 +20,9 @@ use crate::segment::SegmentId;
 /// Messages that leave memory at once, so that no other stream waits for long.
 pub(super) const SHED_AT_ONCE: usize = 1024;
 
+/// Who goes on to a message that is so near goes through all of them.
+const NEAR: u64 = 16;
+
 /// Where the indexes of a stream's segments are read.
 #[derive(Clone, Debug)]
 pub struct IndexSource {
@@ -37,8 +40,9 @@ pub(super) struct Cold {
     pub to: u64,
     pub source: Option<IndexSource>,
     fault: RefCell<Option<Damage>>,
-    /// The group of records that was asked for last, and its content once it was asked for twice in a row.
-    last_group: Cell<(u64, usize)>,
+    /// The message that was asked for last: its segment, its group of records, and its sequence.
+    last_asked: Cell<(u64, usize, u64)>,
+    /// A group of records, once it was asked for twice in a row or is read from its beginning.
     decoded: RefCell<Decoded>,
     /// What was answered last, and of which segment: a get asks for a message's place and then for its bytes.
     latest: Cell<Option<(u64, Slot)>>,
@@ -129,8 +133,10 @@ impl Cold {
             }
         }
         let (group, slot) = self.guard(view.slot(seq, |group| {
-            let (segment_before, group_before) = self.last_group.replace((segment.id, group));
-            segment_before != segment.id || (group != group_before && group != group_before + 1)
+            let (segment_before, group_before, seq_before) =
+                self.last_asked.replace((segment.id, group, seq));
+            let is_near = group == group_before || seq.abs_diff(seq_before) < NEAR;
+            segment_before != segment.id || !is_near
         }))?;
         if slot.is_some() {
             return slot;
@@ -397,6 +403,11 @@ impl Messages {
     pub(super) fn cold_slot(&self, seq: u64) -> Option<Slot> {
         let (_, segment) = self.segments.find(seq).filter(|_| self.cold.live.contains(seq))?;
         self.cold.slot(segment, seq)
+    }
+
+    /// The block that holds a message that is not in memory.
+    pub fn block(&self, seq: Seq) -> Option<BlockId> {
+        self.cold.live.contains(seq.0).then(|| self.block_of(seq)).flatten()
     }
 
     /// The block that holds a message that is on disk.

@@ -169,6 +169,15 @@ impl Messages {
         }
     }
 
+    /// The same, unless that is in another segment than the last one that was found: to ask that costs as much as all that is
+    /// known of this one.
+    pub fn next_match_near(&self, from: Seq, m: &mut Matcher) -> Option<Seq> {
+        if !matches!(m.filters, Filters::Several(_)) {
+            return self.next_match(from, m);
+        }
+        self.next_in_same_part(from.max(self.first).0, m).map(Seq)
+    }
+
     fn next_of_subject(&self, name: &Bytes, from: u64, m: &mut Matcher) -> Option<u64> {
         if from <= self.cold.to {
             let hits = m.hits(self, name);

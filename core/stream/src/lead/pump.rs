@@ -8,7 +8,6 @@ use super::requests::{Ending, Place};
 use super::status::AckNumbers;
 use super::{Batch, Lead, Moment, Pick, PumpOut};
 use crate::command::{Command, Settlement};
-use crate::outcome::Effect;
 
 /// The most messages in one proposal.
 const BATCH: usize = 1024;
@@ -253,7 +252,7 @@ impl Lead {
                     return Next::Ready(Candidate { message, count, new: false });
                 }
                 Fetch::OnDisk(block) => {
-                    out.effects.push(Effect::Load(block));
+                    self.load_again(m, block, out);
                     return Next::Held;
                 }
                 // Damaged: it waits for its next turn.
@@ -288,7 +287,7 @@ impl Lead {
                     return Next::Ready(Candidate { message, count: 1, new: true });
                 }
                 Fetch::OnDisk(block) => {
-                    out.effects.push(Effect::Load(block));
+                    self.load_new(m, (seq, block), out);
                     return Next::Held;
                 }
                 // Damaged: the store reports it. It counts as delivered so that it does not hold up the others, and

@@ -66,6 +66,13 @@ impl Messages {
         })
     }
 
+    /// The first match in the segment that was asked last, if that may hold `from`.
+    pub(super) fn next_in_same_part(&self, from: u64, m: &mut Matcher) -> Option<u64> {
+        let (_, segment) = self.segments.find(from).filter(|_| from <= self.cold.to)?;
+        let is_same = m.part.as_ref().is_some_and(|part| part.of == (segment.id, self.segments.layout));
+        if is_same { self.next_in_part(segment, from, m) } else { None }
+    }
+
     fn next_in_part(&self, segment: &Segment, from: u64, m: &mut Matcher) -> Option<u64> {
         let Matcher { filters, part, .. } = m;
         let of = (segment.id, self.segments.layout);

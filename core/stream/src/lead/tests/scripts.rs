@@ -1,9 +1,8 @@
 //! The tables. Statuses, numbers and order are those of `nats-server` 2.15.1 where it was asked.
 
-use hw_kit::Seq;
-use hw_store::messages::{BlockId, IndexSource, Keep};
-use hw_store::segment::{SegmentWriter, encode};
-use hw_store::{LoadedBlock, Messages, SegmentId, Vault};
+use hw_store::messages::BlockId;
+use hw_store::segment::SegmentWriter;
+use hw_store::{LoadedBlock, Vault};
 
 use super::world::World;
 use crate::outcome::{ConsumerError, Effect};
@@ -857,35 +856,11 @@ fn pulls_keep_a_consumer_alive() {
 }
 
 /// A segment's file.
-#[derive(Debug)]
-struct File(bytes::Bytes);
-
-impl hw_store::index::ReadSegment for File {
-    fn read(
-        &self,
-        _: hw_store::SegmentId,
-        offset: u64,
-        len: u64,
-    ) -> Result<bytes::Bytes, hw_store::DiskError> {
-        Ok(self.0.slice(offset as usize..(offset + len) as usize))
-    }
-}
-
 #[test]
 fn blocks_are_loaded_and_damage_does_not_hold_up() {
     let mut world = World::new(r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":1000000000}"#, &[]);
-    world.messages = Messages::new(Seq(0), Keep::File);
-    for _ in 0..3 {
-        super::world::append(&mut world.messages, super::world::START, "a.0", "data");
-    }
-    let mut all: Vec<_> = world.messages.take_unwritten(1).into_iter().flatten().collect();
-    let (group, number) = (hw_kit::GroupId(1), 1);
-    let id = SegmentId { group, number };
-    let (file, written) = encode(SegmentWriter::new(id, false, Vault::default()), &all);
-    let pages = hw_store::index::Pages::new(Box::new(File(file)), 10_000, Vault::default());
-    world.messages.set_source(IndexSource { group, pages: std::sync::Arc::new(pages) });
-    world.messages.handle_written(written);
-    world.messages.set_cache_budget(0);
+    let mut all = world.put_on_disk(&["a.0"; 3], 4);
+    let id = super::world::SEGMENT;
     let block = BlockId { segment: 1, block: 0 };
     world.call(|lead, m, out| {
         lead.handle_pull(m, bytes::Bytes::from_static(b"r"), &crate::lead::PullRequest::of(9), out);

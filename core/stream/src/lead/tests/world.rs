@@ -1,11 +1,14 @@
 //! One consumer on one leader, with a log that commits at once, driven by text.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use hw_kit::{Seq, Span, Time};
-use hw_store::messages::Keep;
-use hw_store::{Messages, Record};
+use hw_kit::{GroupId, Seq, Span, Time};
+use hw_store::index::{Pages, ReadSegment};
+use hw_store::messages::{IndexSource, Keep, Message};
+use hw_store::segment::{SegmentWriter, encode};
+use hw_store::{DiskError, Messages, Record, SegmentId, Vault};
 
 use crate::command::Command;
 use crate::config::{ConsumerConfig, StreamConfig};
@@ -15,6 +18,18 @@ use crate::outcome::{Advisory, Effect};
 
 /// When every world begins.
 pub const START: Time = Time(1_700_000_000_000_000_000);
+
+/// Where messages are that are on disk.
+pub const SEGMENT: SegmentId = SegmentId { group: GroupId(1), number: 1 };
+
+#[derive(Debug)]
+struct File(Bytes);
+
+impl ReadSegment for File {
+    fn read(&self, _: SegmentId, offset: u64, len: u64) -> Result<Bytes, DiskError> {
+        Ok(self.0.slice(offset as usize..(offset + len) as usize))
+    }
+}
 
 pub struct World {
     pub now: Time,
@@ -46,6 +61,21 @@ impl World {
         let (now, muted, out, effects, flow) =
             (START, BTreeSet::new(), PumpOut::default(), Vec::new(), Bytes::new());
         World { now, stream, messages, consumer, lead, muted, out, effects, flow }
+    }
+
+    /// Has messages with these subjects and payloads of so many bytes, all in a segment and none in memory.
+    pub fn put_on_disk(&mut self, published: &[&str], payload: usize) -> Vec<Message> {
+        self.messages = Messages::new(Seq(0), Keep::File);
+        for subject in published {
+            append(&mut self.messages, START, subject, &"d".repeat(payload));
+        }
+        let all: Vec<_> = self.messages.take_unwritten(SEGMENT.number).into_iter().flatten().collect();
+        let (file, written) = encode(SegmentWriter::new(SEGMENT, false, Vault::default()), &all);
+        let pages = Arc::new(Pages::new(Box::new(File(file)), 10_000, Vault::default()));
+        self.messages.set_source(IndexSource { group: SEGMENT.group, pages });
+        self.messages.handle_written(written);
+        self.messages.set_cache_budget(0);
+        all
     }
 
     /// Calls the leader.
