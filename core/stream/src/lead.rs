@@ -120,6 +120,8 @@ pub struct Lead {
     push: Option<Box<Push>>,
     groups: Option<Box<Groups>>,
     replay: Option<Box<Replay>>,
+    /// For so many blocks it is not asked whether to read ahead.
+    dense: u8,
     /// Counts pumps: interest is asked once in each.
     round: u64,
     /// When to pump again although nothing happened (pace, rate limit).
@@ -151,6 +153,7 @@ impl Lead {
             groups: Groups::new(consumer),
             replay: (consumer.config().replay_policy == ReplayPolicy::Original)
                 .then(|| Box::new(Replay::until(m.messages.last_seq()))),
+            dense: 0,
             round: 0,
             wake: Time::NEVER,
             active_at: m.now,

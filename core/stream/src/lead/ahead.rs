@@ -9,6 +9,8 @@ use crate::outcome::Effect;
 
 /// The most messages that are looked at.
 const LOOK: u64 = 64;
+/// Where a block has more than one, it is looked again after so many blocks.
+const DENSE: u8 = 8;
 
 impl Lead {
     /// A message is to be delivered for the first time, and must be loaded.
@@ -42,11 +44,19 @@ impl Lead {
         out: &mut PumpOut,
     ) {
         out.effects.push(Effect::Load(block));
+        if self.dense > 0 {
+            self.dense -= 1;
+            return;
+        }
         let (mut room, mut last) = (m.messages.blocks_ahead(), block);
         for _ in 1..self.wanted().min(LOOK) {
             // What is behind the last block is in memory.
             let next = find(self).and_then(|seq| m.messages.block(seq));
-            let Some(next) = next.filter(|next| room > 0 && *next != last) else { return };
+            let Some(next) = next.filter(|_| room > 0) else { return };
+            if next == last {
+                self.dense = DENSE;
+                return;
+            }
             if !m.messages.is_loaded(next) {
                 out.effects.push(Effect::LoadAhead(next));
                 room -= 1;
