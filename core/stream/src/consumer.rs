@@ -269,7 +269,7 @@ impl Consumer {
         next_of(self.lasts.as_deref(), from, messages, matcher)
     }
 
-    /// The same, if it is found without much ado: see [`Messages::next_match_near`].
+    /// The same, as far as it costs little to find: see [`Messages::next_match_near`].
     pub fn next_undelivered_near(
         &self,
         from: Seq,

@@ -386,7 +386,7 @@ fn a_follower_that_lost_what_it_acknowledged_gets_it_back() {
         let start = Start { tolerant: true, ..Start::default() };
         run.world.boot(follower, start).expect("it starts again");
         unaware += u32::from(run.world.damaged(follower).is_empty());
-        // Where there is nothing to say, it hears of it after ten seconds.
+        // Where there is nothing else to say, it took ten seconds.
         run.publish_to(1);
         run.settle();
         assert_eq!(run.messages_at(follower), 12, "seed {seed}");

@@ -50,7 +50,7 @@ impl Lead {
         }
         let (mut room, mut last) = (m.messages.blocks_ahead(), block);
         for _ in 1..self.wanted().min(LOOK) {
-            // What is behind the last block is in memory.
+            // What follows is in memory, or in a segment that costs much to ask.
             let next = find(self).and_then(|seq| m.messages.block(seq));
             let Some(next) = next.filter(|_| room > 0) else { return };
             if next == last {

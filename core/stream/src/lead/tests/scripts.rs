@@ -855,7 +855,6 @@ fn pulls_keep_a_consumer_alive() {
     play(PULLS_KEEP_A_CONSUMER_ALIVE);
 }
 
-/// A segment's file.
 #[test]
 fn blocks_are_loaded_and_damage_does_not_hold_up() {
     let mut world = World::new(r#"{"durable_name":"C","ack_policy":"explicit","ack_wait":1000000000}"#, &[]);

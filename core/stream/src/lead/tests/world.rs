@@ -22,6 +22,7 @@ pub const START: Time = Time(1_700_000_000_000_000_000);
 /// Where messages are that are on disk.
 pub const SEGMENT: SegmentId = SegmentId { group: GroupId(1), number: 1 };
 
+/// A segment's file.
 #[derive(Debug)]
 struct File(Bytes);
 
